@@ -1,0 +1,101 @@
+"""The journal: what need not be recorded before the reply is kept for up to a second and written in one transaction.
+
+A read must not cost an fsync. A change is recorded by `record` inside its own transaction: without its record it does
+not happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+from server.errors import TemporaryError
+from server.model.events import Event
+from server.storage import events, history
+from server.storage.database import Query, Store
+
+BATCH_SECONDS = 0.5
+MOST_WAITING = 100_000
+
+_log = logging.getLogger("ecss-console.audit")
+
+
+def utc_now() -> str:
+    """Return the time as the store keeps it: UTC, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Journal:
+    """Events and typed lines on their way to the store; `close` writes what is left."""
+
+    def __init__(self, store: Store) -> None:
+        """Take the store that outlives the journal."""
+        self._store = store
+        self._events: list[Event] = []
+        self._lines: list[tuple[str, str]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    async def record(self, query: Query, event: Event) -> None:
+        """Record an event inside the transaction of the change it is about."""
+        await events.insert(query, event)
+
+    def record_soon(self, event: Event) -> None:
+        """Record an event within a second."""
+        if len(self._events) >= MOST_WAITING:
+            _log.error("the store takes no events: %s of %s is lost", event.kind.value, event.user_name)
+            return
+        self._events.append(event)
+        self._wake()
+
+    def remember_soon(self, user_name: str, line: str) -> None:
+        """Add a typed line to the user's history within a second."""
+        if len(self._lines) < MOST_WAITING:
+            self._lines.append((user_name, line))
+            self._wake()
+
+    def lines_waiting(self, user_name: str) -> list[str]:
+        """Return the user's lines that are not in the store yet."""
+        return [line for name, line in self._lines if name == user_name]
+
+    async def flush(self) -> None:
+        """Write what is waiting now; on TemporaryError it goes on waiting."""
+        async with self._turn:
+            waiting, self._events = self._events, []
+            lines, self._lines = self._lines, []
+            if not (waiting or lines):
+                return
+            try:
+                async with self._store.transaction() as query:
+                    for event in waiting:
+                        await events.insert(query, event)
+                    for user_name, line in lines:
+                        await history.append(query, user_name, line)
+                    for user_name in {user_name for user_name, _ in lines}:
+                        await history.trim(query, user_name)
+            except BaseException:
+                self._events[:0] = waiting
+                self._lines[:0] = lines
+                raise
+
+    async def close(self) -> None:
+        """Write what is left; what the store does not take is told to the log."""
+        try:
+            await self.flush()
+        except TemporaryError as error:
+            _log.error("%d audit events are lost: %s", len(self._events), error.message)  # noqa: TRY400  no defect
+        if self._writing is not None:
+            self._writing.cancel()  # by now it sleeps: a batch that is being written is never cut
+
+    def _wake(self) -> None:
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write_later())
+
+    async def _write_later(self) -> None:
+        while self._events or self._lines:
+            await asyncio.sleep(BATCH_SECONDS)
+            try:
+                await self.flush()
+            except TemporaryError as error:
+                _log.warning("audit waits: %s", error.message)

@@ -1,0 +1,1 @@
+"""Who is let in: passwords and public keys against the users of the store."""

@@ -1,0 +1,120 @@
+"""One run of one command: what a handler may use besides its arguments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from server.audit.journal import Journal, utc_now
+from server.errors import CommandError
+from server.grammar.declare import Argument, Command, Option
+from server.grammar.tree import Directory, Location
+from server.model.access import Operator, Permission
+from server.model.events import Event, EventKind
+from server.model.integrations import masked_key
+from server.storage.database import Query, Store
+
+#: Asks the operator and returns the answer without its newline; None at the end of input.
+Ask = Callable[[str], Awaitable[str | None]]
+_SURE = "Are you sure?: yes/no ?> "
+_MOST_AUDITED_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """What all sessions share: the store, the journal, the command tree, and the name of the node."""
+
+    store: Store
+    journal: Journal
+    root: Directory
+    node_name: str
+    node_version: str
+
+    @property
+    def nodes(self) -> str:
+        """The footer's identity of this node: `ds1@ecss1 v.3.14.7.585`."""
+        return f"{self.node_name} v.{self.node_version}"
+
+
+@dataclass
+class Call:
+    """One run of one command by one operator. `here` is the session's directory, `typed` its lines so far."""
+
+    console: Console
+    operator: Operator
+    here: Location
+    command: Command
+    arguments: Mapping[str, Any]
+    rest: Sequence[Any]
+    ask: Ask
+    typed: Sequence[str] = ()
+    started: float = field(default_factory=monotonic)
+    recorded: bool = False
+
+    @property
+    def store(self) -> Store:
+        """The store, for reading."""
+        return self.console.store
+
+    @asynccontextmanager
+    async def change(self) -> AsyncIterator[Query]:
+        """Give a `query` in one transaction that commits together with the audit record of this command."""
+        async with self.store.transaction() as query:
+            yield query
+            await self.console.journal.record(query, self.event(EventKind.CHANGE, status=0))
+        self.recorded = True
+
+    async def confirm(self, consequence: str) -> None:
+        """Say what would happen and ask once; anything but `yes` raises CommandError."""
+        if await self.ask(f"{consequence}\n{_SURE}") != "yes":
+            message = "not confirmed"
+            raise CommandError(message)
+
+    def shown_key(self, key: str) -> str:
+        """Return an API key as this operator may see it."""
+        return key if self.operator.may(Permission.KEYS_REVEAL) else masked_key(key)
+
+    def event(self, kind: EventKind, *, status: int, detail: str = "") -> Event:
+        """Return the audit event of this command as it stands now."""
+        return Event(
+            kind=kind,
+            at=utc_now(),
+            node=self.console.node_name,
+            user_name=self.operator.name,
+            source=self.operator.source,
+            session_id=self.operator.session_id,
+            command=self.command.path,
+            arguments=json.dumps(self._audited_arguments(), ensure_ascii=False),
+            status=status,
+            detail=detail,
+            duration_ms=round((monotonic() - self.started) * 1000),
+        )
+
+    def _audited_arguments(self) -> dict[str, Any]:
+        command = self.command
+        takers: tuple[Argument | Option, ...] = (*command.places.values(), *command.arguments, *command.options)
+        audited = {
+            taker.name: _audited(taker, self.arguments[taker.name]) for taker in takers if taker.name in self.arguments
+        }
+        if self.rest:
+            audited["rest"] = _shortened(" ".join(str(word) for word in self.rest))
+        return audited
+
+
+def _audited(taker: Argument | Option, value: object) -> object:
+    if taker.kind is None:
+        return value
+    if taker.kind.secret:
+        return "***"
+    return _shortened(",".join(value)) if isinstance(value, tuple) else _shortened(str(value))
+
+
+def _shortened(text: str) -> str:
+    """Keep a record small: ten thousand numbers are told by their first ones and their count of characters."""
+    if len(text) <= _MOST_AUDITED_CHARACTERS:
+        return text
+    return f"{text[:_MOST_AUDITED_CHARACTERS]}… ({len(text)} characters)"

@@ -1,0 +1,149 @@
+"""The global commands: they move through the tree and tell of it, and work everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+from server.commands.call import Call
+from server.commands.domains import no_such_domain
+from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
+from server.errors import CommandError
+from server.grammar.declare import command
+from server.grammar.explain import page, usage
+from server.grammar.tree import Directory, Found, find, locate, shown, walk
+from server.model.access import Permission
+from server.render.reply import Help, Left, Lines, Moved, Overview, Section
+from server.storage import domains, history
+
+_CONSOLE = Permission.CONSOLE
+_INTRODUCTION = (
+    "Commands form a tree that is walked like a file system: a directory groups, a command runs.",
+    "A command is reached by its path from the root or from here, as in domain/list, or after cd as list.",
+    "The commands under Everywhere work in every directory. Tab completes; COMMAND --help explains.",
+)
+
+
+@command("/cd", permission=_CONSOLE)
+async def cd(call: Call, path: Annotated[str, DIRECTORY] = "/") -> Moved:
+    """Change the current directory; without a path, to the root."""
+    found = await _directory(call, path)
+    return Moved(found.location)
+
+
+@command("/ls", permission=_CONSOLE)
+async def ls(call: Call, path: Annotated[str, DIRECTORY] = ".") -> Lines:
+    """List a directory: its directories with a trailing /, then its commands."""
+    directory = (await _directory(call, path)).directory
+    names = [*directory.directories]
+    if directory.place is not None and call.operator.may(Permission.DOMAINS_READ):
+        names += [each.name for each in await domains.every(call.store)]
+    commands = (name for name, each in directory.commands.items() if call.operator.may(each.permission))
+    return Lines((*(f"{name}/" for name in sorted(names)), *sorted(commands)))
+
+
+@command("/pwd", permission=_CONSOLE)
+async def pwd(call: Call) -> Lines:
+    """Print the current directory."""
+    return Lines((shown(call.here),))
+
+
+@command("/help", permission=_CONSOLE)
+async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
+    """Explain a command or a directory; without a path, the console."""
+    if not path:
+        return _overview(call, walk(call.console.root, call.here), _INTRODUCTION)
+    found = find(call.console.root, call.here, path)
+    if found is None:
+        message = f"there is no command or directory {path}"
+        raise CommandError(message)
+    if found.command is not None:
+        return Help(page(found.command))
+    return _overview(call, found, (f"Directory {shown(found.location)}",))
+
+
+@command("/history", permission=_CONSOLE)
+async def history_(call: Call) -> Lines:
+    """List what you typed, the oldest first: earlier interactive sessions, then this one."""
+    earlier = await history.lines(call.store, call.operator.name)
+    lines = [*earlier, *call.console.journal.lines_waiting(call.operator.name), *call.typed]
+    return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
+
+
+@command("/whoami", permission=_CONSOLE)
+async def whoami(call: Call) -> Lines:
+    """Print the name you are logged in with."""
+    return Lines((call.operator.name,))
+
+
+@command("/date", permission=_CONSOLE)
+async def date(call: Call) -> Lines:  # noqa: ARG001  every handler takes its call
+    """Print the node's local time."""
+    return Lines((datetime.now().astimezone().strftime("%d.%m.%Y %H:%M:%S %z"),))
+
+
+@command("/sleep", permission=_CONSOLE)
+async def sleep(call: Call, seconds: Annotated[float, SECONDS]) -> Lines:  # noqa: ARG001
+    """Wait; Ctrl-C ends the wait."""
+    await asyncio.sleep(seconds)
+    return Lines()
+
+
+@command("/echo", permission=_CONSOLE)
+async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001
+    """Print the words."""
+    return Lines((" ".join(text),))
+
+
+@command("/exit", permission=_CONSOLE, also=("quit",))
+async def exit_(call: Call, status: Annotated[int, STATUS] = 0) -> Left:  # noqa: ARG001
+    """End the session, with an exit status."""
+    return Left(status)
+
+
+async def _directory(call: Call, path: str) -> Found:
+    """Return the directory that a path leads to, with stored domains only, by their stored names."""
+    location, _ = locate(path, call.here)
+    found = walk(call.console.root, location)
+    if found is None:
+        message = f"there is no directory {path}"
+        raise CommandError(message)
+    if found.command is not None:
+        message = f"{path} is a command, not a directory"
+        raise CommandError(message)
+    location = found.location
+    for text in found.bound.values():
+        domain = await domains.find(call.store, text.lower())
+        if domain is None:
+            raise no_such_domain(text)
+        location = tuple(domain.name if segment == text else segment for segment in location)
+    return Found(location, found.bound, found.directory)
+
+
+def _overview(call: Call, found: Found | None, introduction: tuple[str, ...]) -> Overview:
+    directory = found.directory if found is not None else call.console.root
+    root = call.console.root
+    sections = []
+    if directory is not root:
+        sections.append(Section("Here", _entries(call, directory)))
+    else:
+        sections.append(Section("Directories", _entries(call, directory, commands=False)))
+    sections.append(Section("Everywhere", _entries(call, root, directories=False)))
+    return Overview(introduction, tuple(sections))
+
+
+def _entries(
+    call: Call, directory: Directory, *, directories: bool = True, commands: bool = True
+) -> tuple[tuple[str, str], ...]:
+    entries = []
+    if directories:
+        names = [*sorted(directory.directories), *([directory.place.kind.metavar] if directory.place else [])]
+        entries += [(f"{name}/", "directory") for name in names]
+    if commands:
+        visible = {each.path: each for each in directory.commands.values() if call.operator.may(each.permission)}
+        entries += [(usage(each), each.summary) for _, each in sorted(visible.items())]
+    return tuple(entries)
+
+
+COMMANDS = (cd, ls, pwd, help_, history_, whoami, date, sleep, echo, exit_)

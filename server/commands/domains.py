@@ -1,0 +1,90 @@
+"""Domains, the virtual telephone exchanges: `/domain/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from server.audit.journal import utc_now
+from server.commands.call import Call
+from server.commands.kinds import MOST_CANDIDATES
+from server.errors import CommandError
+from server.grammar.declare import Kind, Relation, command
+from server.model.access import Permission
+from server.model.domains import parse_domain_name
+from server.render.reply import Column, Lines, Table
+from server.storage import domains
+from server.storage.database import Store
+
+_PRIVILEGES = "taken for scripts of the exchange; an administrator of this console has them anyway"
+
+
+def no_such_domain(name: str) -> CommandError:
+    """Return the error for a domain that is not declared."""
+    return CommandError(f"there is no domain {name}")
+
+
+def _parse_name(text: str) -> str:
+    """Refuse the names of the commands beside the domains: such a domain could not be reached by its path."""
+    name = parse_domain_name(text)
+    if name in {each.name for each in COMMANDS}:
+        message = f"{name} is a command of /domain"
+        raise ValueError(message)
+    return name
+
+
+async def _stored_names(store: Store, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return await domains.names(store, beginning, MOST_CANDIDATES)
+
+
+NEW_DOMAIN = Kind("<DOMAIN>", "name of the virtual PBX, 1 to 253 of a-z 0-9 . - _", _parse_name)
+DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored_names)
+
+
+@command("/domain/declare", permission=Permission.DOMAINS_CHANGE)
+async def declare(
+    call: Call,
+    domain: Annotated[str, NEW_DOMAIN],
+    *,
+    add_domain_admin_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001  see the help
+    add_domain_user_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001
+) -> Lines:
+    """Declare a domain, a virtual PBX."""
+    async with call.change() as query:
+        if not await domains.insert(query, domain, utc_now()):
+            message = f"domain {domain} exists already"
+            raise CommandError(message)
+    return Lines((f"Domain {domain} declared",))
+
+
+@command("/domain/list", permission=Permission.DOMAINS_READ)
+async def list_(call: Call) -> Table:
+    """List the domains and how many integrations each has."""
+    found = await domains.every(call.store)
+    columns = (Column("domain", "Domain"), Column("integrations", "Integrations"))
+    return Table(columns, [(each.name, str(each.integrations)) for each in found])
+
+
+@command("/domain/remove", permission=Permission.DOMAINS_CHANGE)
+async def remove(
+    call: Call,
+    domain: Annotated[str, DOMAIN],
+    *,
+    force: Annotated[bool, Relation("do not ask")] = False,
+) -> Lines:
+    """Remove a domain with all its integrations; their keys are dead at once.
+
+    Asks before it does; anything but yes leaves everything as it is.
+    """
+    if not force:
+        known = await domains.find(call.store, domain)
+        if known is None:
+            raise no_such_domain(domain)
+        await call.confirm(f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}.")
+    async with call.change() as query:
+        if await domains.delete(query, domain) is None:
+            raise no_such_domain(domain)
+    return Lines((f"Domain {domain} removed",))
+
+
+COMMANDS = (declare, list_, remove)

@@ -1,0 +1,132 @@
+"""The integration keys of a domain: `/domain/<DOMAIN>/integrations/`.
+
+Source of texts, table and syntax: the primary reference. A key shown by `add` or `replace` is stored when the reply
+appears; what it replaced, and what `remove` removed, is dead then.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from server.audit.journal import utc_now
+from server.commands.call import Call
+from server.commands.domains import DOMAIN, no_such_domain
+from server.commands.kinds import CLIENT_ID, NEW_CLIENT_ID, NUMBER_RANGE, SET_CLIENT_ID
+from server.errors import ArgumentError, CommandError
+from server.grammar.declare import Relation, command
+from server.model.access import Permission
+from server.model.integrations import Integration, IntegrationType, changed, new_key
+from server.render.reply import Column, Field, Lines, Record, Table
+from server.storage import domains, integrations
+from server.storage.database import Query
+from server.storage.integrations import Added
+
+_HERE = "/domain/{domain}/integrations/"
+_COLUMNS = (
+    Column("client_id", "Client id"),
+    Column("type", "Type"),
+    Column("api_key", "API Key"),
+    Column("options", "Options"),
+)
+
+
+@command(_HERE + "add", permission=Permission.INTEGRATIONS_CHANGE)
+async def add(
+    call: Call,
+    domain: Annotated[str, DOMAIN],
+    client_id: Annotated[str, NEW_CLIENT_ID],
+    *,
+    widget: Annotated[bool, Relation("runs in a subscriber's browser (the default)", excludes="service")] = False,
+    service: Annotated[bool, Relation("runs on a server and acts for its numbers")] = False,
+    numbers: Annotated[tuple[str, ...], NUMBER_RANGE, Relation("the service's numbers", needs="service")] = (),
+) -> Record:
+    """Add an integration and make its API key.
+
+    Whoever shows the key to the Call API is the client. Without --service the integration is a widget.
+    """
+    kind = IntegrationType.SERVICE if service and not widget else IntegrationType.WIDGET
+    integration = Integration(client_id, kind, new_key(), numbers)
+    async with call.change() as query:
+        added = await integrations.insert(query, call.store.vault, domain, integration, utc_now())
+        if added is Added.NO_DOMAIN:
+            raise no_such_domain(domain)
+        if added is Added.KNOWN:
+            message = f"integration {client_id} exists already in domain {domain}"
+            raise CommandError(message)
+    return Record("New integration was added.", (Field("api_key", "API key", call.shown_key(integration.key)),))
+
+
+@command(_HERE + "remove", permission=Permission.INTEGRATIONS_CHANGE)
+async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
+    """Remove an integration; its key is dead at once."""
+    async with call.change() as query:
+        if not await integrations.delete(query, domain, client_id):
+            raise await _missing(query, domain, client_id)
+    return Lines(("ok",))
+
+
+@command(_HERE + "list", permission=Permission.INTEGRATIONS_READ)
+async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
+    """List the integrations of the domain with their keys."""
+    found = await integrations.of_domain(call.store, domain)
+    if found is None:
+        raise no_such_domain(domain)
+    rows = [(each.client_id, each.type.value, call.shown_key(each.key), _options(each)) for each in found]
+    return Table(_COLUMNS, rows)
+
+
+@command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE)
+async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
+    """Replace the key of an integration with a new one.
+
+    The old key is dead when the reply appears; everything else of the integration stays.
+    """
+    key = new_key()
+    async with call.change() as query:
+        known = await _known(call, query, domain, client_id)
+        renewed = Integration(client_id, known.type, key, known.numbers)
+        await integrations.update(query, call.store.vault, domain, renewed, utc_now())
+    return Record("Old key was replaced with new one.", (Field("api_key", "New API key", call.shown_key(key)),))
+
+
+@command(_HERE + "set", permission=Permission.INTEGRATIONS_CHANGE)
+async def set_(
+    call: Call,
+    domain: Annotated[str, DOMAIN],
+    client_id: Annotated[str, SET_CLIENT_ID],
+    *,
+    service: Annotated[bool, Relation("make it a service; its numbers stay, a former widget has none")] = False,
+    numbers: Annotated[tuple[str, ...] | None, NUMBER_RANGE, Relation("replace the numbers of a service")] = None,
+) -> Lines:
+    """Change the properties of an integration; its key stays.
+
+    At least one option is given. Numbers are for services: with a widget, give --service too.
+    """
+    if not service and numbers is None:
+        message = "nothing to change, give --service or --numbers"
+        raise ArgumentError(message)
+    async with call.change() as query:
+        known = await _known(call, query, domain, client_id)
+        after = changed(known, service=service, numbers=numbers)
+        await integrations.update(query, call.store.vault, domain, after, utc_now())
+    return Lines(("Integration properties changed",))
+
+
+async def _known(call: Call, query: Query, domain: str, client_id: str) -> Integration:
+    known = await integrations.find(query, call.store.vault, domain, client_id)
+    if known is None:
+        raise await _missing(query, domain, client_id)
+    return known
+
+
+async def _missing(query: Query, domain: str, client_id: str) -> CommandError:
+    if not await domains.exists(query, domain):
+        return no_such_domain(domain)
+    return CommandError(f"there is no integration {client_id} in domain {domain}")
+
+
+def _options(integration: Integration) -> str:
+    return "\n".join(("Numbers:", *integration.numbers)) if integration.numbers else ""
+
+
+COMMANDS = (add, remove, list_, replace, set_)

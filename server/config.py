@@ -1,0 +1,230 @@
+"""The configuration: the only schema, read from YAML and from environment variables.
+
+Every key is optional; every mistake is reported at once with its dotted name and where it stands.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from server.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
+DEFAULT_FILE = Path("config.yaml")
+_SQLITE = "sqlite:///"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Listen(_Section):
+    """Where the SSH server listens."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 or :: for all")
+    port: int = Field(default=8023, ge=0, le=65535, description="TCP port; 0 takes a free one and logs which")
+
+
+class Node(_Section):
+    """The identity in prompts and footers."""
+
+    name: str = Field(default="ds1@ecss1", pattern=r"^[^\s,:]{1,64}$", description="name of this node in prompt and footer")
+    version: str = Field(default="3.14.7.585", pattern=r"^[^\s,\]]{1,64}$", description="version that the footer names")
+
+
+class Storage(_Section):
+    """Where the data lie."""
+
+    url: str = Field(
+        default="sqlite:///var/console.db",
+        description="SQLite database; sqlite:///FILE is relative to this file, sqlite:////FILE absolute",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _known_url(cls, url: str) -> str:
+        if not url.startswith(_SQLITE) or len(url) == len(_SQLITE):
+            message = "sqlite:///FILE (relative) or sqlite:////FILE (absolute) is expected"
+            raise ValueError(message)
+        return url
+
+
+class Keys(_Section):
+    """Where secrets lie."""
+
+    dir: str = Field(default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise")
+
+
+class Keepalive(_Section):
+    """How dead clients are noticed."""
+
+    interval_seconds: int = Field(
+        default=30, ge=0, le=86400, description="silence after which the client is asked whether it lives; 0 never asks"
+    )
+    count: int = Field(default=3, ge=1, le=100, description="questions without an answer before the connection is closed")
+
+
+class Limits(_Section):
+    """sshd_config's limits, with its meanings; all but login_grace_time are read and not enforced yet."""
+
+    login_grace_time: int = Field(default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit")
+    max_auth_tries: int = Field(default=6, ge=1, le=1000, description="tries to log in on one connection")
+    max_startups: str = Field(default="64:30:100", description="start:rate:full of connections that have not logged in")
+    per_source_max_startups: int = Field(default=64, ge=1, le=100000, description="the same from one address")
+    max_sessions: int = Field(default=64, ge=0, le=100000, description="open sessions on one connection")
+    per_source_penalties: bool = Field(default=True, description="refuse addresses that misbehave for a while")
+    per_source_penalty_exempt_list: tuple[str, ...] = Field(
+        default=(), description="addresses and networks that are never refused so"
+    )
+
+    @field_validator("max_startups")
+    @classmethod
+    def _three_numbers(cls, text: str) -> str:
+        parts = text.split(":")
+        if len(parts) != 3 or not all(part.isdigit() and part.isascii() for part in parts):  # noqa: PLR2004
+            message = 'start:rate:full is expected, as in "64:30:100"'
+            raise ValueError(message)
+        start, rate, full = map(int, parts)
+        if not (0 < start <= full and 0 <= rate <= 100):  # noqa: PLR2004  per cent
+            message = "start is 1 or more, rate 0 to 100 per cent, full not below start"
+            raise ValueError(message)
+        return text
+
+    @field_validator("per_source_penalty_exempt_list")
+    @classmethod
+    def _networks(cls, networks: tuple[str, ...], _info: ValidationInfo) -> tuple[str, ...]:
+        for network in networks:
+            ip_network(network, strict=False)
+        return networks
+
+
+class Config(_Section):
+    """The whole configuration. `base` is the folder that relative paths start from."""
+
+    listen: Listen = Listen()
+    node: Node = Node()
+    storage: Storage = Storage()
+    keys: Keys = Keys()
+    keepalive: Keepalive = Keepalive()
+    limits: Limits = Limits()
+    base: Path = Field(Path(), exclude=True)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.base / self.storage.url.removeprefix(_SQLITE)
+
+    @property
+    def keys_dir(self) -> Path:
+        """The folder of the keys."""
+        return self.base / self.keys.dir
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the values came from: the dotted names and what to call their places."""
+
+    places: dict[str, str]
+    mistakes: list[str]
+
+
+def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration: `path`, or `config.yaml` in the current folder if there is one, then the environment.
+
+    Raises ConfigurationError with every mistake.
+    """
+    if path is None and DEFAULT_FILE.exists():
+        path = DEFAULT_FILE
+    source = _Source({}, [])
+    values = _read_file(path, source) if path is not None else {}
+    values.pop("base", None)
+    _override(values, environment, source)
+    try:
+        config = Config.model_validate({**values, "base": path.parent if path else Path()})
+    except ValidationError as error:
+        source.mistakes.extend(_mistakes(error, source.places))
+    if source.mistakes:
+        raise ConfigurationError(tuple(source.mistakes))
+    return config
+
+
+def _read_file(path: Path, source: _Source) -> dict[str, Any]:
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise ConfigurationError((f"{path} cannot be read: {error.strerror}",)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "is not UTF-8 text"
+        raise ConfigurationError((f"{where}: this is no YAML: {problem}",)) from error
+    if node is None:
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigurationError((f"{path}:1: sections are expected, as in listen: {{port: 8023}}",))
+    values = _value(node, "", path, source)
+    return values if isinstance(values, dict) else {}
+
+
+def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # noqa: ANN401  a YAML value is anything
+    """Return the node's value; note where each dotted name stands, and names that stand twice."""
+    source.places.setdefault(name, f"{path}:{node.start_mark.line + 1}")
+    if isinstance(node, yaml.MappingNode):
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            dotted = f"{name}.{key}" if name else key
+            place = f"{path}:{key_node.start_mark.line + 1}"
+            if key in values:
+                source.mistakes.append(f"{place}: {dotted}: stands twice, first at {source.places[dotted]}")
+            source.places.setdefault(dotted, place)
+            values[key] = _value(value_node, dotted, path, source)
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(each, f"{name}.{index}", path, source) for index, each in enumerate(node.value)]
+    return yaml.SafeLoader("").construct_object(node)
+
+
+def _override(values: dict[str, Any], environment: Mapping[str, str], source: _Source) -> None:
+    """Put `ECSS_CONSOLE_LISTEN__PORT=2222` in place of `listen.port`."""
+    for variable in sorted(environment):
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        text = environment[variable]
+        inside = values.setdefault(section, {})
+        if not isinstance(inside, dict) or not key:
+            source.mistakes.append(f"{variable}: SECTION__KEY is expected, as in {ENVIRONMENT_PREFIX}LISTEN__PORT")
+            continue
+        listed = text.startswith("[") and text.endswith("]")
+        inside[key] = [item.strip() for item in text[1:-1].split(",") if item.strip()] if listed else text
+        source.places[f"{section}.{key}"] = source.places[section] = f"environment {variable}"
+
+
+def _mistakes(error: ValidationError, places: Mapping[str, str]) -> list[str]:
+    found = []
+    for detail in error.errors(include_url=False):
+        dotted = ".".join(str(part) for part in detail["loc"])
+        place = places.get(dotted) or places.get(dotted.rpartition(".")[0]) or "configuration"
+        found.append(f"{place}: {dotted}: {_plain(detail['type'], detail['msg'])}")
+    return found
+
+
+def _plain(kind: str, text: str) -> str:
+    """Say in the project's words what pydantic found."""
+    if kind == "extra_forbidden":
+        return "there is no such key; config.example.yaml names them all"
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return "keys are expected below it"
+    if kind == "string_type":
+        return "text is expected; put it in quotes"
+    text = text.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]

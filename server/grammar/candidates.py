@@ -1,0 +1,157 @@
+"""What can come next at the end of a line: pure for names that are declared, a `Lookup` for names that are stored.
+
+Whatever is offered parses: a candidate put in place of the word leads to a directory, or to a line that is ready or
+lacks words, never to a wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from server.grammar.declare import Candidates, Command, Kind, PathTo
+from server.grammar.match import HELP, Invalid, match, sort_words
+from server.grammar.tokens import Line, Word, tokenize
+from server.grammar.tree import Directory, Location, find, locate, walk
+from server.model.access import Permission
+
+May = Callable[[Permission], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A word that can stand at the cursor. `text` replaces the word; `goes_on` says that more of it follows (`a/`)."""
+
+    text: str
+    help: str
+    goes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Names to be asked of the store: those that begin with `beginning`; `before` and `after` make them words."""
+
+    names: Candidates
+    arguments: Mapping[str, Any]
+    beginning: str
+    before: str = ""
+    after: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What can stand in place of the text from `start` to the cursor."""
+
+    start: int
+    typed: str
+    candidates: tuple[Candidate, ...] = ()
+    lookup: Lookup | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """Where the operator is typing: the word under the cursor and the whole words before it."""
+
+    root: Directory
+    here: Location
+    may: May
+    before: tuple[Word, ...]
+    typed: Word
+
+    def nothing(self) -> Offer:
+        return Offer(self.typed.start, self.typed.text)
+
+    def fits(self, *words: Word) -> bool:
+        """Tell whether the line is not wrong with these words after those before the cursor."""
+        return not isinstance(match(self.root, self.here, Line((*self.before, *words))), Invalid)
+
+
+def offer(root: Directory, here: Location, text: str, may: May) -> Offer:
+    """Return what can come next at the end of `text`; nothing where the line is already wrong."""
+    line = tokenize(text)
+    fresh = text == "" or text[-1] in " \t"
+    if line.mistake is not None or line.filters or not (fresh or line.words):
+        return Offer(len(text), "")
+    typed = Word("", "", len(text)) if fresh else line.words[-1]
+    cursor = _Cursor(root, here, may, line.words if fresh else line.words[:-1], typed)
+    if not typed.bare:
+        return cursor.nothing()
+    if not cursor.before:
+        return _paths(cursor, commands=True)
+    found = find(root, here, cursor.before[0].text)
+    if found is None or found.command is None or not may(found.command.permission) or not cursor.fits():
+        return cursor.nothing()
+    return _next_word(cursor, found.command, found.bound)
+
+
+def _next_word(cursor: _Cursor, command: Command, bound: Mapping[str, str]) -> Offer:
+    words, typed = sort_words(command, cursor.before[1:]), cursor.typed
+    if words.help_wanted:
+        return cursor.nothing()
+    places = {name: place.kind.parse(bound[name]) for name, place in command.places.items()}
+    if words.waiting is not None and words.waiting.kind is not None:
+        return _values(cursor, words.waiting.kind, places)
+    if typed.text.startswith("--") and not words.options_ended:
+        return Offer(typed.start, typed.text, _options(cursor, command))
+    if len(words.positional) < len(command.arguments):
+        argument = command.arguments[len(words.positional)]
+        offered = _values(cursor, argument.kind, places)
+        options = () if argument.required or typed.text or words.options_ended else _options(cursor, command)
+        return Offer(typed.start, typed.text, offered.candidates + options, offered.lookup)
+    if typed.text or words.options_ended:
+        return cursor.nothing()
+    return Offer(typed.start, typed.text, _options(cursor, command))
+
+
+def _values(cursor: _Cursor, kind: Kind, places: Mapping[str, Any]) -> Offer:
+    typed = cursor.typed
+    if kind.path_to is not None:
+        return _paths(cursor, commands=kind.path_to is PathTo.ANYTHING)
+    if kind.candidates is None:
+        return cursor.nothing()
+    return Offer(typed.start, typed.text, lookup=Lookup(kind.candidates, places, typed.text, help=kind.metavar))
+
+
+def _options(cursor: _Cursor, command: Command) -> tuple[Candidate, ...]:
+    """Return the options that can still be given: those after which the line is not wrong."""
+    typed = cursor.typed.text
+    offered = [
+        Candidate(option.word, option.relation.help)
+        for option in command.options
+        if option.word.startswith(typed) and cursor.fits(Word(option.word, option.word, 0))
+    ]
+    if typed and HELP.startswith(typed):
+        offered.append(Candidate(HELP, "show the help of this command"))
+    return tuple(offered)
+
+
+def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
+    """Complete a path over the tree: its last segment, with `/` after directories."""
+    typed = cursor.typed
+    parent, slash, last = typed.text.rpartition("/")
+    before = parent + slash
+    location, _ = locate(before, cursor.here)
+    found = walk(cursor.root, location)
+    if found is None or found.command is not None:
+        return cursor.nothing()
+    directory = found.directory
+    visible = dict(directory.commands) if commands else {}
+    if commands and not slash:
+        visible = {**cursor.root.commands, **visible}
+    offered = [
+        Candidate(before + name + "/", "directory", goes_on=True)
+        for name in sorted(directory.directories)
+        if name.startswith(last)
+    ]
+    offered += [
+        Candidate(before + name, command.summary)
+        for name, command in sorted(visible.items())
+        if name.startswith(last) and cursor.may(command.permission)
+    ]
+    lookup = None
+    if directory.place is not None and directory.place.kind.candidates is not None:
+        kind = directory.place.kind
+        lookup = Lookup(directory.place.kind.candidates, {}, last, before, "/", kind.metavar)
+    return Offer(typed.start, typed.text, tuple(offered), lookup)

@@ -1,0 +1,197 @@
+"""One declaration per command: an async function whose signature is its grammar.
+
+    @command("/domain/{domain}/integrations/remove", permission=Permission.INTEGRATIONS_CHANGE)
+    async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Done:
+        \"\"\"Remove an integration; its key is dead at once.\"\"\"
+
+A parameter named in the path is bound there; other positional parameters are arguments; keyword-only ones are
+options (`bool` is a flag). The docstring is the help: its first line the summary, the rest the details. A command
+without help, or a parameter without a kind, is an error at import.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, get_type_hints
+
+from server.model.access import Permission
+
+#: Looks stored names up: (store, arguments bound so far, beginning of the word) -> names that begin so, sorted.
+Candidates = Callable[[Any, Mapping[str, Any], str], Awaitable[Sequence[str]]]
+Handler = Callable[..., Awaitable[Any]]
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class PathTo(Enum):
+    """What a word that is a path in the command tree may lead to."""
+
+    DIRECTORY = "directory"
+    ANYTHING = "directory or command"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a word can be. `parse` raises ValueError with what is wrong; `expected` says what would be right.
+
+    `secret` values are masked in audit and kept out of history. `path_to` words complete over the command tree.
+    """
+
+    metavar: str
+    expected: str
+    parse: Callable[[str], Any]
+    candidates: Candidates | None = None
+    secret: bool = False
+    path_to: PathTo | None = None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How an option stands to others of the same command: it `needs` one, or `excludes` one."""
+
+    help: str
+    needs: str | None = None
+    excludes: str | None = None
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A positional word of a command, or a place in its path (`in_path`)."""
+
+    name: str
+    kind: Kind
+    required: bool
+    repeated: bool = False
+    in_path: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """`--name` of a command; without a kind it is a flag."""
+
+    name: str
+    kind: Kind | None
+    relation: Relation
+
+    @property
+    def word(self) -> str:
+        """The option as it is typed: `--add-domain-user-privileges`."""
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Everything that is known of one command. `path` names the places: `/domain/<DOMAIN>/integrations/add`."""
+
+    name: str
+    directory: tuple[str, ...]
+    also: tuple[str, ...]
+    summary: str
+    details: str
+    permission: Permission
+    arguments: tuple[Argument, ...]
+    options: tuple[Option, ...]
+    run: Handler
+    places: Mapping[str, Argument] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The absolute path with the metavars of its places."""
+        return "/" + "/".join((*(self.segment(name) for name in self.directory), self.name))
+
+    def segment(self, name: str) -> str:
+        """Return a segment of the directory as it is shown: the metavar where the name is a place."""
+        found = _PLACEHOLDER.fullmatch(name)
+        return self.places[found[1]].kind.metavar if found else name
+
+    def option(self, word: str) -> Option | None:
+        """Return the option that is typed so, if the command has it."""
+        return next((option for option in self.options if option.word == word), None)
+
+
+def place_of(segment: str) -> str | None:
+    """Return the parameter's name when a directory's segment is a place (`{domain}`), else None."""
+    found = _PLACEHOLDER.fullmatch(segment)
+    return found[1] if found else None
+
+
+def command(
+    path: str, *, permission: Permission, also: Sequence[str] = ()
+) -> Callable[[Handler], Command]:
+    """Declare a command at `path`; `also` are synonyms in the same directory.
+
+    Raises TypeError when help, a kind or a relation is missing or names what is not there.
+    """
+
+    def declare(handler: Handler) -> Command:
+        *directory, name = path.strip("/").split("/")
+        summary, _, details = (inspect.getdoc(handler) or "").partition("\n")
+        if not summary.strip():
+            message = f"{path}: a command needs help, write its docstring"
+            raise TypeError(message)
+        hints = get_type_hints(handler, include_extras=True)
+        parameters = list(inspect.signature(handler).parameters.values())[1:]
+        placed = {found for segment in directory if (found := place_of(segment))}
+        words = [parameter for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+        arguments = tuple(_argument(path, parameter, hints, placed) for parameter in words)
+        options = tuple(
+            _option(path, parameter, hints) for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
+        )
+        _check_relations(path, options)
+        return Command(
+            name=name,
+            directory=tuple(directory),
+            also=tuple(also),
+            summary=summary.strip(),
+            details=details.strip(),
+            permission=permission,
+            arguments=tuple(argument for argument in arguments if not argument.in_path),
+            options=options,
+            run=handler,
+            places={argument.name: argument for argument in arguments if argument.in_path},
+        )
+
+    return declare
+
+
+def _annotated(hint: object, wanted: type) -> Any:  # noqa: ANN401  the metadata of Annotated is untyped
+    return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, wanted)), None)
+
+
+def _argument(path: str, parameter: inspect.Parameter, hints: dict[str, Any], placed: set[str]) -> Argument:
+    kind = _annotated(hints[parameter.name], Kind)
+    if kind is None:
+        message = f"{path}: parameter {parameter.name} has no kind"
+        raise TypeError(message)
+    return Argument(
+        name=parameter.name,
+        kind=kind,
+        required=parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL,
+        repeated=parameter.kind is parameter.VAR_POSITIONAL,
+        in_path=parameter.name in placed,
+    )
+
+
+def _option(path: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> Option:
+    relation = _annotated(hints[parameter.name], Relation)
+    kind = _annotated(hints[parameter.name], Kind)
+    if relation is None or parameter.default is parameter.empty:
+        message = f"{path}: option {parameter.name} needs help and a default"
+        raise TypeError(message)
+    if kind is None and parameter.default is not False:
+        message = f"{path}: option {parameter.name} has no kind and is no flag"
+        raise TypeError(message)
+    return Option(parameter.name, kind, relation)
+
+
+def _check_relations(path: str, options: tuple[Option, ...]) -> None:
+    names = {option.name for option in options}
+    for option in options:
+        for other in (option.relation.needs, option.relation.excludes):
+            if other is not None and other not in names:
+                message = f"{path}: option {option.name} refers to {other}, which is not there"
+                raise TypeError(message)

@@ -1,0 +1,73 @@
+"""What the grammar says of itself: usage lines and help pages, as data for the renderers and the generated docs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.grammar.declare import Argument, Command, Option
+from server.grammar.match import Incomplete, Invalid, Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The help of one command. `words` are (word, what is expected) of places and arguments, then of the options."""
+
+    path: str
+    usage: str
+    summary: str
+    details: str
+    words: tuple[tuple[str, str], ...]
+    options: tuple[tuple[str, str], ...]
+    permission: str
+
+
+def usage(command: Command) -> str:
+    """Return the syntax as the reference writes it: `add <ClientId> [--widget] [--service [--numbers <Range>]]`."""
+    words = [command.name, *(_argument_usage(argument) for argument in command.arguments)]
+    dependent = {option.name for option in command.options if option.relation.needs}
+    words += [_option_usage(command, option) for option in command.options if option.name not in dependent]
+    return " ".join(words)
+
+
+def usage_hint(command: Command | None) -> str:
+    """Return the `Usage: …` line of an argument error; for a line that names no command, the general shape."""
+    return f"Usage: {usage(command)}" if command else "Usage: PATH [ARGUMENT …] [--OPTION [VALUE] …]"
+
+
+def page(command: Command) -> Page:
+    """Return the help page of a command."""
+    takers = (*command.places.values(), *command.arguments)
+    return Page(
+        path=command.path,
+        usage=usage(command),
+        summary=command.summary,
+        details=command.details,
+        words=tuple((taker.kind.metavar, taker.kind.expected) for taker in takers),
+        options=tuple((_option_words(option), _option_help(option)) for option in command.options),
+        permission=command.permission.value,
+    )
+
+
+def complaint(outcome: Incomplete | Invalid | Unknown) -> tuple[str, tuple[str, ...]]:
+    """Return the message of a line that cannot run, and its hints (`Usage: …` or `Did you mean …?`)."""
+    if isinstance(outcome, Unknown):
+        return outcome.word, (f"Did you mean {outcome.near}?",) if outcome.near else ()
+    return outcome.message, (usage_hint(outcome.command),)
+
+
+def _argument_usage(argument: Argument) -> str:
+    word = argument.kind.metavar + ("…" if argument.repeated else "")
+    return word if argument.required else f"[{word}]"
+
+
+def _option_usage(command: Command, option: Option) -> str:
+    inner = [_option_usage(command, other) for other in command.options if other.relation.needs == option.name]
+    return f"[{' '.join((_option_words(option), *inner))}]"
+
+
+def _option_words(option: Option) -> str:
+    return f"{option.word} {option.kind.metavar}" if option.kind else option.word
+
+
+def _option_help(option: Option) -> str:
+    return f"{option.relation.help}: {option.kind.expected}" if option.kind else option.relation.help

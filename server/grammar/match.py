@@ -1,0 +1,227 @@
+"""Matching a line against the tree: four outcomes, as FRR and Junos teach.
+
+`Ready` can run; `Incomplete` lacks words; `Invalid` has wrong ones; `Unknown` names no command. Arguments are checked
+here, before anything stored is looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from server.grammar.declare import Argument, Command, Option
+from server.grammar.tokens import Line, Word
+from server.grammar.tree import Directory, Found, Location, find, locate, walk
+
+HELP = "--help"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The command can run with `arguments`, keyed by parameter name; repeated words stand in `rest`."""
+
+    command: Command
+    arguments: Mapping[str, Any]
+    rest: tuple[Any, ...] = ()
+    help_wanted: bool = False
+
+
+@dataclass(frozen=True)
+class Incomplete:
+    """Words are missing; `message` names the first."""
+
+    command: Command
+    message: str
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """Words are wrong; `command` is None when the line could not be taken apart far enough to tell."""
+
+    command: Command | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The first word names no command; `near` is what it may have meant, as it would be typed."""
+
+    word: str
+    near: str | None
+
+
+Match = Ready | Incomplete | Invalid | Unknown
+
+
+@dataclass
+class Words:
+    """The words of one command sorted into what they are; completion reads it to know what can come next."""
+
+    positional: list[str] = field(default_factory=list)
+    values: dict[str, str | bool] = field(default_factory=dict)
+    waiting: Option | None = None
+    help_wanted: bool = False
+    options_ended: bool = False
+
+
+class _WrongWordError(Exception):
+    """A word that the command does not take; the text is the message."""
+
+
+def match(root: Directory, here: Location, line: Line) -> Match:
+    """Match a line with at least one word or a mistake. `here` is the current directory."""
+    found = find(root, here, line.words[0].text) if line.words else None
+    command = found.command if found else None
+    if line.mistake is not None:
+        return Invalid(command, line.mistake)
+    if not line.words:
+        return Invalid(None, "a command is expected before |")
+    if found is None or command is None:
+        return Unknown(line.words[0].typed, _near(root, here, line.words[0].text, found))
+    if line.filters:
+        name = line.filters[0][0].typed if line.filters[0] else "nothing"
+        return Invalid(command, f'there is no filter {name}; "|" in quotes is text')
+    try:
+        words = sort_words(command, line.words[1:])
+    except _WrongWordError as wrong:
+        return Invalid(command, str(wrong))
+    if words.help_wanted:
+        return Ready(command, {}, help_wanted=True)
+    return _bind(command, found.bound, words)
+
+
+def sort_words(command: Command, words: tuple[Word, ...]) -> Words:
+    """Tell options from positional words, without parsing any value.
+
+    Raises an exception whose text is the message for a word that cannot stand where it does.
+    """
+    if any(word.text == HELP for word in _before_dashes(words)):
+        return Words(help_wanted=True)
+    found = Words()
+    for word in words:
+        if found.waiting is not None:
+            _take_value(found, word)
+        elif word.text == "--" and not found.options_ended:
+            found.options_ended = True
+        elif word.text.startswith("--") and not found.options_ended:
+            _take_option(command, found, word)
+        else:
+            _take_positional(command, found, word)
+    return found
+
+
+def _before_dashes(words: tuple[Word, ...]) -> Iterator[Word]:
+    for word in words:
+        if word.text == "--":
+            return
+        yield word
+
+
+def _take_value(found: Words, word: Word) -> None:
+    option = found.waiting
+    if option is None or option.kind is None:
+        return
+    if word.text.startswith("--"):
+        message = f"{option.word} needs a value, {option.kind.metavar}: {option.kind.expected}"
+        raise _WrongWordError(message)
+    found.values[option.name] = word.text
+    found.waiting = None
+
+
+def _take_option(command: Command, found: Words, word: Word) -> None:
+    name, equals, value = word.text.partition("=")
+    option = command.option(name)
+    if option is None:
+        near = get_close_matches(name, [known.word for known in command.options], n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        message = f"there is no option {name}{hint}"
+        raise _WrongWordError(message)
+    if option.name in found.values:
+        message = f"{option.word} is given twice"
+        raise _WrongWordError(message)
+    if option.kind is None and equals:
+        message = f"{option.word} takes no value"
+        raise _WrongWordError(message)
+    if option.kind is None:
+        found.values[option.name] = True
+    elif equals:
+        found.values[option.name] = value
+    else:
+        found.waiting = option
+
+
+def _take_positional(command: Command, found: Words, word: Word) -> None:
+    if len(found.positional) >= len(command.arguments) and not any(a.repeated for a in command.arguments):
+        message = f"{word.typed} is one word too many"
+        raise _WrongWordError(message)
+    found.positional.append(word.text)
+
+
+def _bind(command: Command, bound: Mapping[str, str], words: Words) -> Match:
+    """Parse every word by its kind and check how the options stand to each other."""
+    arguments: dict[str, Any] = {}
+    rest: tuple[Any, ...] = ()
+    try:
+        for name, place in command.places.items():
+            arguments[name] = _parse(place.kind.metavar, place, bound[name])
+        for argument, text in zip(command.arguments, words.positional, strict=False):
+            if not argument.repeated:
+                arguments[argument.name] = _parse(argument.kind.metavar, argument, text)
+        for argument in command.arguments[-1:]:
+            if argument.repeated:
+                extra = words.positional[len(command.arguments) - 1 :]
+                rest = tuple(_parse(argument.kind.metavar, argument, text) for text in extra)
+        for name, value in words.values.items():
+            option = next(each for each in command.options if each.name == name)
+            arguments[name] = value if option.kind is None else _parse(option.word, option, str(value))
+        _check_relations(command, words)
+    except _WrongWordError as wrong:
+        return Invalid(command, str(wrong))
+    if words.waiting is not None and words.waiting.kind is not None:
+        kind = words.waiting.kind
+        return Incomplete(command, f"{words.waiting.word} needs a value, {kind.metavar}: {kind.expected}")
+    missing = next((a for a in command.arguments[len(words.positional) :] if a.required), None)
+    if missing is not None:
+        return Incomplete(command, f"{missing.kind.metavar} is missing: {missing.kind.expected}")
+    return Ready(command, arguments, rest)
+
+
+def _parse(label: str, taker: Argument | Option, text: str) -> Any:  # noqa: ANN401  a kind's value has its own type
+    if taker.kind is None:
+        return text
+    try:
+        return taker.kind.parse(text)
+    except ValueError as wrong:
+        message = f"{label}: {wrong}"
+        raise _WrongWordError(message) from None
+
+
+def _check_relations(command: Command, words: Words) -> None:
+    given = set(words.values) | ({words.waiting.name} if words.waiting else set())
+    for option in command.options:
+        needs, excludes = option.relation.needs, option.relation.excludes
+        if option.name not in given:
+            continue
+        if excludes in given:
+            message = f"{option.word} and --{excludes} exclude each other"
+            raise _WrongWordError(message)
+        if needs is not None and needs not in given:
+            message = f"{option.word} needs --{needs}"
+            raise _WrongWordError(message)
+
+
+def _near(root: Directory, here: Location, typed: str, found: Found | None) -> str | None:
+    """Return what an unknown first word may have meant: a similar command, or a `cd` to the directory it names."""
+    parent, slash, name = typed.rpartition("/")
+    location, _ = locate(parent + slash, here)
+    inside = walk(root, location)
+    names = set(inside.directory.commands) if inside and inside.command is None else set()
+    if not slash:
+        names |= set(root.commands)
+    near = get_close_matches(name, sorted(names), n=1)
+    if near:
+        return parent + slash + near[0]
+    is_directory = found is not None and found.command is None and name.strip(".") != ""
+    return f"cd {typed}" if is_directory else None

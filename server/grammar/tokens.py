@@ -1,0 +1,81 @@
+"""A line as words: split at blanks, quoted with `"…"` or `'…'`, with the bare word `|` kept for filters.
+
+Source of the rules: cocon-facts (`--name VALUE`, quotes) and the project's grammar contract (both quotes, `|`, the
+limit of 64 K characters).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MOST_CHARACTERS = 65_536
+_BLANKS = " \t"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_CHUNK = re.compile(r"""[^ \t"']+|"[^"]*"|'[^']*'""")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word. `typed` is the slice of the line as it stood there, quotes included; `start` its place in the line."""
+
+    text: str
+    typed: str
+    start: int
+
+    @property
+    def bare(self) -> bool:
+        """Tell whether the word was typed without quotes."""
+        return self.text == self.typed
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line taken apart. `mistake` says what makes it unfit to run; `words` are those before the mistake."""
+
+    words: tuple[Word, ...]
+    filters: tuple[tuple[Word, ...], ...] = ()
+    mistake: str | None = None
+    open_quote: bool = False
+
+
+def tokenize(text: str) -> Line:
+    """Split a line. Never raises: what is wrong with the line stands in `mistake`, with the words before it."""
+    if len(text) > MOST_CHARACTERS:
+        return Line((), mistake=f"the line is longer than {MOST_CHARACTERS:,} characters; none of it was run")
+    control = _CONTROL.search(text)
+    if control:
+        code = f"U+{ord(control[0]):04X}"
+        return Line((), mistake=f"the line has the control character {code} at column {control.start() + 1}")
+    words: list[Word] = []
+    position = 0
+    while (start := _skip_blanks(text, position)) < len(text):
+        end, chunks = start, []
+        while found := _CHUNK.match(text, end):
+            chunks.append(found[0])
+            end = found.end()
+        if end < len(text) and text[end] not in _BLANKS:
+            mistake = f"the quote {text[end]} at column {end + 1} is not closed"
+            return _pipeline(words, mistake=mistake, open_quote=True)
+        unquoted = "".join(chunk[1:-1] if chunk[0] in "\"'" else chunk for chunk in chunks)
+        words.append(Word(unquoted, text[start:end], start))
+        position = end
+    return _pipeline(words)
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in _BLANKS:
+        position += 1
+    return position
+
+
+def _pipeline(words: list[Word], mistake: str | None = None, *, open_quote: bool = False) -> Line:
+    """Part the words at bare `|` into the command and its filters."""
+    stages: list[list[Word]] = [[]]
+    for word in words:
+        if word.typed == "|":
+            stages.append([])
+        else:
+            stages[-1].append(word)
+    command, *filters = (tuple(stage) for stage in stages)
+    return Line(command, tuple(filters), mistake, open_quote)

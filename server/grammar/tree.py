@@ -1,0 +1,119 @@
+"""The tree of commands: directories group, commands are their files; the root's commands work everywhere.
+
+Names are never abbreviated. A place (`<DOMAIN>`) takes any segment that no fixed name of its directory takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from server.grammar.declare import Argument, Command, place_of
+
+#: A place in the tree as the operator sees it: `("domain", "biysk.local")` is `/domain/biysk.local`.
+Location = tuple[str, ...]
+
+
+@dataclass
+class Directory:
+    """One directory. `place` and `inside` are set where any name can stand, as in `/domain/<DOMAIN>`."""
+
+    commands: dict[str, Command] = field(default_factory=dict)
+    directories: dict[str, Directory] = field(default_factory=dict)
+    place: Argument | None = None
+    inside: Directory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a path leads to: a command, or else a directory. `bound` holds the words of the places on the way."""
+
+    location: Location
+    bound: dict[str, str]
+    directory: Directory
+    command: Command | None = None
+
+
+def build_tree(commands: Iterable[Command]) -> Directory:
+    """Build the tree and return its root. Raises TypeError when two declarations claim one path."""
+    root = Directory()
+    for command in commands:
+        directory = root
+        for segment in command.directory:
+            directory = _descend(directory, segment, command)
+        for name in (command.name, *command.also):
+            if name in directory.commands or name in directory.directories:
+                message = f"{command.path} is declared twice"
+                raise TypeError(message)
+            directory.commands[name] = command
+    return root
+
+
+def _descend(directory: Directory, segment: str, command: Command) -> Directory:
+    place = place_of(segment)
+    if place is None:
+        return directory.directories.setdefault(segment, Directory())
+    if directory.inside is None:
+        directory.place, directory.inside = command.places[place], Directory()
+    return directory.inside
+
+
+def locate(path: str, here: Location) -> tuple[Location, bool]:
+    """Return the absolute location of a path and whether its end can only be a directory (`a/`, `..`, `/`)."""
+    segments = path.split("/")
+    location = [] if path.startswith("/") else list(here)
+    for segment in segments:
+        if segment == "..":
+            del location[-1:]
+        elif segment not in {"", "."}:
+            location.append(segment)
+    return tuple(location), segments[-1] in {"", ".", ".."}
+
+
+def walk(root: Directory, location: Location) -> Found | None:
+    """Follow a location from the root; None where nothing can stand. Does not ask whether a domain is stored."""
+    directory, bound, names = root, dict[str, str](), list[str]()
+    for index, segment in enumerate(location):
+        if index == len(location) - 1 and segment in directory.commands:
+            return Found((*names, segment), bound, directory, directory.commands[segment])
+        if segment in directory.directories:
+            directory = directory.directories[segment]
+        elif directory.inside is not None and directory.place is not None:
+            bound[directory.place.name] = segment
+            directory = directory.inside
+        else:
+            return None
+        names.append(segment)
+    return Found(tuple(names), bound, directory)
+
+
+def find(root: Directory, here: Location, path: str) -> Found | None:
+    """Find what the first word of a line, or the argument of `cd`, `ls` and `help`, leads to.
+
+    A word without `/` is a command of the current directory, else a global command, else a directory from here.
+    """
+    location, is_directory = locate(path, here)
+    found = walk(root, location)
+    if found is not None and found.command is not None:
+        return None if is_directory else found
+    if "/" not in path and path in root.commands:
+        return Found((path,), {}, root, root.commands[path])
+    return found
+
+
+def commands_below(root: Directory) -> list[Command]:
+    """Return every command once, sorted by path."""
+    found: dict[str, Command] = {}
+    todo = [root]
+    while todo:
+        directory = todo.pop()
+        found.update({command.path: command for command in directory.commands.values()})
+        todo.extend(directory.directories.values())
+        if directory.inside is not None:
+            todo.append(directory.inside)
+    return [found[path] for path in sorted(found)]
+
+
+def shown(location: Location) -> str:
+    """Return a location as the prompt and `pwd` show it: `/domain/biysk.local`, the root as `/`."""
+    return "/" + "/".join(location)

@@ -1,0 +1,33 @@
+"""Domains: virtual telephone exchanges, named in paths as `/domain/<DOMAIN>`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"[a-z0-9._-]{1,253}")
+#: Names that the reference refuses.
+_RESERVED = frozenset({"undefined", "calendar", "properties"})
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One domain as `domain/list` shows it."""
+
+    name: str
+    integrations: int
+
+
+def parse_domain_name(text: str) -> str:
+    """Return the name in lower case; raises ValueError with what would be right."""
+    name = text.lower()
+    if name in _RESERVED:
+        message = f"{name} is a reserved word"
+        raise ValueError(message)
+    if name.startswith((".", "-")):
+        message = "a domain name does not begin with . or -"
+        raise ValueError(message)
+    if not _NAME.fullmatch(name):
+        message = "a domain name is 1 to 253 of a-z 0-9 . - _"
+        raise ValueError(message)
+    return name

@@ -1,0 +1,38 @@
+"""What the audit records: a closed set of event kinds with stable codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class EventKind(Enum):
+    """The code of an event; codes are a contract with those who read the audit and never change meaning."""
+
+    LOGIN = "login"
+    LOGIN_FAILED = "login.failed"
+    LOGOUT = "logout"
+    COMMAND = "command"
+    CHANGE = "change"
+    USER_CHANGE = "user.change"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One record of the audit.
+
+    `at` is UTC in ISO 8601; `command` the path of the declaration; `arguments` a JSON object with secrets masked;
+    `status` the exit status (0 is done).
+    """
+
+    kind: EventKind
+    at: str
+    node: str
+    user_name: str
+    source: str
+    session_id: str
+    command: str = ""
+    arguments: str = "{}"
+    status: int = 0
+    detail: str = ""
+    duration_ms: int = 0

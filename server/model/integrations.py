@@ -1,0 +1,68 @@
+"""Integrations: the third-party clients of a domain's Call API, their keys, and how `set` changes them.
+
+Whoever shows a key to the Call API is the client, so a key is made by `secrets` and shown in full only to those who
+may see it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from server.errors import CommandError
+
+KEY_CHARACTERS = 64
+_KEY_ALPHABET = string.ascii_letters + string.digits
+_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_SHOWN_OF_MASKED = 4
+
+
+class IntegrationType(Enum):
+    """Where the client runs; the value is what the `Type` column shows."""
+
+    WIDGET = "widget"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """One client of one domain. `numbers` is ascending and only a service has any; `key` is in clear."""
+
+    client_id: str
+    type: IntegrationType
+    key: str
+    numbers: tuple[str, ...] = ()
+
+
+def new_key() -> str:
+    """Make an API key: 64 characters of A-Z a-z 0-9, uniform, from the system's source of secrets."""
+    return "".join(secrets.choice(_KEY_ALPHABET) for _ in range(KEY_CHARACTERS))
+
+
+def masked_key(key: str) -> str:
+    """Return the key as those see it who may not: the first and last four characters, the rest as `*`."""
+    return key[:_SHOWN_OF_MASKED] + "*" * (len(key) - 2 * _SHOWN_OF_MASKED) + key[-_SHOWN_OF_MASKED:]
+
+
+def parse_client_id(text: str) -> str:
+    """Return the client id; raises ValueError with what would be right."""
+    if not _CLIENT_ID.fullmatch(text):
+        message = "a client id is 1 to 64 of A-Z a-z 0-9 . _ @ - and begins with a letter or digit"
+        raise ValueError(message)
+    return text
+
+
+def changed(integration: Integration, *, service: bool, numbers: tuple[str, ...] | None) -> Integration:
+    """Return the integration as `set` leaves it.
+
+    `service` makes it a service, whose numbers stay; `numbers` replaces the numbers of a service. Raises CommandError
+    for numbers on a widget that is not made a service in the same command.
+    """
+    if not service and integration.type is IntegrationType.WIDGET:
+        message = f"integration {integration.client_id} is a widget: only a service has numbers, add --service"
+        raise CommandError(message)
+    kept = integration.numbers if numbers is None else numbers
+    return replace(integration, type=IntegrationType.SERVICE, numbers=kept)

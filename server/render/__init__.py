@@ -1,0 +1,1 @@
+"""From reply data to what the client reads."""

@@ -1,0 +1,89 @@
+"""What a handler answers: data, never text. Keys are stable snake_case names, titles are what people read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.grammar.explain import Page
+from server.grammar.tree import Location
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Plain lines; there may be none."""
+
+    lines: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One `Title: value` of a record."""
+
+    key: str
+    title: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A message and the fields that came of it."""
+
+    message: str
+    fields: tuple[Field, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    key: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells under columns; a cell may have several lines, parted by `\\n`."""
+
+    columns: tuple[Column, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """The help page of one command."""
+
+    page: Page
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled list of (word, what it is)."""
+
+    title: str
+    entries: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Help that is not about one command: an introduction and sections."""
+
+    introduction: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The session's current directory is another one now; such a reply has no footer."""
+
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The session ends with this exit status; such a reply has no footer."""
+
+    status: int
+
+
+Reply = Lines | Record | Table | Help | Overview | Moved | Left

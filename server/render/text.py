@@ -1,0 +1,95 @@
+"""Replies as people and their scripts read them: lines, an empty line, the footer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from server.errors import OperatorError
+from server.grammar.explain import Page
+from server.render.reply import Help, Left, Lines, Moved, Overview, Record, Reply, Table
+from server.render.table import table_rows
+
+HELP_COLUMNS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """Who ran a command, when and how long: `nodes` is `ds1@ecss1 v.3.14.7.585`."""
+
+    at: datetime
+    time_ms: int
+    nodes: str
+
+    def text(self) -> str:
+        """Return the footer as the reference prints it, with the empty line before it."""
+        at = self.at.strftime("%d.%m.%Y %H:%M:%S")
+        return f"\n[exec at: {at}, exec time: {self.time_ms}ms, nodes: {self.nodes}]\n"
+
+
+def reply_text(reply: Reply) -> Iterator[str]:
+    """Yield the reply piece by piece, each whole lines; nothing for a reply that only changes the session."""
+    match reply:
+        case Lines(lines):
+            yield _joined(lines)
+        case Record(message, fields):
+            yield _joined([message, *(f"{field.title}: {field.value}" for field in fields)])
+        case Table():
+            yield from table_rows(reply)
+        case Help(page):
+            yield help_text(page)
+        case Overview():
+            yield _overview_text(reply)
+        case Moved() | Left():
+            return
+
+
+def error_text(error: OperatorError) -> str:
+    """Return the lines of an outcome that is not done."""
+    return _joined(error.lines())
+
+
+def help_text(page: Page) -> str:
+    """Return a help page: usage, what it does, its words and options."""
+    parts = [f"{page.path}\n\n{_indented(page.summary)}"]
+    if page.details:
+        parts.append(_indented(page.details))
+    parts.append(f"Usage: {page.usage}\n")
+    if page.words:
+        parts.append("Arguments:\n" + _two_columns(page.words))
+    if page.options:
+        parts.append("Options:\n" + _two_columns(page.options))
+    parts.append(f"Permission: {page.permission}\n")
+    return "\n".join(parts)
+
+
+def _overview_text(overview: Overview) -> str:
+    parts = [_joined(overview.introduction)]
+    parts += [f"{section.title}:\n{_two_columns(section.entries)}" for section in overview.sections]
+    return "\n".join(parts)
+
+
+def _two_columns(entries: Iterable[tuple[str, str]]) -> str:
+    """Lay (word, text) out in two columns, the text wrapped in its own."""
+    from rich.console import Console  # noqa: PLC0415  40 ms that only the first help needs
+    from rich.table import Table as Grid  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for word, text in entries:
+        grid.add_row(Text("  " + word), Text(text))
+    file = io.StringIO()
+    Console(file=file, width=HELP_COLUMNS, color_system=None, force_terminal=False).print(grid)
+    return _joined(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _indented(text: str) -> str:
+    return _joined(f"  {line}".rstrip() for line in text.splitlines())
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

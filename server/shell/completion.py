@@ -1,0 +1,37 @@
+"""Completion at the cursor: what the grammar offers, with the names that are stored now."""
+
+from __future__ import annotations
+
+import os.path
+from dataclasses import dataclass
+
+from server.commands.call import Console
+from server.grammar.candidates import Candidate, offer
+from server.grammar.tree import Location
+from server.model.access import Operator
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What Tab does: `insert` is what to add at the cursor, or else `candidates` are there to choose from."""
+
+    insert: str
+    candidates: tuple[Candidate, ...]
+
+
+async def complete(console: Console, operator: Operator, here: Location, text: str) -> Completion:
+    """Complete the end of `text`; stored names are asked of the store. Raises TemporaryError when it is away."""
+    offered = offer(console.root, here, text, operator.may)
+    candidates = list(offered.candidates)
+    if offered.lookup is not None:
+        look = offered.lookup
+        names = await look.names(console.store, look.arguments, look.beginning)
+        goes_on = look.after == "/"
+        candidates += [Candidate(look.before + name + look.after, look.help, goes_on=goes_on) for name in names]
+    if not candidates:
+        return Completion("", ())
+    common = os.path.commonprefix([candidate.text for candidate in candidates])
+    insert = common[len(offered.typed) :]
+    if len(candidates) == 1 and not candidates[0].goes_on:
+        insert += " "
+    return Completion(insert, tuple(candidates))

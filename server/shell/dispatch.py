@@ -1,0 +1,132 @@
+"""The one path for every line, typed, piped or exec'd: tokens, match, authorise, run, audit, reply.
+
+Only here is an operator's error caught. A cancellation is recorded and passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+
+from server.commands.call import Ask, Call, Console
+from server.errors import (
+    ArgumentError,
+    InternalError,
+    InterruptedByOperatorError,
+    OperatorError,
+    PermissionDeniedError,
+    UnknownCommandError,
+)
+from server.grammar.explain import complaint, page, usage_hint
+from server.grammar.match import Ready, Unknown, match
+from server.grammar.tokens import Line, tokenize
+from server.grammar.tree import Location
+from server.model.access import Operator
+from server.model.events import EventKind
+from server.render.reply import Help, Left, Moved, Reply
+from server.render.text import Footer, error_text, reply_text
+
+_log = logging.getLogger("ecss-console.shell")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a line. `pieces` are the whole reply, footer included, to be written in order."""
+
+    status: int
+    pieces: Iterator[str]
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a line comes from: who, in which directory, how to ask back, and what was typed there before."""
+
+    operator: Operator
+    here: Location
+    ask: Ask
+    typed: Sequence[str]
+
+
+async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
+    """Run one line; None for an empty one. Raises nothing but CancelledError."""
+    line = tokenize(text)
+    if not (line.words or line.filters or line.mistake):
+        return None
+    at, started = datetime.now().astimezone(), monotonic()
+    try:
+        reply = await _run(console, seat, line)
+    except OperatorError as error:
+        if isinstance(error, InterruptedByOperatorError):
+            return Outcome(error.status, iter(()))
+        footer = _footer(console, at, started)
+        return Outcome(error.status, iter((error_text(error), footer.text())))
+    if isinstance(reply, Moved | Left):
+        return Outcome(0, iter(()), reply)
+    return Outcome(0, _pieces(reply, _footer(console, at, started)), reply)
+
+
+async def _run(console: Console, seat: Seat, line: Line) -> Reply:
+    outcome = match(console.root, seat.here, line)
+    if not isinstance(outcome, Ready):
+        message, hints = complaint(outcome)
+        kind = UnknownCommandError if isinstance(outcome, Unknown) else ArgumentError
+        raise kind(message, *hints)
+    if outcome.help_wanted:
+        return Help(page(outcome.command))
+    call = Call(console, seat.operator, seat.here, outcome.command, outcome.arguments, outcome.rest, seat.ask, seat.typed)
+    try:
+        reply = await _authorised(call)
+    except OperatorError as error:
+        _record(call, error.status, error.message)
+        raise
+    except asyncio.CancelledError:
+        _record(call, InterruptedByOperatorError.status, "interrupted")
+        raise
+    except Exception as defect:
+        incident = secrets.token_hex(4).upper()
+        _log.exception("incident %s: %s of %s", incident, outcome.command.path, seat.operator.name)
+        _record(call, InternalError.status, f"incident {incident}")
+        raise InternalError(incident) from defect
+    _record(call, 0)
+    return reply
+
+
+async def _authorised(call: Call) -> Reply:
+    """Run the handler behind the one gate: deny by default."""
+    permission = call.command.permission
+    if not call.operator.may(permission):
+        message = f"{call.command.path} needs {permission.value}, which {call.operator.role.value} has not"
+        raise PermissionDeniedError(message)
+    try:
+        reply: Reply = await call.command.run(call, **call.arguments) if not call.rest else await _run_with_rest(call)
+    except ArgumentError as error:
+        raise ArgumentError(error.message, *error.hints, usage_hint(call.command)) from error
+    return reply
+
+
+async def _run_with_rest(call: Call) -> Reply:
+    """Pass repeated words by position, after those that are named."""
+    named = [call.arguments[each.name] for each in call.command.arguments if not each.repeated]
+    reply: Reply = await call.command.run(call, *named, *call.rest)
+    return reply
+
+
+def _record(call: Call, status: int, detail: str = "") -> None:
+    """Record what is not recorded with its change."""
+    if not call.recorded:
+        call.console.journal.record_soon(call.event(EventKind.COMMAND, status=status, detail=detail))
+
+
+def _footer(console: Console, at: datetime, started: float) -> Footer:
+    return Footer(at, round((monotonic() - started) * 1000), console.nodes)
+
+
+def _pieces(reply: Reply, footer: Footer) -> Iterator[str]:
+    yield from reply_text(reply)
+    yield footer.text()

@@ -1,0 +1,139 @@
+"""One session: a prompt, lines one after another, the current directory, and what interrupts or ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+
+from server.commands.call import Console
+from server.errors import InterruptedByOperatorError, TemporaryError
+from server.grammar.tree import Location, shown
+from server.model.access import Operator
+from server.render.reply import Left, Moved
+from server.shell.dispatch import Outcome, Seat, dispatch
+from server.storage.history import KEPT_LINES
+from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
+
+_CHARACTERS_PER_WRITE = 32_768
+STOPPED_TEXT = "\nThe console is stopping; log in again later.\n"
+
+
+class Session:
+    """The shell or the one command of one channel. `run_shell` or `run_command` is awaited once, in its own task."""
+
+    def __init__(self, console: Console, operator: Operator, terminal: Terminal) -> None:
+        """Begin in the root directory."""
+        self._console = console
+        self._operator = operator
+        self._terminal = terminal
+        self._typed: deque[str] = deque(maxlen=KEPT_LINES)
+        self._task: asyncio.Task[object] | None = None
+        self._running = False
+        self._interrupted = False
+        self._stopping = False
+        self.here: Location = ()
+
+    @property
+    def prompt(self) -> str:
+        """The prompt: `admin@ds1@ecss1:/domain/biysk.local$ `."""
+        return f"{self._operator.name}@{self._console.node_name}:{shown(self.here)}$ "
+
+    async def run_shell(self) -> int:
+        """Read and run lines until `exit` or the end of input; return the exit status."""
+        self._task = asyncio.current_task()
+        status = 0
+        while not self._stopping:
+            try:
+                line = await self._terminal.read_line(self.prompt)
+            except EndOfInputError:
+                return status
+            except LineDroppedError:
+                status = InterruptedByOperatorError.status
+                continue
+            except asyncio.CancelledError:
+                if self._stopping:
+                    break
+                raise
+            ran = await self._run_line(line)
+            if ran is None:
+                continue
+            self._remember(line)
+            status = ran.status
+            if isinstance(ran.reply, Left):
+                return ran.reply.status
+        self._terminal.write(STOPPED_TEXT)
+        return TemporaryError.status
+
+    async def run_command(self, command: str) -> int:
+        """Run the lines of an exec request; return the status of the last."""
+        self._task = asyncio.current_task()
+        status = 0
+        for line in command.split("\n"):
+            if self._stopping:
+                return TemporaryError.status
+            ran = await self._run_line(line.removesuffix("\r"))
+            if ran is not None:
+                status = ran.status
+                if isinstance(ran.reply, Left):
+                    return ran.reply.status
+        return status
+
+    def interrupt(self) -> None:
+        """Cancel the command that runs now, if one does; the session lives on."""
+        if self._running and self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """End the shell: at the prompt now, else when the command that runs now has ended."""
+        self._stopping = True
+        if not self._running and self._task is not None:
+            self._task.cancel()
+
+    async def _run_line(self, line: str) -> Outcome | None:
+        seat = Seat(self._operator, self.here, self._ask, self._typed)
+        self._running = True
+        try:
+            ran = await dispatch(self._console, seat, line)
+            if ran is not None:
+                await self._send(ran.pieces)
+        except asyncio.CancelledError:
+            if not self._interrupted or self._task is None:
+                raise
+            self._task.uncancel()
+            self._terminal.write("^C\n")
+            return Outcome(InterruptedByOperatorError.status, iter(()))
+        finally:
+            self._running = self._interrupted = False
+        if ran is not None and isinstance(ran.reply, Moved):
+            self.here = ran.reply.location
+        return ran
+
+    async def _send(self, pieces: Iterator[str]) -> None:
+        """Write a reply: a short one at once, a long one as fast as the client takes it, letting others run between."""
+        waiting: list[str] = []
+        size = 0
+        for piece in pieces:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= _CHARACTERS_PER_WRITE:
+                self._terminal.write("".join(waiting))
+                waiting, size = [], 0
+                await self._terminal.drain()
+                await asyncio.sleep(0)
+        self._terminal.write("".join(waiting))
+
+    async def _ask(self, question: str) -> str | None:
+        try:
+            return await self._terminal.ask(question)
+        except EndOfInputError:
+            return None
+        except LineDroppedError:
+            raise InterruptedByOperatorError from None
+
+    def _remember(self, line: str) -> None:
+        if self._terminal.remembers:
+            self._console.journal.remember_soon(self._operator.name, line)
+        else:
+            self._typed.append(line)

@@ -1,0 +1,34 @@
+"""What a session needs of the other end, whatever carries it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class EndOfInputError(Exception):
+    """Nothing more will be typed: Ctrl-D on an empty line, or the client closed its side."""
+
+
+class LineDroppedError(Exception):
+    """Ctrl-C while a line was typed; the terminal has shown `^C` and a new line."""
+
+
+class Terminal(Protocol):
+    """One shell or command at the other end.
+
+    `remembers` tells whether a person types here, whose lines are kept in the user's history.
+    """
+
+    remembers: bool
+
+    async def read_line(self, prompt: str) -> str:
+        """Show the prompt and return one line without its end; raises EndOfInputError or LineDroppedError."""
+
+    async def ask(self, question: str) -> str:
+        """Like `read_line`, without history or completion."""
+
+    def write(self, text: str) -> None:
+        """Send text; `\\n` ends lines."""
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough for more to be written."""

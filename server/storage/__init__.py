@@ -1,0 +1,1 @@
+"""The store: SQLite through aiosqlite, one writer, immediate transactions. The only home of aiosqlite."""

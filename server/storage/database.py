@@ -1,0 +1,132 @@
+"""One SQLite file behind one writer and one reader connection, each with its thread.
+
+Every write is one `BEGIN IMMEDIATE` transaction with `synchronous=FULL`: what was acknowledged survives a SIGKILL.
+A cancelled transaction ends whole or not at all before the cancellation goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from server.errors import TemporaryError
+from server.storage.vault import Vault
+
+Value = str | int | None
+Row = tuple[Any, ...]
+#: Runs one statement with `?` placeholders and returns its rows.
+Query = Callable[..., Awaitable[list[Row]]]
+
+BUSY_SECONDS = 5.0
+#: SQLite's primary result codes that pass or can be mended from outside: try again later.
+_PASSING = {
+    sqlite3.SQLITE_BUSY: "the store is busy",
+    sqlite3.SQLITE_LOCKED: "the store is busy",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk does not answer",
+    sqlite3.SQLITE_READONLY: "the store can only be read",
+    sqlite3.SQLITE_CANTOPEN: "the store cannot be opened",
+    sqlite3.SQLITE_NOMEM: "the machine is out of memory",
+}
+
+
+class Store:
+    """The open store. Make one with `Store.open`; `close` it, or its threads keep the process alive."""
+
+    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, vault: Vault) -> None:
+        """Take two open connections to one file."""
+        self._writer = writer
+        self._reader = reader
+        self._turn = asyncio.Lock()
+        self.vault = vault
+
+    @classmethod
+    async def open(cls, path: Path, vault: Vault) -> Store:
+        """Open a database that `storage.files` has prepared."""
+        writer = await _connected(path)
+        try:
+            return cls(writer, await _connected(path), vault)
+        except BaseException:
+            await writer.close()
+            raise
+
+    async def close(self) -> None:
+        """Wait for what is running and close both connections; safe to call twice."""
+        async with self._turn:
+            await self._reader.close()
+            await self._writer.close()
+
+    async def read(self, sql: str, *values: Value) -> list[Row]:
+        """Run one SELECT over what is committed. Raises TemporaryError while the store is busy or away."""
+        with _passing_as_temporary():
+            return _rows(await self._reader.execute_fetchall(sql, values))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Query]:
+        """Give a `query` inside one immediate write transaction; it commits when the block ends, else rolls back.
+
+        Raises TemporaryError when the store is busy or away; nothing is changed then.
+        """
+        async with self._turn:
+            with _passing_as_temporary():
+                try:
+                    await self._finish("BEGIN IMMEDIATE")
+                    yield self._query
+                    await self._finish("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        with suppress(sqlite3.Error):
+                            await self._finish("ROLLBACK")
+                    raise
+
+    async def _query(self, sql: str, *values: Value) -> list[Row]:
+        return _rows(await self._writer.execute_fetchall(sql, values))
+
+    async def _finish(self, sql: str) -> None:
+        """Run a statement to its end, even when the caller is cancelled meanwhile; the cancellation follows."""
+        running = asyncio.ensure_future(self._writer.execute_fetchall(sql))
+        cancelled: asyncio.CancelledError | None = None
+        while not running.done():
+            try:
+                await asyncio.wait({running})
+            except asyncio.CancelledError as asked:
+                cancelled = asked
+        if cancelled is not None:
+            with suppress(sqlite3.Error):
+                running.result()
+            raise cancelled
+        running.result()
+
+
+async def _connected(path: Path) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+            await connection.execute_fetchall(f"PRAGMA {pragma}")
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def _rows(rows: Any) -> list[Row]:  # noqa: ANN401  aiosqlite types rows as Iterable[sqlite3.Row]
+    return rows if isinstance(rows, list) else list(rows)
+
+
+@contextmanager
+def _passing_as_temporary() -> Iterator[None]:
+    """Turn errors of SQLite that pass into TemporaryError; the others are defects and go on."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        reason = _PASSING.get(getattr(error, "sqlite_errorcode", -1) & 0xFF)
+        if reason is None:
+            raise
+        message = f"{reason}, nothing was changed; try again"
+        raise TemporaryError(message) from error

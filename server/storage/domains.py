@@ -1,0 +1,56 @@
+"""Domains in the store."""
+
+from __future__ import annotations
+
+from server.model.domains import Domain
+from server.storage.database import Query, Store
+
+
+async def insert(query: Query, name: str, now: str) -> bool:
+    """Add a domain; False when it was there already."""
+    rows = await query(
+        "INSERT INTO domains (name, declared_at) VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING name", name, now
+    )
+    return bool(rows)
+
+
+async def delete(query: Query, name: str) -> int | None:
+    """Remove a domain with its integrations; return how many those were, None when there is no such domain."""
+    ((count,),) = await query("SELECT count(*) FROM integrations WHERE domain = ?", name)
+    rows = await query("DELETE FROM domains WHERE name = ? RETURNING name", name)
+    return int(count) if rows else None
+
+
+async def find(store: Store, name: str) -> Domain | None:
+    """Return the domain as `domain/list` shows it, None when there is no such domain."""
+    rows = await store.read(
+        """SELECT d.name, (SELECT count(*) FROM integrations i WHERE i.domain = d.name)
+           FROM domains d WHERE d.name = ?""",
+        name,
+    )
+    return Domain(*rows[0]) if rows else None
+
+
+async def every(store: Store) -> list[Domain]:
+    """Return all domains, sorted by name in code points."""
+    rows = await store.read(
+        """SELECT d.name, count(i.client_id) FROM domains d LEFT JOIN integrations i ON i.domain = d.name
+           GROUP BY d.name ORDER BY d.name"""
+    )
+    return [Domain(*row) for row in rows]
+
+
+async def names(store: Store, beginning: str, most: int) -> list[str]:
+    """Return at most `most` names that begin so, sorted."""
+    rows = await store.read(
+        "SELECT name FROM domains WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",
+        beginning,
+        beginning + "\U0010ffff",
+        most,
+    )
+    return [name for (name,) in rows]
+
+
+async def exists(query: Query, name: str) -> bool:
+    """Tell inside the caller's transaction whether a domain is declared."""
+    return bool(await query("SELECT 1 FROM domains WHERE name = ?", name))

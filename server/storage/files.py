@@ -1,0 +1,197 @@
+"""The store's files: made on first start, checked on every start, brought up to the program's schema.
+
+What cannot be opened safely is refused with StartError and left untouched: a database without its storage key or
+with another one, a newer schema, a damaged file. Blocking; for the time before the loop runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from server.errors import StartError
+from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
+
+STORAGE_KEY_NAME = "storage.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A store that can be opened. `made` tells whether it was made just now."""
+
+    vault: Vault
+    made: bool
+
+
+def prepare(database: Path, keys_dir: Path) -> Prepared:
+    """Make the store where there is neither database nor storage key, else check and migrate it.
+
+    Raises StartError with what is wrong and how to mend it.
+    """
+    storage_key = keys_dir / STORAGE_KEY_NAME
+    staged = database.with_name(database.name + ".new")
+    try:
+        with _locked_folder(keys_dir):
+            made = not database.exists() and not storage_key.exists()
+            if made:
+                _make(database, staged, storage_key)
+            if not storage_key.exists():
+                message = (
+                    f"the database {database} is there but its storage key {storage_key} is not: put the key back; "
+                    "without it no API key can be read, and nothing was changed"
+                )
+                raise StartError(message)
+            vault = Vault(_storage_key(storage_key))
+            if not database.exists():
+                _finish_or_refuse(database, staged, storage_key)
+            schema = _check(database, vault)
+            _close_to_others(database, storage_key)
+            if schema < max(_migrations()):
+                _migrate(database)
+    except OSError as error:
+        message = f"the store cannot be opened: {error}"
+        raise StartError(message) from error
+    return Prepared(vault, made)
+
+
+def _make(database: Path, staged: Path, storage_key: Path) -> None:
+    """Make the database aside, then its key, then put the database in place: a crash between leaves no riddle."""
+    database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    staged.unlink(missing_ok=True)
+    raw = new_storage_key()
+    os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    _migrate(staged)
+    with closing(_connect(staged)) as connection:
+        connection.execute("INSERT INTO store (name, value) VALUES ('storage key', ?)", (Vault(raw).fingerprint,))
+    descriptor = os.open(storage_key, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(base64.b64encode(raw) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    staged.rename(database)
+    for folder in {database.parent, storage_key.parent}:
+        _sync_folder(folder)
+
+
+def _finish_or_refuse(database: Path, staged: Path, storage_key: Path) -> None:
+    if staged.exists():
+        staged.rename(database)
+        return
+    message = (
+        f"the storage key {storage_key} is there but its database {database} is not: put the database back, "
+        "or move the key away to begin with an empty store"
+    )
+    raise StartError(message)
+
+
+def _storage_key(path: Path) -> bytes:
+    try:
+        raw = base64.b64decode(path.read_bytes(), validate=False)
+    except binascii.Error:
+        raw = b""
+    if len(raw) != STORAGE_KEY_BYTES:
+        message = f"{path} is no storage key: {STORAGE_KEY_BYTES} bytes in base64 are expected"
+        raise StartError(message)
+    return raw
+
+
+def _check(database: Path, vault: Vault) -> int:
+    """Return the schema's number. Looks without touching: without locks or side files where nobody has it open."""
+    in_use = database.with_name(database.name + "-wal").exists()
+    mode = "mode=ro" if in_use else "mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True)) as connection:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            values = dict(connection.execute("SELECT name, value FROM store"))
+    except sqlite3.DatabaseError as error:
+        verdict, values = str(error), {}
+    if verdict != "ok" or "schema" not in values:
+        message = f"the database {database} is damaged ({verdict}): restore it from a backup; nothing was changed"
+        raise StartError(message)
+    if values.get("storage key") != vault.fingerprint:
+        message = f"the database {database} was made with another storage key: put its own key back"
+        raise StartError(message)
+    newest = max(_migrations())
+    if int(values["schema"]) > newest:
+        message = (
+            f"the database {database} has schema {values['schema']}, this program knows {newest}: "
+            "install the newer program; nothing was changed"
+        )
+        raise StartError(message)
+    return int(values["schema"])
+
+
+def _migrate(database: Path) -> None:
+    """Run the migrations that are missing, each whole or not at all."""
+    with closing(_connect(database)) as connection:
+        tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
+        select = "SELECT value FROM store WHERE name = 'schema'"
+        done = int(connection.execute(select).fetchone()[0]) if tables else 0
+        for number, script in sorted(_migrations().items()):
+            if number <= done:
+                continue
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute(
+                "INSERT INTO store (name, value) VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = ?",
+                (str(number), str(number)),
+            )
+            connection.execute("COMMIT")
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(database, isolation_level=None)
+
+
+def _migrations() -> dict[int, str]:
+    """Return the migrations by number, from `migrations/0001_first.sql` and its followers."""
+    folder = files("server.storage") / "migrations"
+    scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in scripts}
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _close_to_others(*paths: Path) -> None:
+    """Take away what group and others may do with files that hold secrets."""
+    for path in paths:
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the keys folder, closed to others, so that two programs do not make two stores at once."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

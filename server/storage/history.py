@@ -1,0 +1,29 @@
+"""What each user typed in interactive sessions, the last thousand lines."""
+
+from __future__ import annotations
+
+from server.storage.database import Query, Store
+
+KEPT_LINES = 1000
+
+
+async def append(query: Query, user_name: str, line: str) -> None:
+    """Add one line inside the caller's transaction."""
+    await query("INSERT INTO history (user_name, line) VALUES (?, ?)", user_name, line)
+
+
+async def trim(query: Query, user_name: str) -> None:
+    """Drop what is older than the last `KEPT_LINES` lines of the user."""
+    await query(
+        """DELETE FROM history WHERE user_name = ? AND id <= (
+               SELECT id FROM history WHERE user_name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)""",
+        user_name,
+        user_name,
+        KEPT_LINES,
+    )
+
+
+async def lines(store: Store, user_name: str) -> list[str]:
+    """Return the user's lines, oldest first."""
+    rows = await store.read("SELECT line FROM history WHERE user_name = ? ORDER BY id", user_name)
+    return [line for (line,) in rows]

@@ -1,0 +1,65 @@
+"""How API keys lie in the store: encrypted, with a keyed hash beside them for lookup.
+
+A stolen database or backup opens nothing without the storage key. What is sealed is bound to its domain and client
+id, so that a row moved to another client does not open.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+STORAGE_KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class Vault:
+    """Seals and opens API keys with one storage key of 32 bytes."""
+
+    def __init__(self, storage_key: bytes) -> None:
+        """Derive the working keys; the storage key itself is not kept. Raises ValueError for a wrong length."""
+        if len(storage_key) != STORAGE_KEY_BYTES:
+            message = f"a storage key has {STORAGE_KEY_BYTES} bytes"
+            raise ValueError(message)
+        self._sealing = AESGCM(_derived(storage_key, b"ecss-console api key sealing"))
+        self._hashing = _derived(storage_key, b"ecss-console api key lookup")
+        self.fingerprint = _derived(storage_key, b"ecss-console storage key fingerprint").hex()
+
+    def seal(self, domain: str, client_id: str, key: str) -> str:
+        """Return the key encrypted, as base64 of nonce and ciphertext."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._sealing.encrypt(nonce, key.encode(), _binding(domain, client_id))
+        return base64.b64encode(nonce + sealed).decode()
+
+    def open(self, domain: str, client_id: str, sealed: str) -> str:
+        """Return the key in clear. Raises ValueError when it was not sealed for this client with this storage key."""
+        raw = base64.b64decode(sealed)
+        try:
+            return self._sealing.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _binding(domain, client_id)).decode()
+        except InvalidTag:
+            message = f"the key of {client_id} in {domain} does not open with this storage key"
+            raise ValueError(message) from None
+
+    def lookup_hash(self, key: str) -> str:
+        """Return the keyed hash by which the client of a key is found."""
+        return hmac.new(self._hashing, key.encode(), hashlib.sha256).hexdigest()
+
+
+def new_storage_key() -> bytes:
+    """Make a storage key from the system's source of secrets."""
+    return os.urandom(STORAGE_KEY_BYTES)
+
+
+def _derived(storage_key: bytes, purpose: bytes) -> bytes:
+    return HKDF(SHA256(), STORAGE_KEY_BYTES, salt=None, info=purpose).derive(storage_key)
+
+
+def _binding(domain: str, client_id: str) -> bytes:
+    return f"{domain}\0{client_id}".encode()

@@ -1,0 +1,161 @@
+"""One SSH channel: a shell or one command, from the client's requests to its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+
+import asyncssh
+
+from server.commands.call import Console
+from server.errors import ArgumentError, InternalError, TemporaryError
+from server.model.access import Operator
+from server.shell.completion import Completion, complete
+from server.shell.session import Session
+from server.storage import history
+from server.transport.clients import clamped_size, edits_lines
+from server.transport.editor import LineEditor
+from server.transport.reader import LineReader
+from server.transport.tty import Tty
+
+#: What a client may leave unread before the session waits for it: those that want the exit status before they read
+#: get it up to here.
+MOST_UNREAD_BYTES = 8 * 1024 * 1024
+
+_log = logging.getLogger("ecss-console.transport")
+
+
+class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
+    """What the client asks of one channel. `running` keeps the channels that have a session."""
+
+    def __init__(self, console: Console, operator: Operator, running: set[ConsoleChannel], refusal: str) -> None:
+        """Take who has logged in; with a `refusal` the session says it and ends."""
+        self._console = console
+        self._operator = operator
+        self._running = running
+        self._refusal = refusal
+        self._term: str | None = None
+        self._size = (0, 0)
+        self._command: str | None = None
+        self._channel: asyncssh.SSHServerChannel[bytes]
+        self._tty: Tty
+        self._editor: LineEditor | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.session: Session
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        """Take the channel."""
+        self._channel = chan
+        chan.set_write_buffer_limits(MOST_UNREAD_BYTES, MOST_UNREAD_BYTES // 2)
+
+    def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], _term_modes: object) -> bool:
+        """Give a terminal."""
+        self._term, self._size = term_type, term_size[:2]
+        return True
+
+    def shell_requested(self) -> bool:
+        """Give a shell."""
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        """Run one command."""
+        self._command = command
+        return True
+
+    def session_started(self) -> None:
+        """Begin, now that it is known what is wanted."""
+        self._tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt)
+        version = str(self._channel.get_extra_info("client_version", ""))
+        if self._command is None and edits_lines(version, self._term, *self._size):
+            self._editor = LineEditor(self._tty, clamped_size(*self._size), self._complete, self._recall)
+        self.session = Session(self._console, self._operator, LineReader(self._tty, self._editor))
+        self._running.add(self)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def data_received(self, data: bytes, _datatype: object) -> None:
+        """Take what was typed."""
+        self._tty.feed(data)
+
+    def eof_received(self) -> bool:
+        """Go on writing after the client has closed its side."""
+        self._tty.end()
+        return True
+
+    def signal_received(self, signal: str) -> None:
+        """`signal INT` is Ctrl-C; the others end the session."""
+        if signal == "INT":
+            self._tty.interrupt()
+        elif signal in {"HUP", "TERM", "KILL"}:
+            self.stop(now=True)
+
+    def break_received(self, _msec: int) -> bool:
+        """A break is Ctrl-C."""
+        self._tty.interrupt()
+        return True
+
+    def terminal_size_changed(self, width: int, height: int, _pixwidth: int, _pixheight: int) -> None:
+        """Draw the line anew."""
+        self._size = (width, height)
+        if self._editor is not None:
+            self._editor.resize(*clamped_size(width, height))
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._tty.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._tty.resume_writing()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """The client is gone: nobody waits for what runs."""
+        if self._task is not None:
+            self._tty.end()
+            self._tty.resume_writing()
+            self._task.cancel()
+
+    def stop(self, *, now: bool) -> None:
+        """End the session: when what runs has ended, or `now`."""
+        self.session.stop()
+        if now:
+            self.session.interrupt()
+
+    async def _run(self) -> None:
+        try:
+            self._channel.exit(await self._status())
+        finally:
+            self._running.discard(self)
+            if self._editor is not None:
+                self._editor.close()
+
+    async def _status(self) -> int:
+        if self._refusal:
+            self._tty.write("".join(f"{line}\n" for line in ArgumentError(self._refusal).lines()))
+            return ArgumentError.status
+        try:
+            if self._command is not None:
+                return await self.session.run_command(self._command)
+            return await self.session.run_shell()
+        except Exception:
+            incident = secrets.token_hex(4).upper()
+            _log.exception("incident %s: session of %s", incident, self._operator.name)
+            self._tty.write("".join(f"{line}\n" for line in InternalError(incident).lines()))
+            return InternalError.status
+
+    def _interrupt(self) -> None:
+        self.session.interrupt()
+
+    async def _complete(self, text: str) -> Completion:
+        return await complete(self._console, self._operator, self.session.here, text)
+
+    async def _recall(self) -> list[str]:
+        try:
+            lines = await history.lines(self._console.store, self._operator.name)
+        except TemporaryError:
+            return []  # a session without its history beats none
+        return lines
+
+
+MakeChannel = Callable[[], ConsoleChannel]

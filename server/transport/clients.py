@@ -1,0 +1,34 @@
+"""Which clients are people at a terminal that can be drawn on. Allow-lists: what is unknown gets the plain reader.
+
+A wrong guess costs comfort, never correctness: complete lines are read the same way in both modes.
+"""
+
+from __future__ import annotations
+
+import re
+
+_PERSONS = re.compile(
+    r"SSH-2\.0-(?:OpenSSH|PuTTY|KiTTY|MoTTY|SecureCRT|dropbear|TTSSH|Termius|.*Bitvise|.*VanDyke)", re.IGNORECASE
+)
+_DRAWABLE = re.compile(
+    r"(?:xterm|screen|tmux|rxvt|linux|vt100|vt102|vt220|putty|konsole|gnome|alacritty|kitty|foot|wezterm|ghostty"
+    r"|iterm2?|cygwin|ansi|eterm|st)(?:[-+.].*)?",
+    re.IGNORECASE,
+)
+_DEFAULT_SIZE = (80, 24)
+_LARGEST_SIZE = (1000, 300)
+
+
+def edits_lines(client_version: str, term: str | None, columns: int, rows: int) -> bool:
+    """Tell whether a shell gets the line editor. `term` is None without a pty."""
+    if term is None or not columns or not rows:
+        return False
+    return bool(_PERSONS.match(client_version) and _DRAWABLE.fullmatch(term))
+
+
+def clamped_size(columns: int, rows: int) -> tuple[int, int]:
+    """Return a window size that can be drawn in: 80x24 for 0, at most 1000x300."""
+    return (
+        min(columns or _DEFAULT_SIZE[0], _LARGEST_SIZE[0]),
+        min(rows or _DEFAULT_SIZE[1], _LARGEST_SIZE[1]),
+    )

@@ -1,0 +1,194 @@
+"""The line editor for people: prompt_toolkit's keys and buffer over a `Tty`, drawn by `Screen`.
+
+Made at the first key that is not part of a complete line, reused for all prompts of the session. prompt_toolkit reads
+at most one line at a time and never writes: what stands on the screen is the `Screen`'s alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.input.typeahead import clear_typeahead
+from prompt_toolkit.layout import BufferControl, Layout, Window
+from prompt_toolkit.output import DummyOutput
+from prompt_toolkit.renderer import Renderer
+from prompt_toolkit.styles import DummyStyle
+from rich.cells import cell_len
+
+from server.errors import OperatorError
+from server.shell.completion import Completion
+from server.shell.terminal import EndOfInputError, LineDroppedError
+from server.transport.keys import Ending, QueueInput, ending_bindings
+from server.transport.plain import PlainEditor
+from server.transport.screen import Screen
+from server.transport.tty import Tty
+
+Complete = Callable[[str], Awaitable[Completion]]
+Recall = Callable[[], Awaitable[list[str]]]
+
+_MOST_EDITED_CHARACTERS = 1000
+_MOST_LISTED = 100
+
+
+class LineEditor:
+    """Edits one line after another on one terminal; `close` it with the session."""
+
+    def __init__(self, tty: Tty, size: tuple[int, int], complete: Complete, recall: Recall) -> None:
+        """Take the terminal with its (columns, rows), what Tab asks, and what gives the user's earlier lines."""
+        self._tty = tty
+        self._columns, self._rows = size
+        self._complete = complete
+        self._recall = recall
+        self._typed: list[str] = []
+        self._running: _Running | None = None
+        self._editing = False
+
+    async def edit(self, prompt: str) -> str:
+        """Return one line; the prompt is on the screen already. Raises EndOfInputError or LineDroppedError."""
+        if self._tty.ended or len(self._tty) > _MOST_EDITED_CHARACTERS:
+            return await PlainEditor(self._tty).edit(prompt)
+        if self._running is None:
+            self._running = _Running(self._tty, self._columns, await self._recall())
+        self._running.begin(self._typed)
+        self._editing = True
+        try:
+            return await self._line(self._running, prompt)
+        finally:
+            self._editing = False
+
+    def remember(self, line: str) -> None:
+        """Add a line to what the arrow keys bring back."""
+        if line.strip() and line not in self._typed[-1:]:
+            self._typed.append(line)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The terminal has another size now."""
+        self._columns, self._rows = columns, rows
+        if self._running is not None and self._editing:
+            self._running.screen.resize(columns)
+
+    def close(self) -> None:
+        """Give back what prompt_toolkit keeps of the session."""
+        if self._running is not None:
+            clear_typeahead(self._running.input)
+
+    async def _line(self, running: _Running, prompt: str) -> str:
+        running.screen.begin(prompt)
+        listed = ""
+        while True:
+            ending = await running.keys()
+            text = running.buffer.text
+            match ending:
+                case Ending.ACCEPT:
+                    running.screen.leave()
+                    return text
+                case Ending.DROP:
+                    running.screen.leave("^C")
+                    raise LineDroppedError
+                case Ending.LEAVE:
+                    running.screen.leave()
+                    if text:
+                        return text
+                    raise EndOfInputError
+                case Ending.TOO_LONG:
+                    running.screen.show(text, len(text))
+                    return await PlainEditor(self._tty).edit(prompt, text)
+                case Ending.COMPLETE:
+                    listed = await self._tab(running, prompt, listed)
+
+    async def _tab(self, running: _Running, prompt: str, tabbed: str) -> str:
+        """Complete at the cursor; a second Tab at the same place lists the candidates. Returns the place."""
+        here = running.buffer.document.text_before_cursor
+        try:
+            found = await self._complete(here)
+        except OperatorError:
+            return ""  # completion is a comfort: the command itself will say what is wrong
+        if found.insert:
+            running.buffer.insert_text(found.insert)
+        elif found.candidates and here == tabbed:
+            running.screen.leave()
+            self._tty.write(_listing(found, self._columns) + prompt)
+            running.screen.begin(prompt)
+        return here + found.insert
+
+
+def _listing(found: Completion, columns: int) -> str:
+    """Lay the candidates out one a line, each with its word of help."""
+    shown = found.candidates[:_MOST_LISTED]
+    width = max(cell_len(candidate.text) for candidate in shown)
+    lines = [f"{candidate.text.ljust(width)}  {candidate.help}".rstrip()[: columns - 1] for candidate in shown]
+    if len(found.candidates) > len(shown):
+        lines.append(f"… {len(found.candidates) - len(shown)} more, type on")
+    return "".join(f"{line}\n" for line in lines)
+
+
+class _Running:
+    """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
+
+    def __init__(self, tty: Tty, columns: int, lines: list[str]) -> None:
+        self.input = QueueInput(tty, self._fits)
+        self.screen = Screen(tty.write, columns)
+        self._history = InMemoryHistory(lines)
+        self._added = 0
+        self.buffer = Buffer(
+            history=self._history, enable_history_search=True, multiline=False, accept_handler=self._accept
+        )
+        self._application: Application[Ending] = Application(
+            layout=Layout(Window(BufferControl(buffer=self.buffer))),
+            key_bindings=ending_bindings(),
+            include_default_pygments_style=False,
+            enable_page_navigation_bindings=False,
+            terminal_size_polling_interval=None,
+            input=self.input,
+            output=DummyOutput(),
+        )
+        self._application.renderer = _ScreenRenderer(self.screen, self.buffer)
+
+    def begin(self, lines: list[str]) -> None:
+        """Begin a new line; `lines` were typed since the session began, behind those from earlier sessions."""
+        for line in lines[self._added :]:
+            self._history.append_string(line)
+        self._added = len(lines)
+        self.buffer.reset()
+
+    async def keys(self) -> Ending:
+        """Act on keys until one of them, or the end of input, ends that."""
+        try:
+            return await self._application.run_async(
+                pre_run=self.buffer.load_history_if_not_yet_loaded, set_exception_handler=False, handle_sigint=False
+            )
+        except EOFError:
+            return Ending.LEAVE
+
+    def _fits(self, more: int) -> bool:
+        if len(self.buffer.text) + more <= _MOST_EDITED_CHARACTERS:
+            return True
+        if not self._application.is_done:
+            self._application.exit(result=Ending.TOO_LONG)
+        return False
+
+    def _accept(self, _buffer: Buffer) -> bool:
+        self._application.exit(result=Ending.ACCEPT)
+        return True
+
+
+class _ScreenRenderer(Renderer):
+    """Stands where prompt_toolkit draws its layout: there is one line, and the `Screen` shows it."""
+
+    def __init__(self, screen: Screen, buffer: Buffer) -> None:
+        super().__init__(DummyStyle(), DummyOutput())
+        self._line = screen
+        self._buffer = buffer
+
+    def render(self, app: Application[Any], layout: Layout, is_done: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        self._line.show(self._buffer.text, self._buffer.cursor_position)
+
+    def erase(self, leave_alternate_screen: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Nothing is erased behind the screen's back."""
+
+    def clear(self) -> None:
+        self._line.clear()

@@ -1,0 +1,72 @@
+"""Reading lines from a terminal: what is complete needs no editor, the rest goes to the plain or the line editor.
+
+A complete line in the queue is what scripts and pastes send: prompt, line and line end are written at once, so its
+echo follows the prompt as on a terminal. Only a line that arrives key by key is edited.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from server.transport.plain import PlainEditor
+from server.transport.tty import Tty
+
+
+class Editor(Protocol):
+    """Reads a line that comes key by key, and is told of those that did not need it."""
+
+    async def edit(self, prompt: str) -> str:
+        """Return a line of which a part may be in the queue; the prompt is on the screen already."""
+
+    def remember(self, line: str) -> None:
+        """Add a line to what can be brought back."""
+
+
+class LineReader:
+    """The session's `Terminal` over a `Tty`. `editor` reads what comes key by key at the prompt."""
+
+    def __init__(self, tty: Tty, editor: Editor | None = None) -> None:
+        """Take the terminal; with an `editor` of its own a person types here, whose lines are remembered."""
+        self.remembers = editor is not None
+        self._tty = tty
+        self._plain = PlainEditor(tty)
+        self._editor = editor
+
+    async def read_line(self, prompt: str) -> str:
+        """Show the prompt and return one line; see `Terminal`."""
+        line = await self._read(prompt, self._editor or self._plain)
+        if self._editor is not None:
+            self._editor.remember(line)
+        return line
+
+    async def ask(self, question: str) -> str:
+        """Show the question and return the answer; see `Terminal`."""
+        return await self._read(question, self._plain)
+
+    def write(self, text: str) -> None:
+        """Send text."""
+        self._tty.write(text)
+
+    async def drain(self) -> None:
+        """Wait until more can be written."""
+        await self._tty.drain()
+
+    async def _read(self, prompt: str, editor: Editor) -> str:
+        tty = self._tty
+        tty.reading = True
+        try:
+            await tty.drain()
+            line = tty.take_line()
+            if line is not None:
+                tty.write(f"{prompt}{line}\n" if tty.pty else prompt)
+                return line
+            tty.write(prompt)
+            await tty.wait()
+            line = tty.take_line()
+            if line is None:
+                return await editor.edit(prompt)
+            if tty.pty:
+                tty.write(line + "\n")
+            return line
+        finally:
+            tty.reading = False

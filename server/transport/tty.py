@@ -1,0 +1,159 @@
+"""One channel as a terminal: what was typed and not yet read, and what is written. Outlives every prompt.
+
+Nothing typed ahead is lost: what no reader wants yet waits here, and a full queue holds the client back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+#: Reading is paused above the first and goes on below the second, in characters.
+PAUSE_ABOVE = 262_144
+RESUME_BELOW = 65_536
+INTERRUPT = "\x03"
+_COMPACT_ABOVE = 65_536
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Channel(Protocol):
+    """What a terminal needs of an SSH channel with bytes."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; raises OSError on a channel that is closed."""
+
+    def pause_reading(self) -> None:
+        """Hold the client back."""
+
+    def resume_reading(self) -> None:
+        """Let the client send again."""
+
+
+class Tty:
+    """The queue between a channel and its reader. With `pty`, `\\n` is sent as `\\r\\n` and Ctrl-C interrupts."""
+
+    def __init__(self, channel: Channel, *, pty: bool, interrupt: Callable[[], None]) -> None:
+        """Take the channel; `interrupt` is called for Ctrl-C while nobody reads."""
+        self.pty = pty
+        self.ended = False
+        self.on_input: Callable[[], None] | None = None
+        self.reading = False
+        self._channel = channel
+        self._interrupt = interrupt
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._queue = ""
+        self._start = 0
+        self._after_return = False
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the client: UTF-8, any line end as `\\r`, also across packets; NUL is dropped."""
+        text = self._decoder.decode(data).replace("\0", "")
+        if not text:
+            return
+        after_return, self._after_return = self._after_return, text[-1] == "\r"
+        if after_return and text[0] == "\n":
+            text = text[1:]
+        text = text.replace("\r\n", "\r").replace("\n", "\r")
+        if self.pty and INTERRUPT in text:
+            text = self._interrupted(text)
+        self._queue += text
+        if len(self) > PAUSE_ABOVE and not self._paused:
+            self._paused = True
+            self._channel.pause_reading()
+        self._wake()
+
+    def interrupt(self) -> None:
+        """Do what Ctrl-C does, for `signal INT` and a break."""
+        if not self.reading:
+            self._queue, self._start = "", 0
+            self._interrupt()
+        elif self.pty:
+            self._queue, self._start = INTERRUPT, 0
+            self._wake()
+
+    def end(self) -> None:
+        """The client sends no more, or is gone."""
+        self.ended = True
+        self._wake()
+
+    def __len__(self) -> int:
+        """How many characters wait to be read."""
+        return len(self._queue) - self._start
+
+    async def wait(self) -> None:
+        """Wait until something is queued or the input has ended."""
+        if len(self) or self.ended:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def take_line(self) -> str | None:
+        """Take a complete line of nothing but visible characters, without its end; None when there is none."""
+        end = self._queue.find("\r", self._start)
+        if end < 0 or _CONTROL.search(self._queue, self._start, end):
+            return None
+        line = self._queue[self._start : end]
+        self._taken(end + 1)
+        return line
+
+    def take_through(self, stops: str) -> str:
+        """Take what is queued up to the first of the characters in `stops`, it included; everything without one."""
+        found = re.compile(f"[{re.escape(stops)}]").search(self._queue, self._start)
+        end = found.end() if found else len(self._queue)
+        text = self._queue[self._start : end]
+        self._taken(end)
+        return text
+
+    def write(self, text: str) -> None:
+        """Send text; a client that is gone is not told. `\\n` is the only line end to use."""
+        if not text:
+            return
+        try:
+            self._channel.write((text.replace("\n", "\r\n") if self.pty else text).encode("utf-8", "replace"))
+        except OSError:
+            self._writable.set()
+
+    def pause_writing(self) -> None:
+        """The client does not take what is sent."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """The client has taken enough."""
+        self._writable.set()
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough for more to be written."""
+        await self._writable.wait()
+
+    def _interrupted(self, text: str) -> str:
+        """Drop what was typed before the last Ctrl-C; return what came after it, as the queue is to go on."""
+        self._queue, self._start = "", 0
+        rest = text[text.rindex(INTERRUPT) + 1 :]
+        if self.reading:
+            return INTERRUPT + rest
+        self._interrupt()
+        return rest
+
+    def _taken(self, end: int) -> None:
+        self._start = end
+        if self._start > _COMPACT_ABOVE or self._start == len(self._queue):
+            self._queue, self._start = self._queue[self._start :], 0
+        if self._paused and len(self) < RESUME_BELOW:
+            self._paused = False
+            self._channel.resume_reading()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self.on_input is not None:
+            self.on_input()
