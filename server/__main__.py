@@ -1,4 +1,4 @@
-"""The program's command line: what it does, and its exit statuses (0 done, 1 refused, 2 wrong words, 78 configuration)."""
+"""The program's command line. Exit statuses: 0 done, 1 refused, 2 wrong words, 78 wrong configuration."""
 
 from __future__ import annotations
 

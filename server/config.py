@@ -36,7 +36,9 @@ class Listen(_Section):
 class Node(_Section):
     """The identity in prompts and footers."""
 
-    name: str = Field(default="ds1@ecss1", pattern=r"^[^\s,:]{1,64}$", description="name of this node in prompt and footer")
+    name: str = Field(
+        default="ds1@ecss1", pattern=r"^[^\s,:]{1,64}$", description="name of this node in prompt and footer"
+    )
     version: str = Field(default="3.14.7.585", pattern=r"^[^\s,\]]{1,64}$", description="version that the footer names")
 
 
@@ -60,7 +62,9 @@ class Storage(_Section):
 class Keys(_Section):
     """Where secrets lie."""
 
-    dir: str = Field(default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise")
+    dir: str = Field(
+        default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise"
+    )
 
 
 class Keepalive(_Section):
@@ -69,13 +73,17 @@ class Keepalive(_Section):
     interval_seconds: int = Field(
         default=30, ge=0, le=86400, description="silence after which the client is asked whether it lives; 0 never asks"
     )
-    count: int = Field(default=3, ge=1, le=100, description="questions without an answer before the connection is closed")
+    count: int = Field(
+        default=3, ge=1, le=100, description="questions without an answer before the connection is closed"
+    )
 
 
 class Limits(_Section):
     """sshd_config's limits, with its meanings; all but login_grace_time are read and not enforced yet."""
 
-    login_grace_time: int = Field(default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit")
+    login_grace_time: int = Field(
+        default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit"
+    )
     max_auth_tries: int = Field(default=6, ge=1, le=1000, description="tries to log in on one connection")
     max_startups: str = Field(default="64:30:100", description="start:rate:full of connections that have not logged in")
     per_source_max_startups: int = Field(default=64, ge=1, le=100000, description="the same from one address")

@@ -84,7 +84,7 @@ class Journal:
         try:
             await self.flush()
         except TemporaryError as error:
-            _log.error("%d audit events are lost: %s", len(self._events), error.message)  # noqa: TRY400  no defect
+            _log.error("%d audit events are lost: %s", len(self._events), error.message)
         if self._writing is not None:
             self._writing.cancel()  # by now it sleeps: a batch that is being written is never cut
 

@@ -119,9 +119,7 @@ def place_of(segment: str) -> str | None:
     return found[1] if found else None
 
 
-def command(
-    path: str, *, permission: Permission, also: Sequence[str] = ()
-) -> Callable[[Handler], Command]:
+def command(path: str, *, permission: Permission, also: Sequence[str] = ()) -> Callable[[Handler], Command]:
     """Declare a command at `path`; `also` are synonyms in the same directory.
 
     Raises TypeError when help, a kind or a relation is missing or names what is not there.

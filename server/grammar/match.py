@@ -74,22 +74,25 @@ def match(root: Directory, here: Location, line: Line) -> Match:
     """Match a line with at least one word or a mistake. `here` is the current directory."""
     found = find(root, here, line.words[0].text) if line.words else None
     command = found.command if found else None
-    if line.mistake is not None:
-        return Invalid(command, line.mistake)
-    if not line.words:
-        return Invalid(None, "a command is expected before |")
+    mistake = line.mistake or ("a command is expected before |" if not line.words else None)
+    if mistake is not None:
+        return Invalid(command, mistake)
     if found is None or command is None:
         return Unknown(line.words[0].typed, _near(root, here, line.words[0].text, found))
-    if line.filters:
-        name = line.filters[0][0].typed if line.filters[0] else "nothing"
-        return Invalid(command, f'there is no filter {name}; "|" in quotes is text')
     try:
+        _refuse_filters(line)
         words = sort_words(command, line.words[1:])
+        return Ready(command, {}, help_wanted=True) if words.help_wanted else _bind(command, found.bound, words)
     except _WrongWordError as wrong:
         return Invalid(command, str(wrong))
-    if words.help_wanted:
-        return Ready(command, {}, help_wanted=True)
-    return _bind(command, found.bound, words)
+
+
+def _refuse_filters(line: Line) -> None:
+    """The bare word `|` is reserved for filters, of which there are none yet."""
+    for words in line.filters:
+        name = f"filter {words[0].typed}" if words else "filter after |"
+        message = f'there is no {name}; "|" in quotes is text'
+        raise _WrongWordError(message)
 
 
 def sort_words(command: Command, words: tuple[Word, ...]) -> Words:
@@ -160,25 +163,22 @@ def _take_positional(command: Command, found: Words, word: Word) -> None:
 
 
 def _bind(command: Command, bound: Mapping[str, str], words: Words) -> Match:
-    """Parse every word by its kind and check how the options stand to each other."""
+    """Parse every word by its kind and check how the options stand to each other; raises _WrongWordError."""
     arguments: dict[str, Any] = {}
     rest: tuple[Any, ...] = ()
-    try:
-        for name, place in command.places.items():
-            arguments[name] = _parse(place.kind.metavar, place, bound[name])
-        for argument, text in zip(command.arguments, words.positional, strict=False):
-            if not argument.repeated:
-                arguments[argument.name] = _parse(argument.kind.metavar, argument, text)
-        for argument in command.arguments[-1:]:
-            if argument.repeated:
-                extra = words.positional[len(command.arguments) - 1 :]
-                rest = tuple(_parse(argument.kind.metavar, argument, text) for text in extra)
-        for name, value in words.values.items():
-            option = next(each for each in command.options if each.name == name)
-            arguments[name] = value if option.kind is None else _parse(option.word, option, str(value))
-        _check_relations(command, words)
-    except _WrongWordError as wrong:
-        return Invalid(command, str(wrong))
+    for name, place in command.places.items():
+        arguments[name] = _parse(place.kind.metavar, place, bound[name])
+    for argument, text in zip(command.arguments, words.positional, strict=False):
+        if not argument.repeated:
+            arguments[argument.name] = _parse(argument.kind.metavar, argument, text)
+    for argument in command.arguments[-1:]:
+        if argument.repeated:
+            extra = words.positional[len(command.arguments) - 1 :]
+            rest = tuple(_parse(argument.kind.metavar, argument, text) for text in extra)
+    for name, value in words.values.items():
+        option = next(each for each in command.options if each.name == name)
+        arguments[name] = value if option.kind is None else _parse(option.word, option, str(value))
+    _check_relations(command, words)
     if words.waiting is not None and words.waiting.kind is not None:
         kind = words.waiting.kind
         return Incomplete(command, f"{words.waiting.word} needs a value, {kind.metavar}: {kind.expected}")

@@ -43,7 +43,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under columns; a cell may have several lines, parted by `\\n`."""
+    r"""Rows of cells under columns; a cell may have several lines, parted by `\n`."""
 
     columns: tuple[Column, ...]
     rows: Sequence[tuple[str, ...]]

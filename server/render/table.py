@@ -14,7 +14,7 @@ from server.render.reply import Table
 
 
 def table_rows(table: Table) -> Iterator[str]:
-    """Yield the table piece by piece, each piece whole lines that end in `\\n`; the widths are measured first."""
+    r"""Yield the table piece by piece, each piece whole lines that end in `\n`; the widths are measured first."""
     widths = [cell_len(column.title) for column in table.columns]
     cells = [[cell.split("\n") for cell in row] for row in table.rows]
     for row in cells:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from dataclasses import dataclass
 
 from server.commands.call import Console
@@ -30,8 +29,16 @@ async def complete(console: Console, operator: Operator, here: Location, text: s
         candidates += [Candidate(look.before + name + look.after, look.help, goes_on=goes_on) for name in names]
     if not candidates:
         return Completion("", ())
-    common = os.path.commonprefix([candidate.text for candidate in candidates])
-    insert = common[len(offered.typed) :]
+    insert = _common_beginning([candidate.text for candidate in candidates])[len(offered.typed) :]
     if len(candidates) == 1 and not candidates[0].goes_on:
         insert += " "
     return Completion(insert, tuple(candidates))
+
+
+def _common_beginning(words: list[str]) -> str:
+    """Return what all words begin with; the first and the last in order differ the most."""
+    first, last = min(words), max(words)
+    same = 0
+    while same < len(first) and first[same] == last[same]:
+        same += 1
+    return first[:same]

@@ -79,7 +79,9 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
         raise kind(message, *hints)
     if outcome.help_wanted:
         return Help(page(outcome.command))
-    call = Call(console, seat.operator, seat.here, outcome.command, outcome.arguments, outcome.rest, seat.ask, seat.typed)
+    call = Call(
+        console, seat.operator, seat.here, outcome.command, outcome.arguments, outcome.rest, seat.ask, seat.typed
+    )
     try:
         reply = await _authorised(call)
     except OperatorError as error:

@@ -12,8 +12,8 @@ from server.grammar.tree import Location, shown
 from server.model.access import Operator
 from server.render.reply import Left, Moved
 from server.shell.dispatch import Outcome, Seat, dispatch
-from server.storage.history import KEPT_LINES
 from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
+from server.storage.history import KEPT_LINES
 
 _CHARACTERS_PER_WRITE = 32_768
 STOPPED_TEXT = "\nThe console is stopping; log in again later.\n"

@@ -28,7 +28,7 @@ class Terminal(Protocol):
         """Like `read_line`, without history or completion."""
 
     def write(self, text: str) -> None:
-        """Send text; `\\n` ends lines."""
+        r"""Send text; `\n` ends lines."""
 
     async def drain(self) -> None:
         """Wait until the client has taken enough for more to be written."""

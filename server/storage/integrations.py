@@ -43,7 +43,7 @@ async def insert(query: Query, vault: Vault, domain: str, integration: Integrati
 async def find(query: Query, vault: Vault, domain: str, client_id: str) -> Integration | None:
     """Return one integration inside the caller's transaction, None when there is no such client."""
     rows = await query(
-        f"SELECT {_COLUMNS} FROM integrations WHERE domain = ? AND client_id = ?",  # noqa: S608  a constant
+        f"SELECT {_COLUMNS} FROM integrations WHERE domain = ? AND client_id = ?",
         domain,
         client_id,
     )

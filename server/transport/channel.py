@@ -138,7 +138,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             if self._command is not None:
                 return await self.session.run_command(self._command)
             return await self.session.run_shell()
-        except Exception:
+        except Exception:  # noqa: BLE001  whatever it is, the client gets a status and the log a traceback
             incident = secrets.token_hex(4).upper()
             _log.exception("incident %s: session of %s", incident, self._operator.name)
             self._tty.write("".join(f"{line}\n" for line in InternalError(incident).lines()))

@@ -117,13 +117,21 @@ class LineEditor:
 
 
 def _listing(found: Completion, columns: int) -> str:
-    """Lay the candidates out one a line, each with its word of help."""
+    """Lay the candidates out one a line, each with its word of help; of paths, what their last segment can be."""
     shown = found.candidates[:_MOST_LISTED]
-    width = max(cell_len(candidate.text) for candidate in shown)
-    lines = [f"{candidate.text.ljust(width)}  {candidate.help}".rstrip()[: columns - 1] for candidate in shown]
+    names = [_last_segment(candidate.text) for candidate in shown]
+    width = max(cell_len(name) for name in names)
+    lines = [
+        f"{name.ljust(width)}  {candidate.help}".rstrip()[: columns - 1]
+        for name, candidate in zip(names, shown, strict=True)
+    ]
     if len(found.candidates) > len(shown):
         lines.append(f"… {len(found.candidates) - len(shown)} more, type on")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _last_segment(path: str) -> str:
+    return path[path.rstrip("/").rfind("/") + 1 :]
 
 
 class _Running:

@@ -196,9 +196,7 @@ class _Connection(asyncssh.SSHServer):
         journal: Journal = self._shared.console.journal
         session_id = self._operator.session_id if self._operator else ""
         node = self._shared.console.node_name
-        journal.record_soon(
-            Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail)
-        )
+        journal.record_soon(Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail))
 
 
 def _safe(name: str) -> str:

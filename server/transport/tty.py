@@ -33,7 +33,7 @@ class Channel(Protocol):
 
 
 class Tty:
-    """The queue between a channel and its reader. With `pty`, `\\n` is sent as `\\r\\n` and Ctrl-C interrupts."""
+    r"""The queue between a channel and its reader. With `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts."""
 
     def __init__(self, channel: Channel, *, pty: bool, interrupt: Callable[[], None]) -> None:
         """Take the channel; `interrupt` is called for Ctrl-C while nobody reads."""
@@ -53,7 +53,7 @@ class Tty:
         self._writable.set()
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the client: UTF-8, any line end as `\\r`, also across packets; NUL is dropped."""
+        r"""Take bytes from the client: UTF-8, any line end as `\r`, also across packets; NUL is dropped."""
         text = self._decoder.decode(data).replace("\0", "")
         if not text:
             return
@@ -115,7 +115,7 @@ class Tty:
         return text
 
     def write(self, text: str) -> None:
-        """Send text; a client that is gone is not told. `\\n` is the only line end to use."""
+        r"""Send text; a client that is gone is not told. `\n` is the only line end to use."""
         if not text:
             return
         try:

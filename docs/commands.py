@@ -1,0 +1,65 @@
+"""Generate docs/commands.md from the declarations of the commands.
+
+    python docs/commands.py            write it
+    python docs/commands.py --check    fail when it is not up to date
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from server.commands import COMMANDS
+from server.grammar.declare import Command
+from server.grammar.explain import page
+
+TARGET = Path(__file__).with_name("commands.md")
+INTRODUCTION = """\
+# Commands
+
+Generated from the declarations by `make docs`; do not edit.
+
+The commands in `/` work in every directory. `PATH --help` and `help PATH` show the same at the console.
+"""
+
+
+def reference() -> str:
+    """Return the whole page."""
+    parts = [INTRODUCTION]
+    directory = ""
+    for command in sorted(COMMANDS, key=lambda each: (each.directory, each.name)):
+        here = command.path.removesuffix(command.name)
+        if here != directory:
+            directory = here
+            parts.append(f"## `{directory}`\n")
+        parts.append(_section(command))
+    return "\n".join(parts)
+
+
+def _section(command: Command) -> str:
+    help_page = page(command)
+    lines = [f"### {command.name}", "", help_page.summary]
+    if help_page.details:
+        lines += ["", help_page.details]
+    lines += ["", f"    {help_page.usage}", ""]
+    lines += [f"- `{word}`: {text}" for word, text in (*help_page.words, *help_page.options)]
+    if command.also:
+        lines.append(f"- also: {', '.join(f'`{name}`' for name in command.also)}")
+    lines += [f"- permission: `{help_page.permission}`", ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write the page, or say whether it is up to date."""
+    text = reference()
+    if "--check" not in sys.argv[1:]:
+        TARGET.write_text(text, encoding="utf-8")
+        return 0
+    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
+        return 0
+    print("docs/commands.md is not up to date: run make docs", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
