@@ -7,21 +7,22 @@ import asyncio
 import getpass
 import json
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from server import __version__
 from server.app import open_store, serve
-from server.audit.journal import Journal, utc_now
+from server.audit.journal import utc_now
 from server.auth.keys import fingerprint, parse_authorized_keys
 from server.auth.passwords import check_new_password, hash_password, new_password
 from server.config import Config, load_config
 from server.errors import ConfigurationError, OperatorError, StartError
 from server.model.access import Role, User, parse_user_name
 from server.model.events import Event, EventKind
-from server.storage import users
-from server.storage.database import Query, Store
+from server.storage import events, users
+from server.storage.database import Query
 from server.transport.hostkey import host_key
 
 _Run = Callable[[Config, argparse.Namespace], Awaitable[None]]
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StartError, OperatorError) as error:
         _complain(str(error))
         return 1
+    except (KeyboardInterrupt, EOFError):
+        _complain("interrupted, nothing was changed")
+        return 130
     return 0
 
 
@@ -58,19 +62,20 @@ async def _init(config: Config, _options: argparse.Namespace) -> None:
     async with open_store(config) as store:
         host_key(config.keys_dir)
         if await users.every(store):
-            sys.stdout.write("The store is there and has users; nothing was changed.\n")
+            _say("The store is there and has users; nothing was changed.")
             return
         password = new_password()
         user = User(FIRST_USER, Role.ADMIN, hash_password(password), ())
         async with store.transaction() as query:
             await users.insert(query, user, utc_now())
-            await _record(store, query, config, "init", {"user": FIRST_USER})
-        sys.stdout.write(f"Made the store, the keys and the user {FIRST_USER}.\nPassword, shown only now: {password}\n")
+            await _record(query, config, "init", {"user": FIRST_USER})
+            # shown before the commit: a password that nobody has seen must not be in force
+            _say(f"Made the store, the keys and the user {FIRST_USER}.\nPassword, shown only now: {password}")
 
 
 async def _check(config: Config, _options: argparse.Namespace) -> None:
     """Say what is in force; `load_config` has refused what is wrong."""
-    sys.stdout.write(config.model_dump_json(indent=2) + "\n")
+    _say(config.model_dump_json(indent=2))
 
 
 async def _add_user(config: Config, options: argparse.Namespace) -> None:
@@ -84,56 +89,58 @@ async def _add_user(config: Config, options: argparse.Namespace) -> None:
             message = f"user {name} exists already"
             raise StartError(message)
         given = {"user": name, "role": user.role.value, "keys": [fingerprint(key) for key in user.public_keys]}
-        await _record(store, query, config, "user add", given)
-    sys.stdout.write(f"User {name} added.\n")
+        await _record(query, config, "user add", given)
+    _say(f"User {name} added.")
 
 
 async def _list_users(config: Config, _options: argparse.Namespace) -> None:
-    async with open_store(config) as store:
+    async with open_store(config, make=False) as store:
         for user in await users.every(store):
             ways = [*(["password"] if user.password_hash else []), *map(fingerprint, user.public_keys)]
-            sys.stdout.write(f"{user.name}\t{user.role.value}\t{', '.join(ways) or 'cannot log in'}\n")
+            _say(f"{user.name}\t{user.role.value}\t{', '.join(ways) or 'cannot log in'}")
 
 
 async def _change_password(config: Config, options: argparse.Namespace) -> None:
+    name = _valued(parse_user_name, options.name)
     password_hash = hash_password(_password(from_stdin=options.password_stdin))
-    async with open_store(config) as store, store.transaction() as query:
-        if not await users.set_password(query, options.name, password_hash):
-            message = f"there is no user {options.name}"
+    async with open_store(config, make=False) as store, store.transaction() as query:
+        if not await users.set_password(query, name, password_hash):
+            message = f"there is no user {name}"
             raise StartError(message)
-        await _record(store, query, config, "user passwd", {"user": options.name})
-    sys.stdout.write(f"Password of {options.name} changed.\n")
+        await _record(query, config, "user passwd", {"user": name})
+    _say(f"Password of {name} changed.")
 
 
 async def _remove_user(config: Config, options: argparse.Namespace) -> None:
-    async with open_store(config) as store, store.transaction() as query:
-        if not await users.delete(query, options.name):
-            message = f"there is no user {options.name}"
+    name = _valued(parse_user_name, options.name)
+    async with open_store(config, make=False) as store, store.transaction() as query:
+        if not await users.delete(query, name):
+            message = f"there is no user {name}"
             raise StartError(message)
-        await _record(store, query, config, "user remove", {"user": options.name})
-    sys.stdout.write(f"User {options.name} removed.\n")
+        await _record(query, config, "user remove", {"user": name})
+    _say(f"User {name} removed.")
 
 
-async def _record(store: Store, query: Query, config: Config, command: str, given: Mapping[str, object]) -> None:
+async def _record(query: Query, config: Config, command: str, given: Mapping[str, object]) -> None:
     """Record a change made on the console's host, in the transaction of the change."""
     event = Event(
         kind=EventKind.USER_CHANGE,
         at=utc_now(),
         node=config.node.name,
-        user_name=getpass.getuser(),
+        user_name=_caller(),
         source="console host",
         session_id="",
         command=f"ecss-console {command}",
         arguments=json.dumps(given),
     )
-    await Journal(store).record(query, event)
+    await events.insert(query, event)
 
 
 def _password(*, from_stdin: bool) -> str:
     """Return the new password: the first line of standard input, or typed twice at the terminal."""
     if from_stdin:
-        return _valued(check_new_password, sys.stdin.readline().removesuffix("\n").removesuffix("\r"))
-    if not sys.stdin.isatty():
+        return _first_line()
+    if sys.stdin is None or not sys.stdin.isatty():
         message = "there is no terminal to ask for the password: give --password-stdin or --authorized-key FILE"
         raise StartError(message)
     password = _valued(check_new_password, getpass.getpass("New password: "))
@@ -141,6 +148,25 @@ def _password(*, from_stdin: bool) -> str:
         message = "the two passwords differ; nothing was changed"
         raise StartError(message)
     return password
+
+
+def _first_line() -> str:
+    raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+    try:
+        return check_new_password(raw.decode("utf-8").removesuffix("\n").removesuffix("\r"))
+    except UnicodeDecodeError as error:
+        message = "the password on standard input is not UTF-8 text"
+        raise StartError(message) from error
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+
+def _caller() -> str:
+    """Return who runs the program, for the audit; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _keys_of(path: Path) -> tuple[str, ...]:
@@ -156,6 +182,17 @@ def _valued(parse: Callable[[str], str], text: str) -> str:
         return parse(text)
     except ValueError as error:
         raise StartError(str(error)) from error
+
+
+def _say(text: str) -> None:
+    """Print a line of the answer; raises StartError when nobody can read it."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails at its end
+        message = f"the answer cannot be written: {error.strerror}"
+        raise StartError(message) from error
 
 
 def _complain(text: str) -> None:

@@ -26,12 +26,12 @@ _log = logging.getLogger("ecss-console")
 
 
 @asynccontextmanager
-async def open_store(config: Config) -> AsyncIterator[Store]:
-    """Open the store, made where there is neither database nor storage key. Raises StartError."""
-    prepared = prepare(config.database, config.keys_dir)
+async def open_store(config: Config, *, make: bool = True) -> AsyncIterator[Store]:
+    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError."""
+    prepared = prepare(config.database, config.keys_dir, make=make)
     if prepared.made:
         _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
-    store = await Store.open(config.database, prepared.vault)
+    store = await Store.open(prepared.database, prepared.vault)
     try:
         yield store
     finally:
@@ -52,8 +52,9 @@ async def serve(config: Config) -> None:
         listener = Listener(console, Doorkeeper(store, passwords))
         try:
             port = await listener.start(config, key)
-        except OSError as error:
-            message = f"cannot listen on {config.listen.host} port {config.listen.port}: {error.strerror or error}"
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
             raise StartError(message) from error
         await _announce(store, config, port)
         gc.collect()

@@ -10,16 +10,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
 from server.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
 DEFAULT_FILE = Path("config.yaml")
 _SQLITE = "sqlite:///"
+
+
+def _no_switch(value: object) -> object:
+    if isinstance(value, bool):
+        message = "a whole number is expected"
+        raise ValueError(message)  # noqa: TRY004  pydantic takes ValueError as a mistake of the configuration
+    return value
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        message = "the character NUL cannot be part of it"
+        raise ValueError(message)
+    return text
+
+
+def _network(text: str) -> str:
+    ip_network(text, strict=False)
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+Whole = Annotated[int, BeforeValidator(_no_switch)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class _Section(BaseModel):
@@ -29,8 +62,8 @@ class _Section(BaseModel):
 class Listen(_Section):
     """Where the SSH server listens."""
 
-    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 or :: for all")
-    port: int = Field(default=8023, ge=0, le=65535, description="TCP port; 0 takes a free one and logs which")
+    host: Text = Field(default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 or :: for all")
+    port: Whole = Field(default=8023, ge=0, le=65535, description="TCP port; 0 takes a free one and logs which")
 
 
 class Node(_Section):
@@ -45,7 +78,7 @@ class Node(_Section):
 class Storage(_Section):
     """Where the data lie."""
 
-    url: str = Field(
+    url: Text = Field(
         default="sqlite:///var/console.db",
         description="SQLite database; sqlite:///FILE is relative to this file, sqlite:////FILE absolute",
     )
@@ -53,7 +86,7 @@ class Storage(_Section):
     @field_validator("url")
     @classmethod
     def _known_url(cls, url: str) -> str:
-        if not url.startswith(_SQLITE) or len(url) == len(_SQLITE):
+        if not url.startswith(_SQLITE) or not Path(url.removeprefix(_SQLITE)).name:
             message = "sqlite:///FILE (relative) or sqlite:////FILE (absolute) is expected"
             raise ValueError(message)
         return url
@@ -62,7 +95,7 @@ class Storage(_Section):
 class Keys(_Section):
     """Where secrets lie."""
 
-    dir: str = Field(
+    dir: Text = Field(
         default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise"
     )
 
@@ -70,10 +103,10 @@ class Keys(_Section):
 class Keepalive(_Section):
     """How dead clients are noticed."""
 
-    interval_seconds: int = Field(
+    interval_seconds: Whole = Field(
         default=30, ge=0, le=86400, description="silence after which the client is asked whether it lives; 0 never asks"
     )
-    count: int = Field(
+    count: Whole = Field(
         default=3, ge=1, le=100, description="questions without an answer before the connection is closed"
     )
 
@@ -81,15 +114,15 @@ class Keepalive(_Section):
 class Limits(_Section):
     """sshd_config's limits, with its meanings; all but login_grace_time are read and not enforced yet."""
 
-    login_grace_time: int = Field(
+    login_grace_time: Whole = Field(
         default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit"
     )
-    max_auth_tries: int = Field(default=6, ge=1, le=1000, description="tries to log in on one connection")
+    max_auth_tries: Whole = Field(default=6, ge=1, le=1000, description="tries to log in on one connection")
     max_startups: str = Field(default="64:30:100", description="start:rate:full of connections that have not logged in")
-    per_source_max_startups: int = Field(default=64, ge=1, le=100000, description="the same from one address")
-    max_sessions: int = Field(default=64, ge=0, le=100000, description="open sessions on one connection")
+    per_source_max_startups: Whole = Field(default=64, ge=1, le=100000, description="the same from one address")
+    max_sessions: Whole = Field(default=64, ge=0, le=100000, description="open sessions on one connection")
     per_source_penalties: bool = Field(default=True, description="refuse addresses that misbehave for a while")
-    per_source_penalty_exempt_list: tuple[str, ...] = Field(
+    per_source_penalty_exempt_list: tuple[Network, ...] = Field(
         default=(), description="addresses and networks that are never refused so"
     )
 
@@ -106,16 +139,9 @@ class Limits(_Section):
             raise ValueError(message)
         return text
 
-    @field_validator("per_source_penalty_exempt_list")
-    @classmethod
-    def _networks(cls, networks: tuple[str, ...], _info: ValidationInfo) -> tuple[str, ...]:
-        for network in networks:
-            ip_network(network, strict=False)
-        return networks
-
 
 class Config(_Section):
-    """The whole configuration. `base` is the folder that relative paths start from."""
+    """The whole configuration; relative paths start from the folder of the file that it was read from."""
 
     listen: Listen = Listen()
     node: Node = Node()
@@ -123,24 +149,25 @@ class Config(_Section):
     keys: Keys = Keys()
     keepalive: Keepalive = Keepalive()
     limits: Limits = Limits()
-    base: Path = Field(Path(), exclude=True)
+    _base: Path = PrivateAttr(default=Path())
 
     @property
     def database(self) -> Path:
         """The SQLite file."""
-        return self.base / self.storage.url.removeprefix(_SQLITE)
+        return self._base / self.storage.url.removeprefix(_SQLITE)
 
     @property
     def keys_dir(self) -> Path:
         """The folder of the keys."""
-        return self.base / self.keys.dir
+        return self._base / self.keys.dir
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the values came from: the dotted names and what to call their places."""
+    """Where the values came from: what to call the places of dotted names, nodes met so far, mistakes so far."""
 
     places: dict[str, str]
+    met: set[int]
     mistakes: list[str]
 
 
@@ -149,14 +176,14 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
 
     Raises ConfigurationError with every mistake.
     """
-    if path is None and DEFAULT_FILE.exists():
+    if path is None and (DEFAULT_FILE.exists() or DEFAULT_FILE.is_symlink()):
         path = DEFAULT_FILE
-    source = _Source({}, [])
+    source = _Source({}, set(), [])
     values = _read_file(path, source) if path is not None else {}
-    values.pop("base", None)
     _override(values, environment, source)
     try:
-        config = Config.model_validate({**values, "base": path.parent if path else Path()})
+        config = Config.model_validate(values)
+        config._base = path.parent if path else Path()  # noqa: SLF001  of this module's own class
     except ValidationError as error:
         source.mistakes.extend(_mistakes(error, source.places))
     if source.mistakes:
@@ -169,22 +196,31 @@ def _read_file(path: Path, source: _Source) -> dict[str, Any]:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigurationError((f"{path} cannot be read: {error.strerror}",)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigurationError((f"{path}: this is no YAML: it is not UTF-8 text",)) from error
+    except RecursionError as error:
+        raise ConfigurationError((f"{path}: this is no YAML: it is nested too deeply",)) from error
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "is not UTF-8 text"
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "it cannot be read")
         raise ConfigurationError((f"{where}: this is no YAML: {problem}",)) from error
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):
         raise ConfigurationError((f"{path}:1: sections are expected, as in listen: {{port: 8023}}",))
     values = _value(node, "", path, source)
-    return values if isinstance(values, dict) else {}
+    return {section: inside for section, inside in values.items() if inside is not None}
 
 
 def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # noqa: ANN401  a YAML value is anything
     """Return the node's value; note where each dotted name stands, and names that stand twice."""
-    source.places.setdefault(name, f"{path}:{node.start_mark.line + 1}")
+    place = f"{path}:{node.start_mark.line + 1}"
+    source.places.setdefault(name, place)
+    if id(node) in source.met:
+        source.mistakes.append(f"{place}: {name}: aliases (*) are not taken, write the value out")
+        return None
+    source.met.add(id(node))
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -198,7 +234,12 @@ def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # n
         return values
     if isinstance(node, yaml.SequenceNode):
         return [_value(each, f"{name}.{index}", path, source) for index, each in enumerate(node.value)]
-    return yaml.SafeLoader("").construct_object(node)
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        problem = getattr(error, "problem", None) or error
+        source.mistakes.append(f"{place}: {name}: this is no value: {problem}")
+        return None
 
 
 def _override(values: dict[str, Any], environment: Mapping[str, str], source: _Source) -> None:
@@ -208,10 +249,12 @@ def _override(values: dict[str, Any], environment: Mapping[str, str], source: _S
             continue
         section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         text = environment[variable]
-        inside = values.setdefault(section, {})
-        if not isinstance(inside, dict) or not key:
+        if not key:
             source.mistakes.append(f"{variable}: SECTION__KEY is expected, as in {ENVIRONMENT_PREFIX}LISTEN__PORT")
             continue
+        inside = values.setdefault(section, {})
+        if not isinstance(inside, dict):
+            continue  # the file's own mistake, which is told with its line
         listed = text.startswith("[") and text.endswith("]")
         inside[key] = [item.strip() for item in text[1:-1].split(",") if item.strip()] if listed else text
         source.places[f"{section}.{key}"] = source.places[section] = f"environment {variable}"

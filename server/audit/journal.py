@@ -16,6 +16,8 @@ from server.storage import events, history
 from server.storage.database import Query, Store
 
 BATCH_SECONDS = 0.5
+#: Short, as a batch that was refused is tried again, and the last one must not hold up the end of the program.
+_PATIENCE_SECONDS = 0.3
 MOST_WAITING = 100_000
 
 _log = logging.getLogger("ecss-console.audit")
@@ -44,7 +46,7 @@ class Journal:
     def record_soon(self, event: Event) -> None:
         """Record an event within a second."""
         if len(self._events) >= MOST_WAITING:
-            _log.error("the store takes no events: %s of %s is lost", event.kind.value, event.user_name)
+            _log.error("not in the store, which takes nothing: %s", event)
             return
         self._events.append(event)
         self._wake()
@@ -67,7 +69,7 @@ class Journal:
             if not (waiting or lines):
                 return
             try:
-                async with self._store.transaction() as query:
+                async with self._store.transaction(_PATIENCE_SECONDS) as query:
                     for event in waiting:
                         await events.insert(query, event)
                     for user_name, line in lines:
@@ -84,7 +86,8 @@ class Journal:
         try:
             await self.flush()
         except TemporaryError as error:
-            _log.error("%d audit events are lost: %s", len(self._events), error.message)
+            for event in self._events:
+                _log.error("not in the store, %s: %s", error.message, event)
         if self._writing is not None:
             self._writing.cancel()  # by now it sleeps: a batch that is being written is never cut
 

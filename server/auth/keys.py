@@ -6,6 +6,9 @@ import base64
 import binascii
 import hashlib
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
 #: What the SSH layer can verify. DSA and security keys with options are not among them.
 ALGORITHMS = (
     "ssh-ed25519",
@@ -43,7 +46,7 @@ def fingerprint(public_key: str) -> str:
 
 
 def _parse_line(number: int, line: str) -> str:
-    algorithm, _, rest = line.partition(" ")
+    algorithm, *rest = line.split(None, 2)
     if "PRIVATE KEY" in line:
         message = f"line {number} is a private key: give the .pub file"
         raise ValueError(message)
@@ -52,7 +55,7 @@ def _parse_line(number: int, line: str) -> str:
         what = "has options before the key, which are not supported" if known else "is no public key of a known kind"
         message = f"line {number} {what}; known are {', '.join(ALGORITHMS)}"
         raise ValueError(message)
-    blob = rest.split(" ")[0]
+    blob = rest[0] if rest else ""
     try:
         raw = base64.b64decode(blob, validate=True)
     except binascii.Error:
@@ -61,4 +64,10 @@ def _parse_line(number: int, line: str) -> str:
     if raw[_NAME_LENGTH_BYTES : _NAME_LENGTH_BYTES + length] != algorithm.encode():
         message = f"line {number} is cut or damaged: the key does not say {algorithm} inside"
         raise ValueError(message)
+    try:
+        if not algorithm.startswith("sk-"):  # keys on a security device are taken as they are
+            load_ssh_public_key(f"{algorithm} {blob}".encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        message = f"line {number} is cut or damaged: {error}"
+        raise ValueError(message) from error
     return f"{algorithm} {blob}"

@@ -113,12 +113,12 @@ async def _directory(call: Call, path: str) -> Found:
         message = f"{path} is a command, not a directory"
         raise CommandError(message)
     location = found.location
-    for text in found.bound.values():
-        domain = await domains.find(call.store, text.lower())
+    for _, text in found.places:
+        domain = await domains.find(call.store, text.lower() if text.isascii() else text)
         if domain is None:
             raise no_such_domain(text)
         location = tuple(domain.name if segment == text else segment for segment in location)
-    return Found(location, found.bound, found.directory)
+    return Found(location, found.places, found.directory)
 
 
 def _overview(call: Call, found: Found | None, introduction: tuple[str, ...]) -> Overview:

@@ -19,9 +19,11 @@ from server.model.integrations import Integration, IntegrationType, changed, new
 from server.render.reply import Column, Field, Lines, Record, Table
 from server.storage import domains, integrations
 from server.storage.database import Query
-from server.storage.integrations import Added
+from server.storage.integrations import Added, Keyed
 
 _HERE = "/domain/{domain}/integrations/"
+#: Stands in the table for a key that was damaged in the store; `replace` mends it.
+_UNREADABLE = "unreadable, replace it"
 _COLUMNS = (
     Column("client_id", "Client id"),
     Column("type", "Type"),
@@ -45,15 +47,15 @@ async def add(
     Whoever shows the key to the Call API is the client. Without --service the integration is a widget.
     """
     kind = IntegrationType.SERVICE if service and not widget else IntegrationType.WIDGET
-    integration = Integration(client_id, kind, new_key(), numbers)
+    integration, key = Integration(client_id, kind, numbers), new_key()
     async with call.change() as query:
-        added = await integrations.insert(query, call.store.vault, domain, integration, utc_now())
+        added = await integrations.insert(query, call.store.vault, domain, integration, key, utc_now())
         if added is Added.NO_DOMAIN:
             raise no_such_domain(domain)
         if added is Added.KNOWN:
             message = f"integration {client_id} exists already in domain {domain}"
             raise CommandError(message)
-    return Record("New integration was added.", (Field("api_key", "API key", call.shown_key(integration.key)),))
+    return Record("New integration was added.", (Field("api_key", "API key", call.shown_key(key)),))
 
 
 @command(_HERE + "remove", permission=Permission.INTEGRATIONS_CHANGE)
@@ -71,8 +73,7 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     found = await integrations.of_domain(call.store, domain)
     if found is None:
         raise no_such_domain(domain)
-    rows = [(each.client_id, each.type.value, call.shown_key(each.key), _options(each)) for each in found]
-    return Table(_COLUMNS, rows)
+    return Table(_COLUMNS, [_row(call, each) for each in found])
 
 
 @command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE)
@@ -83,9 +84,8 @@ async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotat
     """
     key = new_key()
     async with call.change() as query:
-        known = await _known(call, query, domain, client_id)
-        renewed = Integration(client_id, known.type, key, known.numbers)
-        await integrations.update(query, call.store.vault, domain, renewed, utc_now())
+        if not await integrations.replace_key(query, call.store.vault, domain, client_id, key, utc_now()):
+            raise await _missing(query, domain, client_id)
     return Record("Old key was replaced with new one.", (Field("api_key", "New API key", call.shown_key(key)),))
 
 
@@ -106,17 +106,12 @@ async def set_(
         message = "nothing to change, give --service or --numbers"
         raise ArgumentError(message)
     async with call.change() as query:
-        known = await _known(call, query, domain, client_id)
+        known = await integrations.find(query, domain, client_id)
+        if known is None:
+            raise await _missing(query, domain, client_id)
         after = changed(known, service=service, numbers=numbers)
-        await integrations.update(query, call.store.vault, domain, after, utc_now())
+        await integrations.set_properties(query, domain, after, utc_now())
     return Lines(("Integration properties changed",))
-
-
-async def _known(call: Call, query: Query, domain: str, client_id: str) -> Integration:
-    known = await integrations.find(query, call.store.vault, domain, client_id)
-    if known is None:
-        raise await _missing(query, domain, client_id)
-    return known
 
 
 async def _missing(query: Query, domain: str, client_id: str) -> CommandError:
@@ -125,8 +120,11 @@ async def _missing(query: Query, domain: str, client_id: str) -> CommandError:
     return CommandError(f"there is no integration {client_id} in domain {domain}")
 
 
-def _options(integration: Integration) -> str:
-    return "\n".join(("Numbers:", *integration.numbers)) if integration.numbers else ""
+def _row(call: Call, keyed: Keyed) -> tuple[str, ...]:
+    integration = keyed.integration
+    key = _UNREADABLE if keyed.key is None else call.shown_key(keyed.key)
+    options = "\n".join(("Numbers:", *integration.numbers)) if integration.numbers else ""
+    return (integration.client_id, integration.type.value, key, options)
 
 
 COMMANDS = (add, remove, list_, replace, set_)

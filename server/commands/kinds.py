@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from server.storage.database import Store
 
 MOST_CANDIDATES = 200
 _LONGEST_SLEEP_SECONDS = 86_400.0
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _HIGHEST_STATUS = 255
 _CLIENT_ID_EXPECTED = "client id, 1 to 64 of A-Z a-z 0-9 . _ @ -, beginning with a letter or digit"
 
@@ -22,10 +24,7 @@ async def _stored_client_ids(store: Store, arguments: Mapping[str, Any], beginni
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
+    seconds = float(text) if _DECIMAL.fullmatch(text) else -1.0
     if not 0 <= seconds <= _LONGEST_SLEEP_SECONDS:
         message = f"{text} is no time: seconds from 0 to {_LONGEST_SLEEP_SECONDS:.0f} are expected, as in 0.5"
         raise ValueError(message)

@@ -13,7 +13,7 @@ from typing import Any
 from server.grammar.declare import Candidates, Command, Kind, PathTo
 from server.grammar.match import HELP, Invalid, match, sort_words
 from server.grammar.tokens import Line, Word, tokenize
-from server.grammar.tree import Directory, Location, find, locate, walk
+from server.grammar.tree import Directory, Found, Location, find, locate, walk
 from server.model.access import Permission
 
 May = Callable[[Permission], bool]
@@ -114,6 +114,16 @@ def _values(cursor: _Cursor, kind: Kind, places: Mapping[str, Any]) -> Offer:
     return Offer(typed.start, typed.text, lookup=Lookup(kind.candidates, places, typed.text, help=kind.metavar))
 
 
+def _can_exist(found: Found) -> bool:
+    """Tell whether the names in a path are such that something could be stored under them."""
+    try:
+        for place, text in found.places:
+            place.kind.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _options(cursor: _Cursor, command: Command) -> tuple[Candidate, ...]:
     """Return the options that can still be given: those after which the line is not wrong."""
     typed = cursor.typed.text
@@ -134,7 +144,7 @@ def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
     before = parent + slash
     location, _ = locate(before, cursor.here)
     found = walk(cursor.root, location)
-    if found is None or found.command is not None:
+    if found is None or found.command is not None or not _can_exist(found):
         return cursor.nothing()
     directory = found.directory
     visible = dict(directory.commands) if commands else {}

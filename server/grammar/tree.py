@@ -26,12 +26,17 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a path leads to: a command, or else a directory. `bound` holds the words of the places on the way."""
+    """What a path leads to: a command, or else a directory. `places` on the way stand with their words."""
 
     location: Location
-    bound: dict[str, str]
+    places: tuple[tuple[Argument, str], ...]
     directory: Directory
     command: Command | None = None
+
+    @property
+    def bound(self) -> dict[str, str]:
+        """The words of the places by the parameters that take them."""
+        return {place.name: text for place, text in self.places}
 
 
 def build_tree(commands: Iterable[Command]) -> Directory:
@@ -72,19 +77,19 @@ def locate(path: str, here: Location) -> tuple[Location, bool]:
 
 def walk(root: Directory, location: Location) -> Found | None:
     """Follow a location from the root; None where nothing can stand. Does not ask whether a domain is stored."""
-    directory, bound, names = root, dict[str, str](), list[str]()
+    directory, places, names = root, list[tuple[Argument, str]](), list[str]()
     for index, segment in enumerate(location):
         if index == len(location) - 1 and segment in directory.commands:
-            return Found((*names, segment), bound, directory, directory.commands[segment])
+            return Found((*names, segment), tuple(places), directory, directory.commands[segment])
         if segment in directory.directories:
             directory = directory.directories[segment]
         elif directory.inside is not None and directory.place is not None:
-            bound[directory.place.name] = segment
+            places.append((directory.place, segment))
             directory = directory.inside
         else:
             return None
         names.append(segment)
-    return Found(tuple(names), bound, directory)
+    return Found(tuple(names), tuple(places), directory)
 
 
 def find(root: Directory, here: Location, path: str) -> Found | None:
@@ -97,7 +102,7 @@ def find(root: Directory, here: Location, path: str) -> Found | None:
     if found is not None and found.command is not None:
         return None if is_directory else found
     if "/" not in path and path in root.commands:
-        return Found((path,), {}, root, root.commands[path])
+        return Found((path,), (), root, root.commands[path])
     return found
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-_USER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+_USER_NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
 
 
 class Permission(Enum):
@@ -80,6 +80,6 @@ class Operator:
 def parse_user_name(text: str) -> str:
     """Return the user name; raises ValueError with what would be right (`+` introduces login options)."""
     if not _USER_NAME.fullmatch(text):
-        message = "a user name is 1 to 32 of a-z 0-9 . _ - and begins with a letter or digit"
+        message = "a user name is 1 to 32 of a-z 0-9 . _ - and begins with a letter"
         raise ValueError(message)
     return text

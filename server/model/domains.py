@@ -20,7 +20,7 @@ class Domain:
 
 def parse_domain_name(text: str) -> str:
     """Return the name in lower case; raises ValueError with what would be right."""
-    name = text.lower()
+    name = text.lower() if text.isascii() else text  # some letters beyond ASCII fold into it
     if name in _RESERVED:
         message = f"{name} is a reserved word"
         raise ValueError(message)

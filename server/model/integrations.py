@@ -29,11 +29,10 @@ class IntegrationType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Integration:
-    """One client of one domain. `numbers` is ascending and only a service has any; `key` is in clear."""
+    """One client of one domain, without its key. `numbers` is ascending and only a service has any."""
 
     client_id: str
     type: IntegrationType
-    key: str
     numbers: tuple[str, ...] = ()
 
 

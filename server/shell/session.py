@@ -16,7 +16,6 @@ from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
 from server.storage.history import KEPT_LINES
 
 _CHARACTERS_PER_WRITE = 32_768
-STOPPED_TEXT = "\nThe console is stopping; log in again later.\n"
 
 
 class Session:
@@ -32,6 +31,7 @@ class Session:
         self._running = False
         self._interrupted = False
         self._stopping = False
+        self._parting = ""
         self.here: Location = ()
 
     @property
@@ -52,9 +52,10 @@ class Session:
                 status = InterruptedByOperatorError.status
                 continue
             except asyncio.CancelledError:
-                if self._stopping:
-                    break
-                raise
+                if not self._stopping:
+                    raise
+                break
+            await asyncio.sleep(0)  # a script of ten thousand lines must not hold the other sessions up
             ran = await self._run_line(line)
             if ran is None:
                 continue
@@ -62,7 +63,7 @@ class Session:
             status = ran.status
             if isinstance(ran.reply, Left):
                 return ran.reply.status
-        self._terminal.write(STOPPED_TEXT)
+        self._terminal.write(self._parting)
         return TemporaryError.status
 
     async def run_command(self, command: str) -> int:
@@ -77,6 +78,10 @@ class Session:
                 status = ran.status
                 if isinstance(ran.reply, Left):
                     return ran.reply.status
+                if status == InterruptedByOperatorError.status:
+                    return status
+            await self._terminal.drain()
+            await asyncio.sleep(0)
         return status
 
     def interrupt(self) -> None:
@@ -85,9 +90,9 @@ class Session:
             self._interrupted = True
             self._task.cancel()
 
-    def stop(self) -> None:
-        """End the shell: at the prompt now, else when the command that runs now has ended."""
-        self._stopping = True
+    def stop(self, parting: str) -> None:
+        """End the session, a shell with `parting` words: at the prompt now, else when what runs now has ended."""
+        self._stopping, self._parting = True, parting
         if not self._running and self._task is not None:
             self._task.cancel()
 
@@ -99,9 +104,9 @@ class Session:
             if ran is not None:
                 await self._send(ran.pieces)
         except asyncio.CancelledError:
-            if not self._interrupted or self._task is None:
+            # cancelled once by `interrupt`, and perhaps again because the client is gone
+            if not self._interrupted or self._task is None or self._task.uncancel() > 0:
                 raise
-            self._task.uncancel()
             self._terminal.write("^C\n")
             return Outcome(InterruptedByOperatorError.status, iter(()))
         finally:

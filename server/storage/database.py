@@ -23,7 +23,10 @@ Row = tuple[Any, ...]
 #: Runs one statement with `?` placeholders and returns its rows.
 Query = Callable[..., Awaitable[list[Row]]]
 
-BUSY_SECONDS = 5.0
+#: How long a change waits for its turn and for other programs before it is refused as temporary.
+PATIENCE_SECONDS = 5.0
+_RETRY_SECONDS = 0.02
+_STATEMENT_SECONDS = 0.2
 #: SQLite's primary result codes that pass or can be mended from outside: try again later.
 _PASSING = {
     sqlite3.SQLITE_BUSY: "the store is busy",
@@ -34,6 +37,7 @@ _PASSING = {
     sqlite3.SQLITE_CANTOPEN: "the store cannot be opened",
     sqlite3.SQLITE_NOMEM: "the machine is out of memory",
 }
+_NOTHING_CHANGED = "nothing was changed; try again"
 
 
 class Store:
@@ -48,13 +52,14 @@ class Store:
 
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> Store:
-        """Open a database that `storage.files` has prepared."""
-        writer = await _connected(path)
-        try:
-            return cls(writer, await _connected(path), vault)
-        except BaseException:
-            await writer.close()
-            raise
+        """Open a database that `storage.files` has prepared. Raises TemporaryError when it is away."""
+        with _passing_as_temporary():
+            writer = await _connected(path)
+            try:
+                return cls(writer, await _connected(path), vault)
+            except BaseException:
+                await writer.close()
+                raise
 
     async def close(self) -> None:
         """Wait for what is running and close both connections; safe to call twice."""
@@ -68,22 +73,45 @@ class Store:
             return _rows(await self._reader.execute_fetchall(sql, values))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Query]:
+    async def transaction(self, patience_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[Query]:
         """Give a `query` inside one immediate write transaction; it commits when the block ends, else rolls back.
 
-        Raises TemporaryError when the store is busy or away; nothing is changed then.
+        Raises TemporaryError when the store is away, or busy for longer than `patience_seconds`; nothing is changed
+        then.
         """
-        async with self._turn:
-            with _passing_as_temporary():
-                try:
-                    await self._finish("BEGIN IMMEDIATE")
-                    yield self._query
-                    await self._finish("COMMIT")
-                except BaseException:
-                    if self._writer.in_transaction:
-                        with suppress(sqlite3.Error):
-                            await self._finish("ROLLBACK")
+        deadline = asyncio.get_running_loop().time() + patience_seconds
+        with _passing_as_temporary():
+            await self._take_turn(deadline)
+            try:
+                await self._begin(deadline)
+                yield self._query
+                await self._finish("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    with suppress(sqlite3.Error):
+                        await self._finish("ROLLBACK")
+                raise
+            finally:
+                self._turn.release()
+
+    async def _take_turn(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turn.acquire()
+        except TimeoutError:
+            message = f"{_PASSING[sqlite3.SQLITE_BUSY]}, {_NOTHING_CHANGED}"
+            raise TemporaryError(message) from None
+
+    async def _begin(self, deadline: float) -> None:
+        """Begin as soon as no other program writes. Waits here and not in SQLite, so that Ctrl-C and SIGTERM pass."""
+        while True:
+            try:
+                return await self._finish("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or asyncio.get_running_loop().time() > deadline:
                     raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _query(self, sql: str, *values: Value) -> list[Row]:
         return _rows(await self._writer.execute_fetchall(sql, values))
@@ -105,7 +133,7 @@ class Store:
 
 
 async def _connected(path: Path) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=_STATEMENT_SECONDS)
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
             await connection.execute_fetchall(f"PRAGMA {pragma}")
@@ -125,8 +153,13 @@ def _passing_as_temporary() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        reason = _PASSING.get(getattr(error, "sqlite_errorcode", -1) & 0xFF)
+        reason = passing_reason(error)
         if reason is None:
             raise
-        message = f"{reason}, nothing was changed; try again"
+        message = f"{reason}, {_NOTHING_CHANGED}"
         raise TemporaryError(message) from error
+
+
+def passing_reason(error: sqlite3.Error) -> str | None:
+    """Return what is wrong in plain words when it passes or can be mended from outside, else None."""
+    return _PASSING.get(getattr(error, "sqlite_errorcode", -1) & 0xFF)

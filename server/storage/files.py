@@ -10,6 +10,7 @@ import base64
 import binascii
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,48 +19,63 @@ from importlib.resources import files
 from pathlib import Path
 
 from server.errors import StartError
+from server.storage.database import passing_reason
 from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
 
 STORAGE_KEY_NAME = "storage.key"
+_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A store that can be opened. `made` tells whether it was made just now."""
+    """A store that can be opened: its absolute path and its vault. `made` tells whether it was made just now."""
 
+    database: Path
     vault: Vault
     made: bool
 
 
-def prepare(database: Path, keys_dir: Path) -> Prepared:
+def prepare(database: Path, keys_dir: Path, *, make: bool = True) -> Prepared:
     """Make the store where there is neither database nor storage key, else check and migrate it.
 
-    Raises StartError with what is wrong and how to mend it.
+    Without `make` an absent store is refused. Raises StartError with what is wrong and how to mend it.
     """
+    database = database.absolute()  # a relative `:memory:` would be no file to SQLite
     storage_key = keys_dir / STORAGE_KEY_NAME
     staged = database.with_name(database.name + ".new")
     try:
+        if not storage_key.exists():
+            _refuse_without_key(database, storage_key, make=make)
         with _locked_folder(keys_dir):
             made = not database.exists() and not storage_key.exists()
             if made:
                 _make(database, staged, storage_key)
-            if not storage_key.exists():
-                message = (
-                    f"the database {database} is there but its storage key {storage_key} is not: put the key back; "
-                    "without it no API key can be read, and nothing was changed"
-                )
-                raise StartError(message)
             vault = Vault(_storage_key(storage_key))
             if not database.exists():
                 _finish_or_refuse(database, staged, storage_key)
             schema = _check(database, vault)
-            _close_to_others(database, storage_key)
+            _close_to_others(keys_dir, database, storage_key)
             if schema < max(_migrations()):
                 _migrate(database)
     except OSError as error:
         message = f"the store cannot be opened: {error}"
         raise StartError(message) from error
-    return Prepared(vault, made)
+    except sqlite3.Error as error:
+        message = f"the store cannot be opened: {passing_reason(error) or error}; nothing was changed"
+        raise StartError(message) from error
+    return Prepared(database, vault, made)
+
+
+def _refuse_without_key(database: Path, storage_key: Path, *, make: bool) -> None:
+    if database.exists():
+        message = (
+            f"the database {database} is there but its storage key {storage_key} is not: put the key back; "
+            "without it no API key can be read, and nothing was changed"
+        )
+        raise StartError(message)
+    if not make:
+        message = f"there is no store, neither {database} nor {storage_key}: ecss-console init makes one"
+        raise StartError(message)
 
 
 def _make(database: Path, staged: Path, storage_key: Path) -> None:
@@ -71,11 +87,14 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     _migrate(staged)
     with closing(_connect(staged)) as connection:
         connection.execute("INSERT INTO store (name, value) VALUES ('storage key', ?)", (Vault(raw).fingerprint,))
-    descriptor = os.open(storage_key, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    half_written = storage_key.with_name(storage_key.name + ".new")
+    half_written.unlink(missing_ok=True)
+    descriptor = os.open(half_written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(base64.b64encode(raw) + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    half_written.rename(storage_key)
     staged.rename(database)
     for folder in {database.parent, storage_key.parent}:
         _sync_folder(folder)
@@ -105,28 +124,40 @@ def _storage_key(path: Path) -> bytes:
 
 def _check(database: Path, vault: Vault) -> int:
     """Return the schema's number. Looks without touching: without locks or side files where nobody has it open."""
-    in_use = database.with_name(database.name + "-wal").exists()
-    mode = "mode=ro" if in_use else "mode=ro&immutable=1"
     try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True)) as connection:
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            values = dict(connection.execute("SELECT name, value FROM store"))
-    except sqlite3.DatabaseError as error:
+        verdict, values = _looked_at(database)
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if isinstance(error, sqlite3.DatabaseError) and passing_reason(error):
+            raise
         verdict, values = str(error), {}
-    if verdict != "ok" or "schema" not in values:
-        message = f"the database {database} is damaged ({verdict}): restore it from a backup; nothing was changed"
+    schema = values.get("schema", "")
+    if verdict != "ok" or not re.fullmatch(r"[1-9][0-9]{0,8}", schema):
+        what = "the number of its schema is missing" if verdict == "ok" else verdict
+        message = f"the database {database} is damaged ({what}): restore it from a backup; nothing was changed"
         raise StartError(message)
     if values.get("storage key") != vault.fingerprint:
         message = f"the database {database} was made with another storage key: put its own key back"
         raise StartError(message)
     newest = max(_migrations())
-    if int(values["schema"]) > newest:
+    if int(schema) > newest:
         message = (
             f"the database {database} has schema {values['schema']}, this program knows {newest}: "
             "install the newer program; nothing was changed"
         )
         raise StartError(message)
-    return int(values["schema"])
+    return int(schema)
+
+
+def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
+    """Return SQLite's verdict on the file, or a table that is missing, and what the store says of itself."""
+    in_use = database.with_name(database.name + "-wal").exists()
+    mode = "mode=ro" if in_use else "mode=ro&immutable=1"
+    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True)) as connection:
+        verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        values = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    missing = set(_TABLE.findall(_migrations()[1])) - tables
+    return (f"the table {min(missing)} is missing" if missing else verdict), values
 
 
 def _migrate(database: Path) -> None:
@@ -168,19 +199,19 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _close_to_others(*paths: Path) -> None:
-    """Take away what group and others may do with files that hold secrets."""
-    for path in paths:
+def _close_to_others(keys_dir: Path, *secrets: Path) -> None:
+    """Take away what group and others may do with the keys folder and files that hold secrets."""
+    if keys_dir.stat().st_mode & 0o077:
+        keys_dir.chmod(0o700)
+    for path in secrets:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
 
 
 @contextmanager
 def _locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the keys folder, closed to others, so that two programs do not make two stores at once."""
+    """Hold the keys folder so that two programs do not make two stores at once."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_mode & 0o077:
-        folder.chmod(0o700)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

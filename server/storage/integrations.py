@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from dataclasses import dataclass
 from enum import Enum
 
 from server.model.integrations import Integration, IntegrationType
-from server.storage.database import Query, Row, Store
+from server.storage.database import Query, Store
 from server.storage.vault import Vault
 
-_COLUMNS = "client_id, type, numbers, sealed_key"
 _ROWS_PER_TURN = 256
+
+_log = logging.getLogger("ecss-console.storage")
 
 
 class Added(Enum):
@@ -21,8 +24,16 @@ class Added(Enum):
     NO_DOMAIN = "there is no such domain"
 
 
-async def insert(query: Query, vault: Vault, domain: str, integration: Integration, now: str) -> Added:
-    """Add an integration to a domain."""
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """An integration with its key in clear; None when the stored key does not open."""
+
+    integration: Integration
+    key: str | None
+
+
+async def insert(query: Query, vault: Vault, domain: str, integration: Integration, key: str, now: str) -> Added:
+    """Add an integration with its key to a domain."""
     if not await query("SELECT 1 FROM domains WHERE name = ?", domain):
         return Added.NO_DOMAIN
     rows = await query(
@@ -32,37 +43,49 @@ async def insert(query: Query, vault: Vault, domain: str, integration: Integrati
         integration.client_id,
         integration.type.value,
         ",".join(integration.numbers),
-        vault.seal(domain, integration.client_id, integration.key),
-        vault.lookup_hash(integration.key),
+        vault.seal(domain, integration.client_id, key),
+        vault.lookup_hash(key),
         now,
         now,
     )
     return Added.DONE if rows else Added.KNOWN
 
 
-async def find(query: Query, vault: Vault, domain: str, client_id: str) -> Integration | None:
+async def find(query: Query, domain: str, client_id: str) -> Integration | None:
     """Return one integration inside the caller's transaction, None when there is no such client."""
     rows = await query(
-        f"SELECT {_COLUMNS} FROM integrations WHERE domain = ? AND client_id = ?",
-        domain,
-        client_id,
+        "SELECT client_id, type, numbers FROM integrations WHERE domain = ? AND client_id = ?", domain, client_id
     )
-    return _integration(vault, domain, rows[0]) if rows else None
+    return _integration(*rows[0]) if rows else None
 
 
-async def update(query: Query, vault: Vault, domain: str, integration: Integration, now: str) -> None:
-    """Store an integration that `find` returned, as it was changed; its former key is dead with the commit."""
+async def set_properties(query: Query, domain: str, integration: Integration, now: str) -> None:
+    """Store type and numbers of an integration that `find` returned."""
     await query(
-        """UPDATE integrations SET type = ?, numbers = ?, sealed_key = ?, key_hash = ?, changed_at = ?
-           WHERE domain = ? AND client_id = ?""",
+        "UPDATE integrations SET type = ?, numbers = ?, changed_at = ? WHERE domain = ? AND client_id = ?",
         integration.type.value,
         ",".join(integration.numbers),
-        vault.seal(domain, integration.client_id, integration.key),
-        vault.lookup_hash(integration.key),
         now,
         domain,
         integration.client_id,
     )
+
+
+async def replace_key(query: Query, vault: Vault, domain: str, client_id: str, key: str, now: str) -> bool:
+    """Give an integration another key; the former one, readable or not, is dead with the commit.
+
+    False when there is no such client.
+    """
+    rows = await query(
+        """UPDATE integrations SET sealed_key = ?, key_hash = ?, changed_at = ?
+           WHERE domain = ? AND client_id = ? RETURNING client_id""",
+        vault.seal(domain, client_id, key),
+        vault.lookup_hash(key),
+        now,
+        domain,
+        client_id,
+    )
+    return bool(rows)
 
 
 async def delete(query: Query, domain: str, client_id: str) -> bool:
@@ -73,7 +96,7 @@ async def delete(query: Query, domain: str, client_id: str) -> bool:
     return bool(rows)
 
 
-async def of_domain(store: Store, domain: str) -> list[Integration] | None:
+async def of_domain(store: Store, domain: str) -> list[Keyed] | None:
     """Return the integrations of a domain, sorted by client id in code points; None when there is no such domain."""
     rows = await store.read(
         """SELECT i.client_id, i.type, i.numbers, i.sealed_key
@@ -82,10 +105,11 @@ async def of_domain(store: Store, domain: str) -> list[Integration] | None:
     )
     if not rows:
         return None
-    found: list[Integration] = []
-    for count, row in enumerate(rows, 1):
-        if row[0] is not None:
-            found.append(_integration(store.vault, domain, row))
+    found: list[Keyed] = []
+    for count, (client_id, kind, numbers, sealed) in enumerate(rows, 1):
+        if client_id is not None:
+            key = _opened(store.vault, domain, client_id, sealed)
+            found.append(Keyed(_integration(client_id, kind, numbers), key))
         if count % _ROWS_PER_TURN == 0:
             await asyncio.sleep(0)  # ten thousand keys to open must not hold the other sessions up
     return found
@@ -104,11 +128,14 @@ async def client_ids(store: Store, domain: str, beginning: str, most: int) -> li
     return [client_id for (client_id,) in rows]
 
 
-def _integration(vault: Vault, domain: str, row: Row) -> Integration:
-    client_id, kind, numbers, sealed = row
-    return Integration(
-        client_id,
-        IntegrationType(kind),
-        vault.open(domain, client_id, sealed),
-        tuple(numbers.split(",")) if numbers else (),
-    )
+def _integration(client_id: str, kind: str, numbers: str) -> Integration:
+    return Integration(client_id, IntegrationType(kind), tuple(numbers.split(",")) if numbers else ())
+
+
+def _opened(vault: Vault, domain: str, client_id: str, sealed: str) -> str | None:
+    """Return the key, or None with a word in the log: one damaged row must not hide the others."""
+    try:
+        return vault.open(domain, client_id, sealed)
+    except ValueError as error:
+        _log.error("%s", error)
+        return None

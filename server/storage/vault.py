@@ -40,10 +40,10 @@ class Vault:
 
     def open(self, domain: str, client_id: str, sealed: str) -> str:
         """Return the key in clear. Raises ValueError when it was not sealed for this client with this storage key."""
-        raw = base64.b64decode(sealed)
         try:
+            raw = base64.b64decode(sealed, validate=True)
             return self._sealing.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _binding(domain, client_id)).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             message = f"the key of {client_id} in {domain} does not open with this storage key"
             raise ValueError(message) from None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
 
 import asyncssh
 
@@ -40,10 +39,10 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._size = (0, 0)
         self._command: str | None = None
         self._channel: asyncssh.SSHServerChannel[bytes]
-        self._tty: Tty
+        self._tty: Tty | None = None
+        self._session: Session | None = None
         self._editor: LineEditor | None = None
         self._task: asyncio.Task[None] | None = None
-        self.session: Session
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         """Take the channel."""
@@ -66,34 +65,38 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
 
     def session_started(self) -> None:
         """Begin, now that it is known what is wanted."""
-        self._tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt)
+        self._tty = tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt)
         version = str(self._channel.get_extra_info("client_version", ""))
         if self._command is None and edits_lines(version, self._term, *self._size):
-            self._editor = LineEditor(self._tty, clamped_size(*self._size), self._complete, self._recall)
-        self.session = Session(self._console, self._operator, LineReader(self._tty, self._editor))
+            self._editor = LineEditor(tty, clamped_size(*self._size), self._complete, self._recall)
+        self._session = session = Session(self._console, self._operator, LineReader(tty, self._editor))
         self._running.add(self)
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(self._run(tty, session))
 
     def data_received(self, data: bytes, _datatype: object) -> None:
         """Take what was typed."""
-        self._tty.feed(data)
+        if self._tty is not None:
+            self._tty.feed(data)
 
     def eof_received(self) -> bool:
         """Go on writing after the client has closed its side."""
-        self._tty.end()
+        if self._tty is not None:
+            self._tty.end()
         return True
 
     def signal_received(self, signal: str) -> None:
-        """`signal INT` is Ctrl-C; the others end the session."""
+        """`signal INT` is Ctrl-C; those that end a process end the session. Before it has begun there is nothing."""
+        if self._tty is None:
+            return
         if signal == "INT":
             self._tty.interrupt()
         elif signal in {"HUP", "TERM", "KILL"}:
-            self.stop(now=True)
+            self.stop("", now=True)
 
     def break_received(self, _msec: int) -> bool:
         """A break is Ctrl-C."""
-        self._tty.interrupt()
-        return True
+        self.signal_received("INT")
+        return self._tty is not None
 
     def terminal_size_changed(self, width: int, height: int, _pixwidth: int, _pixheight: int) -> None:
         """Draw the line anew."""
@@ -103,52 +106,53 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
 
     def pause_writing(self) -> None:
         """The client does not read."""
-        self._tty.pause_writing()
+        if self._tty is not None:
+            self._tty.pause_writing()
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        self._tty.resume_writing()
+        if self._tty is not None:
+            self._tty.resume_writing()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """The client is gone: nobody waits for what runs."""
-        if self._task is not None:
-            self._tty.end()
-            self._tty.resume_writing()
+        """The client is gone: nobody waits for what runs, and nothing more of what was typed ahead is run."""
+        if self._tty is not None and self._task is not None:
+            self._tty.abandon()
             self._task.cancel()
 
-    def stop(self, *, now: bool) -> None:
-        """End the session: when what runs has ended, or `now`."""
-        self.session.stop()
-        if now:
-            self.session.interrupt()
+    def stop(self, parting: str, *, now: bool) -> None:
+        """End the session with `parting` words: when what runs has ended, or `now`."""
+        if self._session is not None:
+            self._session.stop(parting)
+            if now:
+                self._session.interrupt()
 
-    async def _run(self) -> None:
+    async def _run(self, tty: Tty, session: Session) -> None:
         try:
-            self._channel.exit(await self._status())
+            self._channel.exit(await self._status(tty, session))
         finally:
             self._running.discard(self)
-            if self._editor is not None:
-                self._editor.close()
 
-    async def _status(self) -> int:
+    async def _status(self, tty: Tty, session: Session) -> int:
         if self._refusal:
-            self._tty.write("".join(f"{line}\n" for line in ArgumentError(self._refusal).lines()))
+            tty.write("".join(f"{line}\n" for line in ArgumentError(self._refusal).lines()))
             return ArgumentError.status
         try:
             if self._command is not None:
-                return await self.session.run_command(self._command)
-            return await self.session.run_shell()
+                return await session.run_command(self._command)
+            return await session.run_shell()
         except Exception:  # noqa: BLE001  whatever it is, the client gets a status and the log a traceback
             incident = secrets.token_hex(4).upper()
             _log.exception("incident %s: session of %s", incident, self._operator.name)
-            self._tty.write("".join(f"{line}\n" for line in InternalError(incident).lines()))
+            tty.write("".join(f"{line}\n" for line in InternalError(incident).lines()))
             return InternalError.status
 
     def _interrupt(self) -> None:
-        self.session.interrupt()
+        if self._session is not None:
+            self._session.interrupt()
 
     async def _complete(self, text: str) -> Completion:
-        return await complete(self._console, self._operator, self.session.here, text)
+        return await complete(self._console, self._operator, self._session.here if self._session else (), text)
 
     async def _recall(self) -> list[str]:
         try:
@@ -156,6 +160,3 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         except TemporaryError:
             return []  # a session without its history beats none
         return lines
-
-
-MakeChannel = Callable[[], ConsoleChannel]

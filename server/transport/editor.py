@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from prompt_toolkit.application import Application
+from prompt_toolkit.application import Application, create_app_session
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.history import InMemoryHistory
-from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.layout import BufferControl, Layout, Window
 from prompt_toolkit.output import DummyOutput
 from prompt_toolkit.renderer import Renderer
@@ -35,7 +34,7 @@ _MOST_LISTED = 100
 
 
 class LineEditor:
-    """Edits one line after another on one terminal; `close` it with the session."""
+    """Edits one line after another on one terminal."""
 
     def __init__(self, tty: Tty, size: tuple[int, int], complete: Complete, recall: Recall) -> None:
         """Take the terminal with its (columns, rows), what Tab asks, and what gives the user's earlier lines."""
@@ -52,7 +51,7 @@ class LineEditor:
         if self._tty.ended or len(self._tty) > _MOST_EDITED_CHARACTERS:
             return await PlainEditor(self._tty).edit(prompt)
         if self._running is None:
-            self._running = _Running(self._tty, self._columns, await self._recall())
+            self._running = _Running(self._tty, await self._recall())
         self._running.begin(self._typed)
         self._editing = True
         try:
@@ -71,13 +70,8 @@ class LineEditor:
         if self._running is not None and self._editing:
             self._running.screen.resize(columns)
 
-    def close(self) -> None:
-        """Give back what prompt_toolkit keeps of the session."""
-        if self._running is not None:
-            clear_typeahead(self._running.input)
-
     async def _line(self, running: _Running, prompt: str) -> str:
-        running.screen.begin(prompt)
+        running.screen.begin(prompt, self._columns)
         listed = ""
         while True:
             ending = await running.keys()
@@ -112,7 +106,7 @@ class LineEditor:
         elif found.candidates and here == tabbed:
             running.screen.leave()
             self._tty.write(_listing(found, self._columns) + prompt)
-            running.screen.begin(prompt)
+            running.screen.begin(prompt, self._columns)
         return here + found.insert
 
 
@@ -137,9 +131,9 @@ def _last_segment(path: str) -> str:
 class _Running:
     """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
 
-    def __init__(self, tty: Tty, columns: int, lines: list[str]) -> None:
-        self.input = QueueInput(tty, self._fits)
-        self.screen = Screen(tty.write, columns)
+    def __init__(self, tty: Tty, lines: list[str]) -> None:
+        self.input = QueueInput(tty, self._takes)
+        self.screen = Screen(tty.write)
         self._history = InMemoryHistory(lines)
         self._added = 0
         self.buffer = Buffer(
@@ -159,24 +153,32 @@ class _Running:
     def begin(self, lines: list[str]) -> None:
         """Begin a new line; `lines` were typed since the session began, behind those from earlier sessions."""
         for line in lines[self._added :]:
-            self._history.append_string(line)
+            if line not in self._history.get_strings()[-1:]:  # an edited line, which its buffer has added
+                self._history.append_string(line)
         self._added = len(lines)
         self.buffer.reset()
 
     async def keys(self) -> Ending:
         """Act on keys until one of them, or the end of input, ends that."""
         try:
-            return await self._application.run_async(
-                pre_run=self.buffer.load_history_if_not_yet_loaded, set_exception_handler=False, handle_sigint=False
-            )
+            # without a session of its own, prompt_toolkit keeps one current application for the whole process, and
+            # the keys of one terminal would act in another
+            with create_app_session(input=self.input, output=self._application.output):
+                return await self._application.run_async(
+                    pre_run=self.buffer.load_history_if_not_yet_loaded,
+                    set_exception_handler=False,
+                    handle_sigint=False,
+                )
         except EOFError:
             return Ending.LEAVE
 
-    def _fits(self, more: int) -> bool:
+    def _takes(self, more: int) -> bool:
+        """Tell whether so many more characters may be read now; the rest stays in the queue."""
+        if self._application.is_done:
+            return False
         if len(self.buffer.text) + more <= _MOST_EDITED_CHARACTERS:
             return True
-        if not self._application.is_done:
-            self._application.exit(result=Ending.TOO_LONG)
+        self._application.exit(result=Ending.TOO_LONG)
         return False
 
     def _accept(self, _buffer: Buffer) -> bool:

@@ -20,6 +20,11 @@ from server.transport.tty import Tty
 _STOPS = "\r\t\x03\x04"
 _RUNS = re.compile(r"[^\x00-\x1f\x7f-\x9f]{2,}|[\s\S]")
 _OPEN_ESCAPE = re.compile(r"\x1b(\[[0-9;?]*|O)?\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+#: What terminals report by themselves; without a binding it would be inserted as text.
+_REPORTS = frozenset(
+    {Keys.CPRResponse, Keys.Vt100MouseEvent, Keys.WindowsMouseEvent, Keys.Ignore, Keys.ScrollUp, Keys.ScrollDown}
+)
 _NOT_FOR_A_LINE = ("c-o", "c-q", "c-z")
 
 
@@ -31,6 +36,13 @@ class Ending(Enum):
     DROP = "Ctrl-C"
     LEAVE = "Ctrl-D on an empty line, or the end of input"
     TOO_LONG = "the line has grown beyond what is edited"
+
+
+def _visible(key: KeyPress) -> KeyPress:
+    """Return text without the control characters that a paste may bring; they would be drawn."""
+    if key.key == Keys.BracketedPaste or (len(key.data) == 1 and key.key == key.data):
+        return KeyPress(key.key, _CONTROL.sub(" ", key.data))
+    return key
 
 
 def ending_bindings() -> KeyBindings:
@@ -64,17 +76,17 @@ def ending_bindings() -> KeyBindings:
 class QueueInput(Input):
     """prompt_toolkit's input from the terminal's queue: at most one line at a time, runs of text as one insert."""
 
-    def __init__(self, tty: Tty, fits: Callable[[int], bool]) -> None:
-        """Take the terminal; `fits` is asked whether so many more characters may be edited."""
+    def __init__(self, tty: Tty, takes: Callable[[int], bool]) -> None:
+        """Take the terminal; `takes` is asked whether so many more characters may be read."""
         self._tty = tty
-        self._fits = fits
+        self._takes = takes
         self._parsed: list[KeyPress] = []
         self._parser = Vt100Parser(self._parsed.append)
         self._open_escape = False
 
     def read_keys(self) -> list[KeyPress]:
         """Return the keys of the next part of the queue; the rest, if any, is announced again."""
-        if not self._fits(len(self._tty)):
+        if not self._takes(len(self._tty)):
             return []
         text = self._tty.take_through(_STOPS)
         if self._open_escape:
@@ -104,7 +116,7 @@ class QueueInput(Input):
             self._parser.feed(run)
 
     def _take(self) -> list[KeyPress]:
-        keys = self._parsed[:]
+        keys = [_visible(key) for key in self._parsed if key.key not in _REPORTS]
         self._parsed.clear()
         return keys
 

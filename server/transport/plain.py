@@ -13,13 +13,15 @@ from server.transport.tty import INTERRUPT, Tty
 _RUN = re.compile(r"[^\x00-\x1f\x7f-\x9f]+|[\x00-\x1f\x7f-\x9f]")
 _ESCAPED = re.compile(
     r"""\x1b(?: \[ [0-?]* [\ -/]* [@-~]         # CSI … final
-              | \] [^\x07\x1b]* (?:\x07|\x1b\\)  # OSC … BEL or ST
+              | \] [^\x00-\x1f]* (?:\x07|\x1b\\)  # OSC … BEL or ST
               | O [\x20-\x7e]                    # SS3 and one key
-              | [^\[\]O\x1b\r] )                 # Alt and one key
+              | [^\[\]O\x00-\x1f] )              # Alt and one key
     """,
     re.VERBOSE,
 )
-_OPEN_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*\x1b?|O)?\Z")
+_OPEN_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x00-\x1f]*\x1b?|O)?\Z")
+#: Characters after which no more is read before they have been acted on: what follows may be for another reader.
+_STOPS = "\r\x03\x04"
 _ERASE, _DELETE, _KILL_LINE, _KILL_WORD, _END = "\x08", "\x7f", "\x15", "\x17", "\x04"
 
 
@@ -45,7 +47,7 @@ class PlainEditor:
         self._line, self._length, self._open_escape = list(typed), len(typed), ""
         while True:
             await self._tty.wait()
-            text = self._tty.take_through("\r")
+            text = self._tty.take_through(_STOPS if self._tty.pty else "\r")
             if not text and not self._line:
                 self._echo("\n")
                 raise EndOfInputError

@@ -41,22 +41,26 @@ def _laid_out(text: str, columns: int) -> _Layout:
     return _Layout(text, tuple(places))
 
 
+def _combines(character: str) -> bool:
+    return bool(character) and not character.isascii() and not cell_len(character)
+
+
 class Screen:
     """The rows that a prompt and its line take up, from the row where the prompt began."""
 
-    def __init__(self, write: Callable[[str], None], columns: int) -> None:
-        """Take how to send text, and the width of the terminal in cells."""
+    def __init__(self, write: Callable[[str], None]) -> None:
+        """Take how to send text; `begin` before anything else."""
         self._write = write
-        self._columns = columns
+        self._columns = 80
         self._prompt = ""
-        self._shown = _laid_out("", columns)
+        self._shown = _laid_out("", self._columns)
         self._cursor = 0
+        self._at = (0, 0)
 
-    def begin(self, prompt: str, line: str = "") -> None:
-        """The prompt and the beginning of its line have just been written, and the cursor is behind them."""
-        self._prompt = prompt
-        self._shown = _laid_out(prompt + line, self._columns)
-        self._cursor = len(self._shown.text)
+    def begin(self, prompt: str, columns: int) -> None:
+        """The prompt has just been written on a terminal `columns` wide, and the cursor is behind it."""
+        self._prompt, self._columns = prompt, columns
+        self._wrote(_laid_out(prompt, columns))
 
     def show(self, line: str, cursor: int) -> None:
         """Make the screen show the line behind the prompt, the cursor before its character number `cursor`."""
@@ -64,8 +68,11 @@ class Screen:
         same = self._same_beginning(wanted)
         sent = ""
         if same < len(wanted.text) or same < len(self._shown.text):
-            sent = self._move(same) + wanted.text[same:] + self._erase_behind(wanted)
-            self._shown, self._cursor = wanted, len(wanted.text)
+            sent = self._move(same) + self._erase_from(same, wanted) + wanted.text[same:]
+            at = self._at
+            self._wrote(wanted)
+            if same == len(wanted.text):
+                self._at = at  # nothing but an erasure was sent
         sent += self._move(len(self._prompt) + cursor)
         if sent:
             self._write(sent)
@@ -77,48 +84,54 @@ class Screen:
     def clear(self) -> None:
         """Clear the terminal; what was shown stands at its top then."""
         cursor = self._cursor
-        self._write(_CLEAR + self._shown.text)
-        self._cursor = len(self._shown.text)
-        self._write(self._move(cursor))
+        self._wrote(self._shown)
+        self._write(_CLEAR + self._shown.text + self._move(cursor))
 
     def resize(self, columns: int) -> None:
         """The terminal is `columns` wide now and has wrapped what it shows anew: draw it over."""
         before, cursor = _laid_out(self._shown.text, columns), self._cursor
         row = before.places[cursor][0]
-        self._columns, self._shown = columns, before
-        self._cursor = len(before.text)
+        self._columns = columns
+        self._wrote(before)
         up = f"\x1b[{row}A" if row else ""
         self._write(f"\r{up}{_ERASE_BELOW}{before.text}{self._move(cursor)}")
 
+    def _wrote(self, layout: _Layout) -> None:
+        """Note that this stands on the screen and the cursor behind it."""
+        self._shown, self._cursor, self._at = layout, len(layout.text), layout.places[-1]
+
     def _same_beginning(self, wanted: _Layout) -> int:
-        """Return how many characters stand already; never between a character and what combines with it."""
+        """Return how many characters stand already where they should; never between one and what combines with it."""
         shown, text = self._shown.text, wanted.text
         same, most = 0, min(len(shown), len(text))
         while same < most and shown[same] == text[same]:
             same += 1
-        following = text[same : same + 1] or shown[same : same + 1]
-        while same and following and not following.isascii() and not cell_len(following):
+        while 0 < same < len(shown) and wanted.places[same] != self._shown.places[same]:
+            same -= 1  # a wide character has gone to the next row, or come back from it
+        while same and (_combines(text[same : same + 1]) or _combines(shown[same : same + 1])):
             same -= 1
-            following = text[same]
         return same
 
-    def _erase_behind(self, wanted: _Layout) -> str:
-        """Erase what the shown text had behind the end of the wanted one."""
-        if wanted.rows < self._shown.rows:
-            return _ERASE_BELOW
-        shorter = wanted.rows == self._shown.rows and wanted.places[-1][1] < self._shown.places[-1][1]
-        return _ERASE_ROW if shorter else ""
+    def _erase_from(self, same: int, wanted: _Layout) -> str:
+        """Erase what the rewritten end of the line would leave standing: a longer end, or what wide characters skip."""
+        if same == len(self._shown.text):
+            return ""
+        covered = wanted.places[-1] >= self._shown.places[-1] and wanted.text.isascii() and self._shown.text.isascii()
+        if covered:
+            return ""
+        return _ERASE_BELOW if self._shown.rows > self._shown.places[same][0] else _ERASE_ROW
 
     def _move(self, index: int) -> str:
         """Return what moves the cursor before character `index` of the shown text."""
-        if index == self._cursor:
-            return ""
-        (row, column), (to_row, to_column) = self._shown.places[self._cursor], self._shown.places[index]
         self._cursor = index
-        if to_column == self._columns:  # the end of a full row is reached by writing its last character
-            last = index - 1
-            return self._steps((row, column), self._shown.places[last]) + self._shown.text[last:index]
-        return self._steps((row, column), (to_row, to_column))
+        here, there = self._at, self._shown.places[index]
+        if here == there:
+            return ""
+        self._at = there
+        if there[1] == self._columns:  # the end of a full row is reached by writing its last character
+            last = self._shown.places.index(self._shown.places[index - 1])
+            return self._steps(here, self._shown.places[last]) + self._shown.text[last:index]
+        return self._steps(here, there)
 
     def _steps(self, here: tuple[int, int], there: tuple[int, int]) -> str:
         (row, column), (to_row, to_column) = here, there

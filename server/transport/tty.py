@@ -71,17 +71,22 @@ class Tty:
 
     def interrupt(self) -> None:
         """Do what Ctrl-C does, for `signal INT` and a break."""
-        if not self.reading:
-            self._queue, self._start = "", 0
-            self._interrupt()
-        elif self.pty:
-            self._queue, self._start = INTERRUPT, 0
-            self._wake()
+        if self.reading and self.pty:
+            self.feed(INTERRUPT.encode())
+            return
+        self._drop()
+        self._interrupt()
 
     def end(self) -> None:
-        """The client sends no more, or is gone."""
+        """The client sends no more."""
         self.ended = True
         self._wake()
+
+    def abandon(self) -> None:
+        """The client is gone: drop what it typed ahead, and hold nothing up."""
+        self._drop()
+        self._writable.set()
+        self.end()
 
     def __len__(self) -> int:
         """How many characters wait to be read."""
@@ -137,12 +142,15 @@ class Tty:
 
     def _interrupted(self, text: str) -> str:
         """Drop what was typed before the last Ctrl-C; return what came after it, as the queue is to go on."""
-        self._queue, self._start = "", 0
+        self._drop()
         rest = text[text.rindex(INTERRUPT) + 1 :]
         if self.reading:
             return INTERRUPT + rest
         self._interrupt()
         return rest
+
+    def _drop(self) -> None:
+        self._taken(len(self._queue))
 
     def _taken(self, end: int) -> None:
         self._start = end

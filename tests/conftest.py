@@ -1,0 +1,55 @@
+"""Fixtures: servers as they are run, each in a folder of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from console import ConsoleServer, needs
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and the user `admin`, made by the program; servers begin with copies of it."""
+    needs("ssh-keygen")
+    needs("ssh")
+    server = ConsoleServer(tmp_path_factory.mktemp("prepared"))
+    server.prepare()
+    return server.folder
+
+
+def _served(prepared: Path, folder: Path) -> Iterator[ConsoleServer]:
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
+    server = ConsoleServer(folder)
+    server.start()
+    yield server
+    status = server.stop()
+    log = "".join(server.log)
+    assert status == 0, log
+    assert "Traceback" not in log, log
+    assert "never retrieved" not in log, log
+
+
+@pytest.fixture(scope="session")
+def shared_console(prepared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleServer]:
+    """A server for tests that leave nothing behind, or only in domains of their own."""
+    yield from _served(prepared_folder, tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture
+def console(prepared_folder: Path, tmp_path: Path) -> Iterator[ConsoleServer]:
+    """A server with an empty store, for one test."""
+    yield from _served(prepared_folder, tmp_path)
+
+
+@pytest.fixture
+def stopped_console(prepared_folder: Path, tmp_path: Path) -> Iterator[ConsoleServer]:
+    """A folder with a store and the user `admin`, and no server yet; one that the test starts is ended."""
+    shutil.copytree(prepared_folder, tmp_path, dirs_exist_ok=True)
+    server = ConsoleServer(tmp_path)
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.stop()

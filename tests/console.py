@@ -1,0 +1,203 @@
+"""A real server in a folder of its own, and the clients that tests drive it with."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+import paramiko
+import pytest
+
+from server.model.integrations import Integration
+from server.storage import domains, integrations
+from server.storage.database import Store
+from server.storage.vault import Vault
+
+PASSWORD = "correct horse battery staple"
+PROMPT = "admin@ds1@ecss1:/$ "
+PROGRAM = (sys.executable, "-m", "server")
+_PORT = re.compile(r"listens on \S+ port (\d+)")
+
+
+def needs(program: str) -> None:
+    """Skip the test where an outside program is absent; with CI=true that is a failure."""
+    if shutil.which(program) is None:
+        message = f"the outside program {program} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@dataclass
+class ConsoleServer:
+    """One server process and what it takes to reach it."""
+
+    folder: Path
+    process: subprocess.Popen[str] | None = None
+    port: int = 0
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.folder / "var" / "console.db"
+
+    @property
+    def key(self) -> Path:
+        """The private key of `admin`."""
+        return self.folder / "id_admin"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment of the program: a free port, and no settings from outside."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ECSS_CONSOLE_")}
+        return {**kept, "ECSS_CONSOLE_LISTEN__PORT": "0", "PYTHONUNBUFFERED": "1", **more}
+
+    async def seed(self, domain: str, rows: Iterable[tuple[Integration, str]]) -> None:
+        """Put a domain with these integrations and their keys into the store while nobody serves it."""
+        vault = Vault(base64.b64decode((self.folder / "keys" / "storage.key").read_bytes()))
+        store = await Store.open(self.database, vault)
+        async with store.transaction() as query:
+            await domains.insert(query, domain, "2021-02-16T08:00:00Z")
+            for integration, key in rows:
+                await integrations.insert(query, vault, domain, integration, key, "2021-02-16T08:00:00Z")
+        await store.close()
+
+    def program(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the program's command line in the server's folder."""
+        return subprocess.run(
+            [*PROGRAM, *words],
+            cwd=self.folder,
+            env=self.environment(),
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    def prepare(self) -> None:
+        """Make a key and the user `admin`, who may log in with it and with `PASSWORD`."""
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
+        words = ("user", "add", "admin", "--password-stdin", "--authorized-key", f"{self.key}.pub")
+        added = self.program(*words, text=PASSWORD + "\n")
+        assert added.returncode == 0, added.stderr
+
+    def start(self, **environment: str) -> None:
+        """Start serving and wait for the port."""
+        self.log.clear()
+        self.process = subprocess.Popen(
+            [*PROGRAM, "serve"],
+            cwd=self.folder,
+            env=self.environment(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        ready = threading.Event()
+        threading.Thread(target=self._read_log, args=(self.process, ready), daemon=True).start()
+        assert ready.wait(20), "the server does not start:\n" + "".join(self.log)
+
+    def _read_log(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                self.log.append(line)
+                if found := _PORT.search(line):
+                    self.port = int(found[1])
+                    ready.set()
+        ready.set()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def ssh_words(self, *options: str, user: str = "admin") -> list[str]:
+        """Return the words of an OpenSSH client without a terminal of its own and with nothing of the caller's."""
+        fixed = ["IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+        settings = [word for option in fixed for word in ("-o", option)]
+        return ["ssh", "-F", "none", "-p", str(self.port), "-i", str(self.key), *settings, *options, f"{user}@127.0.0.1"]
+
+    def ssh(
+        self, *command: str, text: str | bytes = b"", options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `ssh host command` with `text` on standard input."""
+        given = text.encode() if isinstance(text, str) else text
+        words = [*self.ssh_words(*options), *command]
+        return subprocess.run(words, input=given, capture_output=True, check=False, timeout=60)
+
+    def run(self, command: str) -> str:
+        """Run a command that is to succeed and return what it printed."""
+        ran = self.ssh(command)
+        assert ran.returncode == 0, ran.stdout.decode() + ran.stderr.decode()
+        return ran.stdout.decode()
+
+    def asyncssh(self, **more: object) -> asyncssh.connection._ACMWrapper[asyncssh.SSHClientConnection]:
+        """Return asyncssh's connection, to be used in `async with`."""
+        options: dict[str, object] = {
+            "username": "admin",
+            "client_keys": [str(self.key)],
+            "known_hosts": None,
+            "agent_path": None,
+            "config": None,
+        }
+        return asyncssh.connect("127.0.0.1", self.port, **(options | more))
+
+    @contextmanager
+    def paramiko(self, **more: object) -> Iterator[paramiko.SSHClient]:
+        """Give a connected paramiko client, logged in with the password as automation does."""
+        client = paramiko.SSHClient()
+        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        options: dict[str, object] = {"username": "admin", "password": PASSWORD}
+        client.connect("127.0.0.1", self.port, look_for_keys=False, allow_agent=False, **(options | more))  # type: ignore[arg-type]
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def read_until_end(channel: paramiko.Channel) -> str:
+    """Wait for the exit status first, as automation does, then read everything."""
+    channel.settimeout(30)
+    channel.recv_exit_status()
+    received = b""
+    while data := channel.recv(65536):
+        received += data
+    return received.decode()
+
+
+def read_until_suffix(channel: paramiko.Channel, suffix: str) -> str:
+    """Read until what has come ends with `suffix`."""
+    channel.settimeout(30)
+    received = b""
+    while not received.endswith(suffix.encode()):
+        data = channel.recv(65536)
+        assert data, received.decode()
+        received += data
+    time.sleep(0.05)
+    assert not channel.recv_ready(), "bytes follow"
+    return received.decode()
+
+
+_TIME = re.compile(r"exec at: \d{2}\.\d{2}\.\d{4} \d{2}:\d{2}:\d{2}, exec time: \d+ms")
+_KEY = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{64}(?![A-Za-z0-9])")
+
+
+def without_wildcards(text: str) -> str:
+    """Blank out what differs from run to run: time, milliseconds and API keys, and nothing else."""
+    return _KEY.sub("K" * 64, _TIME.sub("exec at: TIME", text))

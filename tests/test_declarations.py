@@ -1,0 +1,125 @@
+"""The contract of declarations: every command has help, permission, completion, and its place in the reference."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from console import ConsoleServer
+from server.commands import COMMANDS, command_tree
+from server.commands.kinds import CLIENT_ID, TEXT
+from server.grammar.candidates import offer
+from server.grammar.declare import Command, Relation, command
+from server.grammar.explain import page
+from server.model.access import PERMISSIONS, Permission, Role
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "commands.md"
+every_command = pytest.mark.parametrize("declared", COMMANDS, ids=lambda declared: declared.path)
+
+
+@every_command
+def test_command_has_help_permission_and_a_place_in_the_reference(declared: Command) -> None:
+    text = REFERENCE.read_text(encoding="utf-8")
+    assert f"## `{declared.path.removesuffix(declared.name)}`" in text
+    assert f"    {page(declared).usage}\n" in text
+    assert declared.summary in text
+    assert declared.summary.endswith(".")
+    assert isinstance(declared.permission, Permission)
+    assert declared.permission in PERMISSIONS[Role.ADMIN]
+    for taker in (*declared.places.values(), *declared.arguments):
+        assert taker.kind.expected
+        assert taker.kind.metavar.startswith("<")
+
+
+@every_command
+def test_command_is_completed_by_its_path_and_from_its_directory(declared: Command) -> None:
+    root = command_tree()
+    path = declared.path.replace("<DOMAIN>", "x")
+    assert path in [candidate.text for candidate in offer(root, (), path, lambda _: True).candidates]
+    here = tuple(path.strip("/").split("/")[:-1])
+    for name in (declared.name, *declared.also):
+        assert name in [candidate.text for candidate in offer(root, here, name, lambda _: True).candidates]
+    for option in declared.options:
+        assert option.word in page(declared).usage
+
+
+@every_command
+def test_arguments_that_name_stored_things_are_completed(declared: Command) -> None:
+    for argument in (*declared.arguments, *declared.places.values()):
+        names_stored = argument.kind.metavar in {"<DOMAIN>", "<CLIENT_ID>", "<ClientId>"}
+        makes_new = declared.name in {"add", "declare"} and not argument.in_path
+        if names_stored and not makes_new:
+            assert argument.kind.candidates is not None, argument.name
+
+
+@every_command
+def test_help_page_over_ssh(shared_console: ConsoleServer, declared: Command) -> None:
+    path = declared.path.replace("<DOMAIN>", "any.domain")
+    printed = shared_console.run(f"{path} --help")
+    assert printed.startswith(f"{declared.path}\n\n  {declared.summary}\n")
+    assert f"\nUsage: {page(declared).usage}\n" in printed
+    assert "\n[exec at: " in printed
+    assert shared_console.run(f"help {path}").split("\n[exec")[0] == printed.split("\n[exec")[0]
+
+
+def test_the_generated_reference_is_up_to_date() -> None:
+    script = REFERENCE.with_name("commands.py")
+    assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
+
+
+async def test_every_command_that_changes_leaves_one_audit_row_with_its_change(console: ConsoleServer) -> None:
+    """Each declaration under a changing permission is run once; a new one without a line here fails."""
+    lines = {
+        "/domain/declare": "domain/declare d",
+        "/domain/<DOMAIN>/integrations/add": "domain/d/integrations/add c",
+        "/domain/<DOMAIN>/integrations/set": "domain/d/integrations/set c --service",
+        "/domain/<DOMAIN>/integrations/replace": "domain/d/integrations/replace c",
+        "/domain/<DOMAIN>/integrations/remove": "domain/d/integrations/remove c",
+        "/domain/remove": "domain/remove d --force",
+    }
+    assert set(lines) == {each.path for each in COMMANDS if each.permission.changes}
+    for line in lines.values():
+        await asyncio.to_thread(console.run, line)
+    with sqlite3.connect(console.database) as database:
+        recorded = [path for (path,) in database.execute("SELECT command FROM audit WHERE event = 'change' ORDER BY id")]
+    database.close()
+    assert recorded == list(lines)
+
+
+def test_a_command_without_help_kind_or_relation_is_an_error_at_import() -> None:
+    declare = command("/nonsense", permission=Permission.CONSOLE)
+
+    async def without_help(call: object) -> None:
+        pass
+
+    async def without_kind(call: object, word: str) -> None:
+        """Do nothing."""
+
+    async def without_relation(call: object, *, flag: bool = False) -> None:
+        """Do nothing."""
+
+    async def unknown_relation(call: object, *, flag: Annotated[bool, Relation("x", needs="tea")] = False) -> None:
+        """Do nothing."""
+
+    async def value_without_kind(call: object, *, value: Annotated[str, Relation("x")] = "") -> None:
+        """Do nothing."""
+
+    for handler in (without_help, without_kind, without_relation, unknown_relation, value_without_kind):
+        with pytest.raises(TypeError, match="/nonsense"):
+            declare(handler)
+
+
+def test_two_commands_cannot_claim_one_path() -> None:
+    async def again(call: object, word: Annotated[str, TEXT], client_id: Annotated[str, CLIENT_ID] = "") -> None:
+        """Do nothing."""
+
+    from server.grammar.tree import build_tree  # noqa: PLC0415
+
+    with pytest.raises(TypeError, match="declared twice"):
+        build_tree((*COMMANDS, command("/quit", permission=Permission.CONSOLE)(again)))

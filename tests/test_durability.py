@@ -1,0 +1,144 @@
+"""What was acknowledged is there: after SIGKILL, and after a stop that cuts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import signal
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from console import PROMPT, ConsoleServer
+
+_KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
+
+
+async def _add_until_cut(console: ConsoleServer, client: int, shown: dict[str, str]) -> None:
+    """Add integrations one after another, keeping every key that was shown, until the server is gone."""
+    with suppress(asyncssh.Error, OSError):
+        async with console.asyncssh() as connection:
+            for number in range(1000):
+                client_id = f"c{client}.{number}"
+                ran = await connection.run(f"domain/biysk.local/integrations/add {client_id}")
+                if found := _KEY.search(str(ran.stdout)):
+                    shown[client_id] = found[1]
+
+
+async def test_every_key_that_was_shown_survives_sigkill(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start()
+    console.run("domain/declare biysk.local")
+    shown: dict[str, str] = {}
+    for _ in range(5):
+        before = len(shown)
+        round_ = random.randrange(10**9)  # noqa: S311  names, not secrets
+        adding = [asyncio.create_task(_add_until_cut(console, round_ + client, shown)) for client in range(6)]
+        await asyncio.sleep(random.uniform(0.4, 1.0))  # noqa: S311
+        console.stop(signal.SIGKILL)
+        await asyncio.gather(*adding)
+        assert len(shown) > before, "nothing was added before the kill"
+        console.start()
+        table = console.run("domain/biysk.local/integrations/list")
+        stored = dict(re.findall(r"^│(\S+) *│widget *│([A-Za-z0-9]{64})│", table, re.MULTILINE))
+        assert shown.items() <= stored.items()
+    console.stop()
+    with sqlite3.connect(console.database) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        (changes,) = database.execute("SELECT count(*) FROM audit WHERE event = 'change'").fetchone()
+        (rows,) = database.execute("SELECT count(*) FROM integrations").fetchone()
+    database.close()
+    assert changes == rows + 1  # each integration, and the domain, has its audit row
+
+
+async def test_sigterm_lets_the_command_end_and_tells_the_sessions(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start()
+    async with console.asyncssh() as idle, console.asyncssh() as busy, console.asyncssh() as piped:
+        shell = await idle.create_process(term_type="xterm", encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        running = await busy.create_process("sleep 1.5")
+        script = await piped.create_process(encoding="utf-8")
+        script.stdin.write("sleep 1\necho must not run\n")
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        assert console.process is not None
+        console.process.terminate()
+        told = await shell.wait()
+        assert told.stdout == "\r\nThe console is stopping; log in again later.\r\n"
+        assert told.exit_status == 75
+        done = await running.wait()
+        assert (done.exit_status, str(done.stdout)[:11]) == (0, "\n[exec at: ")
+        cut = await script.wait()
+        assert cut.exit_status == 75
+        assert "must not run" not in str(cut.stdout)
+        assert "The console is stopping" in str(cut.stdout)
+    assert await asyncio.to_thread(console.stop) == 0
+    assert time.monotonic() - began < 5
+    assert "Traceback" not in "".join(console.log)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_command_that_does_not_end_is_interrupted_and_the_exit_stays_within_five_seconds(
+    stopped_console: ConsoleServer, number: signal.Signals
+) -> None:
+    console = stopped_console
+    console.start()
+    async with console.asyncssh() as connection:
+        sleeping = await connection.create_process("sleep 600")
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        assert await asyncio.to_thread(console.stop, number) == 0
+        assert time.monotonic() - began < 5
+        assert (await sleeping.wait()).exit_status == 130
+
+
+async def test_a_change_that_is_interrupted_happens_whole_or_not_at_all(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    async with console.asyncssh() as connection:
+        shell = await connection.create_process(term_type="xterm", encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        replies = []
+        for number in range(60):
+            shell.stdin.write(f"domain/biysk.local/integrations/add c{number:02}\n")
+            await asyncio.sleep(random.uniform(0, 0.004))  # noqa: S311
+            shell.stdin.write("\x03")
+            await asyncio.sleep(0.02)
+            shell.stdin.write("\n")
+            replies.append(await shell.stdout.readuntil(f"{PROMPT}\r\n"))
+            await shell.stdout.readuntil(PROMPT)
+    table = console.run("domain/biysk.local/integrations/list")
+    for number, reply in enumerate(replies):
+        if found := _KEY.search(reply):
+            assert f"│c{number:02}      │widget│{found[1]}│" in table
+    console.run("domain/biysk.local/integrations/add after")
+
+
+async def test_clients_that_vanish_in_the_midst_of_things_leave_nothing_behind(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    assert console.process is not None
+    before = _open_files(console.process.pid)
+    for number in range(20):
+        connection = await console.asyncssh()
+        shell = await connection.create_process(term_type="xterm", encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        shell.stdin.write(
+            ("half typed", "sleep 60\n", f"domain/biysk.local/integrations/add c{number}\n", "domain/remove biysk.local\n")[
+                number % 4
+            ]
+        )
+        await asyncio.sleep(0.02)
+        connection.abort()
+        await connection.wait_closed()
+    await asyncio.sleep(0.5)
+    assert _open_files(console.process.pid) <= before + 1
+    assert "biysk.local" in console.run("domain/list")
+
+
+def _open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

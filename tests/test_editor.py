@@ -1,0 +1,250 @@
+"""The line editor in a real terminal (tmux) over OpenSSH, and what it leaves behind in a long-lived process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from prompt_toolkit.application import Application, application
+
+from console import PROMPT, ConsoleServer, needs
+from server.shell.completion import Completion
+from server.transport.editor import LineEditor
+from server.transport.quiet import REPLACED, quieten, shared_bindings
+from server.transport.reader import LineReader
+from server.transport.tty import Tty
+
+
+class Person:
+    """Somebody at a terminal of tmux."""
+
+    def __init__(self, console: ConsoleServer, socket: str, columns: int = 100) -> None:
+        self._tmux = ["tmux", "-S", socket, "-f", "/dev/null"]
+        command = shlex.join(console.ssh_words()) + "; echo status $?; sleep 60"
+        self._run("new-session", "-d", "-s", "t", "-x", str(columns), "-y", "30", command)
+        self.sees(PROMPT.rstrip())
+
+    def _run(self, *words: str) -> str:
+        ran = subprocess.run([*self._tmux, *words], capture_output=True, text=True, check=True)
+        return ran.stdout
+
+    def types(self, *keys: str) -> None:
+        """Press keys, as tmux names them; text in one piece for each word."""
+        for key in keys:
+            self._run("send-keys", "-t", "t", "--", key)
+            time.sleep(0.05)
+
+    def pastes(self, text: str) -> None:
+        """Paste as a terminal does."""
+        self._run("set-buffer", text)
+        self._run("paste-buffer", "-t", "t")
+
+    def screen(self) -> str:
+        """Return what the terminal shows, without the empty rows below."""
+        return self._run("capture-pane", "-t", "t", "-p").rstrip("\n")
+
+    def cursor(self) -> int:
+        """Return the cursor's column."""
+        return int(self._run("display-message", "-t", "t", "-p", "#{cursor_x}"))
+
+    def resizes(self, columns: int) -> None:
+        """Give the terminal another width."""
+        self._run("resize-window", "-t", "t", "-x", str(columns), "-y", "30")
+        time.sleep(0.3)
+
+    def sees(self, text: str) -> str:
+        """Wait until the screen shows the text; return the screen."""
+        deadline = time.monotonic() + 15
+        while text not in (screen := self.screen()):
+            assert time.monotonic() < deadline, f"{text!r} does not come:\n{screen}"
+            time.sleep(0.05)
+        return screen
+
+    def sees_at_end(self, text: str) -> None:
+        """Wait until the screen ends with the text."""
+        deadline = time.monotonic() + 15
+        while not (screen := self.screen()).endswith(text):
+            assert time.monotonic() < deadline, f"{text!r} does not come last:\n{screen}"
+            time.sleep(0.05)
+
+    def leaves(self) -> None:
+        """End tmux."""
+        self._run("kill-server")
+
+
+@pytest.fixture
+def person(console: ConsoleServer) -> Iterator[Person]:
+    """A person at the prompt of a console with two domains."""
+    needs("tmux")
+    for command in ("domain/declare biysk.local", "domain/declare barnaul.local"):
+        console.run(command)
+    console.run("domain/biysk.local/integrations/add tester")
+    someone = Person(console, str(console.folder / "tmux"))
+    yield someone
+    someone.leaves()
+
+
+def test_tab_completes_paths_domains_client_ids_and_options(person: Person) -> None:
+    person.types("dom", "Tab", "bi", "Tab")
+    person.sees_at_end(f"{PROMPT}domain/biysk.local/")
+    person.types("int", "Tab", "rem", "Tab", "t", "Tab")
+    person.sees_at_end(f"{PROMPT}domain/biysk.local/integrations/remove tester")
+    person.types("C-u", "domain/biysk.local/integrations/add x --s", "Tab", "--n", "Tab", "7", "Enter")
+    screen = person.sees("New integration was added.")
+    assert f"{PROMPT}domain/biysk.local/integrations/add x --service --numbers 7\n" in screen
+
+
+def test_a_second_tab_lists_what_can_come_next(person: Person) -> None:
+    person.types("domain/b", "Tab")
+    person.sees_at_end("domain/b")
+    person.types("Tab")
+    screen = person.sees("barnaul.local/")
+    assert re.search(r"^barnaul\.local/ +<DOMAIN>\nbiysk\.local/ +<DOMAIN>\n", screen, re.MULTILINE)
+    assert screen.endswith(f"\n{PROMPT}domain/b")
+    person.types("i", "Tab", "integrations/", "Tab", "Tab")
+    assert "list     List the integrations of the domain with their keys.\n" in person.sees("replace  Replace")
+
+
+def test_editing_in_the_midst_of_a_line_and_history(person: Person) -> None:
+    person.types("echo two", "C-a", "M-f", " one", "Enter")
+    person.sees("\none two\n")
+    person.types("ehco x", "Home", "Right", "Delete", "Right", "h", "C-e", "BSpace", "done", "Enter")
+    person.sees("\ndone\n")
+    person.types("Up", "Up")
+    person.sees_at_end(f"{PROMPT}echo one two")
+    person.types("Down", "C-c")
+    person.sees_at_end(f"{PROMPT}echo done^C\n{PROMPT.rstrip()}")
+    person.types("echo o", "Up", "C-w", "C-w", "C-k", "kept", "Enter")
+    person.sees("\nkept\n")
+
+
+def test_a_line_longer_than_the_terminal_is_edited_and_survives_a_resize(person: Person) -> None:
+    person.pastes("echo " + "x" * 130)
+    person.sees_at_end(PROMPT + "echo " + "x" * 76 + "\n" + "x" * 54)
+    person.types("C-a", "M-f", "y", "C-e", "z", "BSpace", "BSpace")
+    person.sees_at_end(PROMPT + "echoy " + "x" * 75 + "\n" + "x" * 54)
+    person.resizes(60)
+    person.sees_at_end(PROMPT + "echoy " + "x" * 35 + "\n" + "x" * 60 + "\n" + "x" * 34)
+    person.types("C-a", "C-k")
+    person.sees_at_end(PROMPT.rstrip())
+    person.types("whoami", "Enter")
+    person.sees("\nadmin\n")
+
+
+def test_wide_and_combining_characters_keep_the_cursor_where_it_belongs(person: Person) -> None:
+    person.types("echo Бийск 漢字")
+    person.sees("漢字")
+    assert person.cursor() == len(PROMPT) + len("echo Бийск ") + 4
+    person.types("Left", "Left", "Left")
+    assert person.cursor() == len(PROMPT) + len("echo Бийск")
+    person.types("!", "C-e", "e\u0301", "Enter")
+    person.sees("\nБийск! 漢字e\u0301\n")
+
+
+def test_a_paste_of_many_lines_runs_them_one_by_one(person: Person) -> None:
+    person.pastes("".join(f"echo pasted {number}\n" for number in range(6)) + "echo half")
+    screen = person.sees(f"{PROMPT}echo half")
+    assert re.findall(r"^pasted (\d)$", screen, re.MULTILINE)[-4:] == ["2", "3", "4", "5"]
+    person.types(" way", "Enter")
+    person.sees("\nhalf way\n")
+
+
+def test_ctrl_l_clears_and_ctrl_d_leaves_an_empty_line_only(person: Person) -> None:
+    person.types("whoami", "Enter", "echo ab", "C-l")
+    time.sleep(0.2)
+    assert person.screen() == f"{PROMPT}echo ab"
+    person.types("Left", "C-d", "Enter")
+    person.sees("\na\n")
+    person.types("C-d")
+    person.sees("status 0")
+
+
+def test_history_is_kept_across_sessions(console: ConsoleServer, person: Person) -> None:
+    person.types("echo remembered", "Enter")
+    person.sees("\nremembered\n")
+    person.types("exit", "Enter")
+    person.sees("status 0")
+    time.sleep(1)
+    assert "echo remembered" in console.run("history")
+    other = Person(console, str(console.folder / "tmux2"))
+    try:
+        other.types("Up", "Up")
+        other.sees_at_end(f"{PROMPT}echo remembered")
+    finally:
+        other.leaves()
+
+
+def test_nobody_at_the_keyboard_never_sees_an_escape(console: ConsoleServer) -> None:
+    """Lines that come whole need no editor: the stream is the same as with the plain reader."""
+    plain = console.ssh(text="whoami\necho x\nexit\n", options=["-tt", "-o", "SetEnv=X=1"])
+    assert b"\x1b" not in plain.stdout
+
+
+def test_what_is_replaced_in_prompt_toolkit_is_still_there() -> None:
+    quieten()
+    used: set[str] = set()
+    for function in (Application.run_async, Application.__init__):
+        used.update(function.__code__.co_names)
+        for code in _nested(function.__code__.co_consts):
+            used.update(getattr(code, "co_names", ()))
+    for name, replacement in REPLACED.items():
+        assert getattr(application, name) is replacement
+        assert name in used
+    made: Application[None] = Application()
+    assert made._default_bindings is shared_bindings()  # noqa: SLF001  the point of the test
+
+
+def _nested(constants: tuple[object, ...]) -> Iterator[object]:
+    for each in constants:
+        yield each
+        yield from _nested(getattr(each, "co_consts", ()))
+
+
+class _Sink:
+    """A channel to nowhere."""
+
+    def write(self, data: bytes) -> None:
+        """Take it."""
+
+    def pause_reading(self) -> None:
+        """Nothing is sent."""
+
+    def resume_reading(self) -> None:
+        """Nothing is sent."""
+
+
+async def _one_session() -> None:
+    async def complete(_text: str) -> Completion:
+        return Completion("x", ())
+
+    async def recall() -> list[str]:
+        return ["one", "two"]
+
+    tty = Tty(_Sink(), pty=True, interrupt=lambda: None)
+    editor = LineEditor(tty, (80, 24), complete, recall)
+    reader = LineReader(tty, editor)
+    for keys in (b"a", b"b\tc\x7f", b"\x1b[A\x1b[D!"):
+        reading = asyncio.create_task(reader.read_line("$ "))
+        await asyncio.sleep(0)
+        tty.feed(keys)
+        await asyncio.sleep(0)
+        tty.feed(b"\r")
+        await asyncio.wait_for(reading, 5)
+
+
+async def test_sessions_with_the_editor_leave_nothing_behind() -> None:
+    quieten()
+    counts = []
+    for _ in range(4):
+        for _ in range(100):
+            await _one_session()
+        gc.collect()
+        counts.append(len(gc.get_objects()))
+    assert len(asyncio.all_tasks()) == 1
+    assert counts[-1] - counts[-2] < 50, counts

@@ -1,0 +1,158 @@
+"""Tokens, matching and completion: properties that hold for any line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.commands import COMMANDS, command_tree
+from server.grammar.candidates import offer
+from server.grammar.match import Incomplete, Invalid, Ready, Unknown, match
+from server.grammar.tokens import MOST_CHARACTERS, tokenize
+from server.grammar.tree import commands_below, find, locate
+
+ROOT = command_tree()
+WORDS = st.sampled_from(
+    ["add", "list", "domain", "domain/", "..", ".", "/", "domain/x/integrations/add", "domain/x", "x", "ls", "cd", "--"]
+    + ["--service", "--numbers", "--numbers=1", "1{0-1}", "--help", "'a b'", '"', "|", "tester", "help", "exit", "--wid"]
+)
+LINES = st.lists(WORDS, max_size=6).map(" ".join) | st.text(max_size=60)
+PLACES = st.sampled_from([(), ("domain",), ("domain", "x"), ("domain", "x", "integrations")])
+
+
+@given(st.text("abc '\"|", max_size=30))
+def test_words_are_what_a_posix_shell_would_make_of_them(text: str) -> None:
+    line = tokenize(text)
+    try:
+        expected = shlex.split(text)
+    except ValueError:
+        assert line.open_quote
+        return
+    words = [word.text for part in (line.words, *line.filters) for word in part]
+    assert line.mistake is None
+    assert words + ["|"] * len(line.filters) == [each for each in expected if each != "|"] + ["|"] * len(line.filters)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "filters"),
+    [
+        ("  ls \t /domain  ", ["ls", "/domain"], []),
+        ("echo \"a 'b' c\" 'd \"e\" f'", ["echo", "a 'b' c", 'd "e" f'], []),
+        ("echo a\"b c\"d''", ["echo", "ab cd"], []),
+        ("echo ''", ["echo", ""], []),
+        ("list | count", ["list"], [["count"]]),
+        ('echo "|" a|b \'|\'', ["echo", "|", "a|b", "|"], []),
+        ("list|count", ["list|count"], []),
+        ("|", [], [[]]),
+    ],
+)
+def test_tokens(text: str, words: list[str], filters: list[list[str]]) -> None:
+    line = tokenize(text)
+    assert [word.text for word in line.words] == words
+    assert [[word.text for word in stage] for stage in line.filters] == filters
+    assert all(text[word.start :].startswith(word.typed) for word in line.words)
+
+
+def test_a_line_beyond_the_limit_and_control_characters_are_mistakes() -> None:
+    assert tokenize("x" * MOST_CHARACTERS).mistake is None
+    assert "longer than 65,536 characters" in str(tokenize("x" * (MOST_CHARACTERS + 1)).mistake)
+    assert tokenize("ls \x1b[A").mistake == "the line has the control character U+001B at column 4"
+    assert tokenize("ls\tdomain").mistake is None
+
+
+@given(LINES, PLACES)
+def test_a_line_has_one_of_four_outcomes(text: str, here: tuple[str, ...]) -> None:
+    line = tokenize(text)
+    if line.words or line.filters or line.mistake:
+        assert isinstance(match(ROOT, here, line), Ready | Incomplete | Invalid | Unknown)
+
+
+@given(LINES, PLACES)
+def test_whatever_is_offered_parses(text: str, here: tuple[str, ...]) -> None:
+    offered = offer(ROOT, here, text, lambda _: True)
+    found = [candidate.text for candidate in offered.candidates]
+    if offered.lookup is not None:
+        name = offered.lookup.beginning + "a"
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):  # what the store can hold under either kind of name
+            found.append(offered.lookup.before + name + offered.lookup.after)
+    for candidate in found:
+        assert candidate.startswith(offered.typed)
+        line = tokenize(text[: offered.start] + candidate)
+        outcome = match(ROOT, here, line)
+        if isinstance(outcome, Unknown):
+            where = find(ROOT, here, line.words[0].text)
+            assert where is not None
+            assert where.command is None, candidate
+        else:
+            assert not isinstance(outcome, Invalid), (text, candidate, outcome)
+
+
+@given(LINES, PLACES)
+def test_nothing_is_offered_to_those_who_may_nothing_but_directories(text: str, here: tuple[str, ...]) -> None:
+    offered = offer(ROOT, here, text, lambda _: False)
+    assert all(candidate.goes_on for candidate in offered.candidates)
+
+
+@pytest.mark.parametrize(
+    ("here", "text", "expected"),
+    [
+        ((), "d", ["domain/", "date"]),
+        ((), "domain/d", ["domain/declare"]),
+        (("domain", "x"), "i", ["integrations/"]),
+        (("domain", "x"), "integrations/l", ["integrations/list"]),
+        (("domain", "x", "integrations"), "", ["add", "cd", "date", "echo", "exit", "help", "history", "list", "ls"]
+         + ["pwd", "quit", "remove", "replace", "set", "sleep", "whoami"]),
+        ((), "domain/x/integrations/add a --", ["--widget", "--service", "--help"]),
+        ((), "domain/x/integrations/add a --service --", ["--numbers", "--help"]),
+        ((), "domain/x/integrations/add a --widget ", []),
+        ((), "domain/x/integrations/add a b ", []),
+        ((), "cd do", ["domain/"]),
+        ((), "cd domain/l", []),
+        ((), "help domain/l", ["domain/list"]),
+        ((), "nonsense ", []),
+        ((), "domain/calendar/integrations/", []),
+        ((), "domain/list/integrations/a", []),
+        ((), "ls domain/.x/", []),
+    ],
+)  # fmt: skip
+def test_offer(here: tuple[str, ...], text: str, expected: list[str]) -> None:
+    assert [candidate.text for candidate in offer(ROOT, here, text, lambda _: True).candidates] == expected
+
+
+@pytest.mark.parametrize("typed", ["../../..", "/", "", "./.", "//"])
+def test_above_the_root_is_the_root(typed: str) -> None:
+    assert locate(typed, ("domain",) if typed.startswith("..") else ())[0] == ()
+
+
+def test_a_domain_named_like_a_global_command_hides_nothing() -> None:
+    outcome = match(ROOT, ("domain",), tokenize("ls"))
+    assert isinstance(outcome, Ready)
+    assert outcome.command.path == "/ls"
+    inside = match(ROOT, (), tokenize("domain/ls/integrations/list"))
+    assert isinstance(inside, Ready)
+    assert inside.arguments == {"domain": "ls"}
+
+
+def test_values_beginning_with_dashes_come_by_equals_or_after_the_end_of_options() -> None:
+    assert isinstance(match(ROOT, (), tokenize("echo -- --help")), Ready)
+    outcome = match(ROOT, (), tokenize("echo -- --help"))
+    assert isinstance(outcome, Ready)
+    assert (outcome.rest, outcome.help_wanted) == (("--help",), False)
+    missing = match(ROOT, (), tokenize("domain/x/integrations/add a --service --numbers"))
+    assert isinstance(missing, Incomplete)
+    assert missing.message.startswith("--numbers needs a value, <NumberRange>: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.path)
+def test_every_command_shows_its_help_whatever_else_is_typed(command: object) -> None:
+    for each in commands_below(ROOT):
+        path = each.path.replace("<DOMAIN>", "x")
+        for line in (f"{path} --help", f"{path} wrong words --help --no-such-option"):
+            outcome = match(ROOT, (), tokenize(line))
+            assert isinstance(outcome, Ready)
+            assert outcome.help_wanted
+    assert command in commands_below(ROOT)

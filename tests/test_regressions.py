@@ -1,0 +1,212 @@
+"""Attacks and accidents that once went wrong; each test tells its story."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import time
+
+import asyncssh
+import paramiko
+import pytest
+
+from console import PASSWORD, PROMPT, ConsoleServer, read_until_end
+
+PERSON = {"client_version": "OpenSSH_9.9"}  # gets the line editor, as people do
+
+
+async def _person(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientProcess[str]:
+    shell = await connection.create_process(term_type="xterm", term_size=(80, 24), encoding="utf-8")
+    await shell.stdout.readuntil("$ ")
+    return shell
+
+
+async def test_the_keys_of_one_person_never_act_in_the_session_of_another(console: ConsoleServer) -> None:
+    """prompt_toolkit has one current application for the whole process unless told otherwise.
+
+    A viewer who typed a key after an administrator had typed one went on in the administrator's session.
+    """
+    console.program("user", "add", "eve", "--role", "viewer", "--password-stdin", text=PASSWORD + "\n")
+    async with (
+        console.asyncssh(username="eve", client_keys=None, password=PASSWORD, **PERSON) as low,
+        console.asyncssh(**PERSON) as high,
+    ):
+        viewer, admin = await _person(low), await _person(high)
+        for shell in (viewer, admin, viewer, admin):
+            shell.stdin.write("x")
+            assert await shell.stdout.readexactly(1) == "x"
+        viewer.stdin.write("\x15domain/declare by-low")
+        await asyncio.sleep(0.2)
+        admin.stdin.write("\x15whoami\r")
+        said = await admin.stdout.readuntil(PROMPT)
+        assert "whoami\r\nadmin\r\n" in said
+        assert "by-low" not in said
+        viewer.stdin.write("\r")
+        refused = await viewer.stdout.readuntil("585]\r\n")
+        assert "permission denied" in refused
+        assert "whoami" not in refused
+    assert "by-low" not in console.run("domain/list")
+
+
+async def test_a_script_of_many_lines_does_not_hold_the_other_sessions_up(console: ConsoleServer) -> None:
+    """Commands that never waited for anything ran back to back, and nobody else was heard for seconds."""
+    async with console.asyncssh() as hog, console.asyncssh() as other:
+        script = await hog.create_process(stdin=asyncssh.PIPE, stdout=asyncssh.DEVNULL)
+        script.stdin.write("pwd\n" * 20_000)
+        script.stdin.write_eof()
+        multi = await hog.create_process("\n".join(["pwd"] * 5_000), stdout=asyncssh.DEVNULL)
+        answered = 0
+        while not (script.stdout.at_eof() or answered == 20):
+            ran = await other.run("whoami")
+            assert str(ran.stdout).startswith("admin")
+            answered += 1
+        assert answered == 20, "the script ended before twenty commands of another session were heard"
+        multi.close()
+        script.close()
+
+
+async def test_a_signal_while_the_client_is_held_back_lets_it_send_again(console: ConsoleServer) -> None:
+    """The queue was emptied without telling the channel, and the session was deaf from then on."""
+    async with console.asyncssh() as connection:
+        shell = await connection.create_process(term_type="dumb", encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        shell.stdin.write("sleep 60\n" + "echo lost\n" * 40_000)
+        await asyncio.sleep(0.5)
+        shell.send_signal("INT")
+        assert (await shell.stdout.readuntil(f"^C\r\n{PROMPT}")).endswith(f"^C\r\n{PROMPT}")
+        shell.stdin.write("exit 3\n")
+        assert (await asyncio.wait_for(shell.wait(), 20)).exit_status == 3
+
+
+async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleServer) -> None:
+    """Ctrl-C and the disconnect met in one cancellation, which was taken for the Ctrl-C alone."""
+    holder = sqlite3.connect(console.database, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    connection = await console.asyncssh()
+    shell = await connection.create_process(term_type="dumb", encoding="utf-8")
+    await shell.stdout.readuntil(PROMPT)
+    shell.stdin.write("domain/declare first.local\n")
+    await asyncio.sleep(0.3)
+    shell.stdin.write("\x03domain/declare ghost.local\nsleep 8\n")
+    await asyncio.sleep(0.05)
+    connection.abort()
+    await asyncio.sleep(0.2)
+    holder.execute("ROLLBACK")
+    holder.close()
+    await asyncio.sleep(0.5)
+    assert "ghost" not in console.run("domain/list")
+
+
+async def test_waiting_for_the_store_can_be_interrupted_and_is_not_paid_in_turn(console: ConsoleServer) -> None:
+    """Each of several clients waited its own five seconds after those of the one before it."""
+    holder = sqlite3.connect(console.database, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    async with console.asyncssh() as connection:
+        shell = await connection.create_process("domain/declare x.local", term_type="dumb", encoding="utf-8")
+        await asyncio.sleep(0.2)
+        shell.stdin.write("\x03")
+        assert (await asyncio.wait_for(shell.wait(), 3)).exit_status == 130
+        began = time.monotonic()
+        ran = await asyncio.gather(*(connection.run(f"domain/declare d{number}.local") for number in range(6)))
+        assert [each.exit_status for each in ran] == [75] * 6
+        assert time.monotonic() - began < 12
+    holder.close()
+    console.run("domain/declare after.local")
+
+
+async def test_a_stop_while_the_store_is_locked_stays_within_five_seconds(stopped_console: ConsoleServer) -> None:
+    """The command, the journal's batch and its last one each waited for the lock: fifteen seconds."""
+    console = stopped_console
+    console.start()
+    holder = sqlite3.connect(console.database, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    async with console.asyncssh() as connection:
+        adding = [await connection.create_process(f"domain/declare d{number}.local") for number in range(4)]
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        assert await asyncio.to_thread(console.stop) == 0
+        assert time.monotonic() - began < 5
+        statuses = [(await each.wait()).exit_status for each in adding]
+        assert set(statuses) <= {75, 130}
+    holder.close()
+    log = "".join(console.log)
+    assert "Traceback" not in log
+    assert "not in the store" in log  # what could not be recorded is told to the log, not lost
+
+
+@pytest.mark.parametrize("early", ["signal", "break", "window-change"])
+def test_a_request_before_the_shell_does_not_end_the_connection(console: ConsoleServer, early: str) -> None:
+    """What the session is made of did not exist yet, and the error took the whole connection down."""
+    with console.paramiko() as client:
+        transport = client.get_transport()
+        assert transport is not None
+        channel = transport.open_session()
+        request = paramiko.Message()
+        request.add_byte(bytes([98]))  # SSH_MSG_CHANNEL_REQUEST
+        request.add_int(channel.remote_chanid)
+        request.add_string(early)
+        request.add_boolean(False)
+        if early == "signal":
+            request.add_string("TERM")
+        else:
+            for _ in range(1 if early == "break" else 4):
+                request.add_int(0)
+        transport._send_user_message(request)  # type: ignore[attr-defined]  # noqa: SLF001  no client sends it so
+        channel.invoke_shell()
+        channel.sendall(b"whoami\nexit 4\n")
+        assert "admin\n" in read_until_end(channel)
+        assert channel.recv_exit_status() == 4
+
+
+async def test_terminal_reports_and_pastes_bring_no_control_character_into_the_line(console: ConsoleServer) -> None:
+    """A cursor report was inserted into the line as text, escape and all, and echoed."""
+    async with console.asyncssh(**PERSON) as connection:
+        shell = await _person(connection)
+        for keys in ("\x1b[5;5R", "\x1b[<0;10;10M", "\x1b[200~echo ", "a\x1b[201~"):
+            shell.stdin.write(keys)
+            await asyncio.sleep(0.1)
+        shell.stdin.write("\r")
+        said = await shell.stdout.readuntil(PROMPT)
+        assert "echo a\r\na\r\n" in said
+        assert "\x1b" not in said
+
+
+async def test_ctrl_c_ends_a_command_of_several_lines(console: ConsoleServer) -> None:
+    """The lines behind the interrupted one were run, and the status was that of the last."""
+    async with console.asyncssh() as connection:
+        process = await connection.create_process("sleep 60\necho after", term_type="dumb", encoding="utf-8")
+        await asyncio.sleep(0.3)
+        process.stdin.write("\x03")
+        done = await process.wait()
+        assert (done.exit_status, done.stdout) == (130, "^C\r\n")
+
+
+async def test_a_signal_at_a_question_interrupts_it_without_a_terminal_too(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    async with console.asyncssh() as connection:
+        process = await connection.create_process("domain/remove biysk.local", encoding="utf-8")
+        await process.stdout.readuntil("yes/no ?> ")
+        process.send_signal("INT")
+        assert (await asyncio.wait_for(process.wait(), 5)).exit_status == 130
+    assert "biysk.local" in console.run("domain/list")
+
+
+async def test_a_client_that_ends_its_session_is_not_told_that_the_console_stops(console: ConsoleServer) -> None:
+    async with console.asyncssh() as connection:
+        shell = await connection.create_process(term_type="dumb", encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        shell.send_signal("TERM")
+        assert "stopping" not in str((await shell.wait()).stdout)
+
+
+def test_letters_beyond_ascii_do_not_fold_into_a_domain_name(console: ConsoleServer) -> None:
+    """KELVIN SIGN in lower case is k."""
+    ran = console.ssh("domain/declare bi\u212a")
+    assert ran.returncode == 2
+    assert not re.search("bik", console.run("domain/list"))
+
+
+@pytest.mark.parametrize("text", ["1_0", "' 0.01 '", "1e-3", "inf", "nan", "-0"])
+def test_a_time_is_plain_digits(shared_console: ConsoleServer, text: str) -> None:
+    assert shared_console.ssh(f"sleep {text}").returncode == 2

@@ -1,0 +1,110 @@
+"""No API key and no password lies in clear in the database, its WAL, the log, the audit or the history."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+from console import PASSWORD, PROMPT, ConsoleServer
+
+_KEY = re.compile(r"key: ([A-Za-z0-9]{64})")
+
+
+async def test_nothing_that_is_kept_holds_a_secret(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    keys = []
+    for command in ("add tester", "add servint --service --numbers 24010{0-1}", "replace tester"):
+        found = _KEY.search(console.run(f"domain/biysk.local/integrations/{command}"))
+        assert found
+        keys.append(found[1])
+    async with console.asyncssh(client_keys=None, password=PASSWORD) as connection:
+        shell = await connection.create_process(term_type="xterm", encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        shell.stdin.write("domain/biysk.local/integrations/list\nexit\n")
+        await shell.wait()
+    await asyncio.sleep(1)  # what is recorded in batches is there within a second
+    files = [path for path in console.folder.rglob("*") if path.is_file()]
+    assert any(path.name == "console.db-wal" for path in files)
+    for secret in (*keys, PASSWORD):
+        for path in files:
+            assert secret.encode() not in path.read_bytes(), path
+        assert secret not in "".join(console.log)
+
+
+def test_a_row_moved_to_another_client_does_not_open(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    for client_id in ("one", "two"):
+        console.run(f"domain/biysk.local/integrations/add {client_id}")
+    console.stop()
+    with sqlite3.connect(console.database) as database:
+        (sealed,) = database.execute("SELECT sealed_key FROM integrations WHERE client_id = 'one'").fetchone()
+        database.execute("UPDATE integrations SET sealed_key = ? WHERE client_id = 'two'", (sealed,))
+    database.close()
+    console.start()
+    table = console.run("domain/biysk.local/integrations/list")
+    assert re.search(r"│one +│widget│[A-Za-z0-9]{64}│", table)
+    assert re.search(r"│two +│widget│unreadable, replace it +│", table)
+    assert "the key of two in biysk.local does not open with this storage key" in "".join(console.log)
+    replaced = _KEY.search(console.run("domain/biysk.local/integrations/replace two"))
+    assert replaced
+    assert replaced[1] in console.run("domain/biysk.local/integrations/list")
+
+
+def _audit(database: Path) -> list[dict[str, object]]:
+    connection = sqlite3.connect(database)
+    connection.row_factory = sqlite3.Row
+    rows = [dict(row) for row in connection.execute("SELECT * FROM audit ORDER BY id")]
+    connection.close()
+    return rows
+
+
+async def test_every_change_has_its_audit_row_and_reads_follow_within_a_second(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    console.run("domain/biysk.local/integrations/add tester --service --numbers 24010{0-1}")
+    changes = [row for row in _audit(console.database) if row["event"] == "change"]
+    assert [(row["user_name"], row["command"], row["status"]) for row in changes] == [
+        ("admin", "/domain/declare", 0),
+        ("admin", "/domain/<DOMAIN>/integrations/add", 0),
+    ]
+    assert json.loads(str(changes[1]["arguments"])) == {
+        "domain": "biysk.local",
+        "client_id": "tester",
+        "service": True,
+        "numbers": "240100,240101",
+    }
+    assert str(changes[1]["source"]).startswith("127.0.0.1:")
+    assert len(str(changes[1]["session_id"])) == 8
+    console.ssh("domain/biysk.local/integrations/add tester")
+    console.run("whoami")
+    await asyncio.sleep(1)
+    rows = _audit(console.database)
+    assert [(row["status"], row["detail"]) for row in rows if row["status"]] == [
+        (1, "integration tester exists already in domain biysk.local")
+    ]
+    kinds = [row["event"] for row in rows]
+    assert kinds.count("login") == 4
+    assert kinds.count("change") == 2
+    assert kinds.count("command") == 2
+    assert kinds.count("user.change") == 1
+
+
+async def test_a_change_whose_audit_row_cannot_be_written_does_not_happen(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    with sqlite3.connect(console.database) as database:
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON audit WHEN NEW.event = 'change' "
+            "BEGIN SELECT RAISE(ABORT, 'no audit'); END"
+        )
+    database.close()
+    console.start()
+    ran = console.ssh("domain/declare biysk.local")
+    assert ran.returncode == 70
+    told = re.match(rb"Command error: internal error, incident ([0-9A-F]{8})\n\n\[exec at: ", ran.stdout)
+    assert told
+    log = "".join(console.log)
+    assert f"incident {told[1].decode()}: /domain/declare of admin" in log
+    assert "Traceback" in log
+    assert "biysk" not in console.run("domain/list")
