@@ -1,7 +1,7 @@
 """Generate docs/commands.md from the declarations of the commands.
 
-    python docs/commands.py            write it
-    python docs/commands.py --check    fail when it is not up to date
+python docs/commands.py            write it
+python docs/commands.py --check    fail when it is not up to date
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,7 +131,18 @@ class ConsoleServer:
         """Return the words of an OpenSSH client without a terminal of its own and with nothing of the caller's."""
         fixed = ["IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
         settings = [word for option in fixed for word in ("-o", option)]
-        return ["ssh", "-F", "none", "-p", str(self.port), "-i", str(self.key), *settings, *options, f"{user}@127.0.0.1"]
+        return [
+            "ssh",
+            "-F",
+            "none",
+            "-p",
+            str(self.port),
+            "-i",
+            str(self.key),
+            *settings,
+            *options,
+            f"{user}@127.0.0.1",
+        ]
 
     def ssh(
         self, *command: str, text: str | bytes = b"", options: Sequence[str] = ()
@@ -147,7 +158,7 @@ class ConsoleServer:
         assert ran.returncode == 0, ran.stdout.decode() + ran.stderr.decode()
         return ran.stdout.decode()
 
-    def asyncssh(self, **more: object) -> asyncssh.connection._ACMWrapper[asyncssh.SSHClientConnection]:
+    def asyncssh(self, **more: object) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
         """Return asyncssh's connection, to be used in `async with`."""
         options: dict[str, object] = {
             "username": "admin",
@@ -162,7 +173,7 @@ class ConsoleServer:
     def paramiko(self, **more: object) -> Iterator[paramiko.SSHClient]:
         """Give a connected paramiko client, logged in with the password as automation does."""
         client = paramiko.SSHClient()
-        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())  # noqa: S507  the server of this test
         options: dict[str, object] = {"username": "admin", "password": PASSWORD}
         client.connect("127.0.0.1", self.port, look_for_keys=False, allow_agent=False, **(options | more))  # type: ignore[arg-type]
         try:

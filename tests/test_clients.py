@@ -10,10 +10,9 @@ import asyncssh
 import paramiko
 import pexpect
 import pytest
+from console import PROMPT, ConsoleServer, needs, read_until_end, read_until_suffix, without_wildcards
 
 from server.model.integrations import Integration, IntegrationType, new_key
-
-from console import PROMPT, ConsoleServer, needs, read_until_end, read_until_suffix, without_wildcards
 
 SURE = "Are you sure?: yes/no ?> "
 
@@ -204,12 +203,13 @@ async def test_what_is_not_served_is_refused_and_the_connection_lives(shared_con
             await connection.open_unix_connection("/tmp/agent")  # noqa: S108  refused before anything is opened
         assert str((await connection.run("whoami")).stdout).startswith("admin")
     assert b"There is no such command: scp" in shared_console.ssh("scp -t /tmp").stdout
-    copied = subprocess.run(
-        ["scp", *shared_console.ssh_words()[1:-1][:2], "-P", str(shared_console.port), "-i", str(shared_console.key),
-         "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", __file__, "admin@127.0.0.1:"],
-        capture_output=True, check=False, timeout=20, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+
+
+def test_scp_fails_and_says_so(shared_console: ConsoleServer) -> None:
+    words = ["scp", "-P", str(shared_console.port), *shared_console.ssh_words()[5:-1]]
+    copied = subprocess.run([*words, __file__, "admin@127.0.0.1:"], capture_output=True, check=False, timeout=20)
     assert copied.returncode != 0
+    assert copied.stderr
 
 
 @pytest.mark.parametrize("term", ["", "dumb", "vt100", "xterm-256color"])
@@ -260,8 +260,9 @@ def test_login_by_password_over_a_terminal(shared_console: ConsoleServer) -> Non
 def test_wrong_password_and_unknown_user_look_the_same(shared_console: ConsoleServer) -> None:
     said = []
     for user in ("admin", "nobody", "x" * 200, "admin+no+such"):
-        with pytest.raises(paramiko.AuthenticationException) as refused, shared_console.paramiko(
-            username=user, password="wrong"
+        with (
+            pytest.raises(paramiko.AuthenticationException) as refused,
+            shared_console.paramiko(username=user, password="wrong"),
         ):
             pass
         said.append(str(refused.value))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from console import ConsoleServer
 from pydantic import BaseModel
 
-from console import ConsoleServer
 from server.config import Config, load_config
 from server.errors import ConfigurationError
 
@@ -101,7 +101,10 @@ def test_every_mistake_is_told_at_once_with_its_name_and_line(stopped_console: C
         assert ran.returncode == 78
         lines = sorted(line.removeprefix("ecss-console: config.yaml:") for line in ran.stderr.splitlines())
         expected = [
-            ("12: limits.per_source_penalty_exempt_list.1: ", "'next door' does not appear to be an IPv4 or IPv6 network"),
+            (
+                "12: limits.per_source_penalty_exempt_list.1: ",
+                "'next door' does not appear to be an IPv4 or IPv6 network",
+            ),
             ("14: limits.max_auth_tries: ", "stands twice, first at config.yaml:13"),
             ("15: keepalive: ", "keys are expected below it"),
             ("16: tea: ", "there is no such key; config.example.yaml names them all"),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-
 from console import ConsoleServer
+
 from server.commands import COMMANDS, command_tree
 from server.commands.kinds import CLIENT_ID, TEXT
 from server.grammar.candidates import offer
@@ -87,7 +87,9 @@ async def test_every_command_that_changes_leaves_one_audit_row_with_its_change(c
     for line in lines.values():
         await asyncio.to_thread(console.run, line)
     with sqlite3.connect(console.database) as database:
-        recorded = [path for (path,) in database.execute("SELECT command FROM audit WHERE event = 'change' ORDER BY id")]
+        recorded = [
+            path for (path,) in database.execute("SELECT command FROM audit WHERE event = 'change' ORDER BY id")
+        ]
     database.close()
     assert recorded == list(lines)
 

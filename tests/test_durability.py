@@ -13,7 +13,6 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-
 from console import PROMPT, ConsoleServer
 
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
@@ -128,9 +127,12 @@ async def test_clients_that_vanish_in_the_midst_of_things_leave_nothing_behind(c
         shell = await connection.create_process(term_type="xterm", encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
         shell.stdin.write(
-            ("half typed", "sleep 60\n", f"domain/biysk.local/integrations/add c{number}\n", "domain/remove biysk.local\n")[
-                number % 4
-            ]
+            (
+                "half typed",
+                "sleep 60\n",
+                f"domain/biysk.local/integrations/add c{number}\n",
+                "domain/remove biysk.local\n",
+            )[number % 4]
         )
         await asyncio.sleep(0.02)
         connection.abort()

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from console import PROMPT, ConsoleServer, needs
 from prompt_toolkit.application import Application, application
 
-from console import PROMPT, ConsoleServer, needs
 from server.shell.completion import Completion
 from server.transport.editor import LineEditor
 from server.transport.quiet import REPLACED, quieten, shared_bindings
@@ -144,7 +144,7 @@ def test_wide_and_combining_characters_keep_the_cursor_where_it_belongs(person: 
     person.types("Left", "Left", "Left")
     assert person.cursor() == len(PROMPT) + len("echo Бийск")
     person.types("!", "C-e", "e\u0301", "Enter")
-    person.sees("\nБийск! 漢字e\u0301\n")
+    person.sees("\nБийск! 漢字e\u0301\n")  # noqa: RUF001  Russian text
 
 
 def test_a_paste_of_many_lines_runs_them_one_by_one(person: Person) -> None:

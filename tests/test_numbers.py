@@ -75,9 +75,9 @@ def test_the_limit_itself_is_allowed() -> None:
 
 digits = st.text("0123456789", min_size=1, max_size=3)
 spans = st.tuples(st.integers(0, 300), st.integers(0, 300)).map(sorted).map(lambda ends: tuple(map(str, ends)))
-choices = digits.map(lambda text: (text, [text])) | spans.filter(lambda ends: ends[0][0] != "0" or len(ends[1]) == 1).map(
-    lambda ends: (f"{ends[0]}-{ends[1]}", [str(number) for number in range(int(ends[0]), int(ends[1]) + 1)])
-)
+choices = digits.map(lambda text: (text, [text])) | spans.filter(
+    lambda ends: ends[0][0] != "0" or len(ends[1]) == 1
+).map(lambda ends: (f"{ends[0]}-{ends[1]}", [str(number) for number in range(int(ends[0]), int(ends[1]) + 1)]))
 groups = st.lists(choices, min_size=1, max_size=3).map(
     lambda parts: ("{" + ",".join(text for text, _ in parts) + "}", [each for _, numbers in parts for each in numbers])
 )
@@ -106,7 +106,10 @@ def _expanded(item: list[tuple[str, list[str]]]) -> list[str]:
     return ["".join(combination) for combination in product(*(numbers for _, numbers in item))]
 
 
-@given(st.text("0123456789{},-", max_size=200) | st.lists(st.sampled_from(["{0-9}", "{1-99}", "{", "}", ",", "7"])).map("".join))
+@given(
+    st.text("0123456789{},-", max_size=200)
+    | st.lists(st.sampled_from(["{0-9}", "{1-99}", "{", "}", ",", "7"])).map("".join)
+)
 def test_no_word_takes_time_or_memory(text: str) -> None:
     tracemalloc.start()
     began = time.process_time()

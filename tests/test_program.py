@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pexpect
 import pytest
-
 from console import PASSWORD, PROGRAM, ConsoleServer
 
 
@@ -113,7 +112,12 @@ def test_what_a_user_cannot_be(empty: ConsoleServer, words: tuple[str, ...], tex
 def test_a_password_that_nobody_can_see_is_not_in_force(empty: ConsoleServer) -> None:
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
-            [*PROGRAM, "init"], cwd=empty.folder, env=empty.environment(), stdout=full, stderr=subprocess.PIPE, check=False
+            [*PROGRAM, "init"],
+            cwd=empty.folder,
+            env=empty.environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
         )
     assert ran.returncode == 1
     assert b"the answer cannot be written: No space left on device" in ran.stderr
@@ -124,7 +128,17 @@ def test_a_password_that_nobody_can_see_is_not_in_force(empty: ConsoleServer) ->
 def test_standard_input_that_is_closed_or_no_text(empty: ConsoleServer) -> None:
     for words, given in ((["--password-stdin"], b"\xff\n"), ([], None), (["--password-stdin"], None)):
         ran = subprocess.run(
-            ["sh", "-c", 'exec "$@" <&-' if given is None else 'exec "$@"', "sh", *PROGRAM, "user", "add", "eve", *words],
+            [
+                "sh",
+                "-c",
+                'exec "$@" <&-' if given is None else 'exec "$@"',
+                "sh",
+                *PROGRAM,
+                "user",
+                "add",
+                "eve",
+                *words,
+            ],
             cwd=empty.folder,
             env=empty.environment(),
             input=given,
@@ -167,7 +181,7 @@ def test_the_password_is_asked_twice_at_a_terminal(empty: ConsoleServer) -> None
             PROGRAM[0],
             [*PROGRAM[1:], "user", "add", "eve"],
             cwd=str(empty.folder),
-            env=empty.environment(),  # type: ignore[arg-type]  the stubs want os._Environ
+            env=empty.environment(),  # type: ignore[arg-type]  # the stubs want os._Environ
             encoding="utf-8",
             timeout=20,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from console import ConsoleServer, without_wildcards
+
 from server.model.integrations import Integration, IntegrationType
 
 WIDGET, SERVICE = IntegrationType.WIDGET, IntegrationType.SERVICE

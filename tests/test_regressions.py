@@ -10,7 +10,6 @@ import time
 import asyncssh
 import paramiko
 import pytest
-
 from console import PASSWORD, PROMPT, ConsoleServer, read_until_end
 
 PERSON = {"client_version": "OpenSSH_9.9"}  # gets the line editor, as people do
@@ -146,7 +145,7 @@ def test_a_request_before_the_shell_does_not_end_the_connection(console: Console
         request.add_byte(bytes([98]))  # SSH_MSG_CHANNEL_REQUEST
         request.add_int(channel.remote_chanid)
         request.add_string(early)
-        request.add_boolean(False)
+        request.add_boolean(b=False)
         if early == "signal":
             request.add_string("TERM")
         else:

@@ -7,7 +7,6 @@ import sqlite3
 import time
 
 import pytest
-
 from console import PASSWORD, ConsoleServer, without_wildcards
 
 FOOTER = "\n[exec at: TIME, nodes: ds1@ecss1 v.3.14.7.585]\n"
@@ -97,7 +96,9 @@ def test_permission_denied_for_a_role_that_may_only_look(console: ConsoleServer)
     assert added.returncode == 0
     with console.paramiko(username="eve") as client:
         _, stdout, _ = client.exec_command("domain/biysk.local/integrations/replace tester")
-        assert stdout.read().startswith(b"Command error: permission denied: /domain/<DOMAIN>/integrations/replace needs")
+        assert stdout.read().startswith(
+            b"Command error: permission denied: /domain/<DOMAIN>/integrations/replace needs"
+        )
         assert stdout.channel.recv_exit_status() == 126
         _, stdout, _ = client.exec_command("domain/biysk.local/integrations/list")
         shown = stdout.read().decode()

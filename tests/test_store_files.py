@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
-
 from console import ConsoleServer
+
 from server.errors import StartError
 from server.storage.files import prepare
 
@@ -18,10 +18,14 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def _refused(console: ConsoleServer, *words: str) -> None:
-    """Every command of the program refuses the store in the same words and touches nothing."""
+SERVE = (("serve",),)
+EVERY_COMMAND = (*SERVE, ("init",), ("user", "list"), ("user", "add", "eve", "--password-stdin"))
+
+
+def _refused(console: ConsoleServer, *words: str, commands: tuple[tuple[str, ...], ...] = SERVE) -> None:
+    """The program refuses the store with these words and touches nothing."""
     before = _contents(console.folder)
-    for command in (("serve",), ("init",), ("user", "list"), ("user", "add", "eve", "--password-stdin")):
+    for command in commands:
         ran = console.program(*command, text="secret\n")
         assert ran.returncode == 1, ran.stderr
         for word in words:
@@ -34,7 +38,7 @@ def test_a_newer_schema_is_refused(stopped_console: ConsoleServer) -> None:
     with sqlite3.connect(stopped_console.database) as database:
         database.execute("UPDATE store SET value = '999' WHERE name = 'schema'")
     database.close()
-    _refused(stopped_console, "has schema 999", "install the newer program")
+    _refused(stopped_console, "has schema 999", "install the newer program", commands=EVERY_COMMAND)
 
 
 @pytest.mark.parametrize("place", [0, 100, 4096])
@@ -80,7 +84,7 @@ def test_a_locked_database_is_not_called_damaged(stopped_console: ConsoleServer)
 
 
 def test_a_flipped_byte_anywhere_is_refused_plainly_or_harmless(stopped_console: ConsoleServer) -> None:
-    """SQLite keeps no checksums: a flip in a free part of a page or in a value is not seen, but nothing is unhandled."""
+    """SQLite keeps no checksums: a flip in a value or a free part of a page is not seen, but none is unhandled."""
     whole = stopped_console.database.read_bytes()
     refused = 0
     for place in range(0, len(whole), 61):
@@ -107,7 +111,9 @@ def test_a_missing_storage_key_is_refused(stopped_console: ConsoleServer) -> Non
     _refused(stopped_console, "is there but its storage key", "put the key back")
 
 
-def test_another_storage_key_is_refused(stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_another_storage_key_is_refused(
+    stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     other = tmp_path_factory.mktemp("other")
     prepare(other / "console.db", other / "keys")
     shutil.copy(other / "keys" / "storage.key", stopped_console.folder / "keys" / "storage.key")

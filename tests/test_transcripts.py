@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from console import ConsoleServer, read_until_end, without_wildcards
 
 FOLDER = Path(__file__).with_name("transcripts")

@@ -59,7 +59,12 @@ async def read_all(tty: Tty) -> list[str]:
 LINE = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")), max_size=20)
 
 
-@given(st.lists(LINE, max_size=6), st.sampled_from(["\n", "\r", "\r\n", "\r\0"]), st.lists(st.integers(0, 300)), st.booleans())
+@given(
+    st.lists(LINE, max_size=6),
+    st.sampled_from(["\n", "\r", "\r\n", "\r\0"]),
+    st.lists(st.integers(0, 300)),
+    st.booleans(),
+)
 def test_lines_arrive_whole_however_they_are_cut(lines: list[str], end: str, places: list[int], pty: bool) -> None:  # noqa: FBT001
     tty, wire, _ = terminal(pty=pty)
     for packet in cut("".join(line + end for line in lines).encode(), places):
