@@ -11,14 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncssh
 import paramiko
 import pytest
+from asyncssh import SSHClientConnection
 
 from server.model.integrations import Integration
 from server.storage import domains, integrations
@@ -158,8 +159,8 @@ class ConsoleServer:
         assert ran.returncode == 0, ran.stdout.decode() + ran.stderr.decode()
         return ran.stdout.decode()
 
-    def asyncssh(self, **more: object) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
-        """Return asyncssh's connection, to be used in `async with`."""
+    async def connected(self, **more: object) -> SSHClientConnection:
+        """Return asyncssh's connection, logged in with the key, to be closed by the caller."""
         options: dict[str, object] = {
             "username": "admin",
             "client_keys": [str(self.key)],
@@ -167,7 +168,14 @@ class ConsoleServer:
             "agent_path": None,
             "config": None,
         }
-        return asyncssh.connect("127.0.0.1", self.port, **(options | more))
+        return await asyncssh.connect("127.0.0.1", self.port, **(options | more))
+
+    @asynccontextmanager
+    async def asyncssh(self, **more: object) -> AsyncIterator[SSHClientConnection]:
+        """Give asyncssh's connection."""
+        connection = await self.connected(**more)
+        async with connection:
+            yield connection
 
     @contextmanager
     def paramiko(self, **more: object) -> Iterator[paramiko.SSHClient]:

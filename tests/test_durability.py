@@ -123,7 +123,7 @@ async def test_clients_that_vanish_in_the_midst_of_things_leave_nothing_behind(c
     assert console.process is not None
     before = _open_files(console.process.pid)
     for number in range(20):
-        connection = await console.asyncssh()
+        connection = await console.connected()
         shell = await connection.create_process(term_type="xterm", encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
         shell.stdin.write(

@@ -17,7 +17,11 @@ from server.grammar.tree import commands_below, find, locate
 
 ROOT = command_tree()
 WORDS = st.sampled_from(
-    ["add", "list", "domain", "domain/", "..", ".", "/", "domain/x/integrations/add", "domain/x", "x", "ls", "cd", "--", "--service", "--numbers", "--numbers=1", "1{0-1}", "--help", "'a_b'", '"', "|", "tester", "help", "exit", "--wid", "domain/calendar/", "domain/list/integrations/"]
+    [
+        *("add", "list", "domain", "domain/", "..", ".", "/", "domain/x/integrations/add", "domain/x", "x", "ls", "cd"),
+        *("--", "--service", "--numbers", "--numbers=1", "1{0-1}", "--help", "'a b'", '"', "|", "tester", "help"),
+        *("exit", "--wid", "domain/calendar/", "domain/list/integrations/"),
+    ]
 )
 LINES = st.lists(WORDS, max_size=6).map(" ".join) | st.text(max_size=60)
 PLACES = st.sampled_from([(), ("domain",), ("domain", "x"), ("domain", "x", "integrations")])
@@ -104,7 +108,10 @@ def test_nothing_is_offered_to_those_who_may_nothing_but_directories(text: str, 
         (("domain", "x"), "i", ["integrations/"]),
         (("domain", "x"), "integrations/l", ["integrations/list"]),
         (("domain", "x", "integrations"), "",
-         ["add", "cd", "date", "echo", "exit", "help", "history", "list", "ls", "pwd", "quit", "remove", "replace", "set", "sleep", "whoami"]),
+         [
+            "add", "cd", "date", "echo", "exit", "help", "history", "list", "ls", "pwd", "quit", "remove", "replace",
+            "set", "sleep", "whoami",
+        ]),
         ((), "domain/x/integrations/add a --", ["--widget", "--service", "--help"]),
         ((), "domain/x/integrations/add a --service --", ["--numbers", "--help"]),
         ((), "domain/x/integrations/add a --widget ", []),

@@ -181,7 +181,7 @@ def test_the_password_is_asked_twice_at_a_terminal(empty: ConsoleServer) -> None
             PROGRAM[0],
             [*PROGRAM[1:], "user", "add", "eve"],
             cwd=str(empty.folder),
-            env=empty.environment(),  # type: ignore[arg-type]  # the stubs want os._Environ
+            env=empty.environment(),
             encoding="utf-8",
             timeout=20,
         )

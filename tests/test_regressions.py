@@ -82,7 +82,7 @@ async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleSer
     """Ctrl-C and the disconnect met in one cancellation, which was taken for the Ctrl-C alone."""
     holder = sqlite3.connect(console.database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    connection = await console.asyncssh()
+    connection = await console.connected()
     shell = await connection.create_process(term_type="dumb", encoding="utf-8")
     await shell.stdout.readuntil(PROMPT)
     shell.stdin.write("domain/declare first.local\n")
