@@ -70,8 +70,7 @@ class Journal:
                 return
             try:
                 async with self._store.transaction(_PATIENCE_SECONDS) as query:
-                    for event in waiting:
-                        await events.insert(query, event)
+                    await events.insert(query, *waiting)
                     for user_name, line in lines:
                         await history.append(query, user_name, line)
                     for user_name in {user_name for user_name, _ in lines}:

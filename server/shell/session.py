@@ -55,7 +55,6 @@ class Session:
                 if not self._stopping:
                     raise
                 break
-            await asyncio.sleep(0)  # a script of ten thousand lines must not hold the other sessions up
             ran = await self._run_line(line)
             if ran is None:
                 continue

@@ -129,7 +129,9 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
 
     async def _run(self, tty: Tty, session: Session) -> None:
         try:
-            self._channel.exit(await self._status(tty, session))
+            status = await self._status(tty, session)
+            tty.flush()
+            self._channel.exit(status)
         finally:
             self._running.discard(self)
 

@@ -6,6 +6,7 @@ echo follows the prompt as on a terminal. Only a line that arrives key by key is
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from server.transport.plain import PlainEditor
@@ -55,12 +56,15 @@ class LineReader:
         tty = self._tty
         tty.reading = True
         try:
-            await tty.drain()
+            tty.write(prompt)
             line = tty.take_line()
             if line is not None:
-                tty.write(f"{prompt}{line}\n" if tty.pty else prompt)
+                # typed ahead: nothing has been waited for, and a script must not hold the other sessions up
+                tty.write(line + "\n" if tty.pty else "")
+                await tty.drain()
+                await asyncio.sleep(0)
                 return line
-            tty.write(prompt)
+            await tty.drain()
             await tty.wait()
             line = tty.take_line()
             if line is None:

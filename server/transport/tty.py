@@ -51,6 +51,7 @@ class Tty:
         self._waiter: asyncio.Future[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self._unsent: list[str] = []
 
     def feed(self, data: bytes) -> None:
         r"""Take bytes from the client: UTF-8, any line end as `\r`, also across packets; NUL is dropped."""
@@ -120,7 +121,17 @@ class Tty:
         return text
 
     def write(self, text: str) -> None:
-        r"""Send text; a client that is gone is not told. `\n` is the only line end to use."""
+        r"""Send text, at the latest when the loop turns; `\n` is the only line end to use.
+
+        What is written in one turn goes out as one packet: a packet costs more than all the rest of a short reply.
+        """
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unsent.append(text)
+
+    def flush(self) -> None:
+        """Send what was written; a client that is gone is not told."""
+        text, self._unsent = "".join(self._unsent), []
         if not text:
             return
         try:
@@ -137,7 +148,8 @@ class Tty:
         self._writable.set()
 
     async def drain(self) -> None:
-        """Wait until the client has taken enough for more to be written."""
+        """Send what was written, and wait until the client has taken enough for more to be written."""
+        self.flush()
         await self._writable.wait()
 
     def _interrupted(self, text: str) -> str:
