@@ -106,6 +106,8 @@ def test_nothing_is_offered_to_those_who_may_nothing_but_directories(text: str, 
         ((), "d", ["domain/", "date"]),
         ((), "domain/d", ["domain/declare"]),
         (("domain", "x"), "i", ["integrations/"]),
+        (("domain", "x"), "domain/li", ["domain/list"]),
+        (("domain", "x"), "./d", []),
         (("domain", "x"), "integrations/l", ["integrations/list"]),
         (("domain", "x", "integrations"), "",
          [

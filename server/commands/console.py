@@ -12,7 +12,7 @@ from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
 from server.errors import CommandError
 from server.grammar.declare import command
 from server.grammar.explain import page, usage
-from server.grammar.tree import Directory, Found, find, locate, shown, walk
+from server.grammar.tree import Directory, Found, find, locate, shown, starts, walk
 from server.model.access import Permission
 from server.render.reply import Help, Left, Lines, Moved, Overview, Section
 from server.storage import domains, history
@@ -104,21 +104,27 @@ async def exit_(call: Call, status: Annotated[int, STATUS] = 0) -> Left:  # noqa
 
 async def _directory(call: Call, path: str) -> Found:
     """Return the directory that a path leads to, with stored domains only, by their stored names."""
-    location, _ = locate(path, call.here)
-    found = walk(call.console.root, location)
-    if found is None:
-        message = f"there is no directory {path}"
-        raise CommandError(message)
-    if found.command is not None:
-        message = f"{path} is a command, not a directory"
-        raise CommandError(message)
-    location = found.location
-    for _, text in found.places:
-        domain = await domains.find(call.store, text.lower() if text.isascii() else text)
-        if domain is None:
-            raise no_such_domain(text)
-        location = tuple(domain.name if segment == text else segment for segment in location)
-    return Found(location, found.places, found.directory)
+    refusal = CommandError(f"there is no directory {path}")
+    for start in starts(call.here, path):
+        location, _ = locate(path, start)
+        found = walk(call.console.root, location)
+        if found is None:
+            continue
+        if found.command is not None:
+            refusal = CommandError(f"{path} is a command, not a directory")
+            continue
+        stored = {text: await _stored_name(call, text) for _, text in found.places}
+        missing = next((text for text, name in stored.items() if name is None), None)
+        if missing is None:
+            names = (stored.get(segment) or segment for segment in found.location)
+            return Found(tuple(names), found.places, found.directory)
+        refusal = no_such_domain(missing)
+    raise refusal
+
+
+async def _stored_name(call: Call, text: str) -> str | None:
+    domain = await domains.find(call.store, text.lower() if text.isascii() else text)
+    return domain.name if domain else None
 
 
 def _overview(call: Call, found: Found | None, introduction: tuple[str, ...]) -> Overview:

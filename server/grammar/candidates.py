@@ -13,7 +13,7 @@ from typing import Any
 from server.grammar.declare import Candidates, Command, Kind, PathTo
 from server.grammar.match import HELP, Invalid, match, sort_words
 from server.grammar.tokens import Line, Word, tokenize
-from server.grammar.tree import Directory, Found, Location, find, locate, walk
+from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
 from server.model.access import Permission
 
 May = Callable[[Permission], bool]
@@ -142,26 +142,34 @@ def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
     typed = cursor.typed
     parent, slash, last = typed.text.rpartition("/")
     before = parent + slash
-    location, _ = locate(before, cursor.here)
-    found = walk(cursor.root, location)
-    if found is None or found.command is not None or not _can_exist(found):
-        return cursor.nothing()
-    directory = found.directory
-    visible = dict(directory.commands) if commands else {}
-    if commands and not slash:
-        visible = {**cursor.root.commands, **visible}
-    offered = [
-        Candidate(before + name + "/", "directory", goes_on=True)
-        for name in sorted(directory.directories)
-        if name.startswith(last)
-    ]
-    offered += [
-        Candidate(before + name, command.summary)
-        for name, command in sorted(visible.items())
-        if name.startswith(last) and cursor.may(command.permission)
-    ]
+    offered: dict[str, Candidate] = {}
     lookup = None
-    if directory.place is not None and directory.place.kind.candidates is not None:
-        kind = directory.place.kind
-        lookup = Lookup(directory.place.kind.candidates, {}, last, before, "/", kind.metavar)
-    return Offer(typed.start, typed.text, tuple(offered), lookup)
+    for start in starts(cursor.here, typed.text):
+        found = walk(cursor.root, locate(before, start)[0])
+        if found is None or found.command is not None or not _can_exist(found):
+            continue
+        names = _names(cursor, found.directory, before, last, commands=commands)
+        if start != cursor.here and not typed.text:  # nothing typed yet: of the root, what works everywhere
+            names = {name: candidate for name, candidate in names.items() if not candidate.goes_on}
+        offered = names | offered
+        place = found.directory.place
+        if place is not None and place.kind.candidates is not None and lookup is None:
+            lookup = Lookup(place.kind.candidates, {}, last, before, "/", place.kind.metavar)
+    return Offer(typed.start, typed.text, tuple(sorted(offered.values(), key=_directories_first)), lookup)
+
+
+def _names(cursor: _Cursor, directory: Directory, before: str, last: str, *, commands: bool) -> dict[str, Candidate]:
+    """Return what the names of a directory that begin with `last` offer, by name."""
+    offered = {
+        name: Candidate(f"{before}{name}/", "directory", goes_on=True)
+        for name in directory.directories
+        if name.startswith(last)
+    }
+    for name, command in directory.commands.items() if commands else ():
+        if name.startswith(last) and cursor.may(command.permission):
+            offered[name] = Candidate(before + name, command.summary)
+    return offered
+
+
+def _directories_first(candidate: Candidate) -> tuple[bool, str]:
+    return not candidate.goes_on, candidate.text

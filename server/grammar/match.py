@@ -13,7 +13,7 @@ from typing import Any
 
 from server.grammar.declare import Argument, Command, Option
 from server.grammar.tokens import Line, Word
-from server.grammar.tree import Directory, Found, Location, find, locate, walk
+from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
 
 HELP = "--help"
 
@@ -215,11 +215,11 @@ def _check_relations(command: Command, words: Words) -> None:
 def _near(root: Directory, here: Location, typed: str, found: Found | None) -> str | None:
     """Return what an unknown first word may have meant: a similar command, or a `cd` to the directory it names."""
     parent, slash, name = typed.rpartition("/")
-    location, _ = locate(parent + slash, here)
-    inside = walk(root, location)
-    names = set(inside.directory.commands) if inside and inside.command is None else set()
-    if not slash:
-        names |= set(root.commands)
+    names: set[str] = set()
+    for start in starts(here, typed):
+        inside = walk(root, locate(parent + slash, start)[0])
+        if inside is not None and inside.command is None:
+            names.update(inside.directory.commands)
     near = get_close_matches(name, sorted(names), n=1)
     if near:
         return parent + slash + near[0]

@@ -64,7 +64,7 @@ def _descend(directory: Directory, segment: str, command: Command) -> Directory:
 
 
 def locate(path: str, here: Location) -> tuple[Location, bool]:
-    """Return the absolute location of a path and whether its end can only be a directory (`a/`, `..`, `/`)."""
+    """Return where a path that begins here leads, and whether its end can only be a directory (`a/`, `..`, `/`)."""
     segments = path.split("/")
     location = [] if path.startswith("/") else list(here)
     for segment in segments:
@@ -92,18 +92,26 @@ def walk(root: Directory, location: Location) -> Found | None:
     return Found(tuple(names), tuple(places), directory)
 
 
-def find(root: Directory, here: Location, path: str) -> Found | None:
-    """Find what the first word of a line, or the argument of `cd`, `ls` and `help`, leads to.
+def starts(here: Location, path: str) -> tuple[Location, ...]:
+    """Return where a path may begin: an absolute one nowhere else than at the root, one with dots only here.
 
-    A word without `/` is a command of the current directory, else a global command, else a directory from here.
+    Any other begins here, else at the root: so scripts may leave the leading `/` out wherever they are, and the root's
+    commands work everywhere (source: cocon-facts).
     """
-    location, is_directory = locate(path, here)
-    found = walk(root, location)
-    if found is not None and found.command is not None:
-        return None if is_directory else found
-    if "/" not in path and path in root.commands:
-        return Found((path,), (), root, root.commands[path])
-    return found
+    return (here,) if path.startswith(("/", ".")) or not here else (here, ())
+
+
+def find(root: Directory, here: Location, path: str) -> Found | None:
+    """Find what the first word of a line, or the argument of `help`, leads to: a command, else a directory."""
+    directory = None
+    for start in starts(here, path):
+        location, is_directory = locate(path, start)
+        found = walk(root, location)
+        if found is not None and found.command is not None and not is_directory:
+            return found
+        if found is not None and found.command is None:
+            directory = directory or found
+    return directory
 
 
 def commands_below(root: Directory) -> list[Command]:
