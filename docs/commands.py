@@ -12,6 +12,7 @@ from pathlib import Path
 from server.commands import COMMANDS
 from server.grammar.declare import Command
 from server.grammar.explain import page
+from server.grammar.filters import FILTERS, FilterKind
 
 TARGET = Path(__file__).with_name("commands.md")
 INTRODUCTION = """\
@@ -20,6 +21,13 @@ INTRODUCTION = """\
 Generated from the declarations by `make docs`; do not edit.
 
 The commands in `/` work in every directory. `PATH --help` and `help PATH` show the same at the console.
+"""
+
+FILTERS_INTRODUCTION = """\
+## Filters
+
+Behind any command, chained as needed: `domain/list | match biysk | count`. On a table they work on its rows and keep
+its header, else on the lines.
 """
 
 
@@ -33,7 +41,13 @@ def reference() -> str:
             directory = here
             parts.append(f"## `{directory}`\n")
         parts.append(_section(command))
-    return "\n".join(parts)
+    parts.append(FILTERS_INTRODUCTION)
+    parts += [f"- `| {each.usage}`: {each.help}{_expected(each)}" for each in FILTERS]
+    return "\n".join(parts) + "\n"
+
+
+def _expected(each: FilterKind) -> str:
+    return f"; `{each.kind.metavar}` is {each.kind.expected}" if each.kind else ""
 
 
 def _section(command: Command) -> str:

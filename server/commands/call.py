@@ -42,7 +42,10 @@ class Console:
 
 @dataclass
 class Call:
-    """One run of one command by one operator. `here` is the session's directory, `typed` its lines so far."""
+    """One run of one command by one operator. `here` is the session's directory, `typed` its lines so far.
+
+    Without `ask` nothing can be asked, as under `| json`.
+    """
 
     console: Console
     operator: Operator
@@ -50,7 +53,7 @@ class Call:
     command: Command
     arguments: Mapping[str, Any]
     rest: Sequence[Any]
-    ask: Ask
+    ask: Ask | None
     typed: Sequence[str] = ()
     started: float = field(default_factory=monotonic)
     recorded: bool = False
@@ -70,8 +73,9 @@ class Call:
 
     async def confirm(self, consequence: str) -> None:
         """Say what would happen and ask once; anything but `yes` raises CommandError."""
-        if await self.ask(f"{consequence}\n{_SURE}") != "yes":
-            message = "not confirmed"
+        answer = await self.ask(f"{consequence}\n{_SURE}") if self.ask else None
+        if answer != "yes":
+            message = "not confirmed" if self.ask else "not confirmed: nothing is asked under json, give --force"
             raise CommandError(message)
 
     def shown_key(self, key: str) -> str:

@@ -12,6 +12,7 @@ from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
 from server.errors import CommandError
 from server.grammar.declare import command
 from server.grammar.explain import page, usage
+from server.grammar.filters import FILTERS
 from server.grammar.tree import Directory, Found, find, locate, shown, starts, walk
 from server.model.access import Permission
 from server.render.reply import Help, Left, Lines, Moved, Overview, Section
@@ -22,6 +23,7 @@ _INTRODUCTION = (
     "Commands form a tree that is walked like a file system: a directory groups, a command runs.",
     "A command is reached by its path from the root or from here, as in domain/list, or after cd as list.",
     "The commands under Everywhere work in every directory. Tab completes; COMMAND --help explains.",
+    "Behind any command: | " + ", | ".join(each.usage for each in FILTERS) + ".",
 )
 
 

@@ -62,7 +62,7 @@ async def list_(call: Call) -> Table:
     """List the domains and how many integrations each has."""
     found = await domains.every(call.store)
     columns = (Column("domain", "Domain"), Column("integrations", "Integrations"))
-    return Table(columns, [(each.name, str(each.integrations)) for each in found])
+    return Table(columns, [(each.name, each.integrations) for each in found])
 
 
 @command("/domain/remove", permission=Permission.DOMAINS_CHANGE)

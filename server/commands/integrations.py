@@ -28,7 +28,7 @@ _COLUMNS = (
     Column("client_id", "Client id"),
     Column("type", "Type"),
     Column("api_key", "API Key"),
-    Column("options", "Options"),
+    Column("numbers", "Options", lambda numbers: "\n".join(("Numbers:", *numbers)) if numbers else ""),
 )
 
 
@@ -120,11 +120,10 @@ async def _missing(query: Query, domain: str, client_id: str) -> CommandError:
     return CommandError(f"there is no integration {client_id} in domain {domain}")
 
 
-def _row(call: Call, keyed: Keyed) -> tuple[str, ...]:
+def _row(call: Call, keyed: Keyed) -> tuple[object, ...]:
     integration = keyed.integration
     key = _UNREADABLE if keyed.key is None else call.shown_key(keyed.key)
-    options = "\n".join(("Numbers:", *integration.numbers)) if integration.numbers else ""
-    return (integration.client_id, integration.type.value, key, options)
+    return (integration.client_id, integration.type.value, key, integration.numbers)
 
 
 COMMANDS = (add, remove, list_, replace, set_)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.grammar.declare import Candidates, Command, Kind, PathTo
+from server.grammar.filters import FILTERS
 from server.grammar.match import HELP, Invalid, match, sort_words
 from server.grammar.tokens import Line, Word, tokenize
 from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
@@ -72,7 +73,9 @@ def offer(root: Directory, here: Location, text: str, may: May) -> Offer:
     """Return what can come next at the end of `text`; nothing where the line is already wrong."""
     line = tokenize(text)
     fresh = text == "" or text[-1] in " \t"
-    if line.mistake is not None or line.filters or not (fresh or line.words):
+    if line.filters and line.mistake is None:
+        return _filter_names(text, line.filters[-1], fresh=fresh)
+    if line.mistake is not None or not (fresh or line.words):
         return Offer(len(text), "")
     typed = Word("", "", len(text)) if fresh else line.words[-1]
     cursor = _Cursor(root, here, may, line.words if fresh else line.words[:-1], typed)
@@ -84,6 +87,15 @@ def offer(root: Directory, here: Location, text: str, may: May) -> Offer:
     if found is None or found.command is None or not may(found.command.permission) or not cursor.fits():
         return cursor.nothing()
     return _next_word(cursor, found.command, found.bound)
+
+
+def _filter_names(text: str, words: tuple[Word, ...], *, fresh: bool) -> Offer:
+    """Complete the name of a filter; its word is the operator's own."""
+    typed = Word("", "", len(text)) if not words else words[-1]
+    if len(words) > 1 or (words and fresh) or not (words or fresh):
+        return Offer(len(text), "")
+    offered = [Candidate(each.name, each.help) for each in FILTERS if each.name.startswith(typed.text)]
+    return Offer(typed.start, typed.text, tuple(offered))
 
 
 def _next_word(cursor: _Cursor, command: Command, bound: Mapping[str, str]) -> Offer:

@@ -7,11 +7,12 @@ here, before anything stored is looked up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
 from server.grammar.declare import Argument, Command, Option
+from server.grammar.filters import Filter, parse_filters
 from server.grammar.tokens import Line, Word
 from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
 
@@ -26,6 +27,7 @@ class Ready:
     arguments: Mapping[str, Any]
     rest: tuple[Any, ...] = ()
     help_wanted: bool = False
+    filters: tuple[Filter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Words:
     options_ended: bool = False
 
 
-class _WrongWordError(Exception):
+class _WrongWordError(ValueError):
     """A word that the command does not take; the text is the message."""
 
 
@@ -80,19 +82,12 @@ def match(root: Directory, here: Location, line: Line) -> Match:
     if found is None or command is None:
         return Unknown(line.words[0].typed, _near(root, here, line.words[0].text, found))
     try:
-        _refuse_filters(line)
         words = sort_words(command, line.words[1:])
-        return Ready(command, {}, help_wanted=True) if words.help_wanted else _bind(command, found.bound, words)
-    except _WrongWordError as wrong:
+        filters = parse_filters(line.filters)
+        outcome = Ready(command, {}, help_wanted=True) if words.help_wanted else _bind(command, found.bound, words)
+    except ValueError as wrong:
         return Invalid(command, str(wrong))
-
-
-def _refuse_filters(line: Line) -> None:
-    """The bare word `|` is reserved for filters, of which there are none yet."""
-    for words in line.filters:
-        name = f"filter {words[0].typed}" if words else "filter after |"
-        message = f'there is no {name}; "|" in quotes is text'
-        raise _WrongWordError(message)
+    return replace(outcome, filters=filters) if isinstance(outcome, Ready) else outcome
 
 
 def sort_words(command: Command, words: tuple[Word, ...]) -> Words:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from server.grammar.explain import Page
 from server.grammar.tree import Location
@@ -22,12 +23,12 @@ class Field:
 
     key: str
     title: str
-    value: str
+    value: str | int
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A message and the fields that came of it."""
+    """A message, which may be empty, and the fields that came of it."""
 
     message: str
     fields: tuple[Field, ...] = ()
@@ -35,18 +36,23 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table."""
+    r"""One column of a table: `text` is how people read its values, in lines parted by `\n`."""
 
     key: str
     title: str
+    text: Callable[[Any], str] = str
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    r"""Rows of cells under columns; a cell may have several lines, parted by `\n`."""
+    """Rows of values under columns."""
 
     columns: tuple[Column, ...]
-    rows: Sequence[tuple[str, ...]]
+    rows: Sequence[tuple[Any, ...]]
+
+    def texts(self, row: tuple[Any, ...]) -> list[str]:
+        """Return the values of a row as people read them."""
+        return [column.text(value) for column, value in zip(self.columns, row, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from server.render.reply import Table
 def table_rows(table: Table) -> Iterator[str]:
     r"""Yield the table piece by piece, each piece whole lines that end in `\n`; the widths are measured first."""
     widths = [cell_len(column.title) for column in table.columns]
-    cells = [[cell.split("\n") for cell in row] for row in table.rows]
+    cells = [[text.split("\n") for text in table.texts(row)] for row in table.rows]
     for row in cells:
         for index, lines in enumerate(row):
             for line in lines:

@@ -35,7 +35,7 @@ def reply_text(reply: Reply) -> Iterator[str]:
         case Lines(lines):
             yield _joined(lines)
         case Record(message, fields):
-            yield _joined([message, *(f"{field.title}: {field.value}" for field in fields)])
+            yield _joined([*([message] if message else []), *(f"{field.title}: {field.value}" for field in fields)])
         case Table():
             yield from table_rows(reply)
         case Help(page):

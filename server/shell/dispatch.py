@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
@@ -23,11 +23,14 @@ from server.errors import (
     UnknownCommandError,
 )
 from server.grammar.explain import complaint, page, usage_hint
+from server.grammar.filters import JSON, wants_json
 from server.grammar.match import Ready, Unknown, match
 from server.grammar.tokens import Line, tokenize
 from server.grammar.tree import Location
 from server.model.access import Operator
 from server.model.events import EventKind
+from server.render.document import error_document, reply_document
+from server.render.filters import filtered
 from server.render.reply import Help, Left, Moved, Reply
 from server.render.text import Footer, error_text, reply_text
 
@@ -45,12 +48,28 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Where a line comes from: who, in which directory, how to ask back, and what was typed there before."""
+    """Where a line comes from: who, in which directory, how to ask back, what was typed there before.
+
+    With `json` every reply is a document.
+    """
 
     operator: Operator
     here: Location
     ask: Ask
     typed: Sequence[str]
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """When a line began to run, and on which node."""
+
+    console: Console
+    at: datetime
+    monotonic_seconds: float
+
+    def footer(self) -> Footer:
+        return Footer(self.at, round((monotonic() - self.monotonic_seconds) * 1000), self.console.nodes)
 
 
 async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
@@ -58,17 +77,31 @@ async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
     line = tokenize(text)
     if not (line.words or line.filters or line.mistake):
         return None
-    at, started = datetime.now().astimezone(), monotonic()
+    start = _Start(console, datetime.now().astimezone(), monotonic())
+    json = seat.json or wants_json(line.filters)
     try:
-        reply = await _run(console, seat, line)
+        reply = await _run(console, replace(seat, json=json), line)
     except OperatorError as error:
-        if isinstance(error, InterruptedByOperatorError):
-            return Outcome(error.status, iter(()))
-        footer = _footer(console, at, started)
-        return Outcome(error.status, iter((error_text(error), footer.text())))
+        return Outcome(error.status, _error_pieces(error, start, json=json))
+    if json:
+        return Outcome(0, iter((reply_document(reply, start.footer()),)), reply)
     if isinstance(reply, Moved | Left):
         return Outcome(0, iter(()), reply)
-    return Outcome(0, _pieces(reply, _footer(console, at, started)), reply)
+    return Outcome(0, _pieces(reply, start.footer()), reply)
+
+
+def interrupted(console: Console, *, json: bool) -> Outcome:
+    """Return what Ctrl-C makes of a command: `^C` without a footer, or its document."""
+    error, start = InterruptedByOperatorError(), _Start(console, datetime.now().astimezone(), monotonic())
+    return Outcome(error.status, iter((error_document(error, start.footer()) if json else error_text(error),)))
+
+
+def _error_pieces(error: OperatorError, start: _Start, *, json: bool) -> Iterator[str]:
+    if json:
+        yield error_document(error, start.footer())
+    elif not isinstance(error, InterruptedByOperatorError):  # the terminal has shown its ^C
+        yield error_text(error)
+        yield start.footer().text()
 
 
 async def _run(console: Console, seat: Seat, line: Line) -> Reply:
@@ -77,11 +110,11 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
         message, hints = complaint(outcome)
         kind = UnknownCommandError if isinstance(outcome, Unknown) else ArgumentError
         raise kind(message, *hints)
+    filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
-        return Help(page(outcome.command))
-    call = Call(
-        console, seat.operator, seat.here, outcome.command, outcome.arguments, outcome.rest, seat.ask, seat.typed
-    )
+        return filtered(Help(page(outcome.command)), filters)
+    ask = None if seat.json else seat.ask
+    call = Call(console, seat.operator, seat.here, outcome.command, outcome.arguments, outcome.rest, ask, seat.typed)
     try:
         reply = await _authorised(call)
     except OperatorError as error:
@@ -96,7 +129,7 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
         _record(call, InternalError.status, f"incident {incident}")
         raise InternalError(incident) from defect
     _record(call, 0)
-    return reply
+    return filtered(reply, filters)
 
 
 async def _authorised(call: Call) -> Reply:
@@ -123,10 +156,6 @@ def _record(call: Call, status: int, detail: str = "") -> None:
     """Record what is not recorded with its change."""
     if not call.recorded:
         call.console.journal.record_soon(call.event(EventKind.COMMAND, status=status, detail=detail))
-
-
-def _footer(console: Console, at: datetime, started: float) -> Footer:
-    return Footer(at, round((monotonic() - started) * 1000), console.nodes)
 
 
 def _pieces(reply: Reply, footer: Footer) -> Iterator[str]:

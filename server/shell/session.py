@@ -11,7 +11,8 @@ from server.errors import InterruptedByOperatorError, TemporaryError
 from server.grammar.tree import Location, shown
 from server.model.access import Operator
 from server.render.reply import Left, Moved
-from server.shell.dispatch import Outcome, Seat, dispatch
+from server.shell.dispatch import Outcome, Seat, dispatch, interrupted
+from server.shell.options import LoginOptions
 from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
 from server.storage.history import KEPT_LINES
 
@@ -21,8 +22,9 @@ _CHARACTERS_PER_WRITE = 32_768
 class Session:
     """The shell or the one command of one channel. `run_shell` or `run_command` is awaited once, in its own task."""
 
-    def __init__(self, console: Console, operator: Operator, terminal: Terminal) -> None:
+    def __init__(self, console: Console, operator: Operator, terminal: Terminal, options: LoginOptions) -> None:
         """Begin in the root directory."""
+        self._options = options
         self._console = console
         self._operator = operator
         self._terminal = terminal
@@ -62,6 +64,8 @@ class Session:
             status = ran.status
             if isinstance(ran.reply, Left):
                 return ran.reply.status
+            if self._options.strict and status:
+                return status
         self._terminal.write(self._parting)
         return TemporaryError.status
 
@@ -77,7 +81,7 @@ class Session:
                 status = ran.status
                 if isinstance(ran.reply, Left):
                     return ran.reply.status
-                if status == InterruptedByOperatorError.status:
+                if status == InterruptedByOperatorError.status or (self._options.strict and status):
                     return status
             await self._terminal.drain()
             await asyncio.sleep(0)
@@ -96,7 +100,7 @@ class Session:
             self._task.cancel()
 
     async def _run_line(self, line: str) -> Outcome | None:
-        seat = Seat(self._operator, self.here, self._ask, self._typed)
+        seat = Seat(self._operator, self.here, self._ask, self._typed, self._options.json)
         self._running = True
         try:
             ran = await dispatch(self._console, seat, line)
@@ -106,8 +110,9 @@ class Session:
             # cancelled once by `interrupt`, and perhaps again because the client is gone
             if not self._interrupted or self._task is None or self._task.uncancel() > 0:
                 raise
-            self._terminal.write("^C\n")
-            return Outcome(InterruptedByOperatorError.status, iter(()))
+            cut = interrupted(self._console, json=self._options.json)
+            self._terminal.write("".join(cut.pieces))
+            return cut
         finally:
             self._running = self._interrupted = False
         if ran is not None and isinstance(ran.reply, Moved):

@@ -12,6 +12,7 @@ from server.commands.call import Console
 from server.errors import ArgumentError, InternalError, TemporaryError
 from server.model.access import Operator
 from server.shell.completion import Completion, complete
+from server.shell.options import LoginOptions, parse_login_options
 from server.shell.session import Session
 from server.storage import history
 from server.transport.clients import clamped_size, edits_lines
@@ -29,12 +30,13 @@ _log = logging.getLogger("ecss-console.transport")
 class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     """What the client asks of one channel. `running` keeps the channels that have a session."""
 
-    def __init__(self, console: Console, operator: Operator, running: set[ConsoleChannel], refusal: str) -> None:
-        """Take who has logged in; with a `refusal` the session says it and ends."""
+    def __init__(self, console: Console, operator: Operator, running: set[ConsoleChannel], login_options: str) -> None:
+        """Take who has logged in, and the options behind the user name; wrong ones end the session with a word."""
         self._console = console
         self._operator = operator
         self._running = running
-        self._refusal = refusal
+        self._login_options = login_options
+        self._refusal = ""
         self._term: str | None = None
         self._size = (0, 0)
         self._command: str | None = None
@@ -66,10 +68,15 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     def session_started(self) -> None:
         """Begin, now that it is known what is wanted."""
         self._tty = tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt)
-        version = str(self._channel.get_extra_info("client_version", ""))
-        if self._command is None and edits_lines(version, self._term, *self._size):
+        try:
+            options = parse_login_options(self._login_options)
+        except ValueError as wrong:
+            options, self._refusal = LoginOptions(), str(wrong)
+        if self._command is None and self._edits_lines(options):
             self._editor = LineEditor(tty, clamped_size(*self._size), self._complete, self._recall)
-        self._session = session = Session(self._console, self._operator, LineReader(tty, self._editor))
+        # without a terminal, a session of documents has nothing else on its lines
+        reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
+        self._session = session = Session(self._console, self._operator, reader, options)
         self._running.add(self)
         self._task = asyncio.get_running_loop().create_task(self._run(tty, session))
 
@@ -148,6 +155,12 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             _log.exception("incident %s: session of %s", incident, self._operator.name)
             tty.write("".join(f"{line}\n" for line in InternalError(incident).lines()))
             return InternalError.status
+
+    def _edits_lines(self, options: LoginOptions) -> bool:
+        if options.plain or self._term is None:
+            return False
+        version = str(self._channel.get_extra_info("client_version", ""))
+        return options.rich or edits_lines(version, self._term, *self._size)
 
     def _interrupt(self) -> None:
         if self._session is not None:

@@ -19,9 +19,9 @@ _DEFAULT_SIZE = (80, 24)
 _LARGEST_SIZE = (1000, 300)
 
 
-def edits_lines(client_version: str, term: str | None, columns: int, rows: int) -> bool:
-    """Tell whether a shell gets the line editor. `term` is None without a pty."""
-    if term is None or not columns or not rows:
+def edits_lines(client_version: str, term: str, columns: int, rows: int) -> bool:
+    """Tell whether a shell with a pty gets the line editor."""
+    if not columns or not rows:
         return False
     return bool(_PERSONS.match(client_version) and _DRAWABLE.fullmatch(term))
 

@@ -16,6 +16,7 @@ from server.commands.call import Console
 from server.config import Config
 from server.model.access import Operator, User
 from server.model.events import Event, EventKind
+from server.shell.options import split_login_name
 from server.transport.channel import ConsoleChannel
 from server.transport.quiet import quieten
 
@@ -134,7 +135,7 @@ class _Connection(asyncssh.SSHServer):
         self._connection: asyncssh.SSHServerConnection
         self._proved: User | None = None
         self._operator: Operator | None = None
-        self._login_options: tuple[str, ...] = ()
+        self._login_options = ""
         self._method = ""
         self._source = ""
 
@@ -160,7 +161,7 @@ class _Connection(asyncssh.SSHServer):
         return True
 
     async def validate_password(self, username: str, password: str) -> bool:
-        name, _, _ = username.partition("+")
+        name, _ = split_login_name(username)
         self._proved = await self._shared.doorkeeper.by_password(name, password)
         self._method = "password"
         if self._proved is None:
@@ -169,18 +170,17 @@ class _Connection(asyncssh.SSHServer):
         return self._proved is not None
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        name, _, _ = username.partition("+")
+        name, _ = split_login_name(username)
         public_key = " ".join(key.export_public_key("openssh").decode().split()[:2])
         self._proved = await self._shared.doorkeeper.by_public_key(name, public_key)
         self._method = f"key {fingerprint(public_key)}"
         return self._proved is not None
 
     def auth_completed(self) -> None:
-        name, _, options = str(self._connection.get_extra_info("username")).partition("+")
+        name, self._login_options = split_login_name(str(self._connection.get_extra_info("username")))
         if self._proved is None or self._proved.name != name:  # a defect would be a way in: end it here
             self._connection.abort()
             return
-        self._login_options = tuple(options.split("+")) if options else ()
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, self._proved.role, self._source, session_id)
         self._record(EventKind.LOGIN, name, self._method)
@@ -189,11 +189,7 @@ class _Connection(asyncssh.SSHServer):
     def session_requested(self) -> ConsoleChannel | bool:
         if self._operator is None or self._shared.stopping:
             return False
-        unknown = "".join(f"+{option}" for option in self._login_options)
-        refusal = f"there are no login options, {unknown} cannot be had; log in as {self._operator.name}"
-        return ConsoleChannel(
-            self._shared.console, self._operator, self._shared.channels, refusal if self._login_options else ""
-        )
+        return ConsoleChannel(self._shared.console, self._operator, self._shared.channels, self._login_options)
 
     def _record(self, kind: EventKind, name: str, detail: str = "", *, status: int = 0) -> None:
         journal: Journal = self._shared.console.journal

@@ -26,8 +26,9 @@ class Editor(Protocol):
 class LineReader:
     """The session's `Terminal` over a `Tty`. `editor` reads what comes key by key at the prompt."""
 
-    def __init__(self, tty: Tty, editor: Editor | None = None) -> None:
+    def __init__(self, tty: Tty, editor: Editor | None = None, *, prompts: bool = True) -> None:
         """Take the terminal; with an `editor` of its own a person types here, whose lines are remembered."""
+        self._prompts = prompts
         self.remembers = editor is not None
         self._tty = tty
         self._plain = PlainEditor(tty)
@@ -56,7 +57,7 @@ class LineReader:
         tty = self._tty
         tty.reading = True
         try:
-            tty.write(prompt)
+            tty.write(prompt if self._prompts else "")
             line = tty.take_line()
             if line is not None:
                 # typed ahead: nothing has been waited for, and a script must not hold the other sessions up

@@ -1,0 +1,116 @@
+"""Filters after any command: `… | match TEXT | first 5 | json`. They chain; `json` ends the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import re2
+
+from server.grammar.declare import Kind
+from server.grammar.tokens import Word
+
+JSON = "json"
+_MOST_ROWS = 10_000_000
+_MOST_EXPRESSION_BYTES = 1 << 20
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text[:10]) > _MOST_ROWS:
+        message = f"{text} is no count: 0 to {_MOST_ROWS} is expected"
+        raise ValueError(message)
+    return int(text[:10])
+
+
+def _expression(text: str) -> Callable[[str], object]:
+    """Return the search of an expression, of an engine whose time grows with the text alone."""
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _MOST_EXPRESSION_BYTES
+    try:
+        expression = re2.compile(text, options)
+    except re2.error as error:
+        reason = error.args[0].decode("utf-8", "replace") if error.args else "it cannot be read"
+        message = f"{text} is no regular expression: {reason}"
+        raise ValueError(message) from None
+    search: Callable[[str], object] = expression.search
+    return search
+
+
+_TEXT = Kind("<TEXT>", "text to find in a row, upper and lower case alike", str.casefold)
+_EXPRESSION = Kind("<RE>", "regular expression in RE2's syntax, to find in a row", _expression)
+_COUNT = Kind("<N>", f"how many rows, 0 to {_MOST_ROWS}", _count)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterKind:
+    """One filter as it is declared; without a kind it takes no word."""
+
+    name: str
+    kind: Kind | None
+    help: str
+
+    @property
+    def usage(self) -> str:
+        """The filter as it is typed: `match <TEXT>`."""
+        return f"{self.name} {self.kind.metavar}" if self.kind else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One filter of a line, its word parsed."""
+
+    name: str
+    value: Any
+
+
+FILTERS = (
+    FilterKind("match", _TEXT, "keep the rows that contain the text"),
+    FilterKind("except", _TEXT, "drop the rows that contain the text"),
+    FilterKind("regex", _EXPRESSION, "keep the rows that match the expression"),
+    FilterKind("count", None, "print how many rows there are"),
+    FilterKind("first", _COUNT, "keep the first rows"),
+    FilterKind("last", _COUNT, "keep the last rows"),
+    FilterKind(JSON, None, "print the reply as one JSON document; the last filter"),
+)
+
+
+def wants_json(stages: Sequence[tuple[Word, ...]]) -> bool:
+    """Tell whether a line asks for JSON, however wrong the rest of it may be."""
+    return bool(stages) and [word.text for word in stages[-1]] == [JSON]
+
+
+def parse_filters(stages: Sequence[tuple[Word, ...]]) -> tuple[Filter, ...]:
+    """Return the filters of a line; raises ValueError with what is wrong."""
+    found = []
+    for index, words in enumerate(stages):
+        names = ", ".join(each.name for each in FILTERS)
+        if not words:
+            message = f"a filter is expected after |: {names}"
+            raise ValueError(message)
+        known = next((each for each in FILTERS if each.name == words[0].text), None)
+        if known is None:
+            message = f'there is no filter {words[0].typed}, known are {names}; "|" in quotes is text'
+            raise ValueError(message)
+        if known.name == JSON and index != len(stages) - 1:
+            message = "| json is the last filter"
+            raise ValueError(message)
+        found.append(Filter(known.name, _value(known, words)))
+    return tuple(found)
+
+
+def _value(known: FilterKind, words: tuple[Word, ...]) -> object:
+    if known.kind is None and len(words) > 1:
+        message = f"| {known.name} takes no word"
+        raise ValueError(message)
+    if known.kind is None:
+        return None
+    if len(words) != 2:  # noqa: PLR2004  the name and its word
+        message = f"| {known.name} takes one word, {known.kind.metavar}: {known.kind.expected}"
+        raise ValueError(message)
+    try:
+        return known.kind.parse(words[1].text)
+    except ValueError as wrong:
+        message = f"| {known.name}: {wrong}"
+        raise ValueError(message) from None

@@ -1,0 +1,46 @@
+"""A reply as one JSON document on one line: `rows`, `fields` or `lines`, `status`, `error`, `exec`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from server.errors import OperatorError
+from server.render.reply import Left, Lines, Moved, Record, Reply, Table
+from server.render.text import Footer, reply_text
+
+
+def reply_document(reply: Reply, footer: Footer) -> str:
+    """Return the document of a command that is done. Names are those of columns and fields, stable snake_case."""
+    return _line({**_content(reply), "status": 0, "error": None, **_exec(footer)})
+
+
+def error_document(error: OperatorError, footer: Footer) -> str:
+    """Return the document of any other outcome; `status` is the exit status."""
+    told = {"kind": error.kind, "message": error.message, "hints": list(error.hints)}
+    return _line({"lines": [], "status": error.status, "error": told, **_exec(footer)})
+
+
+def _content(reply: Reply) -> dict[str, Any]:
+    match reply:
+        case Table(columns, rows):
+            keys = [column.key for column in columns]
+            return {"rows": [dict(zip(keys, row, strict=True)) for row in rows]}
+        case Record(message, fields):
+            named: dict[str, Any] = {field.key: field.value for field in fields}
+            return {"fields": ({"message": message} if message else {}) | named}
+        case Lines(lines):
+            return {"lines": list(lines)}
+        case Moved() | Left():
+            return {"lines": []}
+        case _:
+            return {"lines": "".join(reply_text(reply)).splitlines()}
+
+
+def _exec(footer: Footer) -> dict[str, Any]:
+    at = footer.at.isoformat(timespec="seconds")
+    return {"exec": {"at": at, "time_ms": footer.time_ms, "nodes": [footer.nodes]}}
+
+
+def _line(document: dict[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False) + "\n"

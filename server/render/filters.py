@@ -1,0 +1,51 @@
+"""Filters at work on a reply: on the data rows of a table, whose header stays, else on the lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from server.grammar.filters import Filter
+from server.render.reply import Field, Left, Lines, Moved, Record, Reply, Table
+from server.render.text import reply_text
+
+_T = TypeVar("_T")
+
+
+def filtered(reply: Reply, filters: Sequence[Filter]) -> Reply:
+    """Return what the filters leave of a reply; `json` is not for here. What only changes the session stays."""
+    for each in filters:
+        if isinstance(reply, Moved | Left):
+            return reply
+        reply = _filtered(reply, each)
+    return reply
+
+
+def _filtered(reply: Reply, each: Filter) -> Reply:
+    if isinstance(reply, Table):
+        rows = _kept(reply.rows, each, lambda row: " ".join(reply.texts(row)))
+        return _counted(rows) if each.name == "count" else replace(reply, rows=rows)
+    lines = reply.lines if isinstance(reply, Lines) else "".join(reply_text(reply)).splitlines()
+    kept = _kept(lines, each, str)
+    return _counted(kept) if each.name == "count" else Lines(kept)
+
+
+def _counted(rows: Sequence[object]) -> Record:
+    return Record("", (Field("count", "Count", len(rows)),))
+
+
+def _kept(rows: Sequence[_T], each: Filter, text: Callable[[_T], str]) -> Sequence[_T]:
+    match each.name:
+        case "match":
+            return [row for row in rows if each.value in text(row).casefold()]
+        case "except":
+            return [row for row in rows if each.value not in text(row).casefold()]
+        case "regex":
+            return [row for row in rows if each.value(text(row))]
+        case "first":
+            return rows[: each.value]
+        case "last":
+            return rows[max(0, len(rows) - each.value) :]
+        case _:
+            return rows

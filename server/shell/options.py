@@ -1,0 +1,42 @@
+"""Login options in the user name, `admin+plain+strict@host`: what a session cannot guess of its client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_EXPLAINED = {
+    "plain": "the plain reader, whatever the terminal",
+    "rich": "the line editor, whatever the client",
+    "json": "every reply as one JSON line",
+    "strict": "the session ends at the first command that fails, with its status",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoginOptions:
+    """What the client asked of its sessions. Neither `plain` nor `rich`: the client and its terminal tell."""
+
+    plain: bool = False
+    rich: bool = False
+    json: bool = False
+    strict: bool = False
+
+
+def split_login_name(username: str) -> tuple[str, str]:
+    """Return the bare user name and the options behind it, which are not looked at before the login."""
+    name, _, options = username.partition("+")
+    return name, options
+
+
+def parse_login_options(text: str) -> LoginOptions:
+    """Return the options of `plain+strict`; raises ValueError that lists those there are."""
+    names = text.split("+") if text else []
+    unknown = [name for name in names if name not in _EXPLAINED]
+    if unknown:
+        known = ", ".join(f"+{name} ({what})" for name, what in _EXPLAINED.items())
+        message = f"there is no login option {', '.join(f'+{name}' for name in unknown)}; known are {known}"
+        raise ValueError(message)
+    if "plain" in names and "rich" in names:
+        message = "the login options +plain and +rich exclude each other"
+        raise ValueError(message)
+    return LoginOptions(**dict.fromkeys(names, True))
