@@ -15,7 +15,7 @@ from console import ConsoleServer
 from server.commands import COMMANDS, command_tree
 from server.commands.kinds import CLIENT_ID, TEXT
 from server.grammar.candidates import offer
-from server.grammar.declare import Command, Relation, command
+from server.grammar.declare import CHECK, Command, Relation, command
 from server.grammar.explain import page
 from server.model.access import PERMISSIONS, Permission, Role
 
@@ -46,7 +46,8 @@ def test_command_is_completed_by_its_path_and_from_its_directory(declared: Comma
     for name in (declared.name, *declared.also):
         assert name in [candidate.text for candidate in offer(root, here, name, lambda _: True).candidates]
     for option in declared.options:
-        assert option.word in page(declared).usage
+        assert option is CHECK or option.word in page(declared).usage
+        assert option.word in [word.split()[0] for word, _ in page(declared).options]
 
 
 @every_command
@@ -73,16 +74,51 @@ def test_the_generated_reference_is_up_to_date() -> None:
     assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
 
 
+#: Each command that changes something, as a run of all of them; a new one without a line here fails.
+CHANGES = {
+    "/domain/declare": ("domain/declare d", "declare domain d"),
+    "/domain/<DOMAIN>/integrations/add": ("domain/d/integrations/add c", "add widget c to domain d, with a new key"),
+    "/domain/<DOMAIN>/integrations/set": (
+        "domain/d/integrations/set c --service --numbers 1{0-1}",
+        "change widget c of domain d into service c with 2 numbers from 10 on",
+    ),
+    "/domain/<DOMAIN>/integrations/replace": (
+        "domain/d/integrations/replace c",
+        "replace the key of integration c in domain d; the old one would be dead at once",
+    ),
+    "/domain/<DOMAIN>/integrations/remove": (
+        "domain/d/integrations/remove c",
+        "remove integration c from domain d; its key would be dead at once",
+    ),
+    "/domain/remove": (
+        "domain/remove d --force",
+        "remove domain d and the keys of its integrations, 0 in all",
+    ),
+}
+
+
+def _kept(console: ConsoleServer) -> list[tuple[object, ...]]:
+    with sqlite3.connect(console.database) as database:
+        rows = [row for table in ("domains", "integrations") for row in database.execute(f"SELECT * FROM {table}")]
+    database.close()
+    return rows
+
+
+def test_check_says_what_would_change_and_changes_nothing(console: ConsoleServer) -> None:
+    for line, what in CHANGES.values():
+        before = _kept(console)
+        printed = console.run(f"{line.removesuffix(' --force')} --check")
+        assert printed.startswith(f"Nothing was changed. Without --check this would:\n  {what}\n\n[exec at: ")
+        assert _kept(console) == before
+        console.run(line)
+        assert _kept(console) != before
+    refused = console.ssh("domain/d/integrations/add c --check")
+    assert (refused.returncode, refused.stdout[:33]) == (1, b"Command error: there is no domain")
+    assert console.ssh("domain/list --check").returncode == 2
+
+
 async def test_every_command_that_changes_leaves_one_audit_row_with_its_change(console: ConsoleServer) -> None:
-    """Each declaration under a changing permission is run once; a new one without a line here fails."""
-    lines = {
-        "/domain/declare": "domain/declare d",
-        "/domain/<DOMAIN>/integrations/add": "domain/d/integrations/add c",
-        "/domain/<DOMAIN>/integrations/set": "domain/d/integrations/set c --service",
-        "/domain/<DOMAIN>/integrations/replace": "domain/d/integrations/replace c",
-        "/domain/<DOMAIN>/integrations/remove": "domain/d/integrations/remove c",
-        "/domain/remove": "domain/remove d --force",
-    }
+    lines = {path: line for path, (line, _) in CHANGES.items()}
     assert set(lines) == {each.path for each in COMMANDS if each.permission.changes}
     for line in lines.values():
         await asyncio.to_thread(console.run, line)

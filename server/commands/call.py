@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -22,6 +22,10 @@ from server.storage.database import Query, Store
 Ask = Callable[[str], Awaitable[str | None]]
 _SURE = "Are you sure?: yes/no ?> "
 _MOST_AUDITED_CHARACTERS = 200
+
+
+class _CheckedError(Exception):
+    """Rolls the transaction of a check back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Console:
 class Call:
     """One run of one command by one operator. `here` is the session's directory, `typed` its lines so far.
 
-    Without `ask` nothing can be asked, as under `| json`.
+    Without `ask` nothing can be asked, as under `| json`. With `check` no change is kept; `plan` says what it would be.
     """
 
     console: Console
@@ -55,6 +59,8 @@ class Call:
     rest: Sequence[Any]
     ask: Ask | None
     typed: Sequence[str] = ()
+    check: bool = False
+    plan: list[str] = field(default_factory=list)
     started: float = field(default_factory=monotonic)
     recorded: bool = False
 
@@ -63,16 +69,28 @@ class Call:
         """The store, for reading."""
         return self.console.store
 
+    def will(self, what: str) -> None:
+        """Say what this command is about to change, for `--check` and the audit: `add widget tester to biysk.local`."""
+        self.plan.append(what)
+
     @asynccontextmanager
     async def change(self) -> AsyncIterator[Query]:
-        """Give a `query` in one transaction that commits together with the audit record of this command."""
-        async with self.store.transaction() as query:
-            yield query
-            await self.console.journal.record(query, self.event(EventKind.CHANGE, status=0))
-        self.recorded = True
+        """Give a `query` in one transaction that commits together with the audit record of this command.
+
+        With `check` it is rolled back, and the handler goes on as if it had not been.
+        """
+        with suppress(_CheckedError):
+            async with self.store.transaction() as query:
+                yield query
+                if self.check:
+                    raise _CheckedError
+                await self.console.journal.record(query, self.event(EventKind.CHANGE, status=0))
+            self.recorded = True
 
     async def confirm(self, consequence: str) -> None:
-        """Say what would happen and ask once; anything but `yes` raises CommandError."""
+        """Say what would happen and ask once; anything but `yes` raises CommandError. Nothing is asked for a check."""
+        if self.check:
+            return
         answer = await self.ask(f"{consequence}\n{_SURE}") if self.ask else None
         if answer != "yes":
             message = "not confirmed" if self.ask else "not confirmed: nothing is asked under json, give --force"
@@ -94,7 +112,7 @@ class Call:
             command=self.command.path,
             arguments=json.dumps(self._audited_arguments(), ensure_ascii=False),
             status=status,
-            detail=detail,
+            detail=detail or "; ".join(self.plan),
             duration_ms=round((monotonic() - self.started) * 1000),
         )
 

@@ -50,6 +50,7 @@ async def declare(
     add_domain_user_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001
 ) -> Lines:
     """Declare a domain, a virtual PBX."""
+    call.will(f"declare domain {domain}")
     async with call.change() as query:
         if not await domains.insert(query, domain, utc_now()):
             message = f"domain {domain} exists already"
@@ -82,8 +83,10 @@ async def remove(
             raise no_such_domain(domain)
         await call.confirm(f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}.")
     async with call.change() as query:
-        if await domains.delete(query, domain) is None:
+        integrations = await domains.delete(query, domain)
+        if integrations is None:
             raise no_such_domain(domain)
+        call.will(f"remove domain {domain} and the keys of its integrations, {integrations} in all")
     return Lines((f"Domain {domain} removed",))
 
 

@@ -48,6 +48,7 @@ async def add(
     """
     kind = IntegrationType.SERVICE if service and not widget else IntegrationType.WIDGET
     integration, key = Integration(client_id, kind, numbers), new_key()
+    call.will(f"add {_described(integration)} to domain {domain}, with a new key")
     async with call.change() as query:
         added = await integrations.insert(query, call.store.vault, domain, integration, key, utc_now())
         if added is Added.NO_DOMAIN:
@@ -61,6 +62,7 @@ async def add(
 @command(_HERE + "remove", permission=Permission.INTEGRATIONS_CHANGE)
 async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
     """Remove an integration; its key is dead at once."""
+    call.will(f"remove integration {client_id} from domain {domain}; its key would be dead at once")
     async with call.change() as query:
         if not await integrations.delete(query, domain, client_id):
             raise await _missing(query, domain, client_id)
@@ -83,6 +85,7 @@ async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotat
     The old key is dead when the reply appears; everything else of the integration stays.
     """
     key = new_key()
+    call.will(f"replace the key of integration {client_id} in domain {domain}; the old one would be dead at once")
     async with call.change() as query:
         if not await integrations.replace_key(query, call.store.vault, domain, client_id, key, utc_now()):
             raise await _missing(query, domain, client_id)
@@ -110,6 +113,7 @@ async def set_(
         if known is None:
             raise await _missing(query, domain, client_id)
         after = changed(known, service=service, numbers=numbers)
+        call.will(f"change {_described(known)} of domain {domain} into {_described(after)}")
         await integrations.set_properties(query, domain, after, utc_now())
     return Lines(("Integration properties changed",))
 
@@ -118,6 +122,12 @@ async def _missing(query: Query, domain: str, client_id: str) -> CommandError:
     if not await domains.exists(query, domain):
         return no_such_domain(domain)
     return CommandError(f"there is no integration {client_id} in domain {domain}")
+
+
+def _described(integration: Integration) -> str:
+    count = len(integration.numbers)
+    numbers = f" with {count} number{'s' if count > 1 else ''} from {integration.numbers[0]} on" if count else ""
+    return f"{integration.type.value} {integration.client_id}{numbers}"
 
 
 def _row(call: Call, keyed: Keyed) -> tuple[object, ...]:

@@ -83,6 +83,10 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
 
+#: What every command that changes something takes besides its own options; its handler knows nothing of it.
+CHECK = Option("check", None, Relation("validate, say what would change, and change nothing"))
+
+
 @dataclass(frozen=True)
 class Command:
     """Everything that is known of one command. `path` names the places: `/domain/<DOMAIN>/integrations/add`."""
@@ -148,7 +152,7 @@ def command(path: str, *, permission: Permission, also: Sequence[str] = ()) -> C
             details=details.strip(),
             permission=permission,
             arguments=tuple(argument for argument in arguments if not argument.in_path),
-            options=options,
+            options=(*options, CHECK) if permission.changes else options,
             run=handler,
             places={argument.name: argument for argument in arguments if argument.in_path},
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.grammar.declare import Argument, Command, Option
+from server.grammar.declare import CHECK, Argument, Command, Option
 from server.grammar.match import Incomplete, Invalid, Unknown
 
 
@@ -22,10 +22,13 @@ class Page:
 
 
 def usage(command: Command) -> str:
-    """Return the syntax as the reference writes it: `add <ClientId> [--widget] [--service [--numbers <Range>]]`."""
+    """Return the syntax as the reference writes it: `add <ClientId> [--widget] [--service [--numbers <Range>]]`.
+
+    `--check`, which every changing command takes, stands in the help only.
+    """
     words = [command.name, *(_argument_usage(argument) for argument in command.arguments)]
-    dependent = {option.name for option in command.options if option.relation.needs}
-    words += [_option_usage(command, option) for option in command.options if option.name not in dependent]
+    shown = [option for option in command.options if option is not CHECK and not option.relation.needs]
+    words += [_option_usage(command, option) for option in shown]
     return " ".join(words)
 
 

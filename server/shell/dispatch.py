@@ -22,6 +22,7 @@ from server.errors import (
     PermissionDeniedError,
     UnknownCommandError,
 )
+from server.grammar.declare import CHECK
 from server.grammar.explain import complaint, page, usage_hint
 from server.grammar.filters import JSON, wants_json
 from server.grammar.match import Ready, Unknown, match
@@ -31,7 +32,7 @@ from server.model.access import Operator
 from server.model.events import EventKind
 from server.render.document import error_document, reply_document
 from server.render.filters import filtered
-from server.render.reply import Help, Left, Moved, Reply
+from server.render.reply import Help, Left, Lines, Moved, Reply
 from server.render.text import Footer, error_text, reply_text
 
 _log = logging.getLogger("ecss-console.shell")
@@ -114,7 +115,10 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
     if outcome.help_wanted:
         return filtered(Help(page(outcome.command)), filters)
     ask = None if seat.json else seat.ask
-    call = Call(console, seat.operator, seat.here, outcome.command, outcome.arguments, outcome.rest, ask, seat.typed)
+    check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
+    call = Call(
+        console, seat.operator, seat.here, outcome.command, outcome.arguments, outcome.rest, ask, seat.typed, check
+    )
     try:
         reply = await _authorised(call)
     except OperatorError as error:
@@ -129,7 +133,7 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
         _record(call, InternalError.status, f"incident {incident}")
         raise InternalError(incident) from defect
     _record(call, 0)
-    return filtered(reply, filters)
+    return filtered(_checked(call) if call.check else reply, filters)
 
 
 async def _authorised(call: Call) -> Reply:
@@ -139,10 +143,15 @@ async def _authorised(call: Call) -> Reply:
         message = f"{call.command.path} needs {permission.value}, which {call.operator.role.value} has not"
         raise PermissionDeniedError(message)
     try:
-        reply: Reply = await call.command.run(call, **call.arguments) if not call.rest else await _run_with_rest(call)
+        given = {name: value for name, value in call.arguments.items() if name != CHECK.name}
+        reply: Reply = await call.command.run(call, **given) if not call.rest else await _run_with_rest(call)
     except ArgumentError as error:
         raise ArgumentError(error.message, *error.hints, usage_hint(call.command)) from error
     return reply
+
+
+def _checked(call: Call) -> Reply:
+    return Lines(("Nothing was changed. Without --check this would:", *(f"  {what}" for what in call.plan)))
 
 
 async def _run_with_rest(call: Call) -> Reply:
