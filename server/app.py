@@ -49,7 +49,7 @@ async def serve(config: Config) -> None:
         journal = Journal(store)
         passwords = PasswordChecker()
         console = Console(store, journal, command_tree(), config.node.name, config.node.version)
-        listener = Listener(console, Doorkeeper(store, passwords))
+        listener = Listener(console, Doorkeeper(store, passwords), config.greeting)
         try:
             port = await listener.start(config, key)
         except (OSError, UnicodeError) as error:

@@ -140,6 +140,13 @@ class Limits(_Section):
         return text
 
 
+class Greeting(_Section):
+    """What people read around the login; may have several lines."""
+
+    banner: str = Field(default="", description="shown before the login, to anyone who connects")
+    motd: str = Field(default="", description="shown after the login to people at a terminal, never to scripts")
+
+
 class Config(_Section):
     """The whole configuration; relative paths start from the folder of the file that it was read from."""
 
@@ -149,6 +156,7 @@ class Config(_Section):
     keys: Keys = Keys()
     keepalive: Keepalive = Keepalive()
     limits: Limits = Limits()
+    greeting: Greeting = Greeting()
     _base: Path = PrivateAttr(default=Path())
 
     @property

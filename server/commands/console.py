@@ -51,7 +51,7 @@ async def pwd(call: Call) -> Lines:
     return Lines((shown(call.here),))
 
 
-@command("/help", permission=_CONSOLE)
+@command("/help", permission=_CONSOLE, also=("man",))
 async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
     """Explain a command or a directory; without a path, the console."""
     if not path:

@@ -7,12 +7,12 @@ lacks words, never to a wrong one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from server.grammar.declare import Candidates, Command, Kind, PathTo
 from server.grammar.filters import FILTERS
-from server.grammar.match import HELP, Invalid, match, sort_words
+from server.grammar.match import HELP, Invalid, Ready, match, sort_words
 from server.grammar.tokens import Line, Word, tokenize
 from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
 from server.model.access import Permission
@@ -43,12 +43,17 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What can stand in place of the text from `start` to the cursor."""
+    """What can stand in place of the text from `start` to the cursor.
+
+    `expected` is the kind of word that can be typed there; `ready` says that the line before the cursor can run.
+    """
 
     start: int
     typed: str
     candidates: tuple[Candidate, ...] = ()
     lookup: Lookup | None = None
+    expected: Kind | None = None
+    ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,8 @@ def offer(root: Directory, here: Location, text: str, may: May) -> Offer:
     found = find(root, here, cursor.before[0].text)
     if found is None or found.command is None or not may(found.command.permission) or not cursor.fits():
         return cursor.nothing()
-    return _next_word(cursor, found.command, found.bound)
+    ready = fresh and isinstance(match(root, here, Line(cursor.before)), Ready)
+    return replace(_next_word(cursor, found.command, found.bound), ready=ready)
 
 
 def _filter_names(text: str, words: tuple[Word, ...], *, fresh: bool) -> Offer:
@@ -111,7 +117,7 @@ def _next_word(cursor: _Cursor, command: Command, bound: Mapping[str, str]) -> O
         argument = command.arguments[len(words.positional)]
         offered = _values(cursor, argument.kind, places)
         options = () if argument.required or typed.text or words.options_ended else _options(cursor, command)
-        return Offer(typed.start, typed.text, offered.candidates + options, offered.lookup)
+        return replace(offered, candidates=offered.candidates + options)
     if typed.text or words.options_ended:
         return cursor.nothing()
     return Offer(typed.start, typed.text, _options(cursor, command))
@@ -121,9 +127,8 @@ def _values(cursor: _Cursor, kind: Kind, places: Mapping[str, Any]) -> Offer:
     typed = cursor.typed
     if kind.path_to is not None:
         return _paths(cursor, commands=kind.path_to is PathTo.ANYTHING)
-    if kind.candidates is None:
-        return cursor.nothing()
-    return Offer(typed.start, typed.text, lookup=Lookup(kind.candidates, places, typed.text, help=kind.metavar))
+    lookup = Lookup(kind.candidates, places, typed.text, help=kind.metavar) if kind.candidates else None
+    return Offer(typed.start, typed.text, lookup=lookup, expected=kind)
 
 
 def _can_exist(found: Found) -> bool:

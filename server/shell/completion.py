@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.commands.call import Console
-from server.grammar.candidates import Candidate, offer
+from server.grammar.candidates import Candidate, Offer, offer
 from server.grammar.tree import Location
 from server.model.access import Operator
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What Tab does: `insert` is what to add at the cursor, or else `candidates` are there to choose from."""
+    """What Tab does: `insert` is what to add at the cursor, or else `candidates` are there to choose from.
+
+    `hints` are what else can be typed, with a word of help: a new name, or Enter.
+    """
 
     insert: str
     candidates: tuple[Candidate, ...]
+    hints: tuple[tuple[str, str], ...] = ()
 
 
 async def complete(console: Console, operator: Operator, here: Location, text: str) -> Completion:
@@ -27,12 +31,18 @@ async def complete(console: Console, operator: Operator, here: Location, text: s
         names = await look.names(console.store, look.arguments, look.beginning)
         goes_on = look.after == "/"
         candidates += [Candidate(look.before + name + look.after, look.help, goes_on=goes_on) for name in names]
+    hints = _hints(offered)
     if not candidates:
-        return Completion("", ())
+        return Completion("", (), hints)
     insert = _common_beginning([candidate.text for candidate in candidates])[len(offered.typed) :]
     if len(candidates) == 1 and not candidates[0].goes_on:
         insert += " "
-    return Completion(insert, tuple(candidates))
+    return Completion(insert, tuple(candidates), hints)
+
+
+def _hints(offered: Offer) -> tuple[tuple[str, str], ...]:
+    expected = [(offered.expected.metavar, offered.expected.expected)] if offered.expected else []
+    return (*expected, *([("Enter", "run the command")] if offered.ready else []))
 
 
 def _common_beginning(words: list[str]) -> str:

@@ -30,8 +30,14 @@ _log = logging.getLogger("ecss-console.transport")
 class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     """What the client asks of one channel. `running` keeps the channels that have a session."""
 
-    def __init__(self, console: Console, operator: Operator, running: set[ConsoleChannel], login_options: str) -> None:
-        """Take who has logged in, and the options behind the user name; wrong ones end the session with a word."""
+    def __init__(
+        self, console: Console, operator: Operator, running: set[ConsoleChannel], login_options: str, motd: str
+    ) -> None:
+        """Take who has logged in, and the options behind the user name; wrong ones end the session with a word.
+
+        `motd` is the message of the day, for people.
+        """
+        self._motd = motd
         self._console = console
         self._operator = operator
         self._running = running
@@ -73,6 +79,8 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         except ValueError as wrong:
             options, self._refusal = LoginOptions(), str(wrong)
         if self._command is None and self._edits_lines(options):
+            if self._motd and not self._refusal:
+                tty.write(self._motd.rstrip("\n") + "\n")
             self._editor = LineEditor(tty, clamped_size(*self._size), self._complete, self._recall)
         # without a terminal, a session of documents has nothing else on its lines
         reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)

@@ -12,9 +12,10 @@ from typing import Any
 from prompt_toolkit.application import Application, create_app_session
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.history import InMemoryHistory
-from prompt_toolkit.layout import BufferControl, Layout, Window
+from prompt_toolkit.layout import BufferControl, HSplit, Layout, SearchBufferControl, Window
 from prompt_toolkit.output import DummyOutput
 from prompt_toolkit.renderer import Renderer
+from prompt_toolkit.search import SearchDirection, SearchState
 from prompt_toolkit.styles import DummyStyle
 from rich.cells import cell_len
 
@@ -93,32 +94,39 @@ class LineEditor:
                     return await PlainEditor(self._tty).edit(prompt, text)
                 case Ending.COMPLETE:
                     listed = await self._tab(running, prompt, listed)
+                case Ending.EXPLAIN:
+                    self._list(running, prompt, await self._found(running))
 
     async def _tab(self, running: _Running, prompt: str, tabbed: str) -> str:
         """Complete at the cursor; a second Tab at the same place lists the candidates. Returns the place."""
         here = running.buffer.document.text_before_cursor
-        try:
-            found = await self._complete(here)
-        except OperatorError:
-            return ""  # completion is a comfort: the command itself will say what is wrong
+        found = await self._found(running)
         if found.insert:
             running.buffer.insert_text(found.insert)
-        elif found.candidates and here == tabbed:
+        elif here == tabbed:
+            self._list(running, prompt, found)
+        return here + found.insert
+
+    async def _found(self, running: _Running) -> Completion:
+        try:
+            return await self._complete(running.buffer.document.text_before_cursor)
+        except OperatorError:
+            return Completion("", ())  # completion is a comfort: the command itself will say what is wrong
+
+    def _list(self, running: _Running, prompt: str, found: Completion) -> None:
+        """Show below the line what can come next, and the line once more below that."""
+        if found.candidates or found.hints:
             running.screen.leave()
             self._tty.write(_listing(found, self._columns) + prompt)
             running.screen.begin(prompt, self._columns)
-        return here + found.insert
 
 
 def _listing(found: Completion, columns: int) -> str:
     """Lay the candidates out one a line, each with its word of help; of paths, what their last segment can be."""
     shown = found.candidates[:_MOST_LISTED]
-    names = [_last_segment(candidate.text) for candidate in shown]
-    width = max(cell_len(name) for name in names)
-    lines = [
-        f"{name.ljust(width)}  {candidate.help}".rstrip()[: columns - 1]
-        for name, candidate in zip(names, shown, strict=True)
-    ]
+    words = [*found.hints, *((_last_segment(candidate.text), candidate.help) for candidate in shown)]
+    width = max(cell_len(word) for word, _ in words)
+    lines = [f"{word.ljust(width)}  {text}".rstrip()[: columns - 1] for word, text in words]
     if len(found.candidates) > len(shown):
         lines.append(f"… {len(found.candidates) - len(shown)} more, type on")
     return "".join(f"{line}\n" for line in lines)
@@ -139,16 +147,18 @@ class _Running:
         self.buffer = Buffer(
             history=self._history, enable_history_search=True, multiline=False, accept_handler=self._accept
         )
+        searched = SearchBufferControl(Buffer(multiline=False))
+        self._line = BufferControl(buffer=self.buffer, search_buffer_control=searched, preview_search=True)
         self._application: Application[Ending] = Application(
-            layout=Layout(Window(BufferControl(buffer=self.buffer))),
-            key_bindings=ending_bindings(),
+            layout=Layout(HSplit([Window(self._line), Window(searched)])),
+            key_bindings=ending_bindings(tty),
             include_default_pygments_style=False,
             enable_page_navigation_bindings=False,
             terminal_size_polling_interval=None,
             input=self.input,
             output=DummyOutput(),
         )
-        self._application.renderer = _ScreenRenderer(self.screen, self.buffer)
+        self._application.renderer = _ScreenRenderer(self.screen, self._line)
 
     def begin(self, lines: list[str]) -> None:
         """Begin a new line; `lines` were typed since the session began, behind those from earlier sessions."""
@@ -189,13 +199,18 @@ class _Running:
 class _ScreenRenderer(Renderer):
     """Stands where prompt_toolkit draws its layout: there is one line, and the `Screen` shows it."""
 
-    def __init__(self, screen: Screen, buffer: Buffer) -> None:
+    def __init__(self, screen: Screen, control: BufferControl) -> None:
         super().__init__(DummyStyle(), DummyOutput())
         self._line = screen
-        self._buffer = buffer
+        self._control = control
 
     def render(self, app: Application[Any], layout: Layout, is_done: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
-        self._line.show(self._buffer.text, self._buffer.cursor_position)
+        buffer, search = self._control.buffer, self._control.search_buffer_control
+        if search is not None and layout.current_control is search and not is_done:
+            found = buffer.document_for_search(SearchState(search.buffer.text, SearchDirection.BACKWARD))
+            self._line.search(search.buffer.text, found.text)
+        else:
+            self._line.show(buffer.text, buffer.cursor_position)
 
     def erase(self, leave_alternate_screen: bool = True) -> None:  # noqa: FBT001, FBT002
         """Nothing is erased behind the screen's back."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 
+from prompt_toolkit.filters import is_searching
 from prompt_toolkit.input import Input
 from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding import KeyBindings, KeyPress
@@ -33,6 +34,7 @@ class Ending(Enum):
 
     ACCEPT = "Enter"
     COMPLETE = "Tab"
+    EXPLAIN = "? at the start of a word"
     DROP = "Ctrl-C"
     LEAVE = "Ctrl-D on an empty line, or the end of input"
     TOO_LONG = "the line has grown beyond what is edited"
@@ -45,22 +47,33 @@ def _visible(key: KeyPress) -> KeyPress:
     return key
 
 
-def ending_bindings() -> KeyBindings:
-    """Return the bindings that end editing; the stock ones for Ctrl-C and Ctrl-D draw the line once more."""
-    bindings = KeyBindings()
+def ending_bindings(tty: Tty) -> KeyBindings:
+    """Return the bindings that end editing; the stock ones for Ctrl-C and Ctrl-D draw the line once more.
 
-    @bindings.add("c-c")
+    While the history is searched, keys belong to the search.
+    """
+    bindings = KeyBindings()
+    editing = ~is_searching
+
+    @bindings.add("?", filter=editing)
+    def _explain(event: KeyPressEvent) -> None:
+        if len(tty) or event.current_buffer.document.text_before_cursor[-1:].strip():
+            event.current_buffer.insert_text("?")
+        else:
+            event.app.exit(result=Ending.EXPLAIN)
+
+    @bindings.add("c-c", filter=editing)
     def _drop(event: KeyPressEvent) -> None:
         event.app.exit(result=Ending.DROP)
 
-    @bindings.add("c-d")
+    @bindings.add("c-d", filter=editing)
     def _leave(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.delete()
         else:
             event.app.exit(result=Ending.LEAVE)
 
-    @bindings.add("tab")
+    @bindings.add("tab", filter=editing)
     def _complete(event: KeyPressEvent) -> None:
         event.app.exit(result=Ending.COMPLETE)
 

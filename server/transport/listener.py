@@ -13,7 +13,7 @@ from server.audit.journal import Journal, utc_now
 from server.auth.keys import fingerprint
 from server.auth.login import Doorkeeper
 from server.commands.call import Console
-from server.config import Config
+from server.config import Config, Greeting
 from server.model.access import Operator, User
 from server.model.events import Event, EventKind
 from server.shell.options import split_login_name
@@ -58,6 +58,7 @@ class _Shared:
 
     console: Console
     doorkeeper: Doorkeeper
+    greeting: Greeting
     channels: set[ConsoleChannel] = field(default_factory=set)
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
     stopping: bool = False
@@ -66,9 +67,9 @@ class _Shared:
 class Listener:
     """The listening server; `start` it once, `stop` it once."""
 
-    def __init__(self, console: Console, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, console: Console, doorkeeper: Doorkeeper, greeting: Greeting) -> None:
         """Take what the sessions share."""
-        self._shared = _Shared(console, doorkeeper)
+        self._shared = _Shared(console, doorkeeper, greeting)
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
     async def start(self, config: Config, host_key: asyncssh.SSHKey) -> int:
@@ -138,6 +139,7 @@ class _Connection(asyncssh.SSHServer):
         self._login_options = ""
         self._method = ""
         self._source = ""
+        self._greeted = False
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
@@ -152,6 +154,9 @@ class _Connection(asyncssh.SSHServer):
             _log.info("%s from %s has left", self._operator.name, self._operator.source)
 
     def begin_auth(self, username: str) -> bool:  # noqa: ARG002  everybody proves who they are
+        if self._shared.greeting.banner and not self._greeted:
+            self._greeted = True
+            self._connection.send_auth_banner(self._shared.greeting.banner.rstrip("\n") + "\n")
         return True
 
     def password_auth_supported(self) -> bool:
@@ -189,7 +194,9 @@ class _Connection(asyncssh.SSHServer):
     def session_requested(self) -> ConsoleChannel | bool:
         if self._operator is None or self._shared.stopping:
             return False
-        return ConsoleChannel(self._shared.console, self._operator, self._shared.channels, self._login_options)
+        return ConsoleChannel(
+            self._shared.console, self._operator, self._shared.channels, self._login_options, self._shared.greeting.motd
+        )
 
     def _record(self, kind: EventKind, name: str, detail: str = "", *, status: int = 0) -> None:
         journal: Journal = self._shared.console.journal

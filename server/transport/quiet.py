@@ -13,7 +13,7 @@ from prompt_toolkit.application import application
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyBindingsBase, KeyPress, merge_key_bindings
 from prompt_toolkit.key_binding.bindings.basic import load_basic_bindings
-from prompt_toolkit.key_binding.bindings.emacs import load_emacs_bindings
+from prompt_toolkit.key_binding.bindings.emacs import load_emacs_bindings, load_emacs_search_bindings
 
 
 def quieten() -> None:
@@ -25,7 +25,7 @@ def quieten() -> None:
 @cache
 def shared_bindings() -> KeyBindingsBase:
     """Return the emacs bindings, one set for all sessions: the stock loader makes six merged sets for each."""
-    return merge_key_bindings([load_basic_bindings(), load_emacs_bindings()])
+    return merge_key_bindings([load_basic_bindings(), load_emacs_bindings(), load_emacs_search_bindings()])
 
 
 @cache

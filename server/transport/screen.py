@@ -64,7 +64,15 @@ class Screen:
 
     def show(self, line: str, cursor: int) -> None:
         """Make the screen show the line behind the prompt, the cursor before its character number `cursor`."""
-        wanted = _laid_out(self._prompt + line, self._columns)
+        self._show(self._prompt + line, len(self._prompt) + cursor)
+
+    def search(self, text: str, found: str) -> None:
+        """Make the screen show what is searched for in the history, and the line found, in place of the prompt."""
+        beginning = f"(reverse-i-search)'{text}': "
+        self._show(beginning + found, len(beginning))
+
+    def _show(self, text: str, cursor: int) -> None:
+        wanted = _laid_out(text, self._columns)
         same = self._same_beginning(wanted)
         sent = ""
         if same < len(wanted.text) or same < len(self._shown.text):
@@ -73,7 +81,7 @@ class Screen:
             self._wrote(wanted)
             if same == len(wanted.text):
                 self._at = at  # nothing but an erasure was sent
-        sent += self._move(len(self._prompt) + cursor)
+        sent += self._move(cursor)
         if sent:
             self._write(sent)
 
