@@ -10,7 +10,7 @@ import asyncssh
 import paramiko
 import pexpect
 import pytest
-from console import PROMPT, ConsoleServer, needs, read_until_end, read_until_suffix, without_wildcards
+from console import PROMPT, ConsoleServer, read_until_end, read_until_suffix, without_wildcards
 
 from server.model.integrations import Integration, IntegrationType, new_key
 
@@ -212,39 +212,6 @@ def test_scp_fails_and_says_so(shared_console: ConsoleServer) -> None:
     assert copied.stderr
 
 
-@pytest.mark.parametrize("term", ["", "dumb", "vt100", "xterm-256color"])
-def test_expect_scripts_find_the_prompt_at_the_end(shared_console: ConsoleServer, term: str) -> None:
-    """Python's expect over OpenSSH with a terminal: line by line, patterns of the field, no escape unasked."""
-    words = shared_console.ssh_words()
-    environment = {"PATH": "/usr/bin:/bin", **({"TERM": term} if term else {})}
-    child = pexpect.spawn(words[0], words[1:], env=environment, encoding="utf-8", timeout=20)
-    child.logfile_read = log = _Log()
-    child.expect(r"\$ $")
-    for command in ("whoami", "domain/list", "echo " + "long " * 40):
-        child.sendline(command)
-        child.expect(r"@ds1@ecss1:[^ ]*\$ $")
-    child.sendline("exit 6")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 6
-    assert "\x1b" not in log.text
-    assert f"{PROMPT}{'echo ' + 'long ' * 40}\r\n" in log.text
-
-
-def test_tcl_expect_script(shared_console: ConsoleServer) -> None:
-    needs("expect")
-    script = f"""
-        set timeout 20
-        spawn -noecho {" ".join(shared_console.ssh_words())}
-        expect -re {{\\$ $}} {{ send "whoami\\r" }}
-        expect -re {{admin\\r\\n.*\\$ $}} {{ send "exit 3\\r" }}
-        expect eof
-        exit [lindex [wait] 3]
-    """
-    ran = subprocess.run(["expect"], input=script, capture_output=True, text=True, check=False, timeout=60)
-    assert ran.returncode == 3, ran.stdout
-
-
 def test_login_by_password_over_a_terminal(shared_console: ConsoleServer) -> None:
     words = shared_console.ssh_words("-o", "PubkeyAuthentication=no")
     child = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
@@ -277,17 +244,3 @@ def test_login_options_are_refused_with_a_word_after_the_login(shared_console: C
         for option in ("+rich (", "+json (", "+strict ("):
             assert option in said
         assert channel.recv_exit_status() == 2
-
-
-class _Log:
-    """Keeps what pexpect reads."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        """Take what was read."""
-        self.text += text
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
