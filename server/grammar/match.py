@@ -210,6 +210,9 @@ def _check_relations(command: Command, words: Words) -> None:
 def _near(root: Directory, here: Location, typed: str, found: Found | None) -> str | None:
     """Return what an unknown first word may have meant: a similar command, or a `cd` to the directory it names."""
     parent, slash, name = typed.rpartition("/")
+    is_directory = found is not None and found.command is None and name.strip(".") != ""
+    if is_directory and found is not None and not _ends_in_place(found):
+        return f"cd {typed}"
     names: set[str] = set()
     for start in starts(here, typed):
         inside = walk(root, locate(parent + slash, start)[0])
@@ -218,5 +221,9 @@ def _near(root: Directory, here: Location, typed: str, found: Found | None) -> s
     near = get_close_matches(name, sorted(names), n=1)
     if near:
         return parent + slash + near[0]
-    is_directory = found is not None and found.command is None and name.strip(".") != ""
     return f"cd {typed}" if is_directory else None
+
+
+def _ends_in_place(found: Found) -> bool:
+    """Tell whether the last segment could be anything, and so may be a misspelt command."""
+    return bool(found.places) and found.places[-1][1] == found.location[-1]
