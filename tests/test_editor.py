@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from console import PROMPT, ConsoleServer, needs
@@ -303,4 +304,5 @@ async def test_sessions_with_the_editor_leave_nothing_behind() -> None:
         gc.collect()
         counts.append(len(gc.get_objects()))
     assert len(asyncio.all_tasks()) == 1
-    assert counts[-1] - counts[0] < 300, counts  # less than one object a session
+    # a leak grows with every hundred sessions; what the test runner makes meanwhile comes once
+    assert min(after - before for before, after in pairwise(counts)) < 100, counts
