@@ -15,6 +15,7 @@ from server.grammar.explain import page, usage
 from server.grammar.filters import FILTERS
 from server.grammar.tree import Directory, Found, find, locate, shown, starts, walk
 from server.model.access import Permission
+from server.model.domains import folded
 from server.render.reply import Help, Left, Lines, Moved, Overview, Section
 from server.storage import domains, history
 
@@ -125,7 +126,7 @@ async def _directory(call: Call, path: str) -> Found:
 
 
 async def _stored_name(call: Call, text: str) -> str | None:
-    domain = await domains.find(call.store, text.lower() if text.isascii() else text)
+    domain = await domains.find(call.store, folded(text))
     return domain.name if domain else None
 
 

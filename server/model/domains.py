@@ -18,9 +18,14 @@ class Domain:
     integrations: int
 
 
+def folded(text: str) -> str:
+    """Return a name in lower case; beyond ASCII it stays, as some letters there fold into a name of ASCII."""
+    return text.lower() if text.isascii() else text
+
+
 def parse_domain_name(text: str) -> str:
     """Return the name in lower case; raises ValueError with what would be right."""
-    name = text.lower() if text.isascii() else text  # some letters beyond ASCII fold into it
+    name = folded(text)
     if name in _RESERVED:
         message = f"{name} is a reserved word"
         raise ValueError(message)
