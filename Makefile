@@ -25,6 +25,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python docs/commands.py --check
 
 docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/record.py
 	$(BIN)/python docs/commands.py
 
 bench: $(VENV)/.installed-dev

@@ -13,6 +13,7 @@ from server.commands import COMMANDS
 from server.grammar.declare import Command
 from server.grammar.explain import page
 from server.grammar.filters import FILTERS, FilterKind
+from server.render.examples import example
 
 TARGET = Path(__file__).with_name("commands.md")
 INTRODUCTION = """\
@@ -60,6 +61,8 @@ def _section(command: Command) -> str:
     if command.also:
         lines.append(f"- also: {', '.join(f'`{name}`' for name in command.also)}")
     lines += [f"- permission: `{help_page.permission}`", ""]
+    if shown := example(command.path):
+        lines += ["```console", *shown.splitlines(), "```", ""]
     return "\n".join(lines)
 
 

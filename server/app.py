@@ -49,9 +49,10 @@ async def serve(config: Config) -> None:
         journal = Journal(store)
         passwords = PasswordChecker()
         console = Console(store, journal, command_tree(), config.node.name, config.node.version)
-        listener = Listener(console, Doorkeeper(store, passwords), config.greeting)
+        listener = Listener(console, Doorkeeper(store, passwords), config)
         try:
-            port = await listener.start(config, key)
+            port = await listener.start(key)
+            loop.add_signal_handler(signal.SIGUSR1, _tell_state, listener)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
@@ -65,6 +66,12 @@ async def serve(config: Config) -> None:
         passwords.close()
         await journal.close()
     _log.info("stopped")
+
+
+def _tell_state(listener: Listener) -> None:
+    """Log what the process holds at this moment, for `kill -USR1`."""
+    tasks = len(asyncio.all_tasks())
+    _log.info("now: %d connections, %d sessions, %d tasks", *listener.held(), tasks)
 
 
 async def _announce(store: Store, config: Config, port: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -147,6 +147,15 @@ class Greeting(_Section):
     motd: str = Field(default="", description="shown after the login to people at a terminal, never to scripts")
 
 
+class Prompt(_Section):
+    """How the prompt looks."""
+
+    colour: Literal["none", "red", "green", "yellow", "blue", "magenta", "cyan"] = Field(
+        default="none",
+        description="none, red, green, yellow, blue, magenta or cyan; people alone see it",
+    )
+
+
 class Config(_Section):
     """The whole configuration; relative paths start from the folder of the file that it was read from."""
 
@@ -157,6 +166,7 @@ class Config(_Section):
     keepalive: Keepalive = Keepalive()
     limits: Limits = Limits()
     greeting: Greeting = Greeting()
+    prompt: Prompt = Prompt()
     _base: Path = PrivateAttr(default=Path())
 
     @property

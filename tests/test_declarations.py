@@ -131,7 +131,7 @@ async def test_every_command_that_changes_leaves_one_audit_row_with_its_change(c
 
 
 def test_a_command_without_help_kind_or_relation_is_an_error_at_import() -> None:
-    declare = command("/nonsense", permission=Permission.CONSOLE)
+    declare = command("/nonsense", permission=Permission.CONSOLE, examples=("nonsense",))
 
     async def without_help(call: object) -> None:
         pass
@@ -148,6 +148,11 @@ def test_a_command_without_help_kind_or_relation_is_an_error_at_import() -> None
     async def value_without_kind(call: object, *, value: Annotated[str, Relation("x")] = "") -> None:
         """Do nothing."""
 
+    async def good(call: object) -> None:
+        """Do nothing."""
+
+    with pytest.raises(TypeError, match="/nonsense: a command needs an example"):
+        command("/nonsense", permission=Permission.CONSOLE, examples=())(good)
     for handler in (without_help, without_kind, without_relation, unknown_relation, value_without_kind):
         with pytest.raises(TypeError, match="/nonsense"):
             declare(handler)
@@ -160,4 +165,4 @@ def test_two_commands_cannot_claim_one_path() -> None:
     from server.grammar.tree import build_tree  # noqa: PLC0415
 
     with pytest.raises(TypeError, match="declared twice"):
-        build_tree((*COMMANDS, command("/quit", permission=Permission.CONSOLE)(again)))
+        build_tree((*COMMANDS, command("/quit", permission=Permission.CONSOLE, examples=("quit",))(again)))

@@ -10,9 +10,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from console import PROMPT, ConsoleServer, needs
+from console import PROMPT, ConsoleServer, needs, read_until_suffix
 from prompt_toolkit.application import Application, application
 
 from server.shell.completion import Completion
@@ -46,9 +47,9 @@ class Person:
         self._run("set-buffer", text)
         self._run("paste-buffer", "-t", "t")
 
-    def screen(self) -> str:
+    def screen(self, *, colours: bool = False) -> str:
         """Return what the terminal shows, without the empty rows below."""
-        return self._run("capture-pane", "-t", "t", "-p").rstrip("\n")
+        return self._run("capture-pane", "-t", "t", "-p", *(["-e"] if colours else [])).rstrip("\n")
 
     def cursor(self) -> int:
         """Return the cursor's column."""
@@ -306,3 +307,32 @@ async def test_sessions_with_the_editor_leave_nothing_behind() -> None:
     assert len(asyncio.all_tasks()) == 1
     # a leak grows with every hundred sessions; what the test runner makes meanwhile comes once
     assert min(after - before for before, after in pairwise(counts)) < 100, counts
+
+
+def test_long_work_shows_progress_to_whoever_typed_it(person: Person) -> None:
+    person.types(*"sleep", "Space", "3", "Enter")
+    assert "━━━━━━━━━━  " in person.sees("1 of 3 s")
+    screen = person.sees("[exec at")
+    assert "of 3 s" not in screen
+    person.types(*"sleep", "Space", *"60", "Enter")
+    person.sees("1 of 60 s")
+    person.types("C-c")
+    person.sees_at_end(f"sleep 60\n^C\n{PROMPT.rstrip()}")
+
+
+def test_a_coloured_prompt_is_for_people_only(stopped_console: ConsoleServer, tmp_path: Path) -> None:
+    console = stopped_console
+    console.start(ECSS_CONSOLE_PROMPT__COLOUR="green")
+    needs("tmux")
+    painted = "\x1b[32madmin@ds1@ecss1:/\x1b[39m$"
+    person = Person(console, str(tmp_path / "tmux"))
+    assert person.screen(colours=True) == painted
+    person.types(*"who", "C-r", "C-g", "C-a", "C-l", "C-e", *"ami", "Enter")
+    person.sees("\nadmin\n")
+    assert person.screen(colours=True).count(painted) == 2
+    person.leaves()
+    plain = console.ssh(text="whoami\n", options=["-tt"])
+    assert plain.stdout.count(b"\x1b") == 0
+    with console.paramiko() as client:
+        channel = client.invoke_shell(term="xterm")
+        assert read_until_suffix(channel, PROMPT) == PROMPT

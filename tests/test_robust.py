@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import resource
+import signal
 import time
 from pathlib import Path
 from typing import Self
@@ -25,6 +27,21 @@ def _resident_mb(console: ConsoleServer) -> float:
 def _open_files(console: ConsoleServer) -> int:
     assert console.process is not None
     return len(list(Path(f"/proc/{console.process.pid}/fd").iterdir()))
+
+
+def _tasks(console: ConsoleServer) -> int:
+    """Ask the process how many tasks it holds, as an administrator does."""
+    assert console.process is not None
+    known = len(console.log)
+    console.process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for line in console.log[known:]:
+            if found := re.search(r"now: \d+ connections, \d+ sessions, (\d+) tasks", line):
+                return int(found[1])
+        time.sleep(0.01)
+    message = "SIGUSR1 is not answered"
+    raise AssertionError(message)
 
 
 class Witness:
@@ -162,14 +179,16 @@ async def test_four_hundred_abrupt_disconnects_leave_nothing_behind(console: Con
         connection.abort()
         await connection.wait_closed()
 
+    before = _tasks(console)
     figures = []
     for start in range(0, 400, 100):
         for first in range(start, start + 100, 10):
             await asyncio.gather(*(vanish(number) for number in range(first, first + 10)))
         await asyncio.sleep(0.5)
-        figures.append((_open_files(console), _resident_mb(console)))
-    files, resident = zip(*figures, strict=True)
+        figures.append((_open_files(console), _resident_mb(console), _tasks(console)))
+    files, resident, tasks = zip(*figures, strict=True)
     assert max(files) <= files[0] + 2, figures
+    assert max(tasks) <= before, figures
     assert resident[-1] - resident[1] < 8, figures
     assert "biysk.local" in console.run("domain/list")
 

@@ -28,7 +28,7 @@ def test_the_screen_shows_the_line_and_its_cursor(columns: int, edits: list[tupl
     before = "above\n" * above
     stream.feed((before + PROMPT).replace("\n", "\r\n"))
     screen = Screen(lambda sent: stream.feed(sent.replace("\n", "\r\n")))
-    screen.begin(PROMPT, columns)
+    screen.begin(PROMPT, columns, PROMPT)
     for line, share in edits:
         cursor = round(share * len(line))
         screen.show(line, cursor)
@@ -49,7 +49,7 @@ def test_the_screen_shows_the_line_and_its_cursor(columns: int, edits: list[tupl
 def test_what_is_typed_at_the_end_goes_out_as_it_is(columns: int, runs: list[str]) -> None:
     sent: list[str] = []
     screen = Screen(sent.append)
-    screen.begin(PROMPT, columns)
+    screen.begin(PROMPT, columns, PROMPT)
     line = ""
     for run in runs:
         line += run
@@ -61,7 +61,7 @@ def test_what_is_typed_at_the_end_goes_out_as_it_is(columns: int, runs: list[str
 def test_a_combining_character_is_drawn_with_the_one_before_it() -> None:
     sent: list[str] = []
     screen = Screen(sent.append)
-    screen.begin(PROMPT, 80)
+    screen.begin(PROMPT, 80, PROMPT)
     screen.show("e", 1)
     screen.show("e\u0301", 2)
     screen.show("e\u0301x", 3)
@@ -71,7 +71,7 @@ def test_a_combining_character_is_drawn_with_the_one_before_it() -> None:
 def test_clear_and_resize_draw_the_line_anew() -> None:
     sent: list[str] = []
     screen = Screen(sent.append)
-    screen.begin(PROMPT, 20)
+    screen.begin(PROMPT, 20, PROMPT)
     screen.show("x" * 20, 20)
     screen.show("x" * 20, 0)
     sent.clear()

@@ -16,10 +16,13 @@ from server.grammar.tree import Directory, Location
 from server.model.access import Operator, Permission
 from server.model.events import Event, EventKind
 from server.model.integrations import masked_key
+from server.render.progress import progress_text
 from server.storage.database import Query, Store
 
 #: Asks the operator and returns the answer without its newline; None at the end of input.
 Ask = Callable[[str], Awaitable[str | None]]
+#: Shows a line that tells how far long work is; the next one, or the reply, takes its place.
+ShowProgress = Callable[[str], None]
 _SURE = "Are you sure?: yes/no ?> "
 _MOST_AUDITED_CHARACTERS = 200
 
@@ -48,7 +51,8 @@ class Console:
 class Call:
     """One run of one command by one operator. `here` is the session's directory, `typed` its lines so far.
 
-    Without `ask` nothing can be asked, as under `| json`. With `check` no change is kept; `plan` says what it would be.
+    Without `ask` nothing can be asked, as under `| json`; without `show_progress` nobody waits who would see it. With
+    `check` no change is kept; `plan` says what it would be.
     """
 
     console: Console
@@ -58,6 +62,7 @@ class Call:
     arguments: Mapping[str, Any]
     rest: Sequence[Any]
     ask: Ask | None
+    show_progress: ShowProgress | None
     typed: Sequence[str] = ()
     check: bool = False
     plan: list[str] = field(default_factory=list)
@@ -72,6 +77,11 @@ class Call:
     def will(self, what: str) -> None:
         """Say what this command is about to change, for `--check` and the audit: `add widget tester to biysk.local`."""
         self.plan.append(what)
+
+    def progress(self, done: float, total: float, unit: str) -> None:
+        """Tell a person who waits how far long work is; scripts are told nothing."""
+        if self.show_progress is not None:
+            self.show_progress(progress_text(done, total, unit))
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[Query]:

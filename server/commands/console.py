@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from time import monotonic
 from typing import Annotated
 
 from server.commands.call import Call
@@ -20,6 +21,7 @@ from server.render.reply import Help, Left, Lines, Moved, Overview, Section
 from server.storage import domains, history
 
 _CONSOLE = Permission.CONSOLE
+_PROGRESS_SECONDS = 1.0
 _INTRODUCTION = (
     "Commands form a tree that is walked like a file system: a directory groups, a command runs.",
     "A command is reached by its path from the root or from here, as in domain/list, or after cd as list.",
@@ -28,14 +30,14 @@ _INTRODUCTION = (
 )
 
 
-@command("/cd", permission=_CONSOLE)
+@command("/cd", permission=_CONSOLE, examples=("cd domain/biysk.local/integrations\ncd ..\npwd",))
 async def cd(call: Call, path: Annotated[str, DIRECTORY] = "/") -> Moved:
     """Change the current directory; without a path, to the root."""
     found = await _directory(call, path)
     return Moved(found.location)
 
 
-@command("/ls", permission=_CONSOLE)
+@command("/ls", permission=_CONSOLE, examples=("ls", "ls domain"))
 async def ls(call: Call, path: Annotated[str, DIRECTORY] = ".") -> Lines:
     """List a directory: its directories with a trailing /, then its commands."""
     directory = (await _directory(call, path)).directory
@@ -46,13 +48,13 @@ async def ls(call: Call, path: Annotated[str, DIRECTORY] = ".") -> Lines:
     return Lines((*(f"{name}/" for name in sorted(names)), *sorted(commands)))
 
 
-@command("/pwd", permission=_CONSOLE)
+@command("/pwd", permission=_CONSOLE, examples=("pwd",))
 async def pwd(call: Call) -> Lines:
     """Print the current directory."""
     return Lines((shown(call.here),))
 
 
-@command("/help", permission=_CONSOLE, also=("man",))
+@command("/help", permission=_CONSOLE, examples=("help domain",), also=("man",))
 async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
     """Explain a command or a directory; without a path, the console."""
     if not path:
@@ -66,7 +68,7 @@ async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
     return _overview(call, found, (f"Directory {shown(found.location)}",))
 
 
-@command("/history", permission=_CONSOLE)
+@command("/history", permission=_CONSOLE, examples=("whoami\nhistory",))
 async def history_(call: Call) -> Lines:
     """List what you typed, the oldest first: earlier interactive sessions, then this one."""
     earlier = await history.lines(call.store, call.operator.name)
@@ -74,32 +76,35 @@ async def history_(call: Call) -> Lines:
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
 
 
-@command("/whoami", permission=_CONSOLE)
+@command("/whoami", permission=_CONSOLE, examples=("whoami",))
 async def whoami(call: Call) -> Lines:
     """Print the name you are logged in with."""
     return Lines((call.operator.name,))
 
 
-@command("/date", permission=_CONSOLE)
+@command("/date", permission=_CONSOLE, examples=("date",))
 async def date(call: Call) -> Lines:  # noqa: ARG001  every handler takes its call
     """Print the node's local time."""
     return Lines((datetime.now().astimezone().strftime("%d.%m.%Y %H:%M:%S %z"),))
 
 
-@command("/sleep", permission=_CONSOLE)
-async def sleep(call: Call, seconds: Annotated[float, SECONDS]) -> Lines:  # noqa: ARG001
+@command("/sleep", permission=_CONSOLE, examples=("sleep 0.1",))
+async def sleep(call: Call, seconds: Annotated[float, SECONDS]) -> Lines:
     """Wait; Ctrl-C ends the wait."""
-    await asyncio.sleep(seconds)
+    end = monotonic() + seconds
+    while (left := end - monotonic()) > 0:
+        await asyncio.sleep(min(left, _PROGRESS_SECONDS))
+        call.progress(min(seconds, seconds - left + _PROGRESS_SECONDS), seconds, "s")
     return Lines()
 
 
-@command("/echo", permission=_CONSOLE)
+@command("/echo", permission=_CONSOLE, examples=('echo "two  words" and more',))
 async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001
     """Print the words."""
     return Lines((" ".join(text),))
 
 
-@command("/exit", permission=_CONSOLE, also=("quit",))
+@command("/exit", permission=_CONSOLE, examples=("exit", "exit 3"), also=("quit",))
 async def exit_(call: Call, status: Annotated[int, STATUS] = 0) -> Left:  # noqa: ARG001
     """End the session, with an exit status."""
     return Left(status)

@@ -41,7 +41,7 @@ NEW_DOMAIN = Kind("<DOMAIN>", "name of the virtual PBX, 1 to 253 of a-z 0-9 . - 
 DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored_names)
 
 
-@command("/domain/declare", permission=Permission.DOMAINS_CHANGE)
+@command("/domain/declare", permission=Permission.DOMAINS_CHANGE, examples=("domain/declare moscow.local",))
 async def declare(
     call: Call,
     domain: Annotated[str, NEW_DOMAIN],
@@ -58,7 +58,7 @@ async def declare(
     return Lines((f"Domain {domain} declared",))
 
 
-@command("/domain/list", permission=Permission.DOMAINS_READ)
+@command("/domain/list", permission=Permission.DOMAINS_READ, examples=("domain/list", "domain/list | count"))
 async def list_(call: Call) -> Table:
     """List the domains and how many integrations each has."""
     found = await domains.every(call.store)
@@ -66,7 +66,11 @@ async def list_(call: Call) -> Table:
     return Table(columns, [(each.name, each.integrations) for each in found])
 
 
-@command("/domain/remove", permission=Permission.DOMAINS_CHANGE)
+@command(
+    "/domain/remove",
+    permission=Permission.DOMAINS_CHANGE,
+    examples=("domain/remove biysk.local --force --check", "domain/remove biysk.local --force"),
+)
 async def remove(
     call: Call,
     domain: Annotated[str, DOMAIN],

@@ -22,6 +22,7 @@ from server.storage.database import Query
 from server.storage.integrations import Added, Keyed
 
 _HERE = "/domain/{domain}/integrations/"
+_EXAMPLE = "domain/biysk.local/integrations/"
 #: Stands in the table for a key that was damaged in the store; `replace` mends it.
 _UNREADABLE = "unreadable, replace it"
 _COLUMNS = (
@@ -32,7 +33,11 @@ _COLUMNS = (
 )
 
 
-@command(_HERE + "add", permission=Permission.INTEGRATIONS_CHANGE)
+@command(
+    _HERE + "add",
+    permission=Permission.INTEGRATIONS_CHANGE,
+    examples=(_EXAMPLE + "add crm", _EXAMPLE + "add ivr --service --numbers 24010{0-1},240200"),
+)
 async def add(
     call: Call,
     domain: Annotated[str, DOMAIN],
@@ -59,7 +64,11 @@ async def add(
     return Record("New integration was added.", (Field("api_key", "API key", call.shown_key(key)),))
 
 
-@command(_HERE + "remove", permission=Permission.INTEGRATIONS_CHANGE)
+@command(
+    _HERE + "remove",
+    permission=Permission.INTEGRATIONS_CHANGE,
+    examples=(_EXAMPLE + "remove tester --check", _EXAMPLE + "remove tester"),
+)
 async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
     """Remove an integration; its key is dead at once."""
     call.will(f"remove integration {client_id} from domain {domain}; its key would be dead at once")
@@ -69,7 +78,11 @@ async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotate
     return Lines(("ok",))
 
 
-@command(_HERE + "list", permission=Permission.INTEGRATIONS_READ)
+@command(
+    _HERE + "list",
+    permission=Permission.INTEGRATIONS_READ,
+    examples=(_EXAMPLE + "list", _EXAMPLE + "list | match service | json"),
+)
 async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     """List the integrations of the domain with their keys."""
     found = await integrations.of_domain(call.store, domain)
@@ -78,7 +91,7 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     return Table(_COLUMNS, [_row(call, each) for each in found])
 
 
-@command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE)
+@command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + "replace tester",))
 async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
     """Replace the key of an integration with a new one.
 
@@ -92,7 +105,11 @@ async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotat
     return Record("Old key was replaced with new one.", (Field("api_key", "New API key", call.shown_key(key)),))
 
 
-@command(_HERE + "set", permission=Permission.INTEGRATIONS_CHANGE)
+@command(
+    _HERE + "set",
+    permission=Permission.INTEGRATIONS_CHANGE,
+    examples=(_EXAMPLE + "set servint --numbers 240{300-302}", _EXAMPLE + "set tester --service"),
+)
 async def set_(
     call: Call,
     domain: Annotated[str, DOMAIN],

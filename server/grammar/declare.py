@@ -1,12 +1,13 @@
 """One declaration per command: an async function whose signature is its grammar.
 
-    @command("/domain/{domain}/integrations/remove", permission=Permission.INTEGRATIONS_CHANGE)
+    @command("/domain/{domain}/integrations/remove", permission=Permission.INTEGRATIONS_CHANGE, examples=(…))
     async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Done:
         \"\"\"Remove an integration; its key is dead at once.\"\"\"
 
 A parameter named in the path is bound there; other positional parameters are arguments; keyword-only ones are
-options (`bool` is a flag). The docstring is the help: its first line the summary, the rest the details. A command
-without help, or a parameter without a kind, is an error at import.
+options (`bool` is a flag). The docstring is the help: its first line the summary, the rest the details. `examples` are
+lines as typed in the root directory where `biysk.local` has the integrations `tester` and `servint`; `make docs` runs
+them and keeps what they print. A command without help or example, or a parameter without a kind, is an error at import.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Command:
     permission: Permission
     arguments: tuple[Argument, ...]
     options: tuple[Option, ...]
+    examples: tuple[str, ...]
     run: Handler
     places: Mapping[str, Argument] = field(default_factory=dict)
 
@@ -123,10 +125,12 @@ def place_of(segment: str) -> str | None:
     return found[1] if found else None
 
 
-def command(path: str, *, permission: Permission, also: Sequence[str] = ()) -> Callable[[Handler], Command]:
-    """Declare a command at `path`; `also` are synonyms in the same directory.
+def command(
+    path: str, *, permission: Permission, examples: Sequence[str], also: Sequence[str] = ()
+) -> Callable[[Handler], Command]:
+    """Declare a command at `path`; `also` are synonyms in the same directory, an example may have several lines.
 
-    Raises TypeError when help, a kind or a relation is missing or names what is not there.
+    Raises TypeError when help, an example, a kind or a relation is missing or names what is not there.
     """
 
     def declare(handler: Handler) -> Command:
@@ -134,6 +138,9 @@ def command(path: str, *, permission: Permission, also: Sequence[str] = ()) -> C
         summary, _, details = (inspect.getdoc(handler) or "").partition("\n")
         if not summary.strip():
             message = f"{path}: a command needs help, write its docstring"
+            raise TypeError(message)
+        if not examples:
+            message = f"{path}: a command needs an example"
             raise TypeError(message)
         hints = get_type_hints(handler, include_extras=True)
         parameters = list(inspect.signature(handler).parameters.values())[1:]
@@ -153,6 +160,7 @@ def command(path: str, *, permission: Permission, also: Sequence[str] = ()) -> C
             permission=permission,
             arguments=tuple(argument for argument in arguments if not argument.in_path),
             options=(*options, CHECK) if permission.changes else options,
+            examples=tuple(examples),
             run=handler,
             places={argument.name: argument for argument in arguments if argument.in_path},
         )

@@ -7,12 +7,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from rich.cells import cell_len
+
 from server.errors import OperatorError
 from server.grammar.explain import Page
+from server.render.examples import example
 from server.render.reply import Help, Left, Lines, Moved, Overview, Record, Reply, Table
 from server.render.table import table_rows
 
 HELP_COLUMNS = 100
+_WORD_COLUMNS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def error_text(error: OperatorError) -> str:
 
 
 def help_text(page: Page) -> str:
-    """Return a help page: usage, what it does, its words and options."""
+    """Return a help page: usage, what it does, its words and options, and what examples of it print."""
     parts = [f"{page.path}\n\n{_indented(page.summary)}"]
     if page.details:
         parts.append(_indented(page.details))
@@ -62,6 +66,8 @@ def help_text(page: Page) -> str:
     if page.options:
         parts.append("Options:\n" + _two_columns(page.options))
     parts.append(f"Permission: {page.permission}\n")
+    if shown := example(page.path):
+        parts.append(f"Example:\n{_indented(shown)}")
     return "\n".join(parts)
 
 
@@ -72,18 +78,23 @@ def _overview_text(overview: Overview) -> str:
 
 
 def _two_columns(entries: Iterable[tuple[str, str]]) -> str:
-    """Lay (word, text) out in two columns, the text wrapped in its own."""
+    """Lay (word, text) out in two columns, each text wrapped in its own; it begins below a word that is too long."""
     from rich.console import Console  # noqa: PLC0415  40 ms that only the first help needs
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    grid = Grid.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column()
-    for word, text in entries:
-        grid.add_row(Text("  " + word), Text(text))
+    listed = [*entries]
+    widest = max((cell_len(word) for word, _ in listed if cell_len(word) <= _WORD_COLUMNS), default=_WORD_COLUMNS)
     file = io.StringIO()
-    Console(file=file, width=HELP_COLUMNS, color_system=None, force_terminal=False).print(grid)
+    console = Console(file=file, width=HELP_COLUMNS, color_system=None, force_terminal=False)
+    for word, text in listed:
+        grid = Grid.grid(padding=(0, 2, 0, 0))
+        grid.add_column(width=widest + 2, no_wrap=True)
+        grid.add_column()
+        if cell_len(word) > widest:
+            console.print(Text("  " + word), soft_wrap=True)
+        grid.add_row(Text("  " + word if cell_len(word) <= widest else ""), Text(text))
+        console.print(grid)
     return _joined(line.rstrip() for line in file.getvalue().splitlines())
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
-from server.commands.call import Ask, Call, Console
+from server.commands.call import Ask, Call, Console, ShowProgress
 from server.errors import (
     ArgumentError,
     InternalError,
@@ -51,12 +51,13 @@ class Outcome:
 class Seat:
     """Where a line comes from: who, in which directory, how to ask back, what was typed there before.
 
-    With `json` every reply is a document.
+    With `json` every reply is a document. `show_progress` is for people only.
     """
 
     operator: Operator
     here: Location
     ask: Ask
+    show_progress: ShowProgress
     typed: Sequence[str]
     json: bool = False
 
@@ -114,10 +115,19 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
     filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
         return filtered(Help(page(outcome.command)), filters)
-    ask = None if seat.json else seat.ask
+    ask, show_progress = (None, None) if seat.json else (seat.ask, seat.show_progress)
     check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
     call = Call(
-        console, seat.operator, seat.here, outcome.command, outcome.arguments, outcome.rest, ask, seat.typed, check
+        console=console,
+        operator=seat.operator,
+        here=seat.here,
+        command=outcome.command,
+        arguments=outcome.arguments,
+        rest=outcome.rest,
+        ask=ask,
+        show_progress=show_progress,
+        typed=seat.typed,
+        check=check,
     )
     try:
         reply = await _authorised(call)

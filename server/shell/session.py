@@ -100,7 +100,8 @@ class Session:
             self._task.cancel()
 
     async def _run_line(self, line: str) -> Outcome | None:
-        seat = Seat(self._operator, self.here, self._ask, self._typed, self._options.json)
+        show_progress = self._terminal.show_progress
+        seat = Seat(self._operator, self.here, self._ask, show_progress, self._typed, self._options.json)
         self._running = True
         try:
             ran = await dispatch(self._console, seat, line)

@@ -30,5 +30,8 @@ class Terminal(Protocol):
     def write(self, text: str) -> None:
         r"""Send text; `\n` ends lines."""
 
+    def show_progress(self, text: str) -> None:
+        """Show one line to a person who waits, and to nobody else; what is written next takes its place."""
+
     async def drain(self) -> None:
         """Wait until the client has taken enough for more to be written."""

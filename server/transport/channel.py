@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from dataclasses import dataclass
 
 import asyncssh
 
@@ -27,17 +28,22 @@ MOST_UNREAD_BYTES = 8 * 1024 * 1024
 _log = logging.getLogger("ecss-console.transport")
 
 
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What people see of the configuration: the message of the day, and the name of the prompt's colour."""
+
+    motd: str
+    prompt_colour: str
+
+
 class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     """What the client asks of one channel. `running` keeps the channels that have a session."""
 
     def __init__(
-        self, console: Console, operator: Operator, running: set[ConsoleChannel], login_options: str, motd: str
+        self, console: Console, operator: Operator, running: set[ConsoleChannel], login_options: str, looks: Looks
     ) -> None:
-        """Take who has logged in, and the options behind the user name; wrong ones end the session with a word.
-
-        `motd` is the message of the day, for people.
-        """
-        self._motd = motd
+        """Take who has logged in, and the options behind the user name; wrong ones end the session with a word."""
+        self._looks = looks
         self._console = console
         self._operator = operator
         self._running = running
@@ -79,9 +85,10 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         except ValueError as wrong:
             options, self._refusal = LoginOptions(), str(wrong)
         if self._command is None and self._edits_lines(options):
-            if self._motd and not self._refusal:
-                tty.write(self._motd.rstrip("\n") + "\n")
-            self._editor = LineEditor(tty, clamped_size(*self._size), self._complete, self._recall)
+            if self._looks.motd and not self._refusal:
+                tty.write(self._looks.motd.rstrip("\n") + "\n")
+            size = clamped_size(*self._size)
+            self._editor = LineEditor(tty, size, self._complete, self._recall, self._looks.prompt_colour)
         # without a terminal, a session of documents has nothing else on its lines
         reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
         self._session = session = Session(self._console, self._operator, reader, options)

@@ -32,13 +32,24 @@ Recall = Callable[[], Awaitable[list[str]]]
 
 _MOST_EDITED_CHARACTERS = 1000
 _MOST_LISTED = 100
+#: What begins each colour of `prompt.colour`.
+COLOURS = {"none": ""} | {
+    name: f"\x1b[3{number}m"
+    for number, name in enumerate(("red", "green", "yellow", "blue", "magenta", "cyan"), start=1)
+}
 
 
 class LineEditor:
     """Edits one line after another on one terminal."""
 
-    def __init__(self, tty: Tty, size: tuple[int, int], complete: Complete, recall: Recall) -> None:
-        """Take the terminal with its (columns, rows), what Tab asks, and what gives the user's earlier lines."""
+    def __init__(
+        self, tty: Tty, size: tuple[int, int], complete: Complete, recall: Recall, colour: str = "none"
+    ) -> None:
+        """Take the terminal with its (columns, rows), what Tab asks, what gives the user's earlier lines.
+
+        `colour` of the prompt is one of the configuration's names.
+        """
+        self._colour = COLOURS[colour]
         self._tty = tty
         self._columns, self._rows = size
         self._complete = complete
@@ -60,6 +71,10 @@ class LineEditor:
         finally:
             self._editing = False
 
+    def painted(self, prompt: str) -> str:
+        """Return the prompt in its colour; its last two characters have none, for those who look for `$ `."""
+        return f"{self._colour}{prompt[:-2]}\x1b[0m{prompt[-2:]}" if self._colour else prompt
+
     def remember(self, line: str) -> None:
         """Add a line to what the arrow keys bring back."""
         if line.strip() and line not in self._typed[-1:]:
@@ -72,7 +87,7 @@ class LineEditor:
             self._running.screen.resize(columns)
 
     async def _line(self, running: _Running, prompt: str) -> str:
-        running.screen.begin(prompt, self._columns)
+        running.screen.begin(prompt, self._columns, self.painted(prompt))
         listed = ""
         while True:
             ending = await running.keys()
@@ -117,8 +132,9 @@ class LineEditor:
         """Show below the line what can come next, and the line once more below that."""
         if found.candidates or found.hints:
             running.screen.leave()
-            self._tty.write(_listing(found, self._columns) + prompt)
-            running.screen.begin(prompt, self._columns)
+            painted = self.painted(prompt)
+            self._tty.write(_listing(found, self._columns) + painted)
+            running.screen.begin(prompt, self._columns, painted)
 
 
 def _listing(found: Completion, columns: int) -> str:

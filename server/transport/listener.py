@@ -13,11 +13,11 @@ from server.audit.journal import Journal, utc_now
 from server.auth.keys import fingerprint
 from server.auth.login import Doorkeeper
 from server.commands.call import Console
-from server.config import Config, Greeting
+from server.config import Config
 from server.model.access import Operator, User
 from server.model.events import Event, EventKind
 from server.shell.options import split_login_name
-from server.transport.channel import ConsoleChannel
+from server.transport.channel import ConsoleChannel, Looks
 from server.transport.quiet import quieten
 
 #: `curve25519-sha256` first: dropbear guesses it, and is disconnected when the guess is wrong.
@@ -58,7 +58,8 @@ class _Shared:
 
     console: Console
     doorkeeper: Doorkeeper
-    greeting: Greeting
+    banner: str
+    looks: Looks
     channels: set[ConsoleChannel] = field(default_factory=set)
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
     stopping: bool = False
@@ -67,14 +68,17 @@ class _Shared:
 class Listener:
     """The listening server; `start` it once, `stop` it once."""
 
-    def __init__(self, console: Console, doorkeeper: Doorkeeper, greeting: Greeting) -> None:
+    def __init__(self, console: Console, doorkeeper: Doorkeeper, config: Config) -> None:
         """Take what the sessions share."""
-        self._shared = _Shared(console, doorkeeper, greeting)
+        looks = Looks(config.greeting.motd, config.prompt.colour)
+        self._config = config
+        self._shared = _Shared(console, doorkeeper, config.greeting.banner, looks)
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
-    async def start(self, config: Config, host_key: asyncssh.SSHKey) -> int:
+    async def start(self, host_key: asyncssh.SSHKey) -> int:
         """Listen; return the port, which is the configured one unless that is 0. Raises OSError."""
         quieten()
+        config = self._config
         logging.getLogger("asyncssh").setLevel(logging.WARNING)
         self._acceptor = await asyncssh.create_server(
             lambda: _Connection(self._shared),
@@ -100,6 +104,10 @@ class Listener:
             backlog=_BACKLOG,
         )
         return self._acceptor.get_port()
+
+    def held(self) -> tuple[int, int]:
+        """Return how many connections and how many sessions are open."""
+        return len(self._shared.connections), len(self._shared.channels)
 
     async def stop(self) -> None:
         """Let nobody in, let what runs end, tell the sessions, close; takes less than 5 seconds."""
@@ -154,9 +162,9 @@ class _Connection(asyncssh.SSHServer):
             _log.info("%s from %s has left", self._operator.name, self._operator.source)
 
     def begin_auth(self, username: str) -> bool:  # noqa: ARG002  everybody proves who they are
-        if self._shared.greeting.banner and not self._greeted:
+        if self._shared.banner and not self._greeted:
             self._greeted = True
-            self._connection.send_auth_banner(self._shared.greeting.banner.rstrip("\n") + "\n")
+            self._connection.send_auth_banner(self._shared.banner.rstrip("\n") + "\n")
         return True
 
     def password_auth_supported(self) -> bool:
@@ -195,7 +203,7 @@ class _Connection(asyncssh.SSHServer):
         if self._operator is None or self._shared.stopping:
             return False
         return ConsoleChannel(
-            self._shared.console, self._operator, self._shared.channels, self._login_options, self._shared.greeting.motd
+            self._shared.console, self._operator, self._shared.channels, self._login_options, self._shared.looks
         )
 
     def _record(self, kind: EventKind, name: str, detail: str = "", *, status: int = 0) -> None:

@@ -38,6 +38,10 @@ class PlainEditor:
     def remember(self, line: str) -> None:
         """There is no history here."""
 
+    def painted(self, prompt: str) -> str:
+        """There are no colours here."""
+        return prompt
+
     async def edit(self, prompt: str, typed: str = "") -> str:  # noqa: ARG002  the prompt is on the screen already
         """Return the line, of which `typed` is on the screen already; the prompt is too.
 

@@ -12,6 +12,10 @@ from typing import Protocol
 from server.transport.plain import PlainEditor
 from server.transport.tty import Tty
 
+_ERASE_LINE = "\r\x1b[K"
+#: A key is up to so many characters, the arrows' three; what comes in larger pieces is no hand's work.
+_MOST_CHARACTERS_PER_KEY = 3
+
 
 class Editor(Protocol):
     """Reads a line that comes key by key, and is told of those that did not need it."""
@@ -21,6 +25,9 @@ class Editor(Protocol):
 
     def remember(self, line: str) -> None:
         """Add a line to what can be brought back."""
+
+    def painted(self, prompt: str) -> str:
+        """Return the prompt as it is to be written."""
 
 
 class LineReader:
@@ -33,6 +40,7 @@ class LineReader:
         self._tty = tty
         self._plain = PlainEditor(tty)
         self._editor = editor
+        self._person_waits = self._progress_shown = False
 
     async def read_line(self, prompt: str) -> str:
         """Show the prompt and return one line; see `Terminal`."""
@@ -46,8 +54,15 @@ class LineReader:
         return await self._read(question, self._plain)
 
     def write(self, text: str) -> None:
-        """Send text."""
-        self._tty.write(text)
+        """Send text, in place of a progress line."""
+        gone, self._progress_shown = _ERASE_LINE if self._progress_shown else "", False
+        self._tty.write(gone + text)
+
+    def show_progress(self, text: str) -> None:
+        """Show a line to whoever typed the command key by key, and to nobody else."""
+        if self._person_waits:
+            self._tty.write(_ERASE_LINE + text)
+            self._progress_shown = True
 
     async def drain(self) -> None:
         """Wait until more can be written."""
@@ -56,8 +71,10 @@ class LineReader:
     async def _read(self, prompt: str, editor: Editor) -> str:
         tty = self._tty
         tty.reading = True
+        arrivals, arrived = tty.arrivals, tty.arrived
+        self._person_waits = False
         try:
-            tty.write(prompt if self._prompts else "")
+            self.write(editor.painted(prompt) if self._prompts else "")
             line = tty.take_line()
             if line is not None:
                 # typed ahead: nothing has been waited for, and a script must not hold the other sessions up
@@ -69,7 +86,10 @@ class LineReader:
             await tty.wait()
             line = tty.take_line()
             if line is None:
-                return await editor.edit(prompt)
+                line = await editor.edit(prompt)
+                keys = (tty.arrivals - arrivals) * _MOST_CHARACTERS_PER_KEY
+                self._person_waits = self._editor is not None and tty.arrived - arrived <= keys
+                return line
             if tty.pty:
                 tty.write(line + "\n")
             return line

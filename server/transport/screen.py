@@ -52,14 +52,17 @@ class Screen:
         """Take how to send text; `begin` before anything else."""
         self._write = write
         self._columns = 80
-        self._prompt = ""
+        self._prompt = self._painted = ""
         self._shown = _laid_out("", self._columns)
         self._cursor = 0
         self._at = (0, 0)
 
-    def begin(self, prompt: str, columns: int) -> None:
-        """The prompt has just been written on a terminal `columns` wide, and the cursor is behind it."""
-        self._prompt, self._columns = prompt, columns
+    def begin(self, prompt: str, columns: int, painted: str) -> None:
+        """The prompt has just been written on a terminal `columns` wide, and the cursor is behind it.
+
+        `painted` is the prompt with its colour, the same where it has none.
+        """
+        self._prompt, self._painted, self._columns = prompt, painted, columns
         self._wrote(_laid_out(prompt, columns))
 
     def show(self, line: str, cursor: int) -> None:
@@ -76,7 +79,8 @@ class Screen:
         same = self._same_beginning(wanted)
         sent = ""
         if same < len(wanted.text) or same < len(self._shown.text):
-            sent = self._move(same) + self._erase_from(same, wanted) + wanted.text[same:]
+            same = 0 if self._recolours(same) else same
+            sent = self._move(same) + self._erase_from(same, wanted) + self._drawn(wanted.text, same)
             at = self._at
             self._wrote(wanted)
             if same == len(wanted.text):
@@ -93,7 +97,7 @@ class Screen:
         """Clear the terminal; what was shown stands at its top then."""
         cursor = self._cursor
         self._wrote(self._shown)
-        self._write(_CLEAR + self._shown.text + self._move(cursor))
+        self._write(_CLEAR + self._drawn(self._shown.text) + self._move(cursor))
 
     def resize(self, columns: int) -> None:
         """The terminal is `columns` wide now and has wrapped what it shows anew: draw it over."""
@@ -102,7 +106,17 @@ class Screen:
         self._columns = columns
         self._wrote(before)
         up = f"\x1b[{row}A" if row else ""
-        self._write(f"\r{up}{_ERASE_BELOW}{before.text}{self._move(cursor)}")
+        self._write(f"\r{up}{_ERASE_BELOW}{self._drawn(before.text)}{self._move(cursor)}")
+
+    def _recolours(self, same: int) -> bool:
+        """Tell whether a part of a coloured prompt would be drawn, which is only ever drawn whole."""
+        return self._painted != self._prompt and same < len(self._prompt)
+
+    def _drawn(self, text: str, start: int = 0) -> str:
+        """Return a text from a character on as it is sent: with the prompt's colour."""
+        if start == 0 and text.startswith(self._prompt):
+            return self._painted + text[len(self._prompt) :]
+        return text[start:]
 
     def _wrote(self, layout: _Layout) -> None:
         """Note that this stands on the screen and the cursor behind it."""

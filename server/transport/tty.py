@@ -33,7 +33,10 @@ class Channel(Protocol):
 
 
 class Tty:
-    r"""The queue between a channel and its reader. With `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts."""
+    r"""The queue between a channel and its reader. With `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts.
+
+    So far `arrived` characters have come in `arrivals` packets.
+    """
 
     def __init__(self, channel: Channel, *, pty: bool, interrupt: Callable[[], None]) -> None:
         """Take the channel; `interrupt` is called for Ctrl-C while nobody reads."""
@@ -41,6 +44,7 @@ class Tty:
         self.ended = False
         self.on_input: Callable[[], None] | None = None
         self.reading = False
+        self.arrivals = self.arrived = 0
         self._channel = channel
         self._interrupt = interrupt
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -58,6 +62,8 @@ class Tty:
         text = self._decoder.decode(data).replace("\0", "")
         if not text:
             return
+        self.arrivals += 1
+        self.arrived += len(text)
         after_return, self._after_return = self._after_return, text[-1] == "\r"
         if after_return and text[0] == "\n":
             text = text[1:]

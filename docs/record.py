@@ -1,0 +1,117 @@
+"""Record what the program really prints: the examples of the help pages, and the picture in the README.
+
+python docs/record.py            write what has changed, but for times and keys, which differ from run to run
+python docs/record.py --check    fail when something has
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import asyncssh
+from rich.console import Console
+from rich.terminal_theme import SVG_EXPORT_THEME
+from rich.text import Text
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from console import PROMPT, ConsoleServer, without_wildcards  # noqa: E402  tests are no package
+
+from server.commands import COMMANDS  # noqa: E402
+
+EXAMPLES = ROOT / "server" / "render" / "examples.txt"
+PICTURE = ROOT / "docs" / "session.svg"
+_FOOTER = re.compile(r"\n\[exec at: .*\]\n")
+_DATE = re.compile(r'\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}|"at": "[^"]*", "time_ms": \d+')
+#: What every example finds, whatever the one before it has done.
+_SCENE = (
+    "domain/remove biysk.local --force",
+    "domain/remove moscow.local --force",
+    "domain/declare biysk.local",
+    "domain/biysk.local/integrations/add tester",
+    "domain/biysk.local/integrations/add servint --service --numbers 24010{0-1}",
+)
+_PICTURED = (
+    "domain/declare biysk.local",
+    "cd domain/biysk.local/integrations",
+    "add tester",
+    "add servint --service --numbers 24010{0-1}",
+    "list",
+    "list | match widget | count",
+    "remove testr",
+)
+_COLUMNS = 96
+
+
+async def recorded(connection: asyncssh.SSHClientConnection, lines: str) -> str:
+    """Type lines at a terminal and return what it shows, the prompt behind the last reply dropped."""
+    shell = await connection.create_process(term_type="xterm", term_size=(_COLUMNS, 40))
+    shell.stdin.write(lines + "\n")
+    shell.stdin.write_eof()
+    shown = str((await shell.wait()).stdout).replace("\r\n", "\n").rstrip("\n")
+    return shown[: shown.rindex("\n") + 1] if shown.endswith("$ ") else shown + "\n"
+
+
+async def examples(connection: asyncssh.SSHClientConnection) -> str:
+    """Return the sessions of all examples, each below a line with its command's path; without footers."""
+    parts = []
+    for command in COMMANDS:
+        parts.append(f"== {command.path}\n")
+        for lines in command.examples:
+            for line in _SCENE:
+                await connection.run(line)
+            parts.append(_FOOTER.sub("", await recorded(connection, lines)))
+    return "".join(parts)
+
+
+def drawn(session: str) -> str:
+    """Return a picture of a session."""
+    console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(Text.from_ansi(session), soft_wrap=True)
+    title = "ssh -p 8023 admin@ds1"
+    return console.export_svg(title=title, theme=SVG_EXPORT_THEME, unique_id="ecss-console", clear=False)
+
+
+async def record(server: ConsoleServer) -> dict[Path, str]:
+    """Return every recorded file's text."""
+    async with server.asyncssh() as connection:
+        told = await examples(connection)
+        await connection.run(_SCENE[0])
+    async with server.asyncssh(client_version="OpenSSH_9.9") as connection:
+        pictured = await recorded(connection, "\n".join(_PICTURED))
+    return {EXAMPLES: told, PICTURE: drawn(pictured + PROMPT)}
+
+
+def same(one: str, other: str) -> bool:
+    """Tell whether two records differ in times and keys only."""
+    first, second = (_DATE.sub("DATE", without_wildcards(text.replace("&#160;", " "))) for text in (one, other))
+    return first == second
+
+
+def main() -> int:
+    """Write the records, or say whether they are up to date."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = ConsoleServer(Path(folder))
+        server.prepare()
+        server.start(ECSS_CONSOLE_PROMPT__COLOUR="green")
+        try:
+            found = asyncio.run(record(server))
+        finally:
+            server.stop()
+    stale = [path for path, text in found.items() if not path.exists() or not same(path.read_text("utf-8"), text)]
+    for path in stale:
+        if "--check" in sys.argv[1:]:
+            print(f"{path.relative_to(ROOT)} is not up to date: run make docs", file=sys.stderr)
+        else:
+            path.write_text(found[path], encoding="utf-8")
+    return 1 if stale and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""Examples of the help pages: sessions that `make docs` recorded from the running program."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+_SECTION = re.compile(r"^== (.*)\n", re.MULTILINE)
+
+
+def example(path: str) -> str:
+    """Return the recorded session of a command, whole lines; empty when none has been recorded yet."""
+    return _recorded().get(path, "")
+
+
+@cache
+def _recorded() -> dict[str, str]:
+    _, *parts = _SECTION.split((files("server.render") / "examples.txt").read_text(encoding="utf-8"))
+    return dict(zip(parts[::2], parts[1::2], strict=True))
