@@ -21,7 +21,7 @@ from rich.text import Text
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from console import PROMPT, ConsoleServer, without_wildcards  # noqa: E402  tests are no package
+from console import ConsoleServer, without_wildcards  # noqa: E402  tests are no package
 
 from server.commands import COMMANDS  # noqa: E402
 
@@ -29,6 +29,7 @@ EXAMPLES = ROOT / "server" / "render" / "examples.txt"
 PICTURE = ROOT / "docs" / "session.svg"
 _FOOTER = re.compile(r"\n\[exec at: .*\]\n")
 _DATE = re.compile(r'\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}|"at": "[^"]*", "time_ms": \d+')
+_FONT = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 #: What every example finds, whatever the one before it has done.
 _SCENE = (
     "domain/remove biysk.local --force",
@@ -50,12 +51,11 @@ _COLUMNS = 96
 
 
 async def recorded(connection: asyncssh.SSHClientConnection, lines: str) -> str:
-    """Type lines at a terminal and return what it shows, the prompt behind the last reply dropped."""
+    """Type lines at a terminal and return what it shows, the prompt behind the last reply included."""
     shell = await connection.create_process(term_type="xterm", term_size=(_COLUMNS, 40))
     shell.stdin.write(lines + "\n")
     shell.stdin.write_eof()
-    shown = str((await shell.wait()).stdout).replace("\r\n", "\n").rstrip("\n")
-    return shown[: shown.rindex("\n") + 1] if shown.endswith("$ ") else shown + "\n"
+    return str((await shell.wait()).stdout).replace("\r\n", "\n").rstrip("\n")
 
 
 async def examples(connection: asyncssh.SSHClientConnection) -> str:
@@ -66,7 +66,8 @@ async def examples(connection: asyncssh.SSHClientConnection) -> str:
         for lines in command.examples:
             for line in _SCENE:
                 await connection.run(line)
-            parts.append(_FOOTER.sub("", await recorded(connection, lines)))
+            shown = _FOOTER.sub("", await recorded(connection, lines))
+            parts.append(shown[: shown.rindex("\n") + 1] if shown.endswith("$ ") else shown + "\n")
     return "".join(parts)
 
 
@@ -75,7 +76,8 @@ def drawn(session: str) -> str:
     console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text.from_ansi(session), soft_wrap=True)
     title = "ssh -p 8023 admin@ds1"
-    return console.export_svg(title=title, theme=SVG_EXPORT_THEME, unique_id="ecss-console", clear=False)
+    svg = console.export_svg(title=title, theme=SVG_EXPORT_THEME, unique_id="ecss-console")
+    return _FONT.sub("", svg)  # whoever looks at a picture need not tell a font's host
 
 
 async def record(server: ConsoleServer) -> dict[Path, str]:
@@ -85,7 +87,7 @@ async def record(server: ConsoleServer) -> dict[Path, str]:
         await connection.run(_SCENE[0])
     async with server.asyncssh(client_version="OpenSSH_9.9") as connection:
         pictured = await recorded(connection, "\n".join(_PICTURED))
-    return {EXAMPLES: told, PICTURE: drawn(pictured + PROMPT)}
+    return {EXAMPLES: told, PICTURE: drawn(pictured)}
 
 
 def same(one: str, other: str) -> bool:

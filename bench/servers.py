@@ -1,0 +1,115 @@
+"""The servers that are measured: ours, and the two peers where their compilers are installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+TICKS = os.sysconf("SC_CLK_TCK")
+HERE = Path(__file__).parent
+OURS = "ecss-console"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its process, port, and the key that opens it."""
+
+    name: str
+    process: subprocess.Popen[str]
+    port: int
+    key: Path
+
+    def cpu_ms(self) -> float:
+        """Return the CPU time of the process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1000 / TICKS
+
+    def resident_kb(self) -> float:
+        """Return the resident memory of the process now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGESIZE") / 1024
+
+    async def connect(self) -> asyncssh.SSHClientConnection:
+        """Log in, as a client with a person behind it."""
+        return await asyncssh.connect(
+            "127.0.0.1",
+            self.port,
+            username="admin",
+            client_keys=[str(self.key)],
+            client_version="OpenSSH_9.9",
+            known_hosts=None,
+            agent_path=None,
+            config=None,
+            kex_algs=["curve25519-sha256"],
+            encryption_algs=["aes128-gcm@openssh.com"],
+        )
+
+
+def start_ours(folder: Path, key: Path) -> Server:
+    """Start the console with an empty store."""
+    environment = {**os.environ, "ECSS_CONSOLE_LISTEN__PORT": "0"}
+    program = [sys.executable, "-m", "server"]
+    words = [*program, "user", "add", "admin", "--authorized-key", f"{key}.pub"]
+    subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+    log = folder / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*program, "serve"], cwd=folder, env=environment, stderr=file, stdout=subprocess.DEVNULL, text=True
+        )
+    for _ in range(200):
+        time.sleep(0.05)
+        if found := re.search(r" port (\d+)$", log.read_text(), re.MULTILINE):
+            return Server(OURS, process, int(found[1]), key)
+    message = "the console does not start:\n" + log.read_text()
+    raise SystemExit(message)
+
+
+def start_peers(folder: Path, key: Path, reply: str) -> list[Server]:
+    """Start the peers that can be built here, each answering every command with `reply`; say which cannot."""
+    found = []
+    for name, needs, start in (
+        ("Erlang", "erlc (Debian: erlang-base erlang-ssh)", _start_erlang),
+        ("Go", "go (Debian: golang-go golang-golang-x-crypto-dev golang-golang-x-term-dev)", _start_go),
+    ):
+        if shutil.which(needs.split()[0]) is None:
+            print(f"no peer {name}: there is no {needs}")
+            continue
+        inside = folder / name
+        inside.mkdir(parents=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(inside / "host_key")], check=True)
+        shutil.copy(f"{key}.pub", inside / "authorized_key")
+        (inside / "reply.txt").write_text(reply, encoding="utf-8")
+        process = start(inside)
+        if process.stdout is not None:
+            found.append(Server(name, process, int(process.stdout.readline()), key))
+    return found
+
+
+def _start_erlang(folder: Path) -> subprocess.Popen[str]:
+    for name, file in (("sys/ssh_host_ed25519_key", "host_key"), ("user/authorized_keys", "authorized_key")):
+        (folder / name).parent.mkdir()
+        shutil.copy(folder / file, folder / name)
+    subprocess.run(["erlc", "-o", str(folder), str(HERE / "console_peer.erl")], check=True)
+    words = ["erl", "+Bd", "-noinput", "-noshell", "-pa", str(folder), "-s", "console_peer", "start"]
+    return _started(words, folder, HOME=str(folder))
+
+
+def _start_go(folder: Path) -> subprocess.Popen[str]:
+    settings = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(folder / "cache"), "GOFLAGS": ""}
+    program = str(folder / "peer")
+    words = ["go", "build", "-o", program, str(HERE / "console_peer.go")]
+    subprocess.run(words, env={**os.environ, **settings}, check=True)
+    return _started([program], folder)
+
+
+def _started(words: list[str], folder: Path, **settings: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PEER_DIR": str(folder), **settings}
+    return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
