@@ -214,3 +214,24 @@ async def test_five_hundred_shells_open_at_once_each_answer(console: ConsoleServ
     for connection in connections:
         connection.abort()
     await asyncio.gather(*(connection.wait_closed() for connection in connections))
+
+
+async def test_ten_thousand_names_complete_without_a_stall(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    rows = [(Integration(f"client{number:05}", IntegrationType.WIDGET), new_key()) for number in range(10_000)]
+    await console.seed("biysk.local", rows)
+    console.start()
+    async with Witness(console) as witness, console.asyncssh(**PERSON) as connection:
+        shell = await connection.create_process(term_type="xterm", term_size=(80, 24), encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        for key in "domain/biysk.local/integrations/remove c":
+            shell.stdin.write(key)
+            await shell.stdout.readexactly(1)
+        shell.stdin.write("\t")
+        await shell.stdout.readuntil("lient0")
+        for number in range(50):
+            shell.stdin.write(f"{number % 10}\t\t\x7f")
+            await asyncio.sleep(0.02)
+        shell.stdin.write("9999\t")
+        await shell.stdout.readuntil("9999 ")
+    assert witness.longest_seconds < 1

@@ -132,6 +132,22 @@ class Store:
         running.result()
 
 
+async def first_and_last(
+    store: Store, column: str, rows: str, values: tuple[Value, ...], beginning: str, most: int
+) -> list[str]:
+    """Return the `most` first of the names in `rows` that begin so, sorted, and the last one.
+
+    What these begin with, all that lie between begin with: that is what Tab needs of ten thousand names.
+    """
+    where = f"FROM {rows} AND {column} >= ? AND {column} < ?"
+    bounds = (*values, beginning, beginning + "\U0010ffff")
+    found = [name for (name,) in await store.read(f"SELECT {column} {where} ORDER BY {column} LIMIT ?", *bounds, most)]
+    if len(found) == most:
+        ((last,),) = await store.read(f"SELECT max({column}) {where}", *bounds)
+        found += [last] if last > found[-1] else []
+    return found
+
+
 async def _connected(path: Path) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None, timeout=_STATEMENT_SECONDS)
     try:

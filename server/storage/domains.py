@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.model.domains import Domain
-from server.storage.database import Query, Store
+from server.storage.database import first_and_last, Query, Store
 
 
 async def insert(query: Query, name: str, now: str) -> bool:
@@ -41,14 +41,8 @@ async def every(store: Store) -> list[Domain]:
 
 
 async def names(store: Store, beginning: str, most: int) -> list[str]:
-    """Return at most `most` names that begin so, sorted."""
-    rows = await store.read(
-        "SELECT name FROM domains WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",
-        beginning,
-        beginning + "\U0010ffff",
-        most,
-    )
-    return [name for (name,) in rows]
+    """Return the first names that begin so, sorted, and the last: see `first_and_last`."""
+    return await first_and_last(store, "name", "domains WHERE 1 = ?", (1,), beginning, most)
 
 
 async def exists(query: Query, name: str) -> bool:

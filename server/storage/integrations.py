@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from server.model.integrations import Integration, IntegrationType
-from server.storage.database import Query, Store
+from server.storage.database import first_and_last, Query, Store
 from server.storage.vault import Vault
 
 _ROWS_PER_TURN = 256
@@ -116,16 +116,8 @@ async def of_domain(store: Store, domain: str) -> list[Keyed] | None:
 
 
 async def client_ids(store: Store, domain: str, beginning: str, most: int) -> list[str]:
-    """Return at most `most` client ids of a domain that begin so, sorted."""
-    rows = await store.read(
-        """SELECT client_id FROM integrations WHERE domain = ? AND client_id >= ? AND client_id < ?
-           ORDER BY client_id LIMIT ?""",
-        domain,
-        beginning,
-        beginning + "\U0010ffff",
-        most,
-    )
-    return [client_id for (client_id,) in rows]
+    """Return the first client ids of a domain that begin so, sorted, and the last: see `first_and_last`."""
+    return await first_and_last(store, "client_id", "integrations WHERE domain = ?", (domain,), beginning, most)
 
 
 def _integration(client_id: str, kind: str, numbers: str) -> Integration:

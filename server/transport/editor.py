@@ -144,7 +144,7 @@ def _listing(found: Completion, columns: int) -> str:
     width = max(cell_len(word) for word, _ in words)
     lines = [f"{word.ljust(width)}  {text}".rstrip()[: columns - 1] for word, text in words]
     if len(found.candidates) > len(shown):
-        lines.append(f"… {len(found.candidates) - len(shown)} more, type on")
+        lines.append("… and more, type on")
     return "".join(f"{line}\n" for line in lines)
 
 
