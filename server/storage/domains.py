@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.model.domains import Domain
-from server.storage.database import first_and_last, Query, Store
+from server.storage.database import Query, Store, first_and_last
 
 
 async def insert(query: Query, name: str, now: str) -> bool:

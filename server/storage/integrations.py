@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from server.model.integrations import Integration, IntegrationType
-from server.storage.database import first_and_last, Query, Store
+from server.storage.database import Query, Store, first_and_last
 from server.storage.vault import Vault
 
 _ROWS_PER_TURN = 256

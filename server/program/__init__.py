@@ -1,0 +1,1 @@
+"""The program's command line beside serving: one file per noun."""

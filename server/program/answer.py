@@ -1,0 +1,50 @@
+"""What the program's command line answers, and the record it leaves of a change."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Mapping
+
+from server.audit.journal import utc_now
+from server.config import Config
+from server.errors import StartError
+from server.model.events import Event, EventKind
+from server.storage import events
+from server.storage.database import Query
+
+
+def say(text: str) -> None:
+    """Print a line of the answer; raises StartError when nobody can read it."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails at its end
+        message = f"the answer cannot be written: {error.strerror}"
+        raise StartError(message) from error
+
+
+async def record(query: Query, config: Config, command: str, given: Mapping[str, object]) -> None:
+    """Record a change made on the console's host, in the transaction of the change."""
+    event = Event(
+        kind=EventKind.USER_CHANGE,
+        at=utc_now(),
+        node=config.node.name,
+        user_name=_caller(),
+        source="console host",
+        session_id="",
+        command=f"ecss-console {command}",
+        arguments=json.dumps(given),
+    )
+    await events.insert(query, event)
+
+
+def _caller() -> str:
+    """Return who runs the program, for the audit; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,125 @@
+"""`ecss-console init` and `ecss-console user`: who may log in, managed on the console's host."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from server.app import open_store
+from server.audit.journal import utc_now
+from server.auth.keys import fingerprint, parse_authorized_keys
+from server.auth.passwords import check_new_password, hash_password, new_password
+from server.config import Config
+from server.errors import StartError
+from server.model.access import Role, User, parse_user_name
+from server.program.answer import record, say
+from server.storage import users
+from server.transport.hostkey import host_key
+
+FIRST_USER = "admin"
+
+
+async def init(config: Config, _options: argparse.Namespace) -> None:
+    """Make what a first start needs; the first user's password is shown here and nowhere else."""
+    async with open_store(config) as store:
+        host_key(config.keys_dir)
+        if await users.every(store):
+            say("The store is there and has users; nothing was changed.")
+            return
+        password = new_password()
+        user = User(FIRST_USER, Role.ADMIN, hash_password(password), ())
+        async with store.transaction() as query:
+            await users.insert(query, user, utc_now())
+            await record(query, config, "init", {"user": FIRST_USER})
+            # shown before the commit: a password that nobody has seen must not be in force
+            say(f"Made the store, the keys and the user {FIRST_USER}.\nPassword, shown only now: {password}")
+
+
+async def add(config: Config, options: argparse.Namespace) -> None:
+    """Add a user; raises StartError when the name is taken."""
+    name = _valued(parse_user_name, options.name)
+    keys = [key for path in options.authorized_key for key in _keys_of(path)]
+    asked = options.password_stdin or not keys
+    password_hash = hash_password(_password(from_stdin=options.password_stdin)) if asked else None
+    user = User(name, Role(options.role), password_hash, tuple(dict.fromkeys(keys)))
+    async with open_store(config) as store, store.transaction() as query:
+        if not await users.insert(query, user, utc_now()):
+            message = f"user {name} exists already"
+            raise StartError(message)
+        given = {"user": name, "role": user.role.value, "keys": [fingerprint(key) for key in user.public_keys]}
+        await record(query, config, "user add", given)
+    say(f"User {name} added.")
+
+
+async def list_(config: Config, _options: argparse.Namespace) -> None:
+    """Print the users, a line each: name, role, ways to log in."""
+    async with open_store(config, make=False) as store:
+        for user in await users.every(store):
+            ways = [*(["password"] if user.password_hash else []), *map(fingerprint, user.public_keys)]
+            say(f"{user.name}\t{user.role.value}\t{', '.join(ways) or 'cannot log in'}")
+
+
+async def change_password(config: Config, options: argparse.Namespace) -> None:
+    """Change a password; raises StartError when there is no such user."""
+    name = _valued(parse_user_name, options.name)
+    password_hash = hash_password(_password(from_stdin=options.password_stdin))
+    async with open_store(config, make=False) as store, store.transaction() as query:
+        if not await users.set_password(query, name, password_hash):
+            message = f"there is no user {name}"
+            raise StartError(message)
+        await record(query, config, "user passwd", {"user": name})
+    say(f"Password of {name} changed.")
+
+
+async def remove(config: Config, options: argparse.Namespace) -> None:
+    """Remove a user with its keys; raises StartError when there is no such user."""
+    name = _valued(parse_user_name, options.name)
+    async with open_store(config, make=False) as store, store.transaction() as query:
+        if not await users.delete(query, name):
+            message = f"there is no user {name}"
+            raise StartError(message)
+        await record(query, config, "user remove", {"user": name})
+    say(f"User {name} removed.")
+
+
+def _password(*, from_stdin: bool) -> str:
+    """Return the new password: the first line of standard input, or typed twice at the terminal."""
+    if from_stdin:
+        return _first_line()
+    if sys.stdin is None or not sys.stdin.isatty():
+        message = "there is no terminal to ask for the password: give --password-stdin or --authorized-key FILE"
+        raise StartError(message)
+    password = _valued(check_new_password, getpass.getpass("New password: "))
+    if getpass.getpass("Once more: ") != password:
+        message = "the two passwords differ; nothing was changed"
+        raise StartError(message)
+    return password
+
+
+def _first_line() -> str:
+    raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+    try:
+        return check_new_password(raw.decode("utf-8").removesuffix("\n").removesuffix("\r"))
+    except UnicodeDecodeError as error:
+        message = "the password on standard input is not UTF-8 text"
+        raise StartError(message) from error
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+
+def _keys_of(path: Path) -> tuple[str, ...]:
+    try:
+        return parse_authorized_keys(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"{path}: {error}"
+        raise StartError(message) from error
+
+
+def _valued(parse: Callable[[str], str], text: str) -> str:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise StartError(str(error)) from error

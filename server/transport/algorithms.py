@@ -1,0 +1,25 @@
+"""What may protect a connection: short lists, as ssh-audit judges them, in the order of preference."""
+
+from __future__ import annotations
+
+#: `curve25519-sha256` first: dropbear guesses it, and is disconnected when the guess is wrong.
+KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org", "mlkem768x25519-sha256")
+#: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD: offered last.
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "aes256-ctr",
+    "aes128-ctr",
+    "chacha20-poly1305@openssh.com",
+)
+MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+SIGNATURES = (
+    "ssh-ed25519",
+    "sk-ssh-ed25519@openssh.com",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
