@@ -1,0 +1,14 @@
+-- Who may log in until when, from where, and to which domains.
+
+ALTER TABLE users ADD COLUMN locked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE users ADD COLUMN expires_at TEXT;                           -- UTC; none: never
+ALTER TABLE users ADD COLUMN must_change_password INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE user_keys ADD COLUMN options TEXT NOT NULL DEFAULT '';      -- as in authorized_keys: from="…",expiry-time="…"
+
+CREATE TABLE grants (
+    user_name TEXT NOT NULL REFERENCES users (name) ON DELETE CASCADE,
+    domain TEXT NOT NULL REFERENCES domains (name) ON DELETE CASCADE,
+    granted_at TEXT NOT NULL,
+    PRIMARY KEY (user_name, domain)
+);
