@@ -29,14 +29,23 @@ EXAMPLES = ROOT / "server" / "render" / "examples.txt"
 PICTURE = ROOT / "docs" / "session.svg"
 _FOOTER = re.compile(r"\n\[exec at: .*\]\n")
 _DATE = re.compile(r'\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}|"at": "[^"]*", "time_ms": \d+')
+_SESSION = re.compile(
+    r"[A-Za-z0-9]{4}\*{56}[A-Za-z0-9]{4}|[0-9a-f]{8}(?=│)|127\.0\.0\.1:\d+ *|\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d(?=│)"
+)
 _FONT = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPEVPWG4+g4EdxKpPS7wj1frid73wG5yEVQcgUbVRUaX"
 #: What every example finds, whatever the one before it has done.
 _SCENE = (
     "domain/remove biysk.local --force",
     "domain/remove moscow.local --force",
+    "domain/remove barnaul.local --force",
+    "cocon/user/remove eve --force",
     "domain/declare biysk.local",
     "domain/biysk.local/integrations/add tester",
     "domain/biysk.local/integrations/add servint --service --numbers 24010{0-1}",
+    "domain/declare barnaul.local",
+    f"cocon/user/add eve --key 'ssh-ed25519 {_KEY} eve@desk' --expires 2030-12-31Z",
+    "cocon/user/grant eve barnaul.local",
 )
 _PICTURED = (
     "domain/declare biysk.local",
@@ -92,8 +101,12 @@ async def record(server: ConsoleServer) -> dict[Path, str]:
 
 def same(one: str, other: str) -> bool:
     """Tell whether two records differ in times and keys only."""
-    first, second = (_DATE.sub("DATE", without_wildcards(text.replace("&#160;", " "))) for text in (one, other))
+    first, second = (_steady(text) for text in (one, other))
     return first == second
+
+
+def _steady(text: str) -> str:
+    return _SESSION.sub("S", _DATE.sub("DATE", without_wildcards(text.replace("&#160;", " "))))
 
 
 def main() -> int:

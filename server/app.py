@@ -10,17 +10,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from server.audit.journal import Journal
+from server.auth.keys import parse_authorized_keys
 from server.auth.login import Doorkeeper
 from server.auth.passwords import PasswordChecker
+from server.auth.standing import Standings
 from server.commands import command_tree
 from server.commands.call import Console
 from server.config import Config
 from server.errors import StartError
+from server.model.access import UserKey
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
 from server.transport.hostkey import host_key
 from server.transport.listener import Listener
+from server.transport.logins import Ends, Logins
 
 _log = logging.getLogger("ecss-console")
 
@@ -48,8 +52,20 @@ async def serve(config: Config) -> None:
         key = host_key(config.keys_dir)
         journal = Journal(store)
         passwords = PasswordChecker()
-        console = Console(store, journal, command_tree(), config.node.name, config.node.version)
-        listener = Listener(console, Doorkeeper(store, passwords), config)
+        standings = Standings(store)
+        logins = Logins(Ends(config.sessions.idle_seconds, config.sessions.longest_seconds))
+        console = Console(
+            store=store,
+            journal=journal,
+            root=command_tree(),
+            doorkeeper=Doorkeeper(store, journal, passwords, config.node.name),
+            standings=standings,
+            sessions=logins,
+            node_name=config.node.name,
+            node_version=config.node.version,
+            masks_keys=config.integrations.show_keys == "masked",
+        )
+        listener = Listener(console, logins, config, _authorities(config))
         try:
             port = await listener.start(key)
             loop.add_signal_handler(signal.SIGUSR1, _tell_state, listener)
@@ -60,12 +76,30 @@ async def serve(config: Config) -> None:
         await _announce(store, config, port)
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
+        watching = loop.create_task(logins.watch(standings))
         await ended.wait()
+        watching.cancel()
         _log.info("stopping: no more logins, commands may end")
         await listener.stop()
         passwords.close()
         await journal.close()
     _log.info("stopped")
+
+
+def _authorities(config: Config) -> tuple[UserKey, ...]:
+    """Return the keys of `auth.trusted_user_ca_keys`; raises StartError when the file is not to be trusted blindly."""
+    path = config.trusted_user_ca_keys
+    if path is None:
+        return ()
+    try:
+        keys = parse_authorized_keys(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"auth.trusted_user_ca_keys: {path}: {error}"
+        raise StartError(message) from error
+    if any(key.sources or key.expires_at for key in keys):
+        message = f"auth.trusted_user_ca_keys: {path}: options before a key are not supported here"
+        raise StartError(message)
+    return keys
 
 
 def _tell_state(listener: Listener) -> None:

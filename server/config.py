@@ -156,6 +156,34 @@ class Prompt(_Section):
     )
 
 
+class Integrations(_Section):
+    """How integrations are shown."""
+
+    show_keys: Literal["full", "masked"] = Field(
+        default="full", description="full, or masked: a key is shown once, when it is made, and by show --reveal"
+    )
+
+
+class Sessions(_Section):
+    """When a session ends by itself; people are told a minute before."""
+
+    idle_seconds: Whole = Field(
+        default=0, ge=0, le=2_592_000, description="silence at the prompt after which a session ends; 0 is never"
+    )
+    longest_seconds: Whole = Field(
+        default=0, ge=0, le=2_592_000, description="how long a session may last; 0 is for ever"
+    )
+
+
+class Auth(_Section):
+    """Ways to log in besides the users' own passwords and keys."""
+
+    trusted_user_ca_keys: Text = Field(
+        default="",
+        description="file of public keys whose certificates let in the users that they name; relative to this file",
+    )
+
+
 class Config(_Section):
     """The whole configuration; relative paths start from the folder of the file that it was read from."""
 
@@ -167,12 +195,20 @@ class Config(_Section):
     limits: Limits = Limits()
     greeting: Greeting = Greeting()
     prompt: Prompt = Prompt()
+    integrations: Integrations = Integrations()
+    sessions: Sessions = Sessions()
+    auth: Auth = Auth()
     _base: Path = PrivateAttr(default=Path())
 
     @property
     def database(self) -> Path:
         """The SQLite file."""
         return self._base / self.storage.url.removeprefix(_SQLITE)
+
+    @property
+    def trusted_user_ca_keys(self) -> Path | None:
+        """The file of the authorities that sign certificates of users."""
+        return self._base / self.auth.trusted_user_ca_keys if self.auth.trusted_user_ca_keys else None
 
     @property
     def keys_dir(self) -> Path:

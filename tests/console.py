@@ -21,6 +21,7 @@ import paramiko
 import pytest
 from asyncssh import SSHClientConnection
 
+from server.model.access import Operator, Role
 from server.model.integrations import Integration
 from server.storage import domains, integrations
 from server.storage.database import Store
@@ -28,6 +29,8 @@ from server.storage.vault import Vault
 
 PASSWORD = "correct horse battery staple"
 PROMPT = "admin@ds1@ecss1:/$ "
+#: Somebody who may do everything, for what is pure.
+ADMIN = Operator("admin", Role.ADMIN, "127.0.0.1:22", "00000000")
 PROGRAM = (sys.executable, "-m", "server")
 _PORT = re.compile(r"listens on \S+ port (\d+)")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from console import ConsoleServer
+from console import ADMIN, ConsoleServer
 
 from server.commands import COMMANDS, command_tree
 from server.commands.kinds import CLIENT_ID, TEXT
@@ -41,10 +41,10 @@ def test_command_has_help_permission_and_a_place_in_the_reference(declared: Comm
 def test_command_is_completed_by_its_path_and_from_its_directory(declared: Command) -> None:
     root = command_tree()
     path = declared.path.replace("<DOMAIN>", "x")
-    assert path in [candidate.text for candidate in offer(root, (), path, lambda _: True).candidates]
+    assert path in [candidate.text for candidate in offer(root, (), path, ADMIN).candidates]
     here = tuple(path.strip("/").split("/")[:-1])
     for name in (declared.name, *declared.also):
-        assert name in [candidate.text for candidate in offer(root, here, name, lambda _: True).candidates]
+        assert name in [candidate.text for candidate in offer(root, here, name, ADMIN).candidates]
     for option in declared.options:
         assert option is CHECK or option.word in page(declared).usage
         assert option.word in [word.split()[0] for word, _ in page(declared).options]

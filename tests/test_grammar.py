@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+from console import ADMIN
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from server.grammar.candidates import offer
 from server.grammar.match import Incomplete, Invalid, Ready, Unknown, match
 from server.grammar.tokens import MOST_CHARACTERS, tokenize
 from server.grammar.tree import commands_below, find, locate
+from server.model.access import Operator, Role
 
 ROOT = command_tree()
 WORDS = st.sampled_from(
@@ -75,7 +77,7 @@ def test_a_line_has_one_of_four_outcomes(text: str, here: tuple[str, ...]) -> No
 
 @given(LINES, PLACES)
 def test_whatever_is_offered_parses(text: str, here: tuple[str, ...]) -> None:
-    offered = offer(ROOT, here, text, lambda _: True)
+    offered = offer(ROOT, here, text, ADMIN)
     found = [candidate.text for candidate in offered.candidates]
     if offered.lookup is not None:
         name = offered.lookup.beginning + "a"
@@ -94,9 +96,13 @@ def test_whatever_is_offered_parses(text: str, here: tuple[str, ...]) -> None:
 
 
 @given(LINES, PLACES)
-def test_nothing_is_offered_to_those_who_may_nothing_but_directories(text: str, here: tuple[str, ...]) -> None:
-    offered = offer(ROOT, here, text, lambda _: False)
-    assert all(candidate.goes_on for candidate in offered.candidates)
+def test_nothing_is_offered_that_the_role_may_not(text: str, here: tuple[str, ...]) -> None:
+    viewer = Operator("eve", Role.VIEWER, "127.0.0.1:22", "00000000", frozenset({"biysk.local"}))
+    offered = offer(ROOT, here, text, viewer)
+    assert not any("cocon" in candidate.text for candidate in offered.candidates)
+    for candidate in offered.candidates:
+        found = find(ROOT, here, text[: offered.start] + candidate.text)
+        assert found is None or found.command is None or viewer.may(found.command.permission)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,7 @@ def test_nothing_is_offered_to_those_who_may_nothing_but_directories(text: str, 
     ],
 )  # fmt: skip
 def test_offer(here: tuple[str, ...], text: str, expected: list[str]) -> None:
-    assert [candidate.text for candidate in offer(ROOT, here, text, lambda _: True).candidates] == expected
+    assert [candidate.text for candidate in offer(ROOT, here, text, ADMIN).candidates] == expected
 
 
 @pytest.mark.parametrize("typed", ["../../..", "/", "", "./.", "//"])

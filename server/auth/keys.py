@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
+from datetime import UTC, datetime
+from ipaddress import ip_network
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
-#: What the SSH layer can verify. DSA and security keys with options are not among them.
+from server.model.access import UserKey
+
+#: What the SSH layer can verify. DSA is not among them.
 ALGORITHMS = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
@@ -20,23 +25,81 @@ ALGORITHMS = (
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
 _NAME_LENGTH_BYTES = 4
+_OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|(?=[ \t]))')
+_TIME_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
-def parse_authorized_keys(text: str) -> tuple[str, ...]:
-    """Return the keys of a file as `algorithm base64`, comments dropped.
+def parse_authorized_keys(text: str) -> tuple[UserKey, ...]:
+    """Return the keys of a file, each once.
 
-    Raises ValueError with the line that is no key, or that carries options: dropping them silently would open more
-    than the file says.
+    Raises ValueError with the line that is no key, or that carries an option other than `from` and `expiry-time`:
+    dropping one silently would open more than the file says.
     """
-    keys = [
-        _parse_line(number, line.strip())
-        for number, line in enumerate(text.splitlines(), 1)
-        if line.strip() and not line.strip().startswith("#")
-    ]
+    keys = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.strip().startswith("#"):
+            try:
+                keys.append(parse_key(line.strip()))
+            except ValueError as wrong:
+                message = f"line {number} {wrong}"
+                raise ValueError(message) from wrong
     if not keys:
         message = "there is no public key in it"
         raise ValueError(message)
-    return tuple(dict.fromkeys(keys))
+    return tuple({key.public_key: key for key in keys}.values())
+
+
+def parse_key(line: str) -> UserKey:
+    """Return the key of one line, with its options and comment; raises ValueError that goes on `line 3 …`."""
+    if "PRIVATE KEY" in line:
+        message = "is a private key: give the .pub file"
+        raise ValueError(message)
+    given, rest = _options(line)
+    algorithm, blob, comment = (*rest.split(None, 2), "", "", "")[:3]
+    if algorithm not in ALGORITHMS:
+        message = f"is no public key of a known kind; known are {', '.join(ALGORITHMS)}"
+        raise ValueError(message)
+    _check_blob(algorithm, blob)
+    try:
+        sources = parse_sources(given["from"]) if "from" in given else ()
+        expires_at = parse_time(given["expiry-time"]) if "expiry-time" in given else None
+    except ValueError as wrong:
+        message = f"has an option that is wrong: {wrong}"
+        raise ValueError(message) from wrong
+    return UserKey(f"{algorithm} {blob}", comment.strip(), sources, expires_at)
+
+
+def parse_sources(text: str) -> tuple[str, ...]:
+    """Return the networks of `from=`: addresses or networks, `!` before one shuts it out (source: sshd(8)).
+
+    Raises ValueError for what is none: host names would trust the name service.
+    """
+    sources = tuple(each.strip() for each in text.split(","))
+    for each in sources:
+        try:
+            ip_network(each.removeprefix("!"), strict=False)
+        except ValueError:
+            message = f"{each or 'nothing'} is no address or network, as 10.0.0.0/8 is"
+            raise ValueError(message) from None
+    if all(each.startswith("!") for each in sources):
+        message = "only addresses that are shut out: such a key works from nowhere"
+        raise ValueError(message)
+    return sources
+
+
+def parse_time(text: str) -> str:
+    """Return `YYYYMMDD[HHMM[SS]][Z]`, or `YYYY-MM-DD[THH:MM[:SS]][Z]`, as UTC; without Z it is the node's local time.
+
+    Raises ValueError. Source: sshd(8), `expiry-time`.
+    """
+    digits = re.sub(r"[-:T]", "", text.removesuffix("Z"))
+    try:
+        when = datetime.strptime(digits, _TIME_FORMATS[len(digits)])  # noqa: DTZ007  the zone comes next
+    except (KeyError, ValueError):
+        message = f"{text} is no time: YYYY-MM-DD or YYYY-MM-DDTHH:MM is expected, with a Z behind it for UTC"
+        raise ValueError(message) from None
+    aware = when.replace(tzinfo=UTC) if text.endswith("Z") else when.astimezone()
+    return aware.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def fingerprint(public_key: str) -> str:
@@ -45,29 +108,35 @@ def fingerprint(public_key: str) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def _parse_line(number: int, line: str) -> str:
-    algorithm, *rest = line.split(None, 2)
-    if "PRIVATE KEY" in line:
-        message = f"line {number} is a private key: give the .pub file"
-        raise ValueError(message)
-    if algorithm not in ALGORITHMS:
-        known = any(name in line for name in ALGORITHMS)
-        what = "has options before the key, which are not supported" if known else "is no public key of a known kind"
-        message = f"line {number} {what}; known are {', '.join(ALGORITHMS)}"
-        raise ValueError(message)
-    blob = rest[0] if rest else ""
+def _options(line: str) -> tuple[dict[str, str], str]:
+    """Part the options before the key from the rest."""
+    given: dict[str, str] = {}
+    if line.partition(" ")[0] in ALGORITHMS or not any(f"{name} " in line for name in ALGORITHMS):
+        return given, line
+    position = 0
+    while found := _OPTION.match(line, position):
+        name, value = found[1].lower(), found[2]
+        if name not in {"from", "expiry-time"} or value is None or name in given:
+            break
+        given[name], position = value, found.end()
+        if line[position : position + 1] in {" ", "\t"}:
+            return given, line[position:].strip()
+    message = 'has options that are not supported; from="NETWORKS" and expiry-time="TIME" are'
+    raise ValueError(message)
+
+
+def _check_blob(algorithm: str, blob: str) -> None:
     try:
         raw = base64.b64decode(blob, validate=True)
     except binascii.Error:
         raw = b""
     length = int.from_bytes(raw[:_NAME_LENGTH_BYTES], "big")
     if raw[_NAME_LENGTH_BYTES : _NAME_LENGTH_BYTES + length] != algorithm.encode():
-        message = f"line {number} is cut or damaged: the key does not say {algorithm} inside"
+        message = f"is cut or damaged: the key does not say {algorithm} inside"
         raise ValueError(message)
     try:
         if not algorithm.startswith("sk-"):  # keys on a security device are taken as they are
             load_ssh_public_key(f"{algorithm} {blob}".encode())
     except (ValueError, UnsupportedAlgorithm) as error:
-        message = f"line {number} is cut or damaged: {error}"
+        message = f"is cut or damaged: {error}"
         raise ValueError(message) from error
-    return f"{algorithm} {blob}"

@@ -1,28 +1,103 @@
-"""The decision to let a user in, for each way of proving who one is."""
+"""The decision to let a user in, for each way of proving who one is.
+
+A user that does not exist, is locked or has expired is refused like one with a wrong password: the same work, the same
+answer. What is known only to the log and the audit is the reason.
+"""
 
 from __future__ import annotations
 
-from server.auth.passwords import PasswordChecker
+import logging
+from dataclasses import dataclass
+
+from server.audit.journal import Journal, utc_now
+from server.auth.passwords import PasswordChecker, check_new_password
+from server.errors import TemporaryError
 from server.model.access import User
+from server.model.events import Event, EventKind
 from server.storage import users
 from server.storage.database import Store
+
+_log = logging.getLogger("ecss-console.login")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a try to log in: the `user` who may come in, or the `reason` why nobody may.
+
+    With `must_change` the password was right and another has to be given before anything else.
+    """
+
+    user: User | None
+    reason: str = ""
+    must_change: bool = False
 
 
 class Doorkeeper:
     """Checks credentials against the users of the store as they are now."""
 
-    def __init__(self, store: Store, passwords: PasswordChecker) -> None:
-        """Take what is shared by all connections."""
+    def __init__(self, store: Store, journal: Journal, passwords: PasswordChecker, node: str) -> None:
+        """Take what is shared by all connections; `node` is this node's name in the audit."""
         self._store = store
+        self._journal = journal
         self._passwords = passwords
+        self._node = node
 
-    async def by_password(self, name: str, password: str) -> User | None:
-        """Return the user when the password is right; an unknown user costs the same time."""
-        user = await users.find(self._store, name)
-        right = await self._passwords.verify(user.password_hash if user else None, password)
-        return user if right else None
+    async def by_password(self, name: str, password: str) -> Verdict:
+        """Judge a password; an unknown user costs the same time as a wrong password."""
+        user = await users.find(self._store.read, name)
+        stored = user.password_hash if user else None
+        if not await self._passwords.verify(stored, password) or user is None or stored is None:
+            return Verdict(None, "unknown user" if user is None else "wrong password")
+        shut_out = user.shut_out(utc_now())
+        if shut_out:
+            return Verdict(None, shut_out)
+        if user.must_change_password:
+            return Verdict(None, "password must be changed", must_change=True)
+        if self._passwords.outdated(stored):
+            await self._rehash(name, stored, password)
+        return Verdict(user)
 
-    async def by_public_key(self, name: str, public_key: str) -> User | None:
-        """Return the user when the key, `algorithm base64`, is one of its own."""
-        user = await users.find(self._store, name)
-        return user if user is not None and public_key in user.public_keys else None
+    async def change_password(self, name: str, password: str, new: str, source: str) -> Verdict:
+        """Judge the old password, and set the new one that has to take its place. Raises ValueError when it may not."""
+        verdict = await self.by_password(name, password)
+        if not verdict.must_change:
+            return verdict if verdict.user is None else Verdict(None, "no other password was asked for")
+        if check_new_password(new) == password:
+            message = "the new password is the old one"
+            raise ValueError(message)
+        new_hash = await self._passwords.hash(new)
+        async with self._store.transaction() as query:
+            await users.set_password(query, name, new_hash)
+            event = Event(
+                EventKind.USER_CHANGE, utc_now(), self._node, name, source, "", detail="password changed at login"
+            )
+            await self._journal.record(query, event)
+        return Verdict(await users.find(self._store.read, name))
+
+    async def by_public_key(self, name: str, public_key: str, address: str) -> Verdict:
+        """Judge a key, `algorithm base64`, from this address; that the client holds it is proved elsewhere."""
+        user = await users.find(self._store.read, name)
+        if user is None:
+            return Verdict(None, "unknown user")
+        key = next((each for each in user.keys if each.public_key == public_key), None)
+        if key is None:
+            return Verdict(None, "unknown key")
+        now = utc_now()
+        if not key.opens(address, now):
+            return Verdict(None, "key not valid now or from here")
+        shut_out = user.shut_out(now)
+        return Verdict(None, shut_out) if shut_out else Verdict(user)
+
+    async def known(self, name: str) -> User | None:
+        """Return the user that may log in with a certificate, None when nobody of this name may."""
+        user = await users.find(self._store.read, name)
+        return user if user is not None and not user.shut_out(utc_now()) else None
+
+    async def _rehash(self, name: str, stored: str, password: str) -> None:
+        """Keep the password under today's parameters; a store that is busy will have another chance."""
+        better = await self._passwords.hash(password)
+        try:
+            async with self._store.transaction() as query:
+                await users.rehash(query, name, stored, better)
+        except TemporaryError as error:
+            _log.warning("the password of %s keeps its old hash: %s", name, error.message)

@@ -32,6 +32,14 @@ class PasswordChecker:
         right = await loop.run_in_executor(self._pool, _matches, password_hash or self._nobody, password)
         return right and password_hash is not None
 
+    async def hash(self, password: str) -> str:
+        """Return the hash of a new password."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, hash_password, password)
+
+    def outdated(self, password_hash: str) -> bool:
+        """Tell whether a hash was made with other parameters than today's."""
+        return _HASHER.check_needs_rehash(password_hash)
+
     def close(self) -> None:
         """End the threads after what is running."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from server.commands import console, domains, integrations
+from server.commands import console, domains, integrations, sessions, user_keys, users
 from server.grammar.declare import Command
 from server.grammar.tree import Directory, build_tree
 
-COMMANDS: tuple[Command, ...] = (*console.COMMANDS, *domains.COMMANDS, *integrations.COMMANDS)
+COMMANDS: tuple[Command, ...] = (
+    *console.COMMANDS,
+    *domains.COMMANDS,
+    *integrations.COMMANDS,
+    *users.COMMANDS,
+    *user_keys.COMMANDS,
+    *sessions.COMMANDS,
+)
 
 
 def command_tree() -> Directory:

@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from server.audit.journal import Journal, utc_now
+from server.auth.login import Doorkeeper
+from server.auth.standing import Standings
 from server.errors import CommandError
 from server.grammar.declare import Argument, Command, Option
 from server.grammar.tree import Directory, Location
 from server.model.access import Operator, Permission
 from server.model.events import Event, EventKind
 from server.model.integrations import masked_key
+from server.model.sessions import OpenSession
 from server.render.progress import progress_text
 from server.storage.database import Query, Store
 
@@ -27,24 +30,54 @@ _SURE = "Are you sure?: yes/no ?> "
 _MOST_AUDITED_CHARACTERS = 200
 
 
+class Sessions(Protocol):
+    """The sessions that are open on this node."""
+
+    def every(self) -> Sequence[OpenSession]:
+        """Return them, the oldest first."""
+
+    def end(self, session_id: str, why: str) -> bool:
+        """End one and tell its client why; False when there is none of this id."""
+
+
 class _CheckedError(Exception):
     """Rolls the transaction of a check back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """What all sessions share: the store, the journal, the command tree, and the name of the node."""
+    """What all sessions share: the store, the journal, the command tree, who may do what, and the name of the node.
+
+    With `masks_keys` replies show API keys in full only once, when they are made.
+    """
 
     store: Store
     journal: Journal
     root: Directory
+    doorkeeper: Doorkeeper
+    standings: Standings
+    sessions: Sessions
     node_name: str
     node_version: str
+    masks_keys: bool
 
     @property
     def nodes(self) -> str:
         """The footer's identity of this node: `ds1@ecss1 v.3.14.7.585`."""
         return f"{self.node_name} v.{self.node_version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seeker:
+    """Who asks what names there are, for completion."""
+
+    console: Console
+    operator: Operator
+
+    @property
+    def store(self) -> Store:
+        """The store, for reading."""
+        return self.console.store
 
 
 @dataclass
@@ -62,6 +95,7 @@ class Call:
     arguments: Mapping[str, Any]
     rest: Sequence[Any]
     ask: Ask | None
+    ask_hidden: Ask | None
     show_progress: ShowProgress | None
     typed: Sequence[str] = ()
     check: bool = False
@@ -95,6 +129,7 @@ class Call:
                 if self.check:
                     raise _CheckedError
                 await self.console.journal.record(query, self.event(EventKind.CHANGE, status=0))
+            self.console.standings.forget()
             self.recorded = True
 
     async def confirm(self, consequence: str) -> None:
@@ -106,9 +141,18 @@ class Call:
             message = "not confirmed" if self.ask else "not confirmed: nothing is asked under json, give --force"
             raise CommandError(message)
 
-    def shown_key(self, key: str) -> str:
-        """Return an API key as this operator may see it."""
-        return key if self.operator.may(Permission.KEYS_REVEAL) else masked_key(key)
+    async def ask_secret(self, question: str) -> str:
+        """Ask for something that is not echoed. Raises CommandError where nobody can be asked."""
+        answer = await self.ask_hidden(question) if self.ask_hidden else None
+        if answer is None:
+            message = "no answer, nothing was changed" if self.ask_hidden else "nothing can be asked under json"
+            raise CommandError(message)
+        return answer
+
+    def listed_key(self, key: str) -> str:
+        """Return an API key as a list shows it to this operator."""
+        in_full = self.operator.may(Permission.KEYS_REVEAL) and not self.console.masks_keys
+        return key if in_full else masked_key(key)
 
     def event(self, kind: EventKind, *, status: int, detail: str = "") -> Event:
         """Return the audit event of this command as it stands now."""

@@ -8,13 +8,13 @@ from time import monotonic
 from typing import Annotated
 
 from server.commands.call import Call
-from server.commands.domains import no_such_domain
+from server.commands.domains import admit_to_domain, no_such_domain
 from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
 from server.errors import CommandError
 from server.grammar.declare import command
 from server.grammar.explain import page, usage
 from server.grammar.filters import FILTERS
-from server.grammar.tree import Directory, Found, find, locate, shown, starts, walk
+from server.grammar.tree import Directory, Found, find, locate, offered, shown, starts, walk
 from server.model.access import Permission
 from server.model.domains import folded
 from server.render.reply import Help, Left, Lines, Moved, Overview, Section
@@ -41,9 +41,9 @@ async def cd(call: Call, path: Annotated[str, DIRECTORY] = "/") -> Moved:
 async def ls(call: Call, path: Annotated[str, DIRECTORY] = ".") -> Lines:
     """List a directory: its directories with a trailing /, then its commands."""
     directory = (await _directory(call, path)).directory
-    names = [*directory.directories]
+    names = [name for name, inside in directory.directories.items() if offered(inside, call.operator)]
     if directory.place is not None and call.operator.may(Permission.DOMAINS_READ):
-        names += [each.name for each in await domains.every(call.store)]
+        names += [each.name for each in await domains.every(call.store) if call.operator.reaches(each.name)]
     commands = (name for name, each in directory.commands.items() if call.operator.may(each.permission))
     return Lines((*(f"{name}/" for name in sorted(names)), *sorted(commands)))
 
@@ -121,6 +121,8 @@ async def _directory(call: Call, path: str) -> Found:
         if found.command is not None:
             refusal = CommandError(f"{path} is a command, not a directory")
             continue
+        for _, text in found.places:
+            admit_to_domain(call.operator, folded(text))
         stored = {text: await _stored_name(call, text) for _, text in found.places}
         missing = next((text for text, name in stored.items() if name is None), None)
         if missing is None:
@@ -152,7 +154,8 @@ def _entries(
 ) -> tuple[tuple[str, str], ...]:
     entries = []
     if directories:
-        names = [*sorted(directory.directories), *([directory.place.kind.metavar] if directory.place else [])]
+        inside = (name for name, each in directory.directories.items() if offered(each, call.operator))
+        names = [*sorted(inside), *([directory.place.kind.metavar] if directory.place else [])]
         entries += [(f"{name}/", "directory") for name in names]
     if commands:
         visible = {each.path: each for each in directory.commands.values() if call.operator.may(each.permission)}

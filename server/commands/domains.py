@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from server.audit.journal import utc_now
-from server.commands.call import Call
+from server.commands.call import Call, Seeker
 from server.commands.kinds import MOST_CANDIDATES
-from server.errors import CommandError
+from server.errors import CommandError, PermissionDeniedError
 from server.grammar.declare import Kind, Relation, command
-from server.model.access import Permission
+from server.model.access import Operator, Permission, Role
 from server.model.domains import parse_domain_name
 from server.render.reply import Column, Lines, Table
 from server.storage import domains
-from server.storage.database import Store
 
 _PRIVILEGES = "taken for scripts of the exchange; an administrator of this console has them anyway"
 
@@ -22,6 +21,13 @@ _PRIVILEGES = "taken for scripts of the exchange; an administrator of this conso
 def no_such_domain(name: str) -> CommandError:
     """Return the error for a domain that is not declared."""
     return CommandError(f"there is no domain {name}")
+
+
+def admit_to_domain(operator: Operator, domain: str) -> None:
+    """Raise PermissionDeniedError unless the domain is granted to the operator, whether it exists or not."""
+    if not operator.reaches(domain):
+        message = f"domain {domain} is not granted to {operator.name}"
+        raise PermissionDeniedError(message)
 
 
 def _parse_name(text: str) -> str:
@@ -33,12 +39,14 @@ def _parse_name(text: str) -> str:
     return name
 
 
-async def _stored_names(store: Store, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    return await domains.names(store, beginning, MOST_CANDIDATES)
+async def _stored_names(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    if seeker.operator.role is Role.ADMIN:
+        return await domains.names(seeker.store, beginning, MOST_CANDIDATES)
+    return sorted(name for name in seeker.operator.domains if name.startswith(beginning))
 
 
 NEW_DOMAIN = Kind("<DOMAIN>", "name of the virtual PBX, 1 to 253 of a-z 0-9 . - _", _parse_name)
-DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored_names)
+DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored_names, granted=True)
 
 
 @command("/domain/declare", permission=Permission.DOMAINS_CHANGE, examples=("domain/declare moscow.local",))
@@ -60,8 +68,8 @@ async def declare(
 
 @command("/domain/list", permission=Permission.DOMAINS_READ, examples=("domain/list", "domain/list | count"))
 async def list_(call: Call) -> Table:
-    """List the domains and how many integrations each has."""
-    found = await domains.every(call.store)
+    """List the domains that you may reach, and how many integrations each has."""
+    found = [each for each in await domains.every(call.store) if call.operator.reaches(each.name)]
     columns = (Column("domain", "Domain"), Column("integrations", "Integrations"))
     return Table(columns, [(each.name, each.integrations) for each in found])
 

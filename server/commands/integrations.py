@@ -15,7 +15,7 @@ from server.commands.kinds import CLIENT_ID, NEW_CLIENT_ID, NUMBER_RANGE, SET_CL
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Relation, command
 from server.model.access import Permission
-from server.model.integrations import Integration, IntegrationType, changed, new_key
+from server.model.integrations import Integration, IntegrationType, changed, masked_key, new_key
 from server.render.reply import Column, Field, Lines, Record, Table
 from server.storage import domains, integrations
 from server.storage.database import Query
@@ -61,7 +61,7 @@ async def add(
         if added is Added.KNOWN:
             message = f"integration {client_id} exists already in domain {domain}"
             raise CommandError(message)
-    return Record("New integration was added.", (Field("api_key", "API key", call.shown_key(key)),))
+    return Record("New integration was added.", (Field("api_key", "API key", key),))
 
 
 @command(
@@ -102,7 +102,7 @@ async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotat
     async with call.change() as query:
         if not await integrations.replace_key(query, call.store.vault, domain, client_id, key, utc_now()):
             raise await _missing(query, domain, client_id)
-    return Record("Old key was replaced with new one.", (Field("api_key", "New API key", call.shown_key(key)),))
+    return Record("Old key was replaced with new one.", (Field("api_key", "New API key", key),))
 
 
 @command(
@@ -135,6 +135,30 @@ async def set_(
     return Lines(("Integration properties changed",))
 
 
+@command(_HERE + "show", permission=Permission.INTEGRATIONS_READ, examples=(_EXAMPLE + "show servint",))
+async def show(
+    call: Call,
+    domain: Annotated[str, DOMAIN],
+    client_id: Annotated[str, CLIENT_ID],
+    *,
+    reveal: Annotated[bool, Relation("show the key in full", permission=Permission.KEYS_REVEAL)] = False,
+) -> Record:
+    """Show one integration, its key masked unless --reveal is given."""
+    keyed = await integrations.one(call.store, domain, client_id)
+    if keyed is None:
+        raise await _missing(call.store.read, domain, client_id)
+    shown = keyed.key if reveal or keyed.key is None else masked_key(keyed.key)
+    integration = keyed.integration
+    fields = [
+        Field("client_id", "Client id", integration.client_id),
+        Field("type", "Type", integration.type.value),
+        Field("api_key", "API key", shown or _UNREADABLE),
+    ]
+    if integration.numbers:
+        fields.append(Field("numbers", "Numbers", ",".join(integration.numbers)))
+    return Record("", tuple(fields))
+
+
 async def _missing(query: Query, domain: str, client_id: str) -> CommandError:
     if not await domains.exists(query, domain):
         return no_such_domain(domain)
@@ -149,8 +173,8 @@ def _described(integration: Integration) -> str:
 
 def _row(call: Call, keyed: Keyed) -> tuple[object, ...]:
     integration = keyed.integration
-    key = _UNREADABLE if keyed.key is None else call.shown_key(keyed.key)
+    key = _UNREADABLE if keyed.key is None else call.listed_key(keyed.key)
     return (integration.client_id, integration.type.value, key, integration.numbers)
 
 
-COMMANDS = (add, remove, list_, replace, set_)
+COMMANDS = (add, remove, list_, replace, set_, show)

@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from server.auth.keys import parse_key, parse_sources, parse_time
+from server.commands.call import Seeker
 from server.grammar.declare import Kind, PathTo
+from server.model.access import Role, UserKey, parse_user_name
 from server.model.integrations import parse_client_id
 from server.model.numbers import MOST_NUMBERS, parse_numbers
-from server.storage import integrations
-from server.storage.database import Store
+from server.storage import integrations, users
 
 MOST_CANDIDATES = 200
 _LONGEST_SLEEP_SECONDS = 86_400.0
@@ -19,8 +21,37 @@ _HIGHEST_STATUS = 255
 _CLIENT_ID_EXPECTED = "client id, 1 to 64 of A-Z a-z 0-9 . _ @ -, beginning with a letter or digit"
 
 
-async def _stored_client_ids(store: Store, arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    return await integrations.client_ids(store, arguments["domain"], beginning, MOST_CANDIDATES)
+async def _stored_client_ids(seeker: Seeker, arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return await integrations.client_ids(seeker.store, arguments["domain"], beginning, MOST_CANDIDATES)
+
+
+async def _stored_user_names(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return await users.names(seeker.store, beginning, MOST_CANDIDATES)
+
+
+async def _roles(_seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return [role.value for role in Role if role.value.startswith(beginning)]
+
+
+def _role(text: str) -> Role:
+    try:
+        return Role(text)
+    except ValueError:
+        message = f"{text} is no role: {', '.join(Role)} are"
+        raise ValueError(message) from None
+
+
+def _key(text: str) -> UserKey:
+    try:
+        return parse_key(text.strip())
+    except ValueError as wrong:
+        message = f"the key {wrong}"
+        raise ValueError(message) from wrong
+
+
+def _date(text: str) -> str:
+    """Return a time as UTC, or nothing for `never`."""
+    return "" if text == "never" else parse_time(text)
 
 
 def _seconds(text: str) -> float:
@@ -50,3 +81,10 @@ STATUS = Kind("<N>", f"exit status, 0 to {_HIGHEST_STATUS}", _status)
 TEXT = Kind("<TEXT>", "any word", str)
 DIRECTORY = Kind("<DIRECTORY>", "path of a directory, as in /domain/biysk.local or ..", str, path_to=PathTo.DIRECTORY)
 PATH = Kind("<PATH>", "path of a command or directory", str, path_to=PathTo.ANYTHING)
+NEW_USER = Kind("<USER>", "name of 1 to 32 of a-z 0-9 . _ -, beginning with a letter", parse_user_name)
+USER = Kind("<USER>", "name of a user", parse_user_name, _stored_user_names)
+ROLE = Kind("<ROLE>", f"one of {', '.join(Role)}", _role, _roles)
+DATE = Kind("<TIME>", "YYYY-MM-DD or YYYY-MM-DDTHH:MM, the node's time or with a Z behind it UTC, or never", _date)
+PUBLIC_KEY = Kind("<KEY>", "line of a .pub file in quotes", _key)
+KEY_WORD = Kind("<KEY>", "line of a .pub file", str)
+SOURCES = Kind("<NETWORKS>", "addresses or networks, separated by commas; ! before one shuts it out", parse_sources)

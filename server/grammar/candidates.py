@@ -6,7 +6,7 @@ lacks words, never to a wrong one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,8 @@ from server.grammar.declare import Candidates, Command, Kind, PathTo
 from server.grammar.filters import FILTERS
 from server.grammar.match import HELP, Invalid, Ready, match, sort_words
 from server.grammar.tokens import Line, Word, tokenize
-from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
-from server.model.access import Permission
-
-May = Callable[[Permission], bool]
+from server.grammar.tree import Directory, Found, Location, find, locate, offered, starts, walk
+from server.model.access import Operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class _Cursor:
 
     root: Directory
     here: Location
-    may: May
+    operator: Operator
     before: tuple[Word, ...]
     typed: Word
 
@@ -74,8 +72,8 @@ class _Cursor:
         return not isinstance(match(self.root, self.here, Line((*self.before, *words))), Invalid)
 
 
-def offer(root: Directory, here: Location, text: str, may: May) -> Offer:
-    """Return what can come next at the end of `text`; nothing where the line is already wrong."""
+def offer(root: Directory, here: Location, text: str, operator: Operator) -> Offer:
+    """Return what can come next at the end of `text`; nothing where the line is already wrong or would be refused."""
     line = tokenize(text)
     fresh = text == "" or text[-1] in " \t"
     if line.filters and line.mistake is None:
@@ -83,13 +81,13 @@ def offer(root: Directory, here: Location, text: str, may: May) -> Offer:
     if line.mistake is not None or not (fresh or line.words):
         return Offer(len(text), "")
     typed = Word("", "", len(text)) if fresh else line.words[-1]
-    cursor = _Cursor(root, here, may, line.words if fresh else line.words[:-1], typed)
+    cursor = _Cursor(root, here, operator, line.words if fresh else line.words[:-1], typed)
     if not typed.bare:
         return cursor.nothing()
     if not cursor.before:
         return _paths(cursor, commands=True)
     found = find(root, here, cursor.before[0].text)
-    if found is None or found.command is None or not may(found.command.permission) or not cursor.fits():
+    if found is None or found.command is None or not operator.may(found.command.permission) or not cursor.fits():
         return cursor.nothing()
     ready = fresh and isinstance(match(root, here, Line(cursor.before)), Ready)
     return replace(_next_word(cursor, found.command, found.bound), ready=ready)
@@ -106,9 +104,12 @@ def _filter_names(text: str, words: tuple[Word, ...], *, fresh: bool) -> Offer:
 
 def _next_word(cursor: _Cursor, command: Command, bound: Mapping[str, str]) -> Offer:
     words, typed = sort_words(command, cursor.before[1:]), cursor.typed
-    if words.help_wanted:
-        return cursor.nothing()
     places = {name: place.kind.parse(bound[name]) for name, place in command.places.items()}
+    granted = [places[name] for name, place in command.places.items() if place.kind.granted]
+    if words.help_wanted or not all(cursor.operator.reaches(domain) for domain in granted):
+        return cursor.nothing()
+    named = [argument for argument in command.arguments if not argument.repeated]
+    places |= {each.name: text for each, text in zip(named, words.positional, strict=False)}
     if words.waiting is not None and words.waiting.kind is not None:
         return _values(cursor, words.waiting.kind, places)
     if typed.text.startswith("--") and not words.options_ended:
@@ -131,14 +132,13 @@ def _values(cursor: _Cursor, kind: Kind, places: Mapping[str, Any]) -> Offer:
     return Offer(typed.start, typed.text, lookup=lookup, expected=kind)
 
 
-def _can_exist(found: Found) -> bool:
-    """Tell whether the names in a path are such that something could be stored under them."""
+def _within_reach(operator: Operator, found: Found) -> bool:
+    """Tell whether the names in a path are such that something could be stored there, and are granted."""
     try:
-        for place, text in found.places:
-            place.kind.parse(text)
+        names = [(place, place.kind.parse(text)) for place, text in found.places]
     except ValueError:
         return False
-    return True
+    return all(operator.reaches(name) for place, name in names if place.kind.granted)
 
 
 def _options(cursor: _Cursor, command: Command) -> tuple[Candidate, ...]:
@@ -147,7 +147,9 @@ def _options(cursor: _Cursor, command: Command) -> tuple[Candidate, ...]:
     offered = [
         Candidate(option.word, option.relation.help)
         for option in command.options
-        if option.word.startswith(typed) and cursor.fits(Word(option.word, option.word, 0))
+        if option.word.startswith(typed)
+        and (option.relation.permission is None or cursor.operator.may(option.relation.permission))
+        and cursor.fits(Word(option.word, option.word, 0))
     ]
     if typed and HELP.startswith(typed):
         offered.append(Candidate(HELP, "show the help of this command"))
@@ -159,33 +161,33 @@ def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
     typed = cursor.typed
     parent, slash, last = typed.text.rpartition("/")
     before = parent + slash
-    offered: dict[str, Candidate] = {}
+    near: dict[str, Candidate] = {}
     lookup = None
     for start in starts(cursor.here, typed.text):
         found = walk(cursor.root, locate(before, start)[0])
-        if found is None or found.command is not None or not _can_exist(found):
+        if found is None or found.command is not None or not _within_reach(cursor.operator, found):
             continue
         names = _names(cursor, found.directory, before, last, commands=commands)
         if start != cursor.here and not typed.text:  # nothing typed yet: of the root, what works everywhere
             names = {name: candidate for name, candidate in names.items() if not candidate.goes_on}
-        offered = names | offered
+        near = names | near
         place = found.directory.place
         if place is not None and place.kind.candidates is not None and lookup is None:
             lookup = Lookup(place.kind.candidates, {}, last, before, "/", place.kind.metavar)
-    return Offer(typed.start, typed.text, tuple(sorted(offered.values(), key=_directories_first)), lookup)
+    return Offer(typed.start, typed.text, tuple(sorted(near.values(), key=_directories_first)), lookup)
 
 
 def _names(cursor: _Cursor, directory: Directory, before: str, last: str, *, commands: bool) -> dict[str, Candidate]:
     """Return what the names of a directory that begin with `last` offer, by name."""
-    offered = {
+    names = {
         name: Candidate(f"{before}{name}/", "directory", goes_on=True)
-        for name in directory.directories
-        if name.startswith(last)
+        for name, inside in directory.directories.items()
+        if name.startswith(last) and offered(inside, cursor.operator)
     }
     for name, command in directory.commands.items() if commands else ():
-        if name.startswith(last) and cursor.may(command.permission):
-            offered[name] = Candidate(before + name, command.summary)
-    return offered
+        if name.startswith(last) and cursor.operator.may(command.permission):
+            names[name] = Candidate(before + name, command.summary)
+    return names
 
 
 def _directories_first(candidate: Candidate) -> tuple[bool, str]:

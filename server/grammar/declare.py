@@ -21,7 +21,7 @@ from typing import Any, get_type_hints
 
 from server.model.access import Permission
 
-#: Looks stored names up: (store, arguments bound so far, beginning of the word) -> names that begin so, sorted.
+#: Looks names up: (who asks, arguments bound so far, beginning of the word) -> names that begin so, sorted.
 Candidates = Callable[[Any, Mapping[str, Any], str], Awaitable[Sequence[str]]]
 Handler = Callable[..., Awaitable[Any]]
 
@@ -40,6 +40,7 @@ class Kind:
     """What a word can be. `parse` raises ValueError with what is wrong; `expected` says what would be right.
 
     `secret` values are masked in audit and kept out of history. `path_to` words complete over the command tree.
+    `granted` words name a domain: the command runs only for those to whom it is granted.
     """
 
     metavar: str
@@ -48,15 +49,20 @@ class Kind:
     candidates: Candidates | None = None
     secret: bool = False
     path_to: PathTo | None = None
+    granted: bool = False
 
 
 @dataclass(frozen=True)
 class Relation:
-    """How an option stands to others of the same command: it `needs` one, or `excludes` one."""
+    """How an option stands to others of the same command: it `needs` one, or `excludes` one.
+
+    `permission` is asked for besides the command's own when the option is given.
+    """
 
     help: str
     needs: str | None = None
     excludes: str | None = None
+    permission: Permission | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Option:
     @property
     def word(self) -> str:
         """The option as it is typed: `--add-domain-user-privileges`."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + self.name.rstrip("_").replace("_", "-")
 
 
 #: What every command that changes something takes besides its own options; its handler knows nothing of it.

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from server.grammar.declare import Argument, Command, place_of
+from server.model.access import Operator
 
 #: A place in the tree as the operator sees it: `("domain", "biysk.local")` is `/domain/biysk.local`.
 Location = tuple[str, ...]
@@ -37,6 +38,14 @@ class Found:
     def bound(self) -> dict[str, str]:
         """The words of the places by the parameters that take them."""
         return {place.name: text for place, text in self.places}
+
+
+def offered(directory: Directory, operator: Operator) -> bool:
+    """Tell whether a directory holds, at any depth, a command that the operator may run."""
+    below = [*directory.directories.values(), *([directory.inside] if directory.inside else [])]
+    return any(operator.may(each.permission) for each in directory.commands.values()) or any(
+        offered(each, operator) for each in below
+    )
 
 
 def build_tree(commands: Iterable[Command]) -> Directory:

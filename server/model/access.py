@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
+from ipaddress import ip_address, ip_network
 
 _USER_NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
 
@@ -13,20 +14,25 @@ class Permission(Enum):
     """What a command asks for; exactly one stands in every declaration. The value is what help and audit say."""
 
     CONSOLE = "console"
+    PASSWORD_CHANGE = "password.change"  # noqa: S105  a permission, not a password
     DOMAINS_READ = "domains.read"
     DOMAINS_CHANGE = "domains.change"
     INTEGRATIONS_READ = "integrations.read"
     INTEGRATIONS_CHANGE = "integrations.change"
-    #: Not asked for by a command: whether replies show API keys in full.
+    #: Asked for by options and replies: whether API keys are shown in full.
     KEYS_REVEAL = "keys.reveal"
+    USERS_READ = "users.read"
+    USERS_CHANGE = "users.change"
+    SESSIONS_READ = "sessions.read"
+    SESSIONS_KILL = "sessions.kill"
 
     @property
     def changes(self) -> bool:
-        """Whether a command under this permission changes something, and so leaves an audit row with the change."""
+        """Whether a command under this permission changes the store, and so leaves an audit row with the change."""
         return self.value.endswith(".change")
 
 
-class Role(Enum):
+class Role(StrEnum):
     """What a user is; the value is what `user add --role` takes."""
 
     ADMIN = "admin"
@@ -34,47 +40,86 @@ class Role(Enum):
     VIEWER = "viewer"
 
 
+_EVERYBODY = frozenset({Permission.CONSOLE, Permission.PASSWORD_CHANGE, Permission.DOMAINS_READ})
 #: Deny by default: what does not stand here is refused.
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.ADMIN: frozenset(Permission),
-    Role.OPERATOR: frozenset(
-        {
-            Permission.CONSOLE,
-            Permission.DOMAINS_READ,
-            Permission.INTEGRATIONS_READ,
-            Permission.INTEGRATIONS_CHANGE,
-            Permission.KEYS_REVEAL,
-        }
-    ),
-    Role.VIEWER: frozenset({Permission.CONSOLE, Permission.DOMAINS_READ, Permission.INTEGRATIONS_READ}),
+    Role.OPERATOR: _EVERYBODY | {Permission.INTEGRATIONS_READ, Permission.INTEGRATIONS_CHANGE, Permission.KEYS_REVEAL},
+    Role.VIEWER: _EVERYBODY | {Permission.INTEGRATIONS_READ},
 }
 
 
 @dataclass(frozen=True, slots=True)
+class UserKey:
+    """A public key that lets a user in. `public_key` is `algorithm base64`, `expires_at` UTC in ISO 8601.
+
+    `sources` are networks from which it works, none for all; one that begins with `!` is shut out.
+    """
+
+    public_key: str
+    comment: str = ""
+    sources: tuple[str, ...] = ()
+    expires_at: str | None = None
+
+    def __str__(self) -> str:
+        return self.public_key
+
+    def opens(self, address: str, now: str) -> bool:
+        """Tell whether the key lets in from this address at this time (source: sshd(8), `from=`)."""
+        if self.expires_at is not None and self.expires_at <= now:
+            return False
+        if not self.sources:
+            return True
+        came_from = ip_address(address.partition("%")[0])
+        hits = [each for each in self.sources if came_from in ip_network(each.removeprefix("!"), strict=False)]
+        return bool(hits) and not any(each.startswith("!") for each in hits)
+
+
+@dataclass(frozen=True, slots=True)
 class User:
-    """One user as the store keeps it. `public_keys` are `algorithm base64`; no `password_hash` means no password."""
+    """One user as the store keeps it. No `password_hash` means no password; times are UTC in ISO 8601.
+
+    `domains` are those granted to an operator or viewer; an admin needs none.
+    """
 
     name: str
     role: Role
     password_hash: str | None
-    public_keys: tuple[str, ...]
+    keys: tuple[UserKey, ...]
+    locked: bool = False
+    expires_at: str | None = None
+    must_change_password: bool = False
+    domains: frozenset[str] = frozenset()
+
+    def shut_out(self, now: str) -> str | None:
+        """Return why the user may not log in at this time, None when nothing stands against it."""
+        if self.locked:
+            return "locked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
     """Who is at the other end of one session: for the prompt, the gate and the audit.
 
-    `source` is `address:port` of the client, `session_id` is unique on this node.
+    `source` is `address:port` of the client, `session_id` is unique on this node, `domains` are those granted.
     """
 
     name: str
     role: Role
     source: str
     session_id: str
+    domains: frozenset[str] = frozenset()
 
     def may(self, permission: Permission) -> bool:
         """Tell whether the operator's role has the permission."""
         return permission in PERMISSIONS[self.role]
+
+    def reaches(self, domain: str) -> bool:
+        """Tell whether a domain is granted, whether it exists or not; all are to an admin."""
+        return self.role is Role.ADMIN or domain in self.domains
 
 
 def parse_user_name(text: str) -> str:

@@ -14,7 +14,7 @@ from server.auth.keys import fingerprint, parse_authorized_keys
 from server.auth.passwords import check_new_password, hash_password, new_password
 from server.config import Config
 from server.errors import StartError
-from server.model.access import Role, User, parse_user_name
+from server.model.access import Role, User, UserKey, parse_user_name
 from server.program.answer import record, say
 from server.storage import users
 from server.transport.hostkey import host_key
@@ -44,12 +44,12 @@ async def add(config: Config, options: argparse.Namespace) -> None:
     keys = [key for path in options.authorized_key for key in _keys_of(path)]
     asked = options.password_stdin or not keys
     password_hash = hash_password(_password(from_stdin=options.password_stdin)) if asked else None
-    user = User(name, Role(options.role), password_hash, tuple(dict.fromkeys(keys)))
+    user = User(name, Role(options.role), password_hash, tuple({key.public_key: key for key in keys}.values()))
     async with open_store(config) as store, store.transaction() as query:
         if not await users.insert(query, user, utc_now()):
             message = f"user {name} exists already"
             raise StartError(message)
-        given = {"user": name, "role": user.role.value, "keys": [fingerprint(key) for key in user.public_keys]}
+        given = {"user": name, "role": user.role.value, "keys": [fingerprint(key.public_key) for key in user.keys]}
         await record(query, config, "user add", given)
     say(f"User {name} added.")
 
@@ -58,7 +58,7 @@ async def list_(config: Config, _options: argparse.Namespace) -> None:
     """Print the users, a line each: name, role, ways to log in."""
     async with open_store(config, make=False) as store:
         for user in await users.every(store):
-            ways = [*(["password"] if user.password_hash else []), *map(fingerprint, user.public_keys)]
+            ways = [*(["password"] if user.password_hash else []), *(fingerprint(key.public_key) for key in user.keys)]
             say(f"{user.name}\t{user.role.value}\t{', '.join(ways) or 'cannot log in'}")
 
 
@@ -110,7 +110,7 @@ def _first_line() -> str:
         raise StartError(str(error)) from error
 
 
-def _keys_of(path: Path) -> tuple[str, ...]:
+def _keys_of(path: Path) -> tuple[UserKey, ...]:
     try:
         return parse_authorized_keys(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.commands.call import Console
+from server.commands.call import Console, Seeker
 from server.grammar.candidates import Candidate, Offer, offer
 from server.grammar.tree import Location
 from server.model.access import Operator
@@ -24,11 +24,11 @@ class Completion:
 
 async def complete(console: Console, operator: Operator, here: Location, text: str) -> Completion:
     """Complete the end of `text`; stored names are asked of the store. Raises TemporaryError when it is away."""
-    offered = offer(console.root, here, text, operator.may)
+    offered = offer(console.root, here, text, operator)
     candidates = list(offered.candidates)
     if offered.lookup is not None:
         look = offered.lookup
-        names = await look.names(console.store, look.arguments, look.beginning)
+        names = await look.names(Seeker(console, operator), look.arguments, look.beginning)
         goes_on = look.after == "/"
         candidates += [Candidate(look.before + name + look.after, look.help, goes_on=goes_on) for name in names]
     hints = _hints(offered)

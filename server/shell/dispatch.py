@@ -14,6 +14,7 @@ from datetime import datetime
 from time import monotonic
 
 from server.commands.call import Ask, Call, Console, ShowProgress
+from server.commands.domains import admit_to_domain
 from server.errors import (
     ArgumentError,
     InternalError,
@@ -57,6 +58,7 @@ class Seat:
     operator: Operator
     here: Location
     ask: Ask
+    ask_hidden: Ask
     show_progress: ShowProgress
     typed: Sequence[str]
     json: bool = False
@@ -115,17 +117,17 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
     filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
         return filtered(Help(page(outcome.command)), filters)
-    ask, show_progress = (None, None) if seat.json else (seat.ask, seat.show_progress)
     check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
     call = Call(
         console=console,
-        operator=seat.operator,
+        operator=await _operator(console, seat),
         here=seat.here,
         command=outcome.command,
         arguments=outcome.arguments,
         rest=outcome.rest,
-        ask=ask,
-        show_progress=show_progress,
+        ask=None if seat.json else seat.ask,
+        ask_hidden=None if seat.json else seat.ask_hidden,
+        show_progress=None if seat.json else seat.show_progress,
         typed=seat.typed,
         check=check,
     )
@@ -146,29 +148,44 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
     return filtered(_checked(call) if call.check else reply, filters)
 
 
-async def _authorised(call: Call) -> Reply:
-    """Run the handler behind the one gate: deny by default."""
-    permission = call.command.permission
-    if not call.operator.may(permission):
-        message = f"{call.command.path} needs {permission.value}, which {call.operator.role.value} has not"
+async def _operator(console: Console, seat: Seat) -> Operator:
+    """Return the operator as it stands at this line: what was granted may have been revoked since the last one."""
+    operator = await console.standings.of(seat.operator)
+    if operator is None:
+        message = f"{seat.operator.name} may not work here any more"
         raise PermissionDeniedError(message)
+    return operator
+
+
+def _admit(call: Call) -> None:
+    """Pass the one gate, or raise PermissionDeniedError: deny by default, whether what is named exists or not."""
+    command, operator = call.command, call.operator
+    asked = [option.relation.permission for option in command.options if call.arguments.get(option.name)]
+    for permission in (command.permission, *asked):
+        if permission is not None and not operator.may(permission):
+            message = f"{command.path} needs {permission.value}, which {operator.role.value} has not"
+            raise PermissionDeniedError(message)
+    for taker in (*command.places.values(), *command.arguments):
+        if taker.kind.granted and taker.name in call.arguments:
+            admit_to_domain(operator, call.arguments[taker.name])
+
+
+async def _authorised(call: Call) -> Reply:
+    """Run the handler behind the gate."""
+    _admit(call)
+    command = call.command
+    given = {name: value for name, value in call.arguments.items() if name != CHECK.name}
+    # words that repeat come after those that are named, and so all of these go by position
+    places = [given.pop(each.name) for each in (*command.places.values(), *command.arguments) if each.name in given]
     try:
-        given = {name: value for name, value in call.arguments.items() if name != CHECK.name}
-        reply: Reply = await call.command.run(call, **given) if not call.rest else await _run_with_rest(call)
+        reply: Reply = await command.run(call, *places, *call.rest, **given)
     except ArgumentError as error:
-        raise ArgumentError(error.message, *error.hints, usage_hint(call.command)) from error
+        raise ArgumentError(error.message, *error.hints, usage_hint(command)) from error
     return reply
 
 
 def _checked(call: Call) -> Reply:
     return Lines(("Nothing was changed. Without --check this would:", *(f"  {what}" for what in call.plan)))
-
-
-async def _run_with_rest(call: Call) -> Reply:
-    """Pass repeated words by position, after those that are named."""
-    named = [call.arguments[each.name] for each in call.command.arguments if not each.repeated]
-    reply: Reply = await call.command.run(call, *named, *call.rest)
-    return reply
 
 
 def _record(call: Call, status: int, detail: str = "") -> None:

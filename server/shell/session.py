@@ -101,7 +101,15 @@ class Session:
 
     async def _run_line(self, line: str) -> Outcome | None:
         show_progress = self._terminal.show_progress
-        seat = Seat(self._operator, self.here, self._ask, show_progress, self._typed, self._options.json)
+        seat = Seat(
+            operator=self._operator,
+            here=self.here,
+            ask=self._ask,
+            ask_hidden=self._ask_hidden,
+            show_progress=show_progress,
+            typed=self._typed,
+            json=self._options.json,
+        )
         self._running = True
         try:
             ran = await dispatch(self._console, seat, line)
@@ -135,8 +143,14 @@ class Session:
         self._terminal.write("".join(waiting))
 
     async def _ask(self, question: str) -> str | None:
+        return await self._asked(question, hidden=False)
+
+    async def _ask_hidden(self, question: str) -> str | None:
+        return await self._asked(question, hidden=True)
+
+    async def _asked(self, question: str, *, hidden: bool) -> str | None:
         try:
-            return await self._terminal.ask(question)
+            return await self._terminal.ask(question, hidden=hidden)
         except EndOfInputError:
             return None
         except LineDroppedError:

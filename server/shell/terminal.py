@@ -24,8 +24,8 @@ class Terminal(Protocol):
     async def read_line(self, prompt: str) -> str:
         """Show the prompt and return one line without its end; raises EndOfInputError or LineDroppedError."""
 
-    async def ask(self, question: str) -> str:
-        """Like `read_line`, without history or completion."""
+    async def ask(self, question: str, *, hidden: bool) -> str:
+        """Like `read_line`, without history or completion; a `hidden` answer is not echoed."""
 
     def write(self, text: str) -> None:
         r"""Send text; `\n` ends lines."""

@@ -67,6 +67,12 @@ class Store:
             await self._reader.close()
             await self._writer.close()
 
+    async def foreign_version(self) -> int:
+        """Return a number that is another one when another program has committed something since."""
+        with _passing_as_temporary():
+            ((version,),) = _rows(await self._writer.execute_fetchall("PRAGMA data_version"))
+        return int(version)
+
     async def read(self, sql: str, *values: Value) -> list[Row]:
         """Run one SELECT over what is committed. Raises TemporaryError while the store is busy or away."""
         with _passing_as_temporary():

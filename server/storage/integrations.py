@@ -115,6 +115,16 @@ async def of_domain(store: Store, domain: str) -> list[Keyed] | None:
     return found
 
 
+async def one(store: Store, domain: str, client_id: str) -> Keyed | None:
+    """Return one integration with its key, None when there is none."""
+    rows = await store.read(
+        "SELECT type, numbers, sealed_key FROM integrations WHERE domain = ? AND client_id = ?", domain, client_id
+    )
+    for kind, numbers, sealed in rows:
+        return Keyed(_integration(client_id, kind, numbers), _opened(store.vault, domain, client_id, sealed))
+    return None
+
+
 async def client_ids(store: Store, domain: str, beginning: str, most: int) -> list[str]:
     """Return the first client ids of a domain that begin so, sorted, and the last: see `first_and_last`."""
     return await first_and_last(store, "client_id", "integrations WHERE domain = ?", (domain,), beginning, most)

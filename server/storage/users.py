@@ -1,66 +1,161 @@
-"""Users and their public keys in the store."""
+"""Users in the store, with their public keys and the domains that are granted to them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.model.access import Role, User
-from server.storage.database import Query, Store
+from server.model.access import Role, User, UserKey
+from server.storage.database import Query, Row, Store, first_and_last
 
+#: Users, their keys and their grants in one statement, as every statement costs a hop to the store's thread.
 _SELECT = """
-SELECT u.name, u.role, u.password_hash, k.public_key
-FROM users u LEFT JOIN user_keys k ON k.user_name = u.name
+SELECT 'user', name, role, password_hash, expires_at, '', locked, must_change_password FROM users {where_name}
+UNION ALL SELECT 'key', user_name, public_key, comment, expires_at, sources, 0, 0 FROM user_keys {where_user_name}
+UNION ALL SELECT 'grant', user_name, domain, '', '', '', 0, 0 FROM grants {where_user_name}
+ORDER BY 1 DESC, 2, 3
 """
+_SELECT_ONE = _SELECT.format(where_name="WHERE name = ?", where_user_name="WHERE user_name = ?")
+_SELECT_ALL = _SELECT.format(where_name="", where_user_name="")
 
 
 async def insert(query: Query, user: User, now: str) -> bool:
-    """Add a user with its keys; False when the name is taken."""
+    """Add a user with its keys, without grants; False when the name is taken."""
     rows = await query(
-        """INSERT INTO users (name, role, password_hash, added_at) VALUES (?, ?, ?, ?)
-           ON CONFLICT DO NOTHING RETURNING name""",
+        """INSERT INTO users (name, role, password_hash, added_at, locked, expires_at, must_change_password)
+           VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING name""",
         user.name,
         user.role.value,
         user.password_hash,
         now,
+        int(user.locked),
+        user.expires_at,
+        int(user.must_change_password),
     )
-    for public_key in user.public_keys if rows else ():
-        await query(
-            """INSERT INTO user_keys (user_name, public_key, comment, added_at) VALUES (?, ?, '', ?)
-               ON CONFLICT DO NOTHING""",
-            user.name,
-            public_key,
-            now,
-        )
+    for key in user.keys if rows else ():
+        await insert_key(query, user.name, key, now)
     return bool(rows)
 
 
-async def set_password(query: Query, name: str, password_hash: str) -> bool:
-    """Replace a user's password; False when there is no such user."""
-    rows = await query("UPDATE users SET password_hash = ? WHERE name = ? RETURNING name", password_hash, name)
+async def insert_key(query: Query, name: str, key: UserKey, now: str) -> bool:
+    """Give a user another key; False when it is there already."""
+    rows = await query(
+        """INSERT INTO user_keys (user_name, public_key, comment, sources, expires_at, added_at)
+           VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING user_name""",
+        name,
+        key.public_key,
+        key.comment,
+        ",".join(key.sources),
+        key.expires_at,
+        now,
+    )
     return bool(rows)
+
+
+async def delete_key(query: Query, name: str, public_key: str) -> None:
+    """Take a key from a user."""
+    await query("DELETE FROM user_keys WHERE user_name = ? AND public_key = ?", name, public_key)
+
+
+async def set_password(query: Query, name: str, password_hash: str, *, must_change: bool = False) -> bool:
+    """Replace a user's password; `must_change` asks for another at the next login. False when there is no such user."""
+    rows = await query(
+        "UPDATE users SET password_hash = ?, must_change_password = ? WHERE name = ? RETURNING name",
+        password_hash,
+        int(must_change),
+        name,
+    )
+    return bool(rows)
+
+
+async def rehash(query: Query, name: str, before: str, after: str) -> None:
+    """Keep the same password in another form, unless it has been changed meanwhile."""
+    await query("UPDATE users SET password_hash = ? WHERE name = ? AND password_hash = ?", after, name, before)
+
+
+async def set_properties(query: Query, user: User) -> None:
+    """Keep role, expiry, lock and the need of another password as `user` has them."""
+    await query(
+        "UPDATE users SET role = ?, expires_at = ?, locked = ?, must_change_password = ? WHERE name = ?",
+        user.role.value,
+        user.expires_at,
+        int(user.locked),
+        int(user.must_change_password),
+        user.name,
+    )
+
+
+async def grant(query: Query, name: str, domain: str, now: str) -> bool:
+    """Grant a stored domain to a stored user; False when it was granted already."""
+    rows = await query(
+        """INSERT INTO grants (user_name, domain, granted_at) VALUES (?, ?, ?)
+           ON CONFLICT DO NOTHING RETURNING domain""",
+        name,
+        domain,
+        now,
+    )
+    return bool(rows)
+
+
+async def revoke(query: Query, name: str, domain: str) -> bool:
+    """Take a domain from a user; False when it was not granted."""
+    return bool(await query("DELETE FROM grants WHERE user_name = ? AND domain = ? RETURNING domain", name, domain))
 
 
 async def delete(query: Query, name: str) -> bool:
-    """Remove a user with its keys and history; False when there is no such user."""
+    """Remove a user with its keys, grants and history; False when there is no such user."""
     await query("DELETE FROM history WHERE user_name = ?", name)
     return bool(await query("DELETE FROM users WHERE name = ? RETURNING name", name))
 
 
-async def find(store: Store, name: str) -> User | None:
-    """Return one user, None when there is no such user."""
-    users = _users(await store.read(f"{_SELECT} WHERE u.name = ?", name))
+async def lasting_administrators(query: Query) -> int:
+    """Count the administrators who can log in and will not expire."""
+    ((count,),) = await query(
+        """SELECT count(*) FROM users u WHERE role = 'admin' AND locked = 0 AND expires_at IS NULL AND (
+               password_hash IS NOT NULL
+               OR EXISTS (SELECT 1 FROM user_keys k WHERE k.user_name = u.name AND k.expires_at IS NULL))"""
+    )
+    return int(count)
+
+
+async def find(query: Query, name: str) -> User | None:
+    """Return one user by `Store.read` or inside a transaction, None when there is no such user."""
+    users = _users(await query(_SELECT_ONE, name, name, name))
     return users[0] if users else None
 
 
 async def every(store: Store) -> list[User]:
     """Return all users, sorted by name."""
-    return _users(await store.read(f"{_SELECT} ORDER BY u.name, k.public_key"))
+    return _users(await store.read(_SELECT_ALL))
 
 
-def _users(rows: Sequence[tuple[str, str, str | None, str | None]]) -> list[User]:
-    found: dict[str, User] = {}
-    for name, role, password_hash, public_key in rows:
-        known = found.get(name)
-        keys = known.public_keys if known else ()
-        found[name] = User(name, Role(role), password_hash, (*keys, public_key) if public_key else keys)
-    return list(found.values())
+async def names(store: Store, beginning: str, most: int) -> list[str]:
+    """Return the first names that begin so, sorted, and the last: see `first_and_last`."""
+    return await first_and_last(store, "name", "users WHERE 1 = ?", (1,), beginning, most)
+
+
+def _users(rows: Sequence[Row]) -> list[User]:
+    users: dict[str, Row] = {}
+    keys: dict[str, list[UserKey]] = {}
+    domains: dict[str, list[str]] = {}
+    for kind, name, *row in rows:
+        if kind == "user":
+            users[name] = tuple(row)
+        elif kind == "key":
+            public_key, comment, expires_at, sources, _, _ = row
+            key = UserKey(public_key, comment, tuple(sources.split(",")) if sources else (), expires_at)
+            keys.setdefault(name, []).append(key)
+        else:
+            domains.setdefault(name, []).append(row[0])
+    return [
+        User(
+            name=name,
+            role=Role(role),
+            password_hash=password_hash,
+            keys=tuple(keys.get(name, ())),
+            locked=bool(locked),
+            expires_at=expires_at,
+            must_change_password=bool(must_change),
+            domains=frozenset(domains.get(name, ())),
+        )
+        for name, (role, password_hash, expires_at, _, locked, must_change) in users.items()
+    ]

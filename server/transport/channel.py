@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from dataclasses import dataclass
+from time import monotonic
 
 import asyncssh
 
@@ -56,7 +57,18 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._tty: Tty | None = None
         self._session: Session | None = None
         self._editor: LineEditor | None = None
+        self._reader: LineReader | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """How long nothing has been typed; None while a command runs."""
+        return monotonic() - self._tty.last_input if self._tty is not None and self._tty.reading else None
+
+    def tell(self, text: str) -> None:
+        """Tell a person at the prompt something; scripts are told nothing."""
+        if self._reader is not None:
+            self._reader.tell(text)
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         """Take the channel."""
@@ -90,7 +102,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             size = clamped_size(*self._size)
             self._editor = LineEditor(tty, size, self._complete, self._recall, self._looks.prompt_colour)
         # without a terminal, a session of documents has nothing else on its lines
-        reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
+        self._reader = reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
         self._session = session = Session(self._console, self._operator, reader, options)
         self._running.add(self)
         self._task = asyncio.get_running_loop().create_task(self._run(tty, session))
@@ -182,7 +194,10 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             self._session.interrupt()
 
     async def _complete(self, text: str) -> Completion:
-        return await complete(self._console, self._operator, self._session.here if self._session else (), text)
+        operator = await self._console.standings.of(self._operator)
+        if operator is None:
+            return Completion("", ())
+        return await complete(self._console, operator, self._session.here if self._session else (), text)
 
     async def _recall(self) -> list[str]:
         try:

@@ -57,6 +57,7 @@ class LineEditor:
         self._typed: list[str] = []
         self._running: _Running | None = None
         self._editing = False
+        self._prompt = ""
 
     async def edit(self, prompt: str) -> str:
         """Return one line; the prompt is on the screen already. Raises EndOfInputError or LineDroppedError."""
@@ -65,6 +66,7 @@ class LineEditor:
         if self._running is None:
             self._running = _Running(self._tty, await self._recall())
         self._running.begin(self._typed)
+        self._prompt = prompt
         self._editing = True
         try:
             return await self._line(self._running, prompt)
@@ -74,6 +76,13 @@ class LineEditor:
     def painted(self, prompt: str) -> str:
         """Return the prompt in its colour; its last two characters have none, for those who look for `$ `."""
         return f"{self._colour}{prompt[:-2]}\x1b[0m{prompt[-2:]}" if self._colour else prompt
+
+    def announce(self, text: str) -> bool:
+        """Show a line of text, and the one that is edited below it; False when none is."""
+        if self._running is None or not self._editing:
+            return False
+        self._running.announce(text, self._prompt, self.painted(self._prompt), self._columns)
+        return True
 
     def remember(self, line: str) -> None:
         """Add a line to what the arrow keys bring back."""
@@ -197,6 +206,13 @@ class _Running:
                 )
         except EOFError:
             return Ending.LEAVE
+
+    def announce(self, text: str, prompt: str, painted: str, columns: int) -> None:
+        """Show a line of text below what is edited, and that once more below the text."""
+        self.screen.leave()
+        self.screen.write(f"{text}\n{painted}")
+        self.screen.begin(prompt, columns, painted)
+        self.screen.show(self.buffer.text, self.buffer.cursor_position)
 
     def _takes(self, more: int) -> bool:
         """Tell whether so many more characters may be read now; the rest stays in the queue."""

@@ -7,12 +7,13 @@ import logging
 
 import asyncssh
 
-from server.auth.login import Doorkeeper
 from server.commands.call import Console
 from server.config import Config
+from server.model.access import UserKey
 from server.transport import algorithms
 from server.transport.channel import Looks
 from server.transport.connection import Connection, Shared
+from server.transport.logins import Logins
 from server.transport.quiet import quieten
 
 _BACKLOG = 1024
@@ -26,11 +27,11 @@ _CLOSE_SECONDS = 0.7
 class Listener:
     """The listening server; `start` it once, `stop` it once."""
 
-    def __init__(self, console: Console, doorkeeper: Doorkeeper, config: Config) -> None:
-        """Take what the sessions share."""
+    def __init__(self, console: Console, logins: Logins, config: Config, authorities: tuple[UserKey, ...]) -> None:
+        """Take what the sessions share, and who signs certificates of users."""
         looks = Looks(config.greeting.motd, config.prompt.colour)
         self._config = config
-        self._shared = Shared(console, doorkeeper, config.greeting.banner, looks)
+        self._shared = Shared(console, logins, config.greeting.banner, looks, authorities)
         self._acceptor: asyncssh.SSHAcceptor | None = None
 
     async def start(self, host_key: asyncssh.SSHKey) -> int:
@@ -65,7 +66,7 @@ class Listener:
 
     def held(self) -> tuple[int, int]:
         """Return how many connections and how many sessions are open."""
-        return len(self._shared.connections), len(self._shared.channels)
+        return len(self._shared.clients), len(self._shared.channels)
 
     async def stop(self) -> None:
         """Let nobody in, let what runs end, tell the sessions, close; takes less than 5 seconds."""
@@ -74,7 +75,7 @@ class Listener:
             self._acceptor.close()
         await self._end_sessions(_DRAIN_SECONDS, now=False)
         await self._end_sessions(_INTERRUPT_SECONDS, now=True)
-        connections = [*self._shared.connections]
+        connections = [client.ssh for client in self._shared.clients]
         for connection in connections:
             connection.close()
         if connections:
@@ -82,11 +83,11 @@ class Listener:
                 [asyncio.ensure_future(connection.wait_closed()) for connection in connections],
                 timeout=_CLOSE_SECONDS,
             )
-        for connection in [*self._shared.connections]:
-            connection.abort()
+        for client in [*self._shared.clients]:
+            client.ssh.abort()
 
     async def _end_sessions(self, seconds: float, *, now: bool) -> None:
-        for channel in [*self._shared.channels]:
+        for channel in self._shared.channels:
             channel.stop(_STOPPING, now=now)
         waited = 0.0
         while self._shared.channels and waited < seconds:

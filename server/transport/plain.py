@@ -28,9 +28,10 @@ _ERASE, _DELETE, _KILL_LINE, _KILL_WORD, _END = "\x08", "\x7f", "\x15", "\x17", 
 class PlainEditor:
     """Reads one line after another. Without a pty nothing is edited and nothing echoed."""
 
-    def __init__(self, tty: Tty) -> None:
-        """Take the terminal."""
+    def __init__(self, tty: Tty, *, hidden: bool = False) -> None:
+        """Take the terminal; `hidden` echoes nothing but line ends."""
         self._tty = tty
+        self._hidden = hidden
         self._line: list[str] = []
         self._length = 0
         self._open_escape = ""
@@ -41,6 +42,10 @@ class PlainEditor:
     def painted(self, prompt: str) -> str:
         """There are no colours here."""
         return prompt
+
+    def announce(self, text: str) -> bool:  # noqa: ARG002
+        """Nothing is drawn again here."""
+        return False
 
     async def edit(self, prompt: str, typed: str = "") -> str:  # noqa: ARG002  the prompt is on the screen already
         """Return the line, of which `typed` is on the screen already; the prompt is too.
@@ -94,7 +99,7 @@ class PlainEditor:
         kept = text[:room] if room > 0 else ""
         self._line.extend(kept)
         self._length += len(kept)
-        self._echo(kept)
+        self._echo("" if self._hidden else kept)
 
     def _erase(self, count: int) -> None:
         """Erase characters at the end; not of an over-long line, which would be run cut."""
@@ -103,7 +108,7 @@ class PlainEditor:
         gone = "".join(self._line[-count:]) if count <= len(self._line) else "".join(self._line)
         del self._line[len(self._line) - len(gone) :]
         self._length = len(self._line)
-        self._echo("\b \b" * cell_len(gone))
+        self._echo("" if self._hidden else "\b \b" * cell_len(gone))
 
     def _echo(self, text: str) -> None:
         if self._tty.pty:

@@ -29,6 +29,9 @@ class Editor(Protocol):
     def painted(self, prompt: str) -> str:
         """Return the prompt as it is to be written."""
 
+    def announce(self, text: str) -> bool:
+        """Show a line above the one that is edited now; False when none is."""
+
 
 class LineReader:
     """The session's `Terminal` over a `Tty`. `editor` reads what comes key by key at the prompt."""
@@ -40,6 +43,7 @@ class LineReader:
         self._tty = tty
         self._plain = PlainEditor(tty)
         self._editor = editor
+        self._prompt = ""
         self._person_waits = self._progress_shown = False
 
     async def read_line(self, prompt: str) -> str:
@@ -49,9 +53,16 @@ class LineReader:
             self._editor.remember(line)
         return line
 
-    async def ask(self, question: str) -> str:
+    async def ask(self, question: str, *, hidden: bool) -> str:
         """Show the question and return the answer; see `Terminal`."""
-        return await self._read(question, self._plain)
+        return await self._read(question, PlainEditor(self._tty, hidden=hidden), hidden=hidden)
+
+    def tell(self, text: str) -> None:
+        """Show a person at the prompt a line of the console's own, and the prompt again; scripts are told nothing."""
+        if self._editor is None or not self._tty.reading:
+            return
+        if not self._editor.announce(text):
+            self._tty.write(f"\n{text}\n{self._prompt}")
 
     def write(self, text: str) -> None:
         """Send text, in place of a progress line."""
@@ -68,17 +79,18 @@ class LineReader:
         """Wait until more can be written."""
         await self._tty.drain()
 
-    async def _read(self, prompt: str, editor: Editor) -> str:
+    async def _read(self, prompt: str, editor: Editor, *, hidden: bool = False) -> str:
         tty = self._tty
         tty.reading = True
         arrivals, arrived = tty.arrivals, tty.arrived
         self._person_waits = False
         try:
-            self.write(editor.painted(prompt) if self._prompts else "")
+            self._prompt = editor.painted(prompt) if self._prompts else ""
+            self.write(self._prompt)
             line = tty.take_line()
             if line is not None:
                 # typed ahead: nothing has been waited for, and a script must not hold the other sessions up
-                tty.write(line + "\n" if tty.pty else "")
+                tty.write(("" if hidden else line) + "\n" if tty.pty else "")
                 await tty.drain()
                 await asyncio.sleep(0)
                 return line
@@ -91,7 +103,7 @@ class LineReader:
                 self._person_waits = self._editor is not None and tty.arrived - arrived <= keys
                 return line
             if tty.pty:
-                tty.write(line + "\n")
+                tty.write(("" if hidden else line) + "\n")
             return line
         finally:
             tty.reading = False

@@ -50,7 +50,7 @@ class Screen:
 
     def __init__(self, write: Callable[[str], None]) -> None:
         """Take how to send text; `begin` before anything else."""
-        self._write = write
+        self.write = write
         self._columns = 80
         self._prompt = self._painted = ""
         self._shown = _laid_out("", self._columns)
@@ -87,17 +87,17 @@ class Screen:
                 self._at = at  # nothing but an erasure was sent
         sent += self._move(cursor)
         if sent:
-            self._write(sent)
+            self.write(sent)
 
     def leave(self, mark: str = "") -> None:
         """Put the cursor behind the line, show `mark` there (`^C`), and begin a new row."""
-        self._write(f"{self._move(len(self._shown.text))}{mark}\n")
+        self.write(f"{self._move(len(self._shown.text))}{mark}\n")
 
     def clear(self) -> None:
         """Clear the terminal; what was shown stands at its top then."""
         cursor = self._cursor
         self._wrote(self._shown)
-        self._write(_CLEAR + self._drawn(self._shown.text) + self._move(cursor))
+        self.write(_CLEAR + self._drawn(self._shown.text) + self._move(cursor))
 
     def resize(self, columns: int) -> None:
         """The terminal is `columns` wide now and has wrapped what it shows anew: draw it over."""
@@ -106,7 +106,7 @@ class Screen:
         self._columns = columns
         self._wrote(before)
         up = f"\x1b[{row}A" if row else ""
-        self._write(f"\r{up}{_ERASE_BELOW}{self._drawn(before.text)}{self._move(cursor)}")
+        self.write(f"\r{up}{_ERASE_BELOW}{self._drawn(before.text)}{self._move(cursor)}")
 
     def _recolours(self, same: int) -> bool:
         """Tell whether a part of a coloured prompt would be drawn, which is only ever drawn whole."""

@@ -9,6 +9,7 @@ import asyncio
 import codecs
 import re
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 #: Reading is paused above the first and goes on below the second, in characters.
@@ -35,7 +36,7 @@ class Channel(Protocol):
 class Tty:
     r"""The queue between a channel and its reader. With `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts.
 
-    So far `arrived` characters have come in `arrivals` packets.
+    So far `arrived` characters have come in `arrivals` packets, the last at `last_input` (monotonic seconds).
     """
 
     def __init__(self, channel: Channel, *, pty: bool, interrupt: Callable[[], None]) -> None:
@@ -45,6 +46,7 @@ class Tty:
         self.on_input: Callable[[], None] | None = None
         self.reading = False
         self.arrivals = self.arrived = 0
+        self.last_input = monotonic()
         self._channel = channel
         self._interrupt = interrupt
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -62,6 +64,7 @@ class Tty:
         text = self._decoder.decode(data).replace("\0", "")
         if not text:
             return
+        self.last_input = monotonic()
         self.arrivals += 1
         self.arrived += len(text)
         after_return, self._after_return = self._after_return, text[-1] == "\r"

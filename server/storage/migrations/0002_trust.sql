@@ -4,7 +4,8 @@ ALTER TABLE users ADD COLUMN locked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE users ADD COLUMN expires_at TEXT;                           -- UTC; none: never
 ALTER TABLE users ADD COLUMN must_change_password INTEGER NOT NULL DEFAULT 0;
 
-ALTER TABLE user_keys ADD COLUMN options TEXT NOT NULL DEFAULT '';      -- as in authorized_keys: from="…",expiry-time="…"
+ALTER TABLE user_keys ADD COLUMN sources TEXT NOT NULL DEFAULT '';      -- networks, separated by commas; none: all
+ALTER TABLE user_keys ADD COLUMN expires_at TEXT;                       -- UTC; none: never
 
 CREATE TABLE grants (
     user_name TEXT NOT NULL REFERENCES users (name) ON DELETE CASCADE,

@@ -1,0 +1,56 @@
+"""How users stand now: role, grants, and whether they may still work here; asked at every line, so kept at hand.
+
+A change by this process is known at once, one by another program when `changed_elsewhere` has looked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from server.audit.journal import utc_now
+from server.model.access import Operator, User
+from server.storage import users
+from server.storage.database import Store
+
+
+class Standings:
+    """The users that were asked for since the last change."""
+
+    def __init__(self, store: Store) -> None:
+        """Take the store that outlives this."""
+        self._store = store
+        self._known: dict[str, User | None] = {}
+        self._changes = 0
+        self._version = -1
+
+    async def of(self, operator: Operator) -> Operator | None:
+        """Return the operator as it stands now, None when it may not work here any more.
+
+        Raises TemporaryError when the store is away and nothing is known.
+        """
+        user = self._known.get(operator.name) or await self._looked_up(operator.name)
+        if user is None or user.shut_out(utc_now()):
+            return None
+        if (user.role, user.domains) == (operator.role, operator.domains):
+            return operator
+        return replace(operator, role=user.role, domains=user.domains)
+
+    def forget(self) -> None:
+        """Something was committed: what is known may be wrong."""
+        self._known.clear()
+        self._changes += 1
+
+    async def changed_elsewhere(self) -> bool:
+        """Look whether another program has written to the store, and forget what is known then."""
+        version = await self._store.foreign_version()
+        changed, self._version = version != self._version, version
+        if changed:
+            self.forget()
+        return changed
+
+    async def _looked_up(self, name: str) -> User | None:
+        changes = self._changes
+        user = await users.find(self._store.read, name)
+        if changes == self._changes:  # else it may have been read before the change
+            self._known[name] = user
+        return user

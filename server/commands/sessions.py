@@ -1,0 +1,56 @@
+"""Sessions that are open on this node: `/cocon/session/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from server.commands.call import Call, Seeker
+from server.errors import CommandError
+from server.grammar.declare import Kind, command
+from server.model.access import Permission
+from server.model.sessions import OpenSession
+from server.render.reply import Column, Lines, Table
+
+_HERE = "/cocon/session/"
+_EXAMPLE = "cocon/session/"
+_COLUMNS = (
+    Column("session", "Session"),
+    Column("user", "User"),
+    Column("role", "Role"),
+    Column("source", "From"),
+    Column("since", "Since"),
+    Column("idle_seconds", "Idle", lambda idle: "runs" if idle is None else f"{idle} s"),
+    Column("shells", "Shells"),
+)
+
+
+async def _open_sessions(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return [each.session_id for each in seeker.console.sessions.every() if each.session_id.startswith(beginning)]
+
+
+SESSION = Kind("<SESSION>", "id of an open session, as session/list shows it", str, _open_sessions)
+
+
+@command(_HERE + "list", permission=Permission.SESSIONS_READ, examples=(_EXAMPLE + "list",))
+async def list_(call: Call) -> Table:
+    """List the logins that are open on this node, the oldest first."""
+    return Table(_COLUMNS, [_row(each) for each in call.console.sessions.every()])
+
+
+@command(_HERE + "kill", permission=Permission.SESSIONS_KILL, examples=(_EXAMPLE + "kill 00000000",))
+async def kill(call: Call, session: Annotated[str, SESSION]) -> Lines:
+    """End a session: what runs in it is interrupted, its client is told and disconnected."""
+    if not call.console.sessions.end(session, f"ended by {call.operator.name}"):
+        message = f"there is no session {session}"
+        raise CommandError(message)
+    return Lines((f"Session {session} ended",))
+
+
+def _row(session: OpenSession) -> tuple[object, ...]:
+    since = session.since.strftime("%d.%m.%Y %H:%M:%S")
+    idle = None if session.idle_seconds is None else int(session.idle_seconds)
+    return (session.session_id, session.user_name, session.role.value, session.source, since, idle, session.shells)
+
+
+COMMANDS = (list_, kill)

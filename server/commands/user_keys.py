@@ -1,0 +1,101 @@
+"""Public keys of users: `/cocon/user/key/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from server.audit.journal import utc_now
+from server.auth.keys import fingerprint, parse_key
+from server.commands.call import Call, Seeker
+from server.commands.kinds import DATE, KEY_WORD, SOURCES, USER
+from server.commands.users import changed_user, no_such_user, shown_time
+from server.errors import ArgumentError, CommandError
+from server.grammar.declare import Kind, Relation, command
+from server.model.access import Permission, UserKey
+from server.render.reply import Column, Lines, Table
+from server.storage import users
+
+_HERE = "/cocon/user/key/"
+_EXAMPLE = "cocon/user/key/"
+_CHANGE = Permission.USERS_CHANGE
+_PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNCm5BTBpYMPntsDaOcenjoZ5ypNpm8ovhgjLtQJ1hz"
+_COLUMNS = (
+    Column("fingerprint", "Fingerprint"),
+    Column("algorithm", "Algorithm"),
+    Column("from", "From", lambda sources: "\n".join(sources) or "everywhere"),
+    Column("expires_at", "Expires", shown_time),
+    Column("comment", "Comment"),
+)
+
+
+async def _stored_fingerprints(seeker: Seeker, arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    user = await users.find(seeker.store.read, str(arguments.get("user", "")))
+    known = [fingerprint(key.public_key) for key in user.keys] if user else []
+    return sorted(each for each in known if each.startswith(beginning))
+
+
+FINGERPRINT = Kind("<FINGERPRINT>", "SHA256:… as key/list shows it", str, _stored_fingerprints)
+
+
+@command(
+    _HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + f"add eve {_PUBLIC} eve@laptop --from 10.0.0.0/8 --check",)
+)
+async def add(
+    call: Call,
+    user: Annotated[str, USER],
+    *key: Annotated[str, KEY_WORD],
+    from_: Annotated[tuple[str, ...], SOURCES, Relation("where the key works; everywhere without it")] = (),
+    expires: Annotated[str, DATE, Relation("until when the key works")] = "",
+) -> Lines:
+    """Let a user in with a public key: the line of a .pub file, as it is."""
+    try:
+        parsed = parse_key(" ".join(key))
+    except ValueError as wrong:
+        message = f"<KEY>: the key {wrong}"
+        raise ArgumentError(message) from wrong
+    added = replace(parsed, sources=from_ or parsed.sources, expires_at=expires or parsed.expires_at)
+    print_ = fingerprint(added.public_key)
+    call.will(f"let user {user} in with key {print_}")
+    async with changed_user(call, user) as (query, _):
+        if not await users.insert_key(query, user, added, utc_now()):
+            message = (
+                f"user {user} has the key {print_} already; remove it first to change where and until when it works"
+            )
+            raise CommandError(message)
+    return Lines((f"Key {print_} added",))
+
+
+@command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list eve",))
+async def list_(call: Call, user: Annotated[str, USER]) -> Table:
+    """List the public keys that let a user in."""
+    known = await users.find(call.store.read, user)
+    if known is None:
+        raise no_such_user(user)
+    return Table(_COLUMNS, [_row(key) for key in known.keys])
+
+
+@command(
+    _HERE + "remove",
+    permission=_CHANGE,
+    examples=(_EXAMPLE + "remove eve SHA256:NFuJ4z6VV8Diy/AkSx5MkAObPPRqXkgx9v1fAaZLfa0 --check",),
+)
+async def remove(call: Call, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
+    """Let a user in with this key no more; sessions that are open stay."""
+    call.will(f"let user {user} in with key {key} no more")
+    async with changed_user(call, user) as (query, known):
+        found = next((each for each in known.keys if fingerprint(each.public_key) == key), None)
+        if found is None:
+            message = f"user {user} has no key {key}"
+            raise CommandError(message)
+        await users.delete_key(query, user, found.public_key)
+    return Lines((f"Key {key} removed",))
+
+
+def _row(key: UserKey) -> tuple[object, ...]:
+    algorithm = key.public_key.partition(" ")[0]
+    return (fingerprint(key.public_key), algorithm, key.sources, key.expires_at, key.comment)
+
+
+COMMANDS = (add, list_, remove)

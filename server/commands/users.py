@@ -1,0 +1,238 @@
+"""Users and their grants: `/cocon/user/`. What a user may do changes at once, in sessions that are open too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Annotated
+
+from server.audit.journal import utc_now
+from server.auth.passwords import check_new_password, hash_password
+from server.commands.call import Call
+from server.commands.domains import DOMAIN, no_such_domain
+from server.commands.kinds import DATE, NEW_USER, PUBLIC_KEY, ROLE, USER
+from server.errors import ArgumentError, CommandError
+from server.grammar.declare import Relation, command
+from server.model.access import Permission, Role, User, UserKey
+from server.render.reply import Column, Lines, Table
+from server.storage import domains, users
+from server.storage.database import Query
+
+_HERE = "/cocon/user/"
+_EXAMPLE = "cocon/user/"
+_CHANGE = Permission.USERS_CHANGE
+
+
+def shown_time(at: str | None) -> str:
+    """Return a stored time as people read it, `2030-12-31 00:00:00Z`, or `never`."""
+    return f"{at[:19].replace('T', ' ')}Z" if at else "never"
+
+
+_COLUMNS = (
+    Column("user", "User"),
+    Column("role", "Role"),
+    Column("state", "State"),
+    Column("password", "Password", lambda has: "yes" if has else "no"),
+    Column("keys", "Keys"),
+    Column("expires_at", "Expires", shown_time),
+    Column("domains", "Domains", lambda names: "all" if names is None else "\n".join(names)),
+)
+
+
+def no_such_user(name: str) -> CommandError:
+    """Return the error for a user that is not there."""
+    return CommandError(f"there is no user {name}")
+
+
+@asynccontextmanager
+async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User]]:
+    """Give a stored user inside the transaction of the change; raises CommandError when there is none.
+
+    A change that leaves no administrator who can log in and will not expire is refused, whatever it is.
+    """
+    async with call.change() as query:
+        before = await users.lasting_administrators(query)
+        known = await users.find(query, name)
+        if known is None:
+            raise no_such_user(name)
+        yield query, known
+        if before and not await users.lasting_administrators(query):
+            message = f"{name} is the last administrator, make another one first; nothing was changed"
+            raise CommandError(message)
+
+
+async def asked_password(call: Call, name: str) -> str:
+    """Ask for a new password twice, without echo, and return its hash; nothing is asked for a check.
+
+    Raises CommandError when it may not be set.
+    """
+    if call.check:
+        return ""
+    password = await call.ask_secret(f"New password of {name}: ")
+    try:
+        check_new_password(password)
+    except ValueError as wrong:
+        message = f"{wrong}; nothing was changed"
+        raise CommandError(message) from wrong
+    if await call.ask_secret("Once more: ") != password:
+        message = "the two passwords differ; nothing was changed"
+        raise CommandError(message)
+    return await asyncio.to_thread(hash_password, password)
+
+
+@command(_HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + "add crm --role operator --check",))
+async def add(
+    call: Call,
+    user: Annotated[str, NEW_USER],
+    *,
+    role: Annotated[Role, ROLE, Relation("what the user may do; viewer without it")] = Role.VIEWER,
+    key: Annotated[UserKey | None, PUBLIC_KEY, Relation("let the user in with this key, without a password")] = None,
+    expires: Annotated[str, DATE, Relation("until when the user may log in")] = "",
+) -> Lines:
+    """Add a user; asks for a password unless a key is given.
+
+    Operators and viewers reach no domain until user/grant gives them one.
+    """
+    call.will(f"add user {user} as {role.value}")
+    password_hash = None if key else await asked_password(call, user)
+    added = User(user, role, password_hash, (key,) if key else (), expires_at=expires or None)
+    async with call.change() as query:
+        if not await users.insert(query, added, utc_now()):
+            message = f"user {user} exists already"
+            raise CommandError(message)
+    return Lines((f"User {user} added",))
+
+
+@command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list",))
+async def list_(call: Call) -> Table:
+    """List the users: role, state, ways to log in, and the domains that are granted."""
+    return Table(_COLUMNS, [_row(each) for each in await users.every(call.store)])
+
+
+@command(_HERE + "set", permission=_CHANGE, examples=(_EXAMPLE + "set eve --role operator --expires 2031-01-01Z",))
+async def set_(
+    call: Call,
+    user: Annotated[str, USER],
+    *,
+    role: Annotated[Role | None, ROLE, Relation("what the user may do from now on")] = None,
+    expires: Annotated[str | None, DATE, Relation("until when the user may log in")] = None,
+    change_password: Annotated[bool, Relation("ask for another password at the next login by password")] = False,
+) -> Lines:
+    """Change what a user is; sessions that are open follow at their next line. At least one option is given."""
+    if role is None and expires is None and not change_password:
+        message = "nothing to change, give --role, --expires or --change-password"
+        raise ArgumentError(message)
+    async with changed_user(call, user) as (query, known):
+        after = replace(
+            known,
+            role=role or known.role,
+            expires_at=known.expires_at if expires is None else expires or None,
+            must_change_password=change_password or known.must_change_password,
+        )
+        call.will(f"change user {user} from {_described(known)} into {_described(after)}")
+        await users.set_properties(query, after)
+    return Lines((f"User {user} changed",))
+
+
+@command(_HERE + "passwd", permission=_CHANGE, examples=(_EXAMPLE + "passwd eve --check",))
+async def passwd(
+    call: Call,
+    user: Annotated[str, USER],
+    *,
+    change_at_login: Annotated[bool, Relation("the user must set another at the next login")] = False,
+) -> Lines:
+    """Set a user's password, which is asked for twice and not echoed."""
+    call.will(f"set the password of user {user}")
+    password_hash = await asked_password(call, user)
+    async with changed_user(call, user) as (query, _):
+        await users.set_password(query, user, password_hash, must_change=change_at_login)
+    return Lines((f"Password of {user} changed",))
+
+
+@command(_HERE + "remove", permission=_CHANGE, examples=(_EXAMPLE + "remove eve --force",))
+async def remove(
+    call: Call, user: Annotated[str, USER], *, force: Annotated[bool, Relation("do not ask")] = False
+) -> Lines:
+    """Remove a user with its keys, grants and history; its sessions end."""
+    if not force:
+        if await users.find(call.store.read, user) is None:
+            raise no_such_user(user)
+        await call.confirm(f"User {user} will be removed, and its sessions will end.")
+    call.will(f"remove user {user}")
+    async with changed_user(call, user) as (query, _):
+        await users.delete(query, user)
+    return Lines((f"User {user} removed",))
+
+
+@command(_HERE + "lock", permission=_CHANGE, examples=(_EXAMPLE + "lock eve",))
+async def lock(call: Call, user: Annotated[str, USER]) -> Lines:
+    """Lock a user out, whatever the way to log in; its sessions end."""
+    call.will(f"lock user {user} out")
+    async with changed_user(call, user) as (query, known):
+        await users.set_properties(query, replace(known, locked=True))
+    return Lines((f"User {user} locked",))
+
+
+@command(_HERE + "unlock", permission=_CHANGE, examples=(_EXAMPLE + "unlock eve",))
+async def unlock(call: Call, user: Annotated[str, USER]) -> Lines:
+    """Let a locked user log in again."""
+    call.will(f"let user {user} log in again")
+    async with changed_user(call, user) as (query, known):
+        await users.set_properties(query, replace(known, locked=False))
+    return Lines((f"User {user} unlocked",))
+
+
+@command(_HERE + "grant", permission=_CHANGE, examples=(_EXAMPLE + "grant eve biysk.local",))
+async def grant(call: Call, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
+    """Grant a domain to a user, to do there what its role may."""
+    call.will(f"grant domain {domain} to user {user}")
+    async with changed_user(call, user) as (query, _):
+        if not await domains.exists(query, domain):
+            raise no_such_domain(domain)
+        if not await users.grant(query, user, domain, utc_now()):
+            message = f"domain {domain} is granted to {user} already"
+            raise CommandError(message)
+    return Lines((f"Domain {domain} granted to {user}",))
+
+
+@command(_HERE + "revoke", permission=_CHANGE, examples=(_EXAMPLE + "revoke eve barnaul.local",))
+async def revoke(call: Call, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
+    """Take a domain from a user; it is out of reach at once."""
+    call.will(f"revoke domain {domain} from user {user}")
+    async with changed_user(call, user) as (query, _):
+        if not await users.revoke(query, user, domain):
+            message = f"domain {domain} is not granted to {user}"
+            raise CommandError(message)
+    return Lines((f"Domain {domain} revoked from {user}",))
+
+
+@command("/passwd", permission=Permission.PASSWORD_CHANGE, examples=("passwd --check",))
+async def own_passwd(call: Call) -> Lines:
+    """Change your own password: asks for the one in force, then twice for the new one."""
+    name = call.operator.name
+    call.will(f"change the password of {name}")
+    if not call.check:
+        verdict = await call.console.doorkeeper.by_password(name, await call.ask_secret("Your password: "))
+        if verdict.user is None and not verdict.must_change:
+            message = "that is not your password; nothing was changed"
+            raise CommandError(message)
+    password_hash = await asked_password(call, name)
+    async with changed_user(call, name) as (query, _):
+        await users.set_password(query, name, password_hash)
+    return Lines(("Your password was changed",))
+
+
+def _described(user: User) -> str:
+    words = [user.role.value, f"expires {shown_time(user.expires_at)}"]
+    return ", ".join([*words, "must change the password"] if user.must_change_password else words)
+
+
+def _row(user: User) -> tuple[object, ...]:
+    state = user.shut_out(utc_now()) or ("must change password" if user.must_change_password else "active")
+    reached = None if user.role is Role.ADMIN else tuple(sorted(user.domains))
+    return (user.name, user.role.value, state, user.password_hash is not None, len(user.keys), user.expires_at, reached)
+
+
+COMMANDS = (add, list_, set_, passwd, remove, lock, unlock, grant, revoke, own_passwd)

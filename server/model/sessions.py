@@ -1,0 +1,21 @@
+"""Sessions that are open: one is a login, with as many shells and commands as its client asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from server.model.access import Role
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """One login as `session/list` shows it. `idle_seconds` is None while a command runs; `since` has its zone."""
+
+    session_id: str
+    user_name: str
+    role: Role
+    source: str
+    since: datetime
+    idle_seconds: float | None
+    shells: int

@@ -1,0 +1,116 @@
+"""The logins that are open: who they are, and what ends them without their doing.
+
+`watch` looks once a second for those that have been idle or open too long, and for users who may not be here any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.auth.standing import Standings
+from server.errors import TemporaryError
+from server.model.access import Operator
+from server.model.sessions import OpenSession
+
+_LOOK_SECONDS = 1.0
+_WARNING_SECONDS = 60.0
+
+_log = logging.getLogger("ecss-console.login")
+
+
+class Login(Protocol):
+    """One open login."""
+
+    def described(self) -> OpenSession:
+        """Return what `session/list` shows of it."""
+
+    def open_seconds(self) -> float:
+        """Return how long ago it began."""
+
+    def tell(self, text: str) -> None:
+        """Tell people at its prompts something; scripts are told nothing."""
+
+    def end(self, why: str) -> None:
+        """End its sessions, with a word for its client, and disconnect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """When logins end by themselves, in seconds; 0 is never."""
+
+    idle_seconds: float
+    longest_seconds: float
+
+    def left_seconds(self, idle_seconds: float | None, open_seconds: float) -> tuple[float, str] | None:
+        """Return how long a login has left, and what will have ended it then; None when nothing will."""
+        left = []
+        if self.idle_seconds and idle_seconds is not None:
+            left.append((self.idle_seconds - idle_seconds, "it was idle for too long"))
+        if self.longest_seconds:
+            left.append((self.longest_seconds - open_seconds, "it has lasted as long as it may"))
+        return min(left, default=None)
+
+
+class Logins:
+    """The open logins by session id; the `Sessions` of the commands."""
+
+    def __init__(self, ends: Ends) -> None:
+        """Begin with none."""
+        self._ends = ends
+        self._open: dict[str, Login] = {}
+        self._warned: set[str] = set()
+
+    def add(self, session_id: str, login: Login) -> None:
+        """A client has logged in."""
+        self._open[session_id] = login
+
+    def remove(self, session_id: str) -> None:
+        """A client is gone."""
+        self._open.pop(session_id, None)
+        self._warned.discard(session_id)
+
+    def every(self) -> Sequence[OpenSession]:
+        """Return what is open, the oldest first."""
+        return [login.described() for login in self._open.values()]
+
+    def end(self, session_id: str, why: str) -> bool:
+        """End one; False when there is none of this id."""
+        login = self._open.get(session_id)
+        if login is None:
+            return False
+        _log.info("session %s of %s ends: %s", session_id, login.described().user_name, why)
+        login.end(f"This session was ended: {why}.")
+        return True
+
+    async def watch(self, standings: Standings) -> None:
+        """Look once a second, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._end_overdue()
+            try:
+                await standings.changed_elsewhere()
+                await self._end_shut_out(standings)
+            except TemporaryError as error:
+                _log.warning("users cannot be looked up: %s", error.message)
+
+    def _end_overdue(self) -> None:
+        for session_id, login in [*self._open.items()]:
+            found = self._ends.left_seconds(login.described().idle_seconds, login.open_seconds())
+            if found is None or found[0] > _WARNING_SECONDS:
+                self._warned.discard(session_id)
+            elif found[0] <= 0:
+                self.end(session_id, found[1])
+            elif session_id not in self._warned:
+                self._warned.add(session_id)
+                login.tell(f"This session ends in {max(1, round(found[0]))} seconds: {found[1]}.")
+
+    async def _end_shut_out(self, standings: Standings) -> None:
+        for session_id, login in [*self._open.items()]:
+            shown = login.described()
+            operator = Operator(shown.user_name, shown.role, shown.source, session_id)
+            if await standings.of(operator) is None:
+                self.end(session_id, f"{shown.user_name} may not work here any more")
