@@ -162,6 +162,19 @@ class ConsoleServer:
         assert ran.returncode == 0, ran.stdout.decode() + ran.stderr.decode()
         return ran.stdout.decode()
 
+    def add_user(self, name: str, role: str, *domains: str) -> None:
+        """Add a user who logs in with the key of `admin`, and grant domains to it."""
+        added = self.program("user", "add", name, "--authorized-key", f"{self.key}.pub", "--role", role)
+        assert added.returncode == 0, added.stderr
+        for domain in domains:
+            self.run(f"cocon/user/grant {name} {domain}")
+
+    def told(self, user: str, command: str) -> tuple[int, str]:
+        """Run a command as a user; return its status and what it printed, without the footer."""
+        words = [*self.ssh_words(user=user), command]
+        ran = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+        return ran.returncode, ran.stdout.split("\n[exec at: ")[0] + ran.stderr
+
     async def connected(self, **more: object) -> SSHClientConnection:
         """Return asyncssh's connection, logged in with the key, to be closed by the caller."""
         options: dict[str, object] = {

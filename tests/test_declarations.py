@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from console import ADMIN, ConsoleServer
+from console import ADMIN, PASSWORD, ConsoleServer
 
 from server.commands import COMMANDS, command_tree
 from server.commands.kinds import CLIENT_ID, TEXT
@@ -53,7 +53,7 @@ def test_command_is_completed_by_its_path_and_from_its_directory(declared: Comma
 @every_command
 def test_arguments_that_name_stored_things_are_completed(declared: Command) -> None:
     for argument in (*declared.arguments, *declared.places.values()):
-        names_stored = argument.kind.metavar in {"<DOMAIN>", "<CLIENT_ID>", "<ClientId>"}
+        names_stored = argument.kind.metavar in {"<DOMAIN>", "<CLIENT_ID>", "<ClientId>", "<USER>", "<SESSION>"}
         makes_new = declared.name in {"add", "declare"} and not argument.in_path
         if names_stored and not makes_new:
             assert argument.kind.candidates is not None, argument.name
@@ -74,6 +74,9 @@ def test_the_generated_reference_is_up_to_date() -> None:
     assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
 
 
+KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPEVPWG4+g4EdxKpPS7wj1frid73wG5yEVQcgUbVRUaX"
+PRINT = "SHA256:NFuJ4z6VV8Diy/AkSx5MkAObPPRqXkgx9v1fAaZLfa0"
+ANSWERS = {"/passwd": f"{PASSWORD}\nsecond\nsecond\n"}
 #: Each command that changes something, as a run of all of them; a new one without a line here fails.
 CHANGES = {
     "/domain/declare": ("domain/declare d", "declare domain d"),
@@ -90,6 +93,26 @@ CHANGES = {
         "domain/d/integrations/remove c",
         "remove integration c from domain d; its key would be dead at once",
     ),
+    "/cocon/user/add": ("cocon/user/add eve", "add user eve as viewer"),
+    "/cocon/user/set": (
+        "cocon/user/set eve --role operator --change-password",
+        "change user eve from viewer, expires never into operator, expires never, must change the password",
+    ),
+    "/cocon/user/passwd": ("cocon/user/passwd eve", "set the password of user eve"),
+    "/cocon/user/key/add": (
+        f"cocon/user/key/add eve ssh-ed25519 {KEY}",
+        f"let user eve in with key {PRINT}",
+    ),
+    "/cocon/user/key/remove": (
+        f"cocon/user/key/remove eve {PRINT}",
+        f"let user eve in with key {PRINT} no more",
+    ),
+    "/cocon/user/lock": ("cocon/user/lock eve", "lock user eve out"),
+    "/cocon/user/unlock": ("cocon/user/unlock eve", "let user eve log in again"),
+    "/cocon/user/grant": ("cocon/user/grant eve d", "grant domain d to user eve"),
+    "/cocon/user/revoke": ("cocon/user/revoke eve d", "revoke domain d from user eve"),
+    "/cocon/user/remove": ("cocon/user/remove eve --force", "remove user eve"),
+    "/passwd": ("passwd", "change the password of admin"),
     "/domain/remove": (
         "domain/remove d --force",
         "remove domain d and the keys of its integrations, 0 in all",
@@ -97,20 +120,28 @@ CHANGES = {
 }
 
 
+TABLES = ("domains", "integrations", "users", "user_keys", "grants")
+
+
+def _changed(console: ConsoleServer, path: str) -> None:
+    ran = console.ssh(CHANGES[path][0], text=ANSWERS.get(path, "first\nfirst\n"))
+    assert ran.returncode == 0, ran.stdout.decode()
+
+
 def _kept(console: ConsoleServer) -> list[tuple[object, ...]]:
     with sqlite3.connect(console.database) as database:
-        rows = [row for table in ("domains", "integrations") for row in database.execute(f"SELECT * FROM {table}")]
+        rows = [row for table in TABLES for row in database.execute(f"SELECT * FROM {table}")]
     database.close()
     return rows
 
 
 def test_check_says_what_would_change_and_changes_nothing(console: ConsoleServer) -> None:
-    for line, what in CHANGES.values():
+    for path, (line, what) in CHANGES.items():
         before = _kept(console)
         printed = console.run(f"{line.removesuffix(' --force')} --check")
         assert printed.startswith(f"Nothing was changed. Without --check this would:\n  {what}\n\n[exec at: ")
         assert _kept(console) == before
-        console.run(line)
+        _changed(console, path)
         assert _kept(console) != before
     refused = console.ssh("domain/d/integrations/add c --check")
     assert (refused.returncode, refused.stdout[:33]) == (1, b"Command error: there is no domain")
@@ -120,8 +151,8 @@ def test_check_says_what_would_change_and_changes_nothing(console: ConsoleServer
 async def test_every_command_that_changes_leaves_one_audit_row_with_its_change(console: ConsoleServer) -> None:
     lines = {path: line for path, (line, _) in CHANGES.items()}
     assert set(lines) == {each.path for each in COMMANDS if each.permission.changes}
-    for line in lines.values():
-        await asyncio.to_thread(console.run, line)
+    for path in lines:
+        await asyncio.to_thread(_changed, console, path)
     with sqlite3.connect(console.database) as database:
         recorded = [
             path for (path,) in database.execute("SELECT command FROM audit WHERE event = 'change' ORDER BY id")

@@ -26,6 +26,8 @@ from server.storage.database import Query, Store
 Ask = Callable[[str], Awaitable[str | None]]
 #: Shows a line that tells how far long work is; the next one, or the reply, takes its place.
 ShowProgress = Callable[[str], None]
+#: Returns the operator as it stands now; raises PermissionDeniedError when it may not run the command any more.
+Gate = Callable[["Call"], Awaitable[Operator]]
 _SURE = "Are you sure?: yes/no ?> "
 _MOST_AUDITED_CHARACTERS = 200
 
@@ -94,6 +96,7 @@ class Call:
     command: Command
     arguments: Mapping[str, Any]
     rest: Sequence[Any]
+    gate: Gate
     ask: Ask | None
     ask_hidden: Ask | None
     show_progress: ShowProgress | None
@@ -132,11 +135,16 @@ class Call:
             self.console.standings.forget()
             self.recorded = True
 
+    async def pass_gate(self) -> None:
+        """Ask again whether the operator may: while a question waited, that may have been taken away."""
+        self.operator = await self.gate(self)
+
     async def confirm(self, consequence: str) -> None:
         """Say what would happen and ask once; anything but `yes` raises CommandError. Nothing is asked for a check."""
         if self.check:
             return
         answer = await self.ask(f"{consequence}\n{_SURE}") if self.ask else None
+        await self.pass_gate()
         if answer != "yes":
             message = "not confirmed" if self.ask else "not confirmed: nothing is asked under json, give --force"
             raise CommandError(message)
@@ -144,6 +152,7 @@ class Call:
     async def ask_secret(self, question: str) -> str:
         """Ask for something that is not echoed. Raises CommandError where nobody can be asked."""
         answer = await self.ask_hidden(question) if self.ask_hidden else None
+        await self.pass_gate()
         if answer is None:
             message = "no answer, nothing was changed" if self.ask_hidden else "nothing can be asked under json"
             raise CommandError(message)

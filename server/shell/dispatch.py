@@ -120,11 +120,12 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
     check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
     call = Call(
         console=console,
-        operator=await _operator(console, seat),
+        operator=seat.operator,
         here=seat.here,
         command=outcome.command,
         arguments=outcome.arguments,
         rest=outcome.rest,
+        gate=_admitted,
         ask=None if seat.json else seat.ask,
         ask_hidden=None if seat.json else seat.ask_hidden,
         show_progress=None if seat.json else seat.show_progress,
@@ -148,18 +149,15 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
     return filtered(_checked(call) if call.check else reply, filters)
 
 
-async def _operator(console: Console, seat: Seat) -> Operator:
-    """Return the operator as it stands at this line: what was granted may have been revoked since the last one."""
-    operator = await console.standings.of(seat.operator)
+async def _admitted(call: Call) -> Operator:
+    """Pass the one gate, or raise PermissionDeniedError: deny by default, whether what is named exists or not.
+
+    Returns the operator as it stands now: what was granted may have been revoked since the login.
+    """
+    command, operator = call.command, await call.console.standings.of(call.operator)
     if operator is None:
-        message = f"{seat.operator.name} may not work here any more"
+        message = f"{call.operator.name} may not work here any more"
         raise PermissionDeniedError(message)
-    return operator
-
-
-def _admit(call: Call) -> None:
-    """Pass the one gate, or raise PermissionDeniedError: deny by default, whether what is named exists or not."""
-    command, operator = call.command, call.operator
     asked = [option.relation.permission for option in command.options if call.arguments.get(option.name)]
     for permission in (command.permission, *asked):
         if permission is not None and not operator.may(permission):
@@ -168,11 +166,12 @@ def _admit(call: Call) -> None:
     for taker in (*command.places.values(), *command.arguments):
         if taker.kind.granted and taker.name in call.arguments:
             admit_to_domain(operator, call.arguments[taker.name])
+    return operator
 
 
 async def _authorised(call: Call) -> Reply:
     """Run the handler behind the gate."""
-    _admit(call)
+    await call.pass_gate()
     command = call.command
     given = {name: value for name, value in call.arguments.items() if name != CHECK.name}
     # words that repeat come after those that are named, and so all of these go by position

@@ -1,0 +1,233 @@
+"""Ways to log in, and what stands against it: passwords, keys with options, certificates; locked and expired users."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import asyncssh
+import paramiko
+import pexpect
+import pytest
+from argon2 import PasswordHasher
+from console import PASSWORD, PROMPT, ConsoleServer
+
+REFUSED = 255
+
+
+def _key(folder: Path, name: str) -> Path:
+    path = folder / name
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path
+
+
+async def _enters(console: ConsoleServer, user: str, **more: object) -> bool:
+    """Tell whether a user gets in, with the key of `admin` unless told otherwise."""
+    try:
+        async with console.asyncssh(username=user, **more) as connection:
+            ran = await connection.run("whoami")
+    except asyncssh.PermissionDenied:
+        return False
+    return str(ran.stdout).startswith(user.partition("+")[0] + "\n")
+
+
+def _set(console: ConsoleServer, sql: str, *values: object) -> None:
+    with closing(sqlite3.connect(console.database)) as database:
+        database.execute(sql, values)
+        database.commit()
+
+
+@pytest.mark.parametrize("state", ["locked", "expired"])
+async def test_a_locked_or_expired_user_is_refused_by_every_way(console: ConsoleServer, state: str) -> None:
+    console.add_user("vera", "viewer")
+    console.ssh(text="cocon/user/passwd vera\nsecret\nsecret\n")
+    assert await _enters(console, "vera")
+    change = {"locked": "lock vera", "expired": "set vera --expires 2020-01-01"}[state]
+    console.run(f"cocon/user/{change}")
+    assert not await _enters(console, "vera")
+    assert not await _enters(console, "vera", client_keys=None, password="secret")
+    assert any(f"vera from 127.0.0.1:{''}" in line and state in line for line in console.log)
+    console.run("cocon/user/" + {"locked": "unlock vera", "expired": "set vera --expires never"}[state])
+    assert await _enters(console, "vera")
+    assert await _enters(console, "vera", client_keys=None, password="secret")
+
+
+async def test_a_key_works_from_where_and_until_when_it_says(console: ConsoleServer, tmp_path: Path) -> None:
+    key = _key(tmp_path, "id")
+    public = key.with_suffix(".pub").read_text().strip()
+    (tmp_path / "authorized_keys").write_text(f'from="127.0.0.0/8,!127.0.0.3",expiry-time="21000101Z" {public}\n')
+    assert console.program("user", "add", "vera", "--authorized-key", str(tmp_path / "authorized_keys")).returncode == 0
+    for address, enters in (("127.0.0.1", True), ("127.0.0.2", True), ("127.0.0.3", False)):
+        assert await _enters(console, "vera", client_keys=[str(key)], local_addr=(address, 0)) is enters
+    _set(console, "UPDATE user_keys SET expires_at = '2020-01-01T00:00:00.000+00:00' WHERE user_name = 'vera'")
+    assert not await _enters(console, "vera", client_keys=[str(key)])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ('from="10.0.0.0/99"', "10.0.0.0/99 is no address or network"),
+        ('from="crm.example"', "crm.example is no address or network"),
+        ('from="!10.0.0.1"', "works from nowhere"),
+        ('expiry-time="tomorrow"', "tomorrow is no time"),
+        ('command="sh"', "has options that are not supported"),
+        ("cert-authority", "has options that are not supported"),
+        ('from="10.0.0.1",from="10.0.0.2"', "has options that are not supported"),
+    ],
+)
+def test_an_option_that_is_wrong_is_refused_and_not_dropped(
+    console: ConsoleServer, tmp_path: Path, options: str, told: str
+) -> None:
+    public = _key(tmp_path, "id").with_suffix(".pub").read_text()
+    (tmp_path / "authorized_keys").write_text(f"{options} {public}")
+    ran = console.program("user", "add", "vera", "--authorized-key", str(tmp_path / "authorized_keys"))
+    assert ran.returncode == 1
+    assert told in ran.stderr
+    assert "vera" not in console.program("user", "list").stdout
+
+
+class Authority:
+    """Somebody who signs certificates of users, trusted by a console."""
+
+    def __init__(self, console: ConsoleServer, folder: Path) -> None:
+        self.folder = folder
+        self.key = _key(folder, "ca")
+        (console.folder / "config.yaml").write_text(f"auth: {{trusted_user_ca_keys: {self.key}.pub}}\n")
+
+    def signed(self, principals: str, *options: str, validity: str = "always:forever", host: bool = False) -> list[str]:
+        """Return a new key with a certificate, as asyncssh takes it."""
+        key = _key(self.folder, f"id_{len(list(self.folder.iterdir()))}")
+        kind = ["-h"] if host else []
+        words = ["ssh-keygen", "-q", "-s", str(self.key), "-I", "test", "-n", principals, "-V", validity, *kind]
+        for option in options:
+            words += ["-O", option]
+        subprocess.run([*words, f"{key}.pub"], check=True)
+        return [str(key)]
+
+
+async def test_certificates_of_a_trusted_authority_let_in_whom_they_name(
+    stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    console = stopped_console
+    authority = Authority(console, tmp_path_factory.mktemp("authority"))
+    console.start()
+    for name in ("vera", "oleg"):
+        assert console.program("user", "add", name, "--password-stdin", text="x\n").returncode == 0
+    vera = authority.signed("vera,somebody")
+    assert await _enters(console, "vera", client_keys=vera)
+    assert await _enters(console, "vera+plain", client_keys=vera)
+    assert any("vera from" in line and "by certificate" in line for line in console.log)
+    refused = {
+        "for another user": ("oleg", vera),
+        "for somebody who is no user": ("somebody", vera),
+        "that is over": ("vera", authority.signed("vera", validity="20200101:20200102")),
+        "that has not begun": ("vera", authority.signed("vera", validity="21000101:21000102")),
+        "of a host": ("vera", authority.signed("vera", host=True)),
+        "from elsewhere": ("vera", authority.signed("vera", "source-address=10.0.0.0/8")),
+        "with a condition that nobody knows": ("vera", authority.signed("vera", "critical:moon=full")),
+    }
+    for story, (name, keys) in refused.items():
+        assert not await _enters(console, name, client_keys=keys), story
+    assert await _enters(console, "vera", client_keys=authority.signed("vera", "source-address=127.0.0.0/8"))
+    console.run("cocon/user/lock vera")
+    assert not await _enters(console, "vera", client_keys=vera)
+
+
+async def test_a_forced_command_of_a_certificate_is_what_runs(
+    stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = Authority(stopped_console, tmp_path_factory.mktemp("authority"))
+    stopped_console.start()
+    keys = authority.signed("admin", "force-command=whoami")
+    async with stopped_console.asyncssh(client_keys=keys) as connection:
+        ran = await connection.run("domain/declare stolen.local")
+    assert str(ran.stdout).startswith("admin\n")
+    assert "stolen" not in stopped_console.run("domain/list")
+
+
+async def test_another_authority_lets_nobody_in(
+    stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    Authority(stopped_console, tmp_path_factory.mktemp("authority"))
+    stopped_console.start()
+    folder = tmp_path_factory.mktemp("stranger")
+    stranger = Authority(ConsoleServer(folder), folder)
+    assert not await _enters(stopped_console, "admin", client_keys=stranger.signed("admin"))
+
+
+def test_a_file_of_authorities_that_cannot_be_used_ends_the_start(stopped_console: ConsoleServer) -> None:
+    for text, told in (("rubbish\n", "line 1 is no public key"), (None, "No such file")):
+        path = stopped_console.folder / "ca.pub"
+        path.unlink(missing_ok=True)
+        if text is not None:
+            path.write_text(text)
+        (stopped_console.folder / "config.yaml").write_text("auth: {trusted_user_ca_keys: ca.pub}\n")
+        ran = stopped_console.program("serve")
+        assert ran.returncode == 1
+        assert "auth.trusted_user_ca_keys: ca.pub: " in ran.stderr
+        assert told in ran.stderr
+
+
+async def test_a_hash_of_old_parameters_is_made_anew_at_the_next_login(console: ConsoleServer) -> None:
+    weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
+    _set(console, "UPDATE users SET password_hash = ? WHERE name = 'admin'", weak)
+    for _ in range(2):
+        assert await _enters(console, "admin", client_keys=None, password=PASSWORD)
+    with closing(sqlite3.connect(console.database)) as database:
+        ((kept,),) = database.execute("SELECT password_hash FROM users WHERE name = 'admin'")
+    assert kept != weak
+    assert "m=19456,t=2,p=1" in kept
+
+
+@pytest.mark.parametrize("method", ["keyboard-interactive", "password"])
+def test_a_password_that_must_be_changed_is_changed_at_the_login(console: ConsoleServer, method: str) -> None:
+    assert console.program("user", "add", "vera", "--password-stdin", text="first\n").returncode == 0
+    console.run("cocon/user/set vera --change-password")
+    words = console.ssh_words("-o", f"PreferredAuthentications={method}", "-o", "PubkeyAuthentication=no", user="vera")
+    client = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
+    client.expect("[Pp]assword: ")
+    client.sendline("first")
+    for answers in (("first", "first"), ("second", "second")):
+        if method == "password":
+            client.expect("old password: ")
+            client.sendline("first")
+        client.expect("[Nn]ew password: ")
+        client.sendline(answers[0])
+        client.expect("(Once more|Retype .*): ")
+        client.sendline(answers[1])
+    client.expect_exact(PROMPT.replace("admin", "vera", 1))
+    client.sendline("exit")
+    client.expect(pexpect.EOF)
+    for password, enters in (("first", False), ("second", True)):
+        try:
+            with console.paramiko(username="vera", password=password):
+                entered = True
+        except paramiko.AuthenticationException:
+            entered = False
+        assert entered is enters
+
+
+def test_a_client_that_cannot_change_the_password_is_refused(console: ConsoleServer) -> None:
+    assert console.program("user", "add", "vera", "--password-stdin", text="first\n").returncode == 0
+    console.run("cocon/user/set vera --change-password")
+    with pytest.raises(paramiko.SSHException), console.paramiko(username="vera", password="first"):
+        pass
+    assert console.ssh("whoami").returncode == 0
+
+
+async def test_unknown_wrong_and_locked_get_the_same_answer(console: ConsoleServer) -> None:
+    console.add_user("vera", "viewer")
+    console.run("cocon/user/lock vera")
+    told = set()
+    for name in ("nobody", "admin", "vera"):
+        with pytest.raises(asyncssh.PermissionDenied) as refused:
+            await console.connected(username=name, client_keys=None, password="wrong")
+        told.add(refused.value.reason.replace(name, "USER"))
+    assert len(told) == 1
+    await asyncio.sleep(1)
+    with closing(sqlite3.connect(console.database)) as database:
+        reasons = {detail for (detail,) in database.execute("SELECT detail FROM audit WHERE event = 'login.failed'")}
+    assert {"password: unknown user", "password: wrong password"} <= reasons

@@ -1,0 +1,319 @@
+"""Who may do what: roles, grants per domain, and each idea of getting more than was given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from console import PASSWORD, ConsoleServer, read_until_end, read_until_suffix
+
+from server.commands import COMMANDS
+from server.model.access import PERMISSIONS, Permission, Role
+
+LIST = "integrations/list"
+
+
+@pytest.fixture(scope="module")
+def staffed(shared_console: ConsoleServer) -> Iterator[ConsoleServer]:
+    """A console with the domains open.local, which is granted to oleg (operator) and vera (viewer), and shut.local."""
+    for line in ("domain/declare open.local", "domain/declare shut.local"):
+        shared_console.run(line)
+    for domain in ("open.local", "shut.local"):
+        shared_console.run(f"domain/{domain}/integrations/add tester")
+    shared_console.add_user("oleg", "operator", "open.local")
+    shared_console.add_user("vera", "viewer", "open.local")
+    yield shared_console
+    for line in ("cocon/user/remove oleg --force", "cocon/user/remove vera --force"):
+        shared_console.run(line)
+    for domain in ("open.local", "shut.local"):
+        shared_console.run(f"domain/remove {domain} --force")
+
+
+@pytest.mark.parametrize("user", ["oleg", "vera"])
+def test_only_granted_domains_are_listed(staffed: ConsoleServer, user: str) -> None:
+    status, shown = staffed.told(user, "domain/list")
+    assert status == 0
+    assert "open.local" in shown
+    assert "shut.local" not in shown
+    assert staffed.told(user, "ls domain")[1].splitlines()[0] == "open.local/"
+    assert "cocon" not in staffed.told(user, "ls")[1]
+    assert "cocon" not in staffed.told(user, "help")[1]
+
+
+@pytest.mark.parametrize("user", ["oleg", "vera"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "domain/{}/integrations/list",
+        "cd domain/{}",
+        "ls domain/{}",
+        "domain/{}/integrations/show tester",
+        "ls domain/{}/integrations",
+    ],
+)
+def test_a_domain_that_is_not_granted_looks_like_one_that_is_not_there(
+    staffed: ConsoleServer, user: str, line: str
+) -> None:
+    status, shown = staffed.told(user, line.format("shut.local"))
+    assert status == 126
+    assert shown == f"Command error: permission denied: domain shut.local is not granted to {user}\n"
+    absent = staffed.told(user, line.format("nope.local"))
+    assert absent == (status, shown.replace("shut.local", "nope.local"))
+
+
+def test_an_operator_changes_what_is_granted_and_nothing_else(staffed: ConsoleServer) -> None:
+    assert staffed.told("oleg", "domain/open.local/integrations/add crm")[0] == 0
+    assert staffed.told("oleg", "domain/open.local/integrations/remove crm")[0] == 0
+    for line in ("add crm", "add crm --check", "remove tester", "replace tester", "set tester --service"):
+        assert staffed.told("oleg", f"domain/shut.local/integrations/{line}")[0] == 126
+    assert "tester" in staffed.run("domain/shut.local/integrations/list")
+
+
+def test_a_viewer_sees_keys_masked_and_changes_nothing(staffed: ConsoleServer) -> None:
+    status, shown = staffed.told("vera", "domain/open.local/integrations/list")
+    assert status == 0
+    assert "*" * 56 in shown
+    assert staffed.told("vera", "domain/open.local/integrations/show tester --reveal")[0] == 126
+    for line in ("add crm", "remove tester", "replace tester", "set tester --service"):
+        assert staffed.told("vera", f"domain/open.local/integrations/{line}")[0] == 126
+
+
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.VIEWER])
+def test_every_command_is_behind_the_gate(staffed: ConsoleServer, role: Role) -> None:
+    user = {Role.OPERATOR: "oleg", Role.VIEWER: "vera"}[role]
+    lines = {
+        each.path: each.path.lstrip("/").replace("<DOMAIN>", "open.local")
+        + "".join(f" {_word(a.kind.metavar)}" for a in each.arguments)
+        for each in COMMANDS
+        if each.permission not in PERMISSIONS[role]
+    }
+    assert {"/cocon/user/add", "/domain/remove", "/cocon/session/kill"} <= lines.keys()
+    for path, line in lines.items():
+        status, shown = staffed.told(user, line)
+        assert status == 126, (path, shown)
+        assert "permission denied" in shown
+
+
+def _word(metavar: str) -> str:
+    return {"<DOMAIN>": "open.local", "<USER>": "admin", "<KEY>": "ssh-ed25519"}.get(metavar, "tester")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "domain/SHUT.local/integrations/list",
+        "domain/open.local/../shut.local/integrations/list",
+        "/domain/./shut.local//integrations/list",
+        "domain/'shut.local'/integrations/list",
+        "domain/shut.local/integrations/list | count",
+    ],
+)
+def test_escalation_no_way_of_writing_a_path_leads_around_the_gate(staffed: ConsoleServer, line: str) -> None:
+    assert staffed.told("oleg", line)[0] == 126
+
+
+def test_escalation_a_relative_path_from_a_granted_domain(staffed: ConsoleServer) -> None:
+    lines = "cd domain/open.local/integrations\n../../shut.local/integrations/list\n"
+    ran = staffed.ssh(text=lines, options=["-l", "oleg"])
+    assert b"permission denied: domain shut.local" in ran.stdout
+
+
+def test_escalation_a_document_tells_no_more_than_the_text(staffed: ConsoleServer) -> None:
+    status, shown = staffed.told("oleg", "domain/shut.local/integrations/list | json")
+    document = json.loads(shown)
+    assert (status, document["status"], document["error"]["kind"]) == (126, 126, "permission")
+
+
+async def test_escalation_completion_offers_nothing_behind_the_gate(staffed: ConsoleServer) -> None:
+    async with staffed.asyncssh(username="oleg+rich") as connection:
+        shell = await connection.create_process(term_type="xterm", encoding="utf-8")
+        await shell.stdout.readuntil("$ ")
+        for typed in ("domain/shut.local/integrations/remove t", "domain/sh", "coc"):
+            shell.stdin.write(f"{typed}\t\t")
+            await asyncio.sleep(0.7)
+            shown = await shell.stdout.read(1 << 16)
+            assert shown.endswith(typed)
+            assert "\n" not in shown
+            shell.stdin.write("\x15")
+            await asyncio.sleep(0.1)
+
+
+def test_escalation_options_in_the_login_name_make_nobody_else(staffed: ConsoleServer) -> None:
+    assert staffed.told("oleg+plain", "whoami")[1] == "oleg\n"
+    assert "there is no login option +admin" in staffed.told("oleg+admin", "whoami")[1]
+
+
+def test_escalation_a_domain_declared_anew_is_not_open_to_those_who_had_the_old_one(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    console.add_user("oleg", "operator", "biysk.local")
+    assert console.told("oleg", "domain/biysk.local/integrations/add crm")[0] == 0
+    console.run("domain/remove biysk.local --force")
+    console.run("domain/declare biysk.local")
+    assert console.told("oleg", "domain/biysk.local/integrations/list")[0] == 126
+
+
+def test_escalation_a_user_added_anew_has_no_old_grant_or_key(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    console.add_user("oleg", "operator", "biysk.local")
+    console.run("cocon/user/remove oleg --force")
+    assert console.program("user", "add", "oleg", "--password-stdin", text="a password\n").returncode == 0
+    assert console.told("oleg", "whoami")[0] == 255
+    assert "biysk" not in console.run("cocon/user/list")
+
+
+async def test_what_is_granted_and_revoked_counts_at_the_next_line_of_an_open_shell(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    console.add_user("oleg", "operator")
+    async with console.asyncssh(username="oleg") as connection:
+        shell = await connection.create_process(term_type="vt100", encoding="utf-8")
+        await shell.stdout.readuntil("$ ")
+
+        async def answered(line: str) -> str:
+            shell.stdin.write(line + "\n")
+            return str(await shell.stdout.readuntil("$ "))
+
+        assert "permission denied" in await answered("domain/biysk.local/integrations/add crm")
+        await asyncio.to_thread(console.run, "cocon/user/grant oleg biysk.local")
+        assert "New integration was added." in await answered("domain/biysk.local/integrations/add crm")
+        await asyncio.to_thread(console.run, "cocon/user/set oleg --role viewer")
+        assert "permission denied" in await answered("domain/biysk.local/integrations/remove crm")
+        await asyncio.to_thread(console.run, "cocon/user/revoke oleg biysk.local")
+        assert "permission denied" in await answered("domain/biysk.local/integrations/list")
+
+
+@pytest.mark.parametrize("way", ["lock", "remove", "program"])
+async def test_a_user_who_is_shut_out_is_out_at_once(console: ConsoleServer, way: str) -> None:
+    console.add_user("oleg", "admin")
+    async with console.asyncssh(username="oleg") as connection:
+        shell = await connection.create_process(encoding="utf-8")
+        await shell.stdout.readuntil("$ ")
+        if way == "program":
+            assert (await asyncio.to_thread(console.program, "user", "remove", "oleg")).returncode == 0
+        else:
+            await asyncio.to_thread(console.run, f"cocon/user/{way} oleg" + (" --force" if way == "remove" else ""))
+            shell.stdin.write("domain/declare stolen.local\n")
+        told = await asyncio.wait_for(shell.wait(), 10)
+        assert "oleg may not work here any more" in str(told.stdout)
+    assert "stolen" not in console.run("domain/list")
+
+
+async def test_escalation_a_question_that_waited_while_the_role_was_taken_away(console: ConsoleServer) -> None:
+    """Somebody who is demoted cannot answer yes to what they began before."""
+    console.run("domain/declare biysk.local")
+    console.add_user("oleg", "admin")
+    async with console.asyncssh(username="oleg") as connection:
+        shell = await connection.create_process(encoding="utf-8")
+        shell.stdin.write("domain/remove biysk.local\n")
+        await shell.stdout.readuntil("?> ")
+        await asyncio.to_thread(console.run, "cocon/user/set oleg --role viewer")
+        shell.stdin.write("yes\n")
+        assert "permission denied" in await shell.stdout.readuntil("585]\n")
+    assert "biysk.local" in console.run("domain/list")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cocon/user/remove admin --force",
+        "cocon/user/lock admin",
+        "cocon/user/set admin --role operator",
+        "cocon/user/set admin --expires 2100-01-01",
+    ],
+)
+def test_the_last_administrator_stays(console: ConsoleServer, line: str) -> None:
+    console.add_user("vera", "viewer")
+    status, shown = console.told("admin", line)
+    assert status == 1
+    assert "admin is the last administrator" in shown
+    assert console.run("whoami").startswith("admin\n")
+    console.add_user("oleg", "admin")
+    assert console.told("oleg", line)[0] == 0
+    assert console.program("user", "remove", "oleg").returncode == 1
+    assert console.told("oleg", "whoami")[0] == 0
+
+
+def test_the_last_administrator_keeps_a_way_to_log_in(console: ConsoleServer) -> None:
+    with closing(sqlite3.connect(console.database)) as database:
+        database.execute("UPDATE users SET password_hash = NULL")
+        database.commit()
+    time.sleep(1.5)
+    shown = console.run("cocon/user/key/list admin | json")
+    print_ = json.loads(shown)["rows"][0]["fingerprint"]
+    assert console.told("admin", f"cocon/user/key/remove admin {print_}")[0] == 1
+    assert console.told("admin", "whoami") == (0, "admin\n")
+
+
+def test_passwords_are_asked_for_and_never_shown(console: ConsoleServer) -> None:
+    secret = "Zaehler-Uhr-77"
+    with console.paramiko() as client:
+        channel = client.invoke_shell(term="xterm")
+        read_until_suffix(channel, "$ ")
+        for typed, shown in (
+            ("cocon/user/add oleg --role operator\r", "cocon/user/add oleg --role operator\r\nNew password of oleg: "),
+            (f"{secret}\r", "\r\nOnce more: "),
+        ):
+            channel.sendall(typed.encode())
+            assert read_until_suffix(channel, ": ").endswith(shown)
+        channel.sendall(f"{secret}\rhistory\rexit\r".encode())
+        assert secret not in read_until_end(channel)
+    with console.paramiko(username="oleg", password=secret) as client:
+        assert client.exec_command("whoami")[1].read().startswith(b"oleg\n")
+    time.sleep(1.2)
+    console.stop()
+    assert secret.encode() not in console.database.read_bytes()
+    assert secret not in "".join(console.log)
+    console.start()
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ("one\ntwo\n", "the two passwords differ; nothing was changed"),
+        ("\n", "a password is 1 to 1024 characters; nothing was changed"),
+        ("", "no answer, nothing was changed"),
+    ],
+)
+def test_a_password_that_cannot_be_set_changes_nothing(console: ConsoleServer, answers: str, told: str) -> None:
+    ran = console.ssh(text=f"cocon/user/add oleg\n{answers}")
+    assert f"Command error: {told}\n".encode() in ran.stdout
+    assert "oleg" not in console.run("cocon/user/list")
+    refused = console.told("admin", "cocon/user/add oleg | json")
+    assert "nothing can be asked under json" in refused[1]
+
+
+def test_everybody_changes_their_own_password(console: ConsoleServer) -> None:
+    console.add_user("vera", "viewer")
+    console.ssh(text="cocon/user/passwd vera\nfirst\nfirst\n")
+    refused = console.ssh(text="passwd\nwrong\nsecond\nsecond\n", options=["-l", "vera"])
+    assert b"that is not your password; nothing was changed" in refused.stdout
+    changed = console.ssh(text="passwd\nfirst\nsecond\nsecond\n", options=["-l", "vera"])
+    assert b"Your password was changed" in changed.stdout
+    with console.paramiko(username="vera", password="second") as client:
+        assert client.exec_command("whoami")[1].read().startswith(b"vera\n")
+
+
+def test_keys_of_users_are_managed_at_the_console(console: ConsoleServer) -> None:
+    line = (console.folder / "id_admin.pub").read_text().strip()
+    assert console.program("user", "add", "vera", "--password-stdin", text="x\n").returncode == 0
+    added = console.run(f"cocon/user/key/add vera {line} --from 127.0.0.2,10.0.0.0/8 --expires 2100-01-01Z")
+    assert added.startswith("Key SHA256:")
+    (row,) = json.loads(console.run("cocon/user/key/list vera | json"))["rows"]
+    assert row["from"] == ["127.0.0.2", "10.0.0.0/8"]
+    assert row["expires_at"] == "2100-01-01T00:00:00.000+00:00"
+    assert console.told("vera", "whoami")[0] == 255
+    console.run(f"cocon/user/key/remove vera {row['fingerprint']}")
+    console.run(f"cocon/user/key/add vera {line}")
+    assert console.told("vera", "whoami")[0] == 0
+    for wrong in ("rubbish", "ssh-ed25519 AAAA", f'command="sh" {line}'):
+        assert console.told("admin", f"cocon/user/key/add vera '{wrong}'")[0] == 2
+
+
+def test_permissions_are_granted_to_roles_and_to_nobody_else() -> None:
+    assert PERMISSIONS[Role.ADMIN] == frozenset(Permission)
+    assert PERMISSIONS[Role.VIEWER] < PERMISSIONS[Role.OPERATOR] < PERMISSIONS[Role.ADMIN]
+    assert PASSWORD

@@ -1,0 +1,112 @@
+"""Sessions that are open: listed, killed, and ended when they are idle or open for too long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+from console import PROMPT, ConsoleServer
+
+PERSON = {"client_version": "OpenSSH_9.9"}
+
+
+async def test_sessions_are_listed_and_killed(console: ConsoleServer) -> None:
+    console.add_user("oleg", "operator")
+    async with console.asyncssh(username="oleg") as connection:
+        shell = await connection.create_process(term_type="xterm", encoding="utf-8")
+        await shell.stdout.readuntil("$ ")
+        rows = json.loads(await asyncio.to_thread(console.run, "cocon/session/list | json"))["rows"]
+        assert [(row["user"], row["role"], row["shells"]) for row in rows] == [
+            ("oleg", "operator", 1),
+            ("admin", "admin", 1),
+        ]
+        assert rows[0]["idle_seconds"] is not None
+        assert rows[1]["idle_seconds"] is None
+        killed = await asyncio.to_thread(console.run, f"cocon/session/kill {rows[0]['session']}")
+        assert killed.startswith(f"Session {rows[0]['session']} ended\n")
+        ended = await asyncio.wait_for(shell.wait(), 10)
+        assert "This session was ended: ended by admin." in str(ended.stdout)
+        assert ended.exit_status == 75
+        await asyncio.wait_for(connection.wait_closed(), 10)
+    assert "oleg" not in console.run("cocon/session/list")
+
+
+async def test_a_session_that_is_killed_does_not_finish_what_it_runs(console: ConsoleServer) -> None:
+    async with console.asyncssh() as connection:
+        running = await connection.create_process("sleep 60", encoding="utf-8")
+        rows: list[dict[str, str]] = []
+        while not rows:
+            found = json.loads(await asyncio.to_thread(console.run, "cocon/session/list | json"))["rows"]
+            rows = found[:1]
+        await asyncio.to_thread(console.run, f"cocon/session/kill {rows[0]['session']}")
+        ended = await asyncio.wait_for(running.wait(), 10)
+        assert ended.exit_status in {75, 130}
+
+
+def test_killing_what_is_not_there_is_a_command_error(console: ConsoleServer) -> None:
+    assert console.told("admin", "cocon/session/kill 00000000") == (1, "Command error: there is no session 00000000\n")
+
+
+async def test_an_idle_session_ends_and_people_are_told_before(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start(ECSS_CONSOLE_SESSIONS__IDLE_SECONDS="4")
+    async with console.asyncssh(**PERSON) as person, console.asyncssh() as script, console.asyncssh() as busy:
+        typed = await person.create_process(term_type="xterm", term_size=(80, 24), encoding="utf-8")
+        await typed.stdout.readuntil(PROMPT)
+        for key in "who":
+            typed.stdin.write(key)
+            await asyncio.sleep(0.05)
+        piped = await script.create_process(term_type="vt100", encoding="utf-8")
+        running = await busy.create_process("sleep 7", encoding="utf-8")
+        shown = str((await asyncio.wait_for(typed.wait(), 20)).stdout)
+        assert "who\r\nThis session ends in" in shown
+        assert f"{PROMPT}who" in shown
+        assert "This session was ended: it was idle for too long." in shown
+        told = str((await asyncio.wait_for(piped.wait(), 20)).stdout)
+        assert "ends in" not in told
+        assert "This session was ended: it was idle for too long." in told
+        assert (await asyncio.wait_for(running.wait(), 20)).exit_status == 0
+
+
+async def test_a_question_that_nobody_answers_is_idle_too(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start(ECSS_CONSOLE_SESSIONS__IDLE_SECONDS="3")
+    console.run("domain/declare biysk.local")
+    async with console.asyncssh() as connection:
+        shell = await connection.create_process(encoding="utf-8")
+        shell.stdin.write("domain/remove biysk.local\n")
+        assert "it was idle for too long" in str((await asyncio.wait_for(shell.wait(), 20)).stdout)
+    assert "biysk.local" in console.run("domain/list")
+
+
+async def test_no_session_lasts_longer_than_it_may(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start(ECSS_CONSOLE_SESSIONS__LONGEST_SECONDS="3")
+    began = time.monotonic()
+    async with console.asyncssh() as connection:
+        shell = await connection.create_process(encoding="utf-8")
+        while not shell.stdout.at_eof():
+            shell.stdin.write("whoami\n")
+            await asyncio.sleep(0.1)
+            if shell.exit_status is not None or time.monotonic() - began > 30:
+                break
+        ended = await asyncio.wait_for(shell.wait(), 20)
+    assert "it has lasted as long as it may" in str(ended.stdout)
+
+
+@pytest.mark.parametrize("shown", ["full", "masked"])
+def test_keys_are_shown_once_if_wanted(stopped_console: ConsoleServer, shown: str) -> None:
+    console = stopped_console
+    console.start(ECSS_CONSOLE_INTEGRATIONS__SHOW_KEYS=shown)
+    console.run("domain/declare biysk.local")
+    here = "domain/biysk.local/integrations/"
+    key = console.run(f"{here}add crm").split("API key: ")[1][:64]
+    listed = console.run(f"{here}list")
+    assert (key in listed) is (shown == "full")
+    assert (f"{key[:4]}{'*' * 56}{key[-4:]}" in listed) is (shown == "masked")
+    assert key not in console.run(f"{here}show crm")
+    assert f"API key: {key}\n" in console.run(f"{here}show crm --reveal")
+    console.add_user("oleg", "operator", "biysk.local")
+    assert f"API key: {key}\n" in console.told("oleg", f"{here}show crm --reveal")[1]
