@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import stat
+from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,23 @@ def test_the_host_key_is_made_once_and_kept(console: ConsoleServer) -> None:
     console.stop()
     console.start()
     assert (console.folder / "keys" / "ssh_host_ed25519_key").read_bytes() == first
+
+
+def test_an_upgrade_from_before_grants_takes_no_domain_from_anybody(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    first = (files("server.storage") / "migrations" / "0001_first.sql").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(console.database)) as database:
+        kept = database.execute("SELECT value FROM store WHERE name = 'storage key'").fetchone()
+    for path in console.database.parent.iterdir():
+        path.unlink()
+    with closing(sqlite3.connect(console.database)) as database:
+        database.executescript(first)
+        database.execute("INSERT INTO store VALUES ('schema', '1'), ('storage key', ?)", kept)
+        database.execute("INSERT INTO users VALUES ('admin', 'admin', NULL, 'x'), ('vera', 'viewer', NULL, 'x')")
+        database.execute("INSERT INTO domains VALUES ('a.local', 'x'), ('b.local', 'x')")
+        database.commit()
+    assert console.program("user", "list").returncode == 0
+    with closing(sqlite3.connect(console.database)) as database:
+        granted = database.execute("SELECT user_name, domain FROM grants ORDER BY 1, 2").fetchall()
+        assert database.execute("SELECT locked, expires_at FROM users").fetchall() == [(0, None), (0, None)]
+    assert granted == [("vera", "a.local"), ("vera", "b.local")]

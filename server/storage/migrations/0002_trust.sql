@@ -13,3 +13,7 @@ CREATE TABLE grants (
     granted_at TEXT NOT NULL,
     PRIMARY KEY (user_name, domain)
 );
+
+-- Before grants, every operator and viewer reached every domain: nobody loses or gains by the upgrade.
+INSERT INTO grants (user_name, domain, granted_at)
+    SELECT u.name, d.name, u.added_at FROM users u, domains d WHERE u.role <> 'admin';
