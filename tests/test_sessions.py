@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
 import time
 
 import pytest
@@ -110,3 +112,18 @@ def test_keys_are_shown_once_if_wanted(stopped_console: ConsoleServer, shown: st
     assert f"API key: {key}\n" in console.run(f"{here}show crm --reveal")
     console.add_user("oleg", "operator", "biysk.local")
     assert f"API key: {key}\n" in console.told("oleg", f"{here}show crm --reveal")[1]
+
+
+def test_a_peer_that_does_not_answer_any_more_is_noticed(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start(ECSS_CONSOLE_KEEPALIVE__INTERVAL_SECONDS="1", ECSS_CONSOLE_KEEPALIVE__COUNT="2")
+    with subprocess.Popen(console.ssh_words(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        assert client.stdout.read(len(PROMPT)) == PROMPT.encode()
+        client.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 20
+        while len(json.loads(console.run("cocon/session/list | json"))["rows"]) > 1:
+            assert time.monotonic() < deadline, "the dead peer is still listed"
+            time.sleep(0.5)
+        client.kill()

@@ -126,14 +126,16 @@ class Call:
 
         With `check` it is rolled back, and the handler goes on as if it had not been.
         """
-        with suppress(_CheckedError):
-            async with self.store.transaction() as query:
-                yield query
-                if self.check:
-                    raise _CheckedError
-                await self.console.journal.record(query, self.event(EventKind.CHANGE, status=0))
-            self.console.standings.forget()
-            self.recorded = True
+        try:
+            with suppress(_CheckedError):
+                async with self.store.transaction() as query:
+                    yield query
+                    if self.check:
+                        raise _CheckedError
+                    await self.console.journal.record(query, self.event(EventKind.CHANGE, status=0))
+                self.recorded = True
+        finally:
+            self.console.standings.forget()  # also when Ctrl-C came while it was committed
 
     async def pass_gate(self) -> None:
         """Ask again whether the operator may: while a question waited, that may have been taken away."""

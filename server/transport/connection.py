@@ -94,7 +94,9 @@ class Connection(asyncssh.SSHServer):
             self.ssh.send_auth_banner(self._shared.banner.rstrip("\n") + "\n")
         if self._shared.authorities:
             self._certified = await self._shared.console.doorkeeper.known(split_login_name(username)[0])
-            self.ssh.set_authorized_keys(self._trusted(self._certified) if self._certified else None)
+            # the same work for a user that does not exist
+            trusted = self._trusted(self._certified.name if self._certified else "nobody")
+            self.ssh.set_authorized_keys(trusted if self._certified else None)
         return True
 
     def password_auth_supported(self) -> bool:
@@ -232,8 +234,8 @@ class Connection(asyncssh.SSHServer):
     def _change_challenge(self, why: str) -> Challenge:
         return "", why, "", [("New password: ", False), ("Once more: ", False)]
 
-    def _trusted(self, user: User) -> asyncssh.SSHAuthorizedKeys:
-        lines = [f'cert-authority,principals="{user.name}" {key.public_key}' for key in self._shared.authorities]
+    def _trusted(self, name: str) -> asyncssh.SSHAuthorizedKeys:
+        lines = [f'cert-authority,principals="{name}" {key.public_key}' for key in self._shared.authorities]
         return asyncssh.import_authorized_keys("\n".join(lines))
 
     def _refused(self, name: str, method: str, reason: str) -> None:
