@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,14 @@ def test_the_readme_opens_with_the_picture() -> None:
     opening = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
     assert "![" in opening
     assert "(docs/session.svg)" in opening
+
+
+def test_every_claim_of_the_security_page_names_a_test_that_exists() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
+    assert len(named) > 25
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{file}::{test}"
+    part = page.split("## Who attacks")[1].split("## What does not")[0]
+    claims = [row for row in part.splitlines() if row.startswith("| ") and not row.startswith("| claim")]
+    assert all("::test_" in row for row in claims)
