@@ -92,14 +92,14 @@ def test_a_user_with_keys_only_cannot_log_in_by_password(console: ConsoleServer)
         (("user", "add", "eve", "--authorized-key", "absent.pub"), "", "absent.pub: "),
         (("user", "add", "eve", "--authorized-key", "private"), "", "line 1 is a private key: give the .pub file"),
         (("user", "add", "eve", "--authorized-key", "cut.pub"), "", "line 1 is cut or damaged"),
-        (("user", "add", "eve", "--authorized-key", "options"), "", "line 1 has options before the key"),
+        (("user", "add", "eve", "--authorized-key", "options"), "", "line 1 has options that are not supported"),
         (("user", "add", "eve", "--authorized-key", "dsa.pub"), "", "line 1 is no public key of a known kind"),
     ],
 )
 def test_what_a_user_cannot_be(empty: ConsoleServer, words: tuple[str, ...], text: str, said: str) -> None:
     (empty.folder / "private").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     (empty.folder / "cut.pub").write_text("ssh-ed25519 AAAAC3Nz eve\n")
-    (empty.folder / "options").write_text('from="10.0.0.0/8" ssh-ed25519 AAAAC3Nz eve\n')
+    (empty.folder / "options").write_text('command="sh" ssh-ed25519 AAAAC3Nz eve\n')
     (empty.folder / "dsa.pub").write_text("ssh-dss AAAAB3NzaC1kc3M= eve\n")
     ran = empty.program(*words, text=text)
     assert ran.returncode == 1

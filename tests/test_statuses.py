@@ -106,6 +106,7 @@ def test_permission_denied_for_a_role_that_may_only_look(console: ConsoleServer)
     console.run("domain/biysk.local/integrations/add tester")
     added = console.program("user", "add", "eve", "--role", "viewer", "--password-stdin", text=PASSWORD + "\n")
     assert added.returncode == 0
+    console.run("cocon/user/grant eve biysk.local")
     with console.paramiko(username="eve") as client:
         _, stdout, _ = client.exec_command("domain/biysk.local/integrations/replace tester")
         assert stdout.read().startswith(
