@@ -241,10 +241,10 @@ def _faults(server: Server, found: Findings) -> list[str]:
 
 def report(found: Findings) -> list[str]:
     """Return the lines that say what came of it."""
-    delays = found.delays_seconds
+    p99, worst = quantile(found.delays_seconds, 0.99), max(found.delays_seconds, default=0)
     lines = [
         f"{found.packets:,} packets over {found.connections:,} connections in {found.wall_seconds:.0f} s",
-        f"another session waited p99 {quantile(delays, 0.99) * 1000:.0f} ms, max {max(delays, default=0) * 1000:.0f} ms",
+        f"another session waited p99 {p99 * 1000:.0f} ms, max {worst * 1000:.0f} ms",
     ]
     lines += [
         f"round {index}: {each.files} files, {each.resident_kb / 1024:.1f} MB, {each.connections} connections, "
