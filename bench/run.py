@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from servers import OURS, Server, start_ours, start_peers  # isort: skip  a neighbour, not a package
+from servers import OURS, Server, make_key, start_ours, start_peers  # isort: skip  a neighbour, not a package
 
 PROMPT = b"admin@ds1@ecss1:/$ "
 COMMAND = "domain/biysk.local/integrations/list"
@@ -119,8 +118,7 @@ async def main(folder: Path, key: Path, rounds: int) -> None:
         show_memory(memory, edited)
     finally:
         for server in servers:
-            server.process.kill()  # Erlang takes long to end otherwise
-            server.process.wait()
+            server.kill()
 
 
 def prepare_and_run(rounds: int) -> None:
@@ -128,7 +126,7 @@ def prepare_and_run(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         key = folder / "id"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        make_key(key)
         (folder / "ours").mkdir()
         asyncio.run(main(folder, key, rounds))
 

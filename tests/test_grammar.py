@@ -169,3 +169,45 @@ def test_every_command_shows_its_help_whatever_else_is_typed(command: object) ->
             assert isinstance(outcome, Ready)
             assert outcome.help_wanted
     assert command in commands_below(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("domain/list | m", ["match"]),
+        ("domain/list | first 5 | co", ["count"]),
+        ("nonsense | ", []),
+        ("domain/list too many | ", []),
+        ("domain/list | json | ", []),
+        ("domain/list | nonsense | c", []),
+        ("domain/list | | c", []),
+    ],
+)
+def test_filters_are_offered_only_behind_what_is_right_so_far(text: str, expected: list[str]) -> None:
+    assert [candidate.text for candidate in offer(ROOT, (), text, ADMIN).candidates] == expected
+
+
+def test_filters_are_not_offered_behind_a_command_that_is_not_allowed() -> None:
+    viewer = Operator("eve", Role.VIEWER, "127.0.0.1:22", "00000000")
+    assert offer(ROOT, (), "cocon/user/list | ", viewer).candidates == ()
+
+
+@pytest.mark.parametrize("text", ["whoami |", "whoami | match", "whoami | json | ", "whoami | first 1 | regex"])
+def test_a_last_filter_without_its_word_lacks_it_and_is_not_wrong(text: str) -> None:
+    expected = Invalid if "json" in text else Incomplete
+    assert isinstance(match(ROOT, (), tokenize(text)), expected)
+
+
+def test_found_by_fuzzing_thousands_of_expressions_in_one_line_are_not_compiled() -> None:
+    """They took a minute of the whole server's time and two gigabytes, from any user."""
+    line = "echo" + "".join(f" | regex \\pL{{40}}{number}" for number in range(3000))
+    outcome = match(ROOT, (), tokenize(line))
+    assert isinstance(outcome, Invalid)
+    assert outcome.message == "a line has at most 10 filters, this one has 3000"
+
+
+def test_found_by_fuzzing_a_long_expression_is_not_compiled() -> None:
+    """Sixteen thousand classes in one expression took seconds whatever memory the engine was given."""
+    outcome = match(ROOT, (), tokenize("echo | regex " + "\\pL|" * 16_000))
+    assert isinstance(outcome, Invalid)
+    assert outcome.message == "| regex: the expression is longer than 500 characters"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import sqlite3
 import time
@@ -11,6 +12,11 @@ import asyncssh
 import paramiko
 import pytest
 from console import PASSWORD, PROMPT, ConsoleServer, read_until_end
+
+from server.model.events import Event, EventKind
+from server.storage import events
+from server.storage.database import Store, Value
+from server.storage.vault import Vault
 
 PERSON = {"client_version": "OpenSSH_9.9"}  # gets the line editor, as people do
 
@@ -209,3 +215,28 @@ def test_letters_beyond_ascii_do_not_fold_into_a_domain_name(console: ConsoleSer
 @pytest.mark.parametrize("text", ["1_0", "' 0.01 '", "1e-3", "inf", "nan", "-0"])
 def test_a_time_is_plain_digits(shared_console: ConsoleServer, text: str) -> None:
     assert shared_console.ssh(f"sleep {text}").returncode == 2
+
+
+async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(stopped_console: ConsoleServer) -> None:
+    """Every length of a batch was a statement of its own, and SQLite keeps the last 128 prepared: fifty megabytes."""
+    key = (stopped_console.folder / "keys" / "storage.key").read_bytes()
+    store = await Store.open(stopped_console.database, Vault(base64.b64decode(key)))
+    statements: set[str] = set()
+    expected: list[str] = []
+    try:
+        async with store.transaction() as query:
+
+            async def noted(sql: str, *values: Value) -> list[tuple[Value, ...]]:
+                statements.add(sql)
+                return list(await query(sql, *values))
+
+            for length in range(1, 300, 7):
+                names = [f"n{length}.{number}" for number in range(length)]
+                expected += names
+                made = [Event(EventKind.LOGIN, "2021-02-16T08:00:00Z", "n", name, "s", "i") for name in names]
+                await events.insert(noted, *made)
+        rows = await store.read("SELECT user_name FROM audit WHERE event = 'login' ORDER BY id")
+    finally:
+        await store.close()
+    assert [name for (name,) in rows] == expected
+    assert len(statements) < 10

@@ -12,7 +12,7 @@ from typing import Any
 
 from server.grammar.declare import Candidates, Command, Kind, PathTo
 from server.grammar.filters import FILTERS
-from server.grammar.match import HELP, Invalid, Ready, match, sort_words
+from server.grammar.match import HELP, Incomplete, Invalid, Ready, match, sort_words
 from server.grammar.tokens import Line, Word, tokenize
 from server.grammar.tree import Directory, Found, Location, find, locate, offered, starts, walk
 from server.model.access import Operator
@@ -77,7 +77,7 @@ def offer(root: Directory, here: Location, text: str, operator: Operator) -> Off
     line = tokenize(text)
     fresh = text == "" or text[-1] in " \t"
     if line.filters and line.mistake is None:
-        return _filter_names(text, line.filters[-1], fresh=fresh)
+        return _filter_names(root, here, text, line, operator)
     if line.mistake is not None or not (fresh or line.words):
         return Offer(len(text), "")
     typed = Word("", "", len(text)) if fresh else line.words[-1]
@@ -93,11 +93,16 @@ def offer(root: Directory, here: Location, text: str, operator: Operator) -> Off
     return replace(_next_word(cursor, found.command, found.bound), ready=ready)
 
 
-def _filter_names(text: str, words: tuple[Word, ...], *, fresh: bool) -> Offer:
+def _filter_names(root: Directory, here: Location, text: str, line: Line, operator: Operator) -> Offer:
     """Complete the name of a filter; its word is the operator's own."""
-    typed = Word("", "", len(text)) if not words else words[-1]
-    if len(words) > 1 or (words and fresh) or not (words or fresh):
+    *before, words = line.filters
+    fresh = text[-1] in " \t"
+    if len(words) > 1 or bool(words) == fresh:  # it is behind the name, or directly behind the bar
         return Offer(len(text), "")
+    typed = words[0] if words else Word("", "", len(text))
+    outcome = match(root, here, Line(line.words, (*before, ())))  # right as far as it goes: it lacks words
+    if not isinstance(outcome, Incomplete) or not operator.may(outcome.command.permission):
+        return Offer(typed.start, typed.text)
     offered = [Candidate(each.name, each.help) for each in FILTERS if each.name.startswith(typed.text)]
     return Offer(typed.start, typed.text, tuple(offered))
 

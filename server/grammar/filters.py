@@ -13,7 +13,10 @@ from server.grammar.tokens import Word
 
 JSON = "json"
 _MOST_ROWS = 10_000_000
-_MOST_EXPRESSION_BYTES = 1 << 20
+#: Together they keep the time of a line below a tenth of a second: it is everybody's time.
+_MOST_FILTERS = 10
+_MOST_EXPRESSION_CHARACTERS = 500
+_MOST_EXPRESSION_BYTES = 1 << 18
 
 
 def _count(text: str) -> int:
@@ -25,6 +28,9 @@ def _count(text: str) -> int:
 
 def _expression(text: str) -> Callable[[str], object]:
     """Return the search of an expression, of an engine whose time grows with the text alone."""
+    if len(text) > _MOST_EXPRESSION_CHARACTERS:
+        message = f"the expression is longer than {_MOST_EXPRESSION_CHARACTERS} characters"
+        raise ValueError(message)
     options = re2.Options()
     options.log_errors = False
     options.max_mem = _MOST_EXPRESSION_BYTES
@@ -57,6 +63,10 @@ class FilterKind:
         return f"{self.name} {self.kind.metavar}" if self.kind else self.name
 
 
+class FilterLacksWordError(ValueError):
+    """The last filter of a line is right as far as it goes; the text says what is to follow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """One filter of a line, its word parsed."""
@@ -82,13 +92,17 @@ def wants_json(stages: Sequence[tuple[Word, ...]]) -> bool:
 
 
 def parse_filters(stages: Sequence[tuple[Word, ...]]) -> tuple[Filter, ...]:
-    """Return the filters of a line; raises ValueError with what is wrong."""
+    """Return the filters of a line; raises ValueError with what is wrong, FilterLacksWordError with what is missing."""
+    if len(stages) > _MOST_FILTERS:
+        message = f"a line has at most {_MOST_FILTERS} filters, this one has {len(stages)}"
+        raise ValueError(message)
     found = []
     for index, words in enumerate(stages):
         names = ", ".join(each.name for each in FILTERS)
+        lacking = FilterLacksWordError if index == len(stages) - 1 else ValueError
         if not words:
             message = f"a filter is expected after |: {names}"
-            raise ValueError(message)
+            raise lacking(message)
         known = next((each for each in FILTERS if each.name == words[0].text), None)
         if known is None:
             message = f'there is no filter {words[0].typed}, known are {names}; "|" in quotes is text'
@@ -96,6 +110,9 @@ def parse_filters(stages: Sequence[tuple[Word, ...]]) -> tuple[Filter, ...]:
         if known.name == JSON and index != len(stages) - 1:
             message = "| json is the last filter"
             raise ValueError(message)
+        if known.kind is not None and len(words) == 1:
+            message = f"| {known.name} takes one word, {known.kind.metavar}: {known.kind.expected}"
+            raise lacking(message)
         found.append(Filter(known.name, _value(known, words)))
     return tuple(found)
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from server.grammar.declare import Argument, Command, Option
-from server.grammar.filters import Filter, parse_filters
+from server.grammar.filters import Filter, FilterLacksWordError, parse_filters
 from server.grammar.tokens import Line, Word
 from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
 
@@ -83,8 +83,10 @@ def match(root: Directory, here: Location, line: Line) -> Match:
         return Unknown(line.words[0].typed, _near(root, here, line.words[0].text, found))
     try:
         words = sort_words(command, line.words[1:])
-        filters = parse_filters(line.filters)
         outcome = Ready(command, {}, help_wanted=True) if words.help_wanted else _bind(command, found.bound, words)
+        filters = parse_filters(line.filters)
+    except FilterLacksWordError as lacking:
+        return Incomplete(command, str(lacking))
     except ValueError as wrong:
         return Invalid(command, str(wrong))
     return replace(outcome, filters=filters) if isinstance(outcome, Ready) else outcome

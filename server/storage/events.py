@@ -20,16 +20,19 @@ _COLUMNS = (
 )
 _ROW = f"({', '.join('?' * len(_COLUMNS))})"
 _INSERT = f"INSERT INTO audit ({', '.join(_COLUMNS)}) VALUES "
-#: One statement for many rows costs one hop to the store's thread; SQLite takes 32,766 values in one.
-_ROWS_PER_STATEMENT = 500
+#: One statement for many rows costs one hop to the store's thread. Each length is a statement of its own, which SQLite
+#: keeps prepared with memory for all its rows: so there are few.
+_ROWS_PER_STATEMENT = (256, 32, 4, 1)
 
 
 async def insert(query: Query, *events: Event) -> None:
     """Add events, in order, inside the caller's transaction."""
-    for start in range(0, len(events), _ROWS_PER_STATEMENT):
-        rows = events[start : start + _ROWS_PER_STATEMENT]
-        values = [value for event in rows for value in _values(event)]
-        await query(_INSERT + ", ".join([_ROW] * len(rows)), *values)
+    left = list(events)
+    for length in _ROWS_PER_STATEMENT:
+        while len(left) >= length:
+            rows, left = left[:length], left[length:]
+            values = [value for event in rows for value in _values(event)]
+            await query(_INSERT + ", ".join([_ROW] * length), *values)
 
 
 def _values(event: Event) -> tuple[Value, ...]:

@@ -1,0 +1,51 @@
+"""A client that tries passwords, and how long the server takes to refuse each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import asyncssh
+
+from servers import Server  # isort: skip  a neighbour, not a package
+
+_PATIENCE_SECONDS = 30
+
+
+class _Guesser(asyncssh.SSHClient):
+    """Gives wrong passwords, at most so many, and notes how long each refusal took."""
+
+    def __init__(self, most: int) -> None:
+        self.refused_after_seconds: list[float] = []
+        self._most = most
+        self._asked_at = 0.0
+
+    def password_auth_requested(self) -> str | None:
+        """Note the refusal of the last password and give another, as long as all of them."""
+        now = time.perf_counter()
+        if self._asked_at:
+            self.refused_after_seconds.append(now - self._asked_at)
+        if len(self.refused_after_seconds) >= self._most:
+            return None
+        self._asked_at = time.perf_counter()
+        return f"wrong-{len(self.refused_after_seconds):06d}"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The last password was refused by the end of the connection."""
+        if (
+            isinstance(exc, asyncssh.DisconnectError)
+            and self._asked_at
+            and len(self.refused_after_seconds) < self._most
+        ):
+            self.refused_after_seconds.append(time.perf_counter() - self._asked_at)
+
+
+async def refusals(server: Server, name: str, most: int, source: str = "127.0.0.1") -> list[float]:
+    """Try wrong passwords on one connection until it is ended or there were so many; return the seconds of each."""
+    guesser = _Guesser(most)
+    words = {"client_factory": lambda: guesser, "client_keys": None, "local_addr": (source, 0), "username": name}
+    with suppress(asyncssh.Error, OSError, TimeoutError):
+        connection = await asyncio.wait_for(server.connect(**words), _PATIENCE_SECONDS)
+        connection.abort()
+    return guesser.refused_after_seconds

@@ -1,0 +1,160 @@
+"""The scorecard of security: every row is measured, now, on a real server that is started for it.
+
+python bench/scorecard.py [--only NAME …] [--fuzz-lines N] [--fuzz-packets N]
+
+Prints the table, and writes all rows between the marks of docs/security.md when none was left out. Ends with status 1
+when a row fails; one that cannot be measured here says so and does not. Loopback only; takes about ten minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import experiments
+from experiments import Finding
+from rich.console import Console
+from rich.table import Table
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
+_BEGIN, _END = "<!-- scorecard -->", "<!-- /scorecard -->"
+_VERDICTS = {True: "pass", False: "FAIL", None: "not measured"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row: its name, what it is about, how it is measured, what is wanted."""
+
+    name: str
+    what: str
+    how: str
+    wanted: str
+    measure: Callable[[], Finding]
+
+
+def experiments_of(fuzz_lines: int, fuzz_packets: int) -> tuple[Experiment, ...]:
+    """Return all rows in their order."""
+    return (
+        Experiment("ssh-audit", "algorithms", "ssh-audit", "0 fail", experiments.ssh_audit),
+        Experiment(
+            "tries",
+            "password tries before the door closes",
+            "wrong passwords on one connection; for a minute from one address, four connections at a time",
+            "at most 6 on a connection, 60 in a minute",
+            experiments.tries,
+        ),
+        Experiment(
+            "sockets",
+            "unauthenticated sockets held",
+            "200 silent connections from one address, login_grace_time 5",
+            "at most 64, none for 7 s",
+            experiments.sockets,
+        ),
+        Experiment(
+            "flood",
+            "login of somebody else during a flood",
+            "10,000 connections from one address: silent, garbage, half key exchanges, wrong passwords",
+            "100 or more, all succeed, p99 at most 1 s",
+            experiments.flood,
+        ),
+        Experiment(
+            "timing",
+            "unknown user and wrong password take the same time",
+            "1,000 refusals each in turn, Mann-Whitney",
+            "p at least 0.01",
+            experiments.user_or_password,
+        ),
+        Experiment(
+            "lag",
+            "event-loop lag during 50 logins at once",
+            "5 times 50 password logins, `whoami` of another session",
+            "all succeed, at most 500 ms more",
+            experiments.lag,
+        ),
+        Experiment(
+            "tampering",
+            "audit tampering found",
+            "tests/test_audit.py -k tamper: every byte changed once",
+            "all found",
+            experiments.tampering,
+        ),
+        Experiment(
+            "fuzz-lines",
+            "lines through tokens, match and completion",
+            "bench/fuzz_lines.py",
+            "no fault, at most 500 ms each",
+            lambda: experiments.lines(fuzz_lines),
+        ),
+        Experiment(
+            "fuzz-packets",
+            "mutated SSH packets before, in and after login",
+            "bench/fuzz_packets.py",
+            "no crash, stall or growth",
+            lambda: experiments.packets(fuzz_packets),
+        ),
+        Experiment(
+            "systemd",
+            "exposure of the service",
+            "systemd-analyze security --offline",
+            "at most 2.0",
+            experiments.exposure,
+        ),
+    )
+
+
+def as_markdown(rows: list[tuple[Experiment, Finding]]) -> str:
+    """Return the rows as a table of Markdown."""
+    lines = ["| what | how | result | wanted | |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {each.what} | {each.how} | {found.result} | {each.wanted} | {_VERDICTS[found.passed]} |"
+        for each, found in rows
+    ]
+    return "\n".join(lines)
+
+
+def write(table: str) -> None:
+    """Put the table between the marks of the document, if it has them."""
+    text = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else ""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if begin and end:
+        DOCUMENT.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
+
+
+def main() -> int:
+    """Measure, print, write; return the exit status."""
+    known = experiments_of(0, 0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=[each.name for each in known], metavar="NAME")
+    parser.add_argument("--fuzz-lines", type=int, default=200_000)
+    parser.add_argument("--fuzz-packets", type=int, default=2_000)
+    given = parser.parse_args()
+    rows: list[tuple[Experiment, Finding]] = []
+    console = Console(width=160)
+    for each in experiments_of(given.fuzz_lines, given.fuzz_packets):
+        if given.only and each.name not in given.only:
+            continue
+        began = time.monotonic()
+        try:
+            found = each.measure()
+        except Exception as error:  # noqa: BLE001  a row that broke is a row that failed, the others are still wanted
+            found = Finding(f"{type(error).__name__}: {error}", passed=False)
+        rows.append((each, found))
+        console.print(
+            f"{each.name}: {found.result} [{_VERDICTS[found.passed]}, {time.monotonic() - began:.0f} s]", markup=False
+        )
+    table = Table("what", "how", "result", "wanted", "", title="Scorecard", show_lines=True)
+    for each, found in rows:
+        table.add_row(each.what, each.how, found.result, each.wanted, _VERDICTS[found.passed])
+    console.print(table)
+    if not given.only:
+        write(as_markdown(rows))
+    return any(found.passed is False for _, found in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
