@@ -14,7 +14,7 @@ from server.app import serve
 from server.config import Config, load_config
 from server.errors import ConfigurationError, OperatorError, StartError
 from server.model.access import Role
-from server.program import users
+from server.program import hostkeys, users
 from server.program.answer import say
 
 _Run = Callable[[Config, argparse.Namespace], Awaitable[None]]
@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     changed.add_argument("--password-stdin", action="store_true", help="as in user add")
     removed = _add(user_words, common, "remove", users.remove, "remove a user")
     removed.add_argument("name", metavar="NAME")
+    host_key = words.add_parser("hostkey", help="look at the server's host keys and change them")
+    host_key_words = host_key.add_subparsers(required=True, metavar="COMMAND")
+    _add(host_key_words, common, "list", hostkeys.list_, "list the host key in use and the next one")
+    rotated = _add(host_key_words, common, "rotate", hostkeys.rotate, "make the next host key, which clients learn")
+    rotated.add_argument("--finish", action="store_true", help="take the next host key into use, drop the old one")
     config = words.add_parser("config", help="look at the configuration")
     config_words = config.add_subparsers(required=True, metavar="COMMAND")
     _add(config_words, common, "check", _check, "report every mistake, or print what is in force")

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,7 +23,8 @@ from server.model.access import UserKey
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
-from server.transport.hostkey import host_key
+from server.supervisor import Supervisor, given_sockets
+from server.transport.hostkey import fingerprint_of, host_keys
 from server.transport.listener import Listener
 from server.transport.logins import Ends, Logins
 
@@ -32,7 +34,7 @@ _log = logging.getLogger("ecss-console")
 @asynccontextmanager
 async def open_store(config: Config, *, make: bool = True) -> AsyncIterator[Store]:
     """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError."""
-    prepared = prepare(config.database, config.keys_dir, make=make)
+    prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
     if prepared.made:
         _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
     store = await Store.open(prepared.database, prepared.vault)
@@ -49,7 +51,7 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     async with open_store(config) as store:
-        key = host_key(config.keys_dir)
+        keys = host_keys(config.keys_dir)
         journal = Journal(store)
         passwords = PasswordChecker()
         standings = Standings(store)
@@ -67,17 +69,18 @@ async def serve(config: Config) -> None:
         )
         listener = Listener(console, logins, config, _authorities(config))
         try:
-            port = await listener.start(key)
+            places = await listener.start(keys, given_sockets())
             loop.add_signal_handler(signal.SIGUSR1, _tell_state, listener)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
             raise StartError(message) from error
-        await _announce(store, config, port)
+        await _announce(store, config, places)
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
         watching = loop.create_task(logins.watch(standings))
-        await ended.wait()
+        async with _supervised(config, listener, places):
+            await ended.wait()
         watching.cancel()
         _log.info("stopping: no more logins, commands may end")
         await listener.stop()
@@ -102,18 +105,55 @@ def _authorities(config: Config) -> tuple[UserKey, ...]:
     return keys
 
 
+@asynccontextmanager
+async def _supervised(config: Config, listener: Listener, places: list[str]) -> AsyncIterator[None]:
+    """Tell the service manager how it goes while logins are taken, and read the host keys anew when it asks for it."""
+    supervisor = Supervisor()
+
+    def status() -> str:
+        return "listens on {}; {} connections, {} sessions".format(", ".join(places), *listener.held())
+
+    def reload() -> None:
+        supervisor.reloading()
+        _reload(config, listener)
+        supervisor.ready(status())
+
+    loop = asyncio.get_running_loop()
+    if not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    supervisor.ready(status())
+    beats = loop.create_task(supervisor.beat(status))
+    try:
+        yield
+    finally:
+        beats.cancel()
+        supervisor.stopping()
+
+
+def _reload(config: Config, listener: Listener) -> None:
+    """Read the host keys anew; what cannot be read changes nothing."""
+    try:
+        keys = host_keys(config.keys_dir)
+    except StartError as error:
+        _log.error("the host keys stay as they are: %s", error)
+        return
+    listener.use(keys)
+    _log.info("host keys read anew: %s", ", ".join(map(fingerprint_of, keys.announced)))
+
+
 def _tell_state(listener: Listener) -> None:
     """Log what the process holds at this moment, for `kill -USR1`."""
     tasks = len(asyncio.all_tasks())
     _log.info("now: %d connections, %d sessions, %d tasks", *listener.held(), tasks)
 
 
-async def _announce(store: Store, config: Config, port: int) -> None:
-    host = config.listen.host
+async def _announce(store: Store, config: Config, places: list[str]) -> None:
     everywhere = {"0.0.0.0", "::"}  # noqa: S104  compared with, not bound
     known = await users.every(store)
     name = next((user.name for user in known), "USER")
-    _log.info("%s listens on %s port %d", config.node.name, host, port)
-    _log.info("log in with: ssh -p %d %s@%s", port, name, "HOST" if host in everywhere else host)
+    for place in places:
+        host, _, port = place.partition(" port ")
+        _log.info("%s listens on %s", config.node.name, place)
+        _log.info("log in with: ssh -p %s %s@%s", port, name, "HOST" if host in everywhere else host)
     if not known:
         _log.warning("there are no users yet: ecss-console user add admin")

@@ -29,6 +29,7 @@ from server.errors import ConfigurationError
 ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
 DEFAULT_FILE = Path("config.yaml")
 _SQLITE = "sqlite:///"
+_STORAGE_KEY = "storage.key"
 
 
 def _no_switch(value: object) -> object:
@@ -97,6 +98,21 @@ class Keys(_Section):
 
     dir: Text = Field(
         default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise"
+    )
+    storage_key_file: Text = Field(
+        default="", description="storage key in a place of its own, relative likewise; empty is storage.key in dir"
+    )
+
+
+class Ssh(_Section):
+    """How connections are protected."""
+
+    policy: Literal["default", "post-quantum"] = Field(
+        default="default",
+        description="default lets every current client in; post-quantum only clients that have mlkem768x25519-sha256",
+    )
+    rekey_megabytes: Whole = Field(
+        default=1024, ge=1, le=1048576, description="sent on one connection, after which new session keys are agreed"
     )
 
 
@@ -191,6 +207,7 @@ class Config(_Section):
     node: Node = Node()
     storage: Storage = Storage()
     keys: Keys = Keys()
+    ssh: Ssh = Ssh()
     keepalive: Keepalive = Keepalive()
     limits: Limits = Limits()
     greeting: Greeting = Greeting()
@@ -199,6 +216,7 @@ class Config(_Section):
     sessions: Sessions = Sessions()
     auth: Auth = Auth()
     _base: Path = PrivateAttr(default=Path())
+    _credential: Path | None = PrivateAttr(default=None)
 
     @property
     def database(self) -> Path:
@@ -214,6 +232,12 @@ class Config(_Section):
     def keys_dir(self) -> Path:
         """The folder of the keys."""
         return self._base / self.keys.dir
+
+    @property
+    def storage_key(self) -> Path:
+        """The storage key: systemd's credential `storage.key` if there is one, else as configured."""
+        configured = self.keys.storage_key_file or f"{self.keys.dir}/{_STORAGE_KEY}"
+        return self._credential or self._base / configured
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +262,24 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
     try:
         config = Config.model_validate(values)
         config._base = path.parent if path else Path()  # noqa: SLF001  of this module's own class
+        config._credential = _credential(environment)  # noqa: SLF001  likewise
     except ValidationError as error:
         source.mistakes.extend(_mistakes(error, source.places))
     if source.mistakes:
         raise ConfigurationError(tuple(source.mistakes))
     return config
+
+
+def _credential(environment: Mapping[str, str]) -> Path | None:
+    """Return the storage key that the service manager hands over (`LoadCredential=storage.key:…`), if it does."""
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return None
+    path = Path(folder, _STORAGE_KEY)
+    try:
+        return path if path.exists() else None
+    except OSError:
+        return path  # it may be there: whoever opens the store says why it cannot be read
 
 
 def _read_file(path: Path, source: _Source) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class ConsoleServer:
     process: subprocess.Popen[str] | None = None
     port: int = 0
     log: list[str] = field(default_factory=list)
+    launcher: Sequence[str | Path] = PROGRAM
+    descriptors: tuple[int, ...] = ()  # left open for the launcher
 
     @property
     def database(self) -> Path:
@@ -102,9 +104,10 @@ class ConsoleServer:
         """Start serving and wait for the port."""
         self.log.clear()
         self.process = subprocess.Popen(
-            [*PROGRAM, "serve"],
+            [*self.launcher, "serve"],
             cwd=self.folder,
             env=self.environment(**environment),
+            pass_fds=self.descriptors,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -15,6 +15,7 @@ class EventKind(Enum):
     COMMAND = "command"
     CHANGE = "change"
     USER_CHANGE = "user.change"
+    HOST_KEY_CHANGE = "hostkey.change"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,16 @@ def say(text: str) -> None:
         raise StartError(message) from error
 
 
-async def record(query: Query, config: Config, command: str, given: Mapping[str, object]) -> None:
+async def record(
+    query: Query,
+    config: Config,
+    command: str,
+    given: Mapping[str, object],
+    kind: EventKind = EventKind.USER_CHANGE,
+) -> None:
     """Record a change made on the console's host, in the transaction of the change."""
     event = Event(
-        kind=EventKind.USER_CHANGE,
+        kind=kind,
         at=utc_now(),
         node=config.node.name,
         user_name=_caller(),

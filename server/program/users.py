@@ -17,7 +17,7 @@ from server.errors import StartError
 from server.model.access import Role, User, UserKey, parse_user_name
 from server.program.answer import record, say
 from server.storage import users
-from server.transport.hostkey import host_key
+from server.transport.hostkey import host_keys
 
 FIRST_USER = "admin"
 
@@ -25,7 +25,7 @@ FIRST_USER = "admin"
 async def init(config: Config, _options: argparse.Namespace) -> None:
     """Make what a first start needs; the first user's password is shown here and nowhere else."""
     async with open_store(config) as store:
-        host_key(config.keys_dir)
+        host_keys(config.keys_dir)
         if await users.every(store):
             say("The store is there and has users; nothing was changed.")
             return

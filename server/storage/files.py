@@ -35,13 +35,14 @@ class Prepared:
     made: bool
 
 
-def prepare(database: Path, keys_dir: Path, *, make: bool = True) -> Prepared:
+def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: Path | None = None) -> Prepared:
     """Make the store where there is neither database nor storage key, else check and migrate it.
 
-    Without `make` an absent store is refused. Raises StartError with what is wrong and how to mend it.
+    Without `make` an absent store is refused. `storage_key` may lie outside the keys folder. Raises StartError with
+    what is wrong and how to mend it.
     """
     database = database.absolute()  # a relative `:memory:` would be no file to SQLite
-    storage_key = keys_dir / STORAGE_KEY_NAME
+    storage_key = storage_key or keys_dir / STORAGE_KEY_NAME
     staged = database.with_name(database.name + ".new")
     try:
         if not storage_key.exists():
@@ -199,11 +200,19 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _close_to_others(keys_dir: Path, *secrets: Path) -> None:
-    """Take away what group and others may do with the keys folder and files that hold secrets."""
+def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
+    """Take away what group and others may do with the keys folder and files that hold secrets.
+
+    A storage key in a place of its own belongs to whoever put it there, may be read by a group (as systemd's
+    credentials are) and is not changed. Raises StartError when everybody may read it.
+    """
+    outside = storage_key.parent != keys_dir
+    if outside and storage_key.stat().st_mode & 0o007:
+        message = f"everybody may read the storage key {storage_key}: chmod o= it, and think whether it is still secret"
+        raise StartError(message)
     if keys_dir.stat().st_mode & 0o077:
         keys_dir.chmod(0o700)
-    for path in secrets:
+    for path in (database,) if outside else (database, storage_key):
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
 

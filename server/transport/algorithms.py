@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-#: `curve25519-sha256` first: dropbear guesses it, and is disconnected when the guess is wrong.
-KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org", "mlkem768x25519-sha256")
+#: By the configuration's `ssh.policy`. The client's order decides: who prefers ML-KEM gets it wherever it stands here.
+#: `curve25519-sha256` stands first because dropbear guesses it, and is disconnected when the guess is wrong.
+KEX = {
+    "default": ("curve25519-sha256", "curve25519-sha256@libssh.org", "mlkem768x25519-sha256"),
+    "post-quantum": ("mlkem768x25519-sha256",),
+}
 #: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD: offered last.
 CIPHERS = (
     "aes128-gcm@openssh.com",

@@ -1,8 +1,14 @@
-"""The server's host key: made on first start, kept in the keys folder. Blocking; for the time before the loop runs."""
+"""The server's host keys, in the keys folder. Blocking; for the time before the loop runs.
+
+One is in use. While a rotation is under way there is a next one beside it: clients are told of it after their login
+(`hostkeys-00@openssh.com`) and trust it by the time it comes into use. The private file counts; its public half is
+mended from it whenever the keys are read, so a program killed at any point leaves keys that work.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
@@ -10,26 +16,90 @@ import asyncssh
 from server.errors import StartError
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
+NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"
 
 
-def host_key(keys_dir: Path) -> asyncssh.SSHKey:
-    """Return the host key, made when there is none. Raises StartError for a file that is no key."""
+@dataclass(frozen=True, slots=True)
+class HostKeys:
+    """The key in use, and the one that follows it while a rotation is under way."""
+
+    used: asyncssh.SSHKey
+    next: asyncssh.SSHKey | None
+
+    @property
+    def announced(self) -> list[asyncssh.SSHKey]:
+        """What clients are told of; the first is the one in use."""
+        return [self.used] if self.next is None else [self.used, self.next]
+
+
+def host_keys(keys_dir: Path) -> HostKeys:
+    """Return the host keys; one is made when there is none. Raises StartError for a file that is no key."""
     path = keys_dir / HOST_KEY_NAME
+    if not path.exists():
+        _make(path)
+    following = keys_dir / NEXT_HOST_KEY_NAME
+    return HostKeys(_read(path), _read(following) if following.exists() else None)
+
+
+def make_next(keys_dir: Path) -> HostKeys:
+    """Make the next host key. Raises StartError when there is one already."""
+    if host_keys(keys_dir).next is not None:
+        message = (
+            f"a rotation is under way, {keys_dir / NEXT_HOST_KEY_NAME} is the next host key: "
+            "ecss-console hostkey rotate --finish takes it into use"
+        )
+        raise StartError(message)
+    _make(keys_dir / NEXT_HOST_KEY_NAME)
+    return host_keys(keys_dir)
+
+
+def take_next(keys_dir: Path) -> HostKeys:
+    """Take the next host key into use in place of the old one, which is gone then. Raises StartError without one."""
+    if host_keys(keys_dir).next is None:
+        message = "there is no next host key: ecss-console hostkey rotate makes one"
+        raise StartError(message)
+    path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
     try:
-        if not path.exists():
-            _make(path)
-        elif path.stat().st_mode & 0o077:
+        following.replace(path)  # this is the step: before it all is old, after it all is new
+        _public(following).unlink(missing_ok=True)
+        _sync_folder(keys_dir)
+    except OSError as error:
+        message = f"the host key {path} cannot be replaced: {error.strerror}"
+        raise StartError(message) from error
+    return host_keys(keys_dir)
+
+
+def fingerprint_of(key: asyncssh.SSHKey) -> str:
+    """Return `SHA256:…`, as clients show it when they ask whether to go on."""
+    return key.get_fingerprint()
+
+
+def _read(path: Path) -> asyncssh.SSHKey:
+    try:
+        if path.stat().st_mode & 0o077:
             path.chmod(0o600)
-        return asyncssh.read_private_key(path)
+        key = asyncssh.read_private_key(path)
+        public = key.export_public_key("openssh")
+        if not _public(path).exists() or _public(path).read_bytes() != public:
+            _write(_public(path), public)
     except (OSError, asyncssh.KeyImportError) as error:
         message = f"the host key {path} cannot be read: {error}"
         raise StartError(message) from error
+    return key
 
 
 def _make(path: Path) -> None:
     key = asyncssh.generate_private_key("ssh-ed25519", comment="ecss-console host key")
-    _write(path.with_name(path.name + ".pub"), key.export_public_key("openssh"))
-    _write(path, key.export_private_key("openssh"))
+    try:
+        _write(path, key.export_private_key("openssh"))
+        _write(_public(path), key.export_public_key("openssh"))
+    except OSError as error:
+        message = f"the host key {path} cannot be made: {error}"
+        raise StartError(message) from error
+
+
+def _public(path: Path) -> Path:
+    return path.with_name(path.name + ".pub")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -41,3 +111,12 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     staged.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

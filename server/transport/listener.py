@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from collections.abc import Sequence
 
 import asyncssh
 
@@ -13,10 +15,12 @@ from server.model.access import UserKey
 from server.transport import algorithms
 from server.transport.channel import Looks
 from server.transport.connection import Connection, Shared
+from server.transport.hostkey import HostKeys
 from server.transport.logins import Logins
 from server.transport.quiet import quieten
 
 _BACKLOG = 1024
+_MEGABYTE = 1024 * 1024
 _STOPPING = "\nThe console is stopping; log in again later.\n"
 #: Together with the journal's last batch these stay below the promised 5 seconds.
 _DRAIN_SECONDS = 2.5
@@ -32,27 +36,43 @@ class Listener:
         looks = Looks(config.greeting.motd, config.prompt.colour)
         self._config = config
         self._shared = Shared(console, logins, config.greeting.banner, looks, authorities)
-        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._acceptors: list[asyncssh.SSHAcceptor] = []
 
-    async def start(self, host_key: asyncssh.SSHKey) -> int:
-        """Listen; return the port, which is the configured one unless that is 0. Raises OSError."""
+    async def start(self, keys: HostKeys, sockets: Sequence[socket.socket] = ()) -> list[str]:
+        """Listen on `sockets`, without any where it is configured; return where, as `HOST port N`. Raises OSError."""
         quieten()
-        config = self._config
         logging.getLogger("asyncssh").setLevel(logging.WARNING)
-        self._acceptor = await asyncssh.create_server(
+        for given in sockets or (None,):
+            self._acceptors.append(await self._listen(keys, given))
+        host = self._config.listen.host
+        if not sockets:
+            return [f"{host} port {self._acceptors[0].get_port()}"]
+        return ["{} port {}".format(*given.getsockname()[:2]) for given in sockets]
+
+    def use(self, keys: HostKeys) -> None:
+        """Show other host keys to the clients that connect from now on."""
+        for acceptor in self._acceptors:
+            acceptor.update(server_host_keys=keys.announced)
+
+    async def _listen(self, keys: HostKeys, given: socket.socket | None) -> asyncssh.SSHAcceptor:
+        config = self._config
+        return await asyncssh.create_server(
             lambda: Connection(self._shared),
-            config.listen.host,
-            config.listen.port,
-            server_host_keys=[host_key],
+            config.listen.host if given is None else "",
+            config.listen.port if given is None else 0,
+            sock=given,
+            server_host_keys=keys.announced,
+            send_server_host_keys=True,
             server_version="ecss-console",
             encoding=None,
             line_editor=False,
             login_timeout=config.limits.login_grace_time,
             keepalive_interval=config.keepalive.interval_seconds,
             keepalive_count_max=config.keepalive.count,
-            kex_algs=algorithms.KEX,
+            kex_algs=algorithms.KEX[config.ssh.policy],
             encryption_algs=algorithms.CIPHERS,
             mac_algs=algorithms.MACS,
+            rekey_bytes=config.ssh.rekey_megabytes * _MEGABYTE,
             signature_algs=algorithms.SIGNATURES,
             compression_algs=("none",),
             gss_host=None,
@@ -62,7 +82,6 @@ class Listener:
             allow_scp=False,
             backlog=_BACKLOG,
         )
-        return self._acceptor.get_port()
 
     def held(self) -> tuple[int, int]:
         """Return how many connections and how many sessions are open."""
@@ -71,8 +90,8 @@ class Listener:
     async def stop(self) -> None:
         """Let nobody in, let what runs end, tell the sessions, close; takes less than 5 seconds."""
         self._shared.stopping = True
-        if self._acceptor is not None:
-            self._acceptor.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         await self._end_sessions(_DRAIN_SECONDS, now=False)
         await self._end_sessions(_INTERRUPT_SECONDS, now=True)
         connections = [client.ssh for client in self._shared.clients]

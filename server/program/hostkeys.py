@@ -1,0 +1,57 @@
+"""`ecss-console hostkey`: the server's host keys, and how one follows another without a client being warned."""
+
+from __future__ import annotations
+
+import argparse
+
+from server.app import open_store
+from server.config import Config
+from server.model.events import EventKind
+from server.program.answer import record, say
+from server.transport.hostkey import (
+    HOST_KEY_NAME,
+    NEXT_HOST_KEY_NAME,
+    fingerprint_of,
+    host_keys,
+    make_next,
+    take_next,
+)
+
+_RELOAD = "systemctl reload ecss-console, or kill -HUP to its process"
+
+
+async def list_(config: Config, _options: argparse.Namespace) -> None:
+    """Print the host keys, a line each: its place in the rotation, fingerprint, file."""
+    async with open_store(config, make=False):
+        keys = host_keys(config.keys_dir)
+    say(f"in use\t{fingerprint_of(keys.used)}\t{config.keys_dir / HOST_KEY_NAME}")
+    if keys.next is not None:
+        say(f"next\t{fingerprint_of(keys.next)}\t{config.keys_dir / NEXT_HOST_KEY_NAME}")
+
+
+async def rotate(config: Config, options: argparse.Namespace) -> None:
+    """Make the next host key, or with `--finish` take it into use; say what is to be done then."""
+    await (_finish(config) if options.finish else _begin(config))
+
+
+async def _begin(config: Config) -> None:
+    async with open_store(config, make=False) as store, store.transaction() as query:
+        keys = make_next(config.keys_dir)  # inside the transaction: two rotations at once take turns
+        following = fingerprint_of(keys.announced[-1])
+        given = {"used": fingerprint_of(keys.used), "next": following}
+        await record(query, config, "hostkey rotate", given, EventKind.HOST_KEY_CHANGE)
+    say(f"The next host key is {following}; the one in use stays {fingerprint_of(keys.used)}.")
+    say(f"1. Reload the server ({_RELOAD}): from then on clients are told of the next key when they log in.")
+    say("2. When everybody has logged in since: ecss-console hostkey rotate --finish")
+
+
+async def _finish(config: Config) -> None:
+    async with open_store(config, make=False) as store, store.transaction() as query:
+        keys = host_keys(config.keys_dir)
+        old, new = fingerprint_of(keys.used), fingerprint_of(keys.announced[-1])
+        given = {"used": new, "dropped": old}
+        await record(query, config, "hostkey rotate --finish", given, EventKind.HOST_KEY_CHANGE)
+        take_next(config.keys_dir)  # last, so that nothing is changed without its record
+    say(f"The host key is {new} now; the old one, {old}, is gone.")
+    say(f"Reload the server ({_RELOAD}): it uses the old key until then.")
+    say(f"Clients that have not learnt the key will warn: give them {config.keys_dir / HOST_KEY_NAME}.pub")

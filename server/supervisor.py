@@ -1,0 +1,91 @@
+"""The service manager that started the program: told how it goes, and the sockets that it has opened for it.
+
+The protocols of sd_notify(3) and sd_listen_fds(3), which need no library. Started by anything else, nothing is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Mapping
+
+from server.errors import StartError
+
+_FIRST_DESCRIPTOR = 3
+_MICROSECONDS = 1_000_000
+
+
+class Supervisor:
+    """Where to tell how the program goes; `watchdog_seconds` is how long it may be silent, 0 for ever."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Take $NOTIFY_SOCKET and, when it is meant for this process, $WATCHDOG_USEC."""
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):  # Linux's abstract names
+            self._address = "\0" + self._address[1:]
+        meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = environment.get("WATCHDOG_USEC", "") if meant else ""
+        self.watchdog_seconds = int(microseconds) / _MICROSECONDS if microseconds.isdecimal() else 0.0
+
+    def ready(self, status: str) -> None:
+        """Say that logins are taken from now on."""
+        self._tell("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """Say that files are read anew; `ready` follows."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """Say that the end has begun."""
+        self._tell("STOPPING=1", "STATUS=stopping: no more logins, commands may end")
+
+    async def beat(self, status: Callable[[], str]) -> None:
+        """Feed the watchdog twice in its time, for ever; a loop that stands still starves it."""
+        while self._address and self.watchdog_seconds:
+            self._tell("WATCHDOG=1", f"STATUS={status()}")
+            await asyncio.sleep(self.watchdog_seconds / 2)
+
+    def _tell(self, *assignments: str) -> None:
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # noqa: FBT003  the name of the call says it
+            try:
+                sender.sendto("\n".join(assignments).encode(), self._address)
+            except OSError:
+                return  # nobody listens, or not now: the service goes on, and a missed beat is followed by the next
+
+
+def given_sockets(environment: Mapping[str, str] = os.environ) -> tuple[socket.socket, ...]:
+    """Return the listening sockets that the service manager has opened; none when it has not.
+
+    Raises StartError for a descriptor that no SSH client can connect to.
+    """
+    count = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return ()
+    return tuple(_listening(_FIRST_DESCRIPTOR + index) for index in range(int(count)))
+
+
+def _listening(descriptor: int) -> socket.socket:
+    try:
+        os.set_inheritable(descriptor, False)  # noqa: FBT003  the name of the call says it
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise StartError(_misfit(descriptor))
+        given = socket.socket(fileno=descriptor)
+        listens = given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise StartError(_misfit(descriptor)) from error
+    if given.family not in {socket.AF_INET, socket.AF_INET6} or not listens:
+        raise StartError(_misfit(descriptor))
+    return given
+
+
+def _misfit(descriptor: int) -> str:
+    return (
+        f"descriptor {descriptor} from the service manager is no listening TCP socket: "
+        "the socket unit needs ListenStream=PORT and Accept=no"
+    )

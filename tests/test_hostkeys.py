@@ -1,0 +1,167 @@
+"""The host key follows another without a client being warned; a kill in between loses nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import asyncssh
+import pytest
+from console import ConsoleServer
+
+from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME, host_keys, make_next, take_next
+
+NEXT = f"keys/{NEXT_HOST_KEY_NAME}"
+
+
+def _reload(server: ConsoleServer) -> None:
+    """Send SIGHUP and wait for the log to tell of it."""
+    before = len(server.log)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+    for _ in range(200):
+        if any("host keys" in line for line in server.log[before:]):
+            return
+        time.sleep(0.05)
+    pytest.fail("no reload: " + "".join(server.log[before:]))
+
+
+def _ssh(server: ConsoleServer, known_hosts: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `whoami` with OpenSSH and a file of known hosts."""
+    kept = f"UserKnownHostsFile={known_hosts}"
+    words = ["-o", kept, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "UpdateHostKeys=yes"]
+    # what comes first counts for OpenSSH
+    base = server.ssh_words()
+    ran = [*base[:1], *words, *(word for option in options for word in ("-o", option)), *base[1:], "whoami"]
+    return subprocess.run(ran, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+
+
+def _listed(server: ConsoleServer) -> dict[str, str]:
+    """Return place -> fingerprint, as `hostkey list` tells."""
+    listed = server.program("hostkey", "list")
+    assert listed.returncode == 0, listed.stderr
+    return {place: fingerprint for place, fingerprint, _ in (line.split("\t") for line in listed.stdout.splitlines())}
+
+
+def test_openssh_learns_the_next_key_and_is_never_warned(console: ConsoleServer, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    assert _ssh(console, known, "StrictHostKeyChecking=accept-new").returncode == 0
+    old = _listed(console)["in use"]
+    begun = console.program("hostkey", "rotate")
+    assert begun.returncode == 0, begun.stderr
+    assert "Reload the server" in begun.stdout
+    following = _listed(console)["next"]
+    assert following in begun.stdout
+    _reload(console)
+    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 0
+    assert len(known.read_text().splitlines()) == 2
+    finished = console.program("hostkey", "rotate", "--finish")
+    assert finished.returncode == 0, finished.stderr
+    assert old in finished.stdout
+    assert _listed(console) == {"in use": following}
+    console.stop()
+    console.start(ECSS_CONSOLE_LISTEN__PORT=str(console.port))  # known_hosts has the port
+    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 0
+    assert len(known.read_text().splitlines()) == 1  # OpenSSH has dropped the old one
+    assert (console.folder / f"{NEXT}.pub").exists() is False
+
+
+def test_a_client_that_knows_only_the_next_key_is_let_in_by_reload_alone(
+    console: ConsoleServer, tmp_path: Path
+) -> None:
+    assert console.program("hostkey", "rotate").returncode == 0
+    public = (console.folder / f"{NEXT}.pub").read_text()
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{console.port} {public}")
+    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 255
+    assert console.program("hostkey", "rotate", "--finish").returncode == 0
+    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 255  # the server runs on with the old one
+    _reload(console)
+    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 0
+
+
+async def test_an_open_session_outlives_the_rotation(console: ConsoleServer) -> None:
+    async with console.asyncssh() as connection:
+        assert console.program("hostkey", "rotate").returncode == 0
+        assert console.program("hostkey", "rotate", "--finish").returncode == 0
+        _reload(console)
+        assert (await connection.run("whoami", check=True)).exit_status == 0
+
+
+async def test_the_server_proves_that_it_holds_what_it_announces(console: ConsoleServer) -> None:
+    assert console.program("hostkey", "rotate").returncode == 0
+    _reload(console)
+    keys = host_keys(console.folder / "keys")
+    assert keys.next is not None
+    told: list[list[asyncssh.SSHKey]] = []
+    known = console.folder / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{console.port} {keys.used.export_public_key('openssh').decode()}")
+    async with console.asyncssh(
+        known_hosts=str(known), server_host_keys_handler=lambda added, *_: told.append(added)
+    ) as connection:
+        await connection.run("whoami", check=True)
+        await connection.run("whoami", check=True)
+    assert [[key.get_fingerprint() for key in added] for added in told] == [[keys.next.get_fingerprint()]]
+
+
+def test_rotating_is_recorded_and_refused_out_of_turn(stopped_console: ConsoleServer) -> None:
+    refused = stopped_console.program("hostkey", "rotate", "--finish")
+    assert refused.returncode == 1
+    assert "there is no next host key" in refused.stderr
+    assert stopped_console.program("hostkey", "rotate").returncode == 0
+    place = _listed(stopped_console)
+    refused = stopped_console.program("hostkey", "rotate")
+    assert refused.returncode == 1
+    assert "a rotation is under way" in refused.stderr
+    assert stopped_console.program("hostkey", "rotate", "--finish").returncode == 0
+    connection = sqlite3.connect(stopped_console.database)
+    rows = connection.execute("SELECT command, arguments FROM audit WHERE event = 'hostkey.change' ORDER BY id")
+    assert [(command, json.loads(arguments)) for command, arguments in rows] == [
+        ("ecss-console hostkey rotate", {"used": place["in use"], "next": place["next"]}),
+        ("ecss-console hostkey rotate --finish", {"used": place["next"], "dropped": place["in use"]}),
+    ]
+    connection.close()
+
+
+def test_what_cannot_be_read_leaves_the_running_server_its_keys(console: ConsoleServer, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    assert _ssh(console, known, "StrictHostKeyChecking=accept-new").returncode == 0
+    (console.folder / "keys" / HOST_KEY_NAME).write_text("no key")
+    _reload(console)
+    assert any("the host keys stay as they are" in line for line in console.log)
+    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 0
+
+
+def test_a_rotation_killed_in_between_leaves_keys_that_work(tmp_path: Path) -> None:
+    """The files as they lie after a kill behind each step of the two rotations."""
+    first = host_keys(tmp_path)
+    following = make_next(tmp_path).next
+    assert following is not None
+    (tmp_path / f"{NEXT_HOST_KEY_NAME}.pub").unlink()  # killed before the public half was there
+    (tmp_path / f"{NEXT_HOST_KEY_NAME}.new").write_text("half")
+    keys = host_keys(tmp_path)
+    assert [key.get_fingerprint() for key in keys.announced] == [
+        first.used.get_fingerprint(),
+        following.get_fingerprint(),
+    ]
+    assert (tmp_path / f"{NEXT_HOST_KEY_NAME}.pub").read_bytes() == following.export_public_key("openssh")
+    (tmp_path / NEXT_HOST_KEY_NAME).replace(tmp_path / HOST_KEY_NAME)  # killed right behind the step that counts
+    keys = host_keys(tmp_path)
+    assert [key.get_fingerprint() for key in keys.announced] == [following.get_fingerprint()]
+    assert (tmp_path / f"{HOST_KEY_NAME}.pub").read_bytes() == following.export_public_key("openssh")
+    assert make_next(tmp_path).next is not None  # and a further rotation begins and ends
+    assert take_next(tmp_path).next is None
+
+
+def test_host_keys_are_closed_to_others(tmp_path: Path) -> None:
+    host_keys(tmp_path)
+    make_next(tmp_path)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    for name in (HOST_KEY_NAME, NEXT_HOST_KEY_NAME):
+        (tmp_path / name).chmod(0o644)
+    host_keys(tmp_path)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
