@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter
 
 import asyncssh
 
+from server.audit.refusals import Refusals
+from server.auth.admission import Admission
 from server.auth.login import Doorkeeper
 from server.commands.call import Console
 from server.config import Config
+from server.model.refusals import Refusal
 from server.transport import algorithms
 from server.transport.channel import Looks
 from server.transport.connection import Connection, Shared
+from server.transport.gate import Gate, listening_sockets
 from server.transport.quiet import quieten
 
 _BACKLOG = 1024
@@ -30,23 +36,30 @@ class Listener:
         """Take what the sessions share."""
         looks = Looks(config.greeting.motd, config.prompt.colour)
         self._config = config
-        self._shared = Shared(console, doorkeeper, config.greeting.banner, looks)
-        self._acceptor: asyncssh.SSHAcceptor | None = None
+        refusals = Refusals(console.journal, config.node.name)
+        admission = Admission(config.limits)
+        self._shared = Shared(console, doorkeeper, config.greeting.banner, looks, config.limits, admission, refusals)
+        self._acceptors: list[asyncssh.SSHAcceptor] = []
 
     async def start(self, host_key: asyncssh.SSHKey) -> int:
         """Listen; return the port, which is the configured one unless that is 0. Raises OSError."""
         quieten()
-        config = self._config
         logging.getLogger("asyncssh").setLevel(logging.WARNING)
-        self._acceptor = await asyncssh.create_server(
+        for listening in await listening_sockets(self._config.listen.host, self._config.listen.port):
+            self._acceptors.append(await self._serve(Gate(listening, self._may_begin), host_key))
+        return self._acceptors[0].get_port()
+
+    async def _serve(self, gate: Gate, host_key: asyncssh.SSHKey) -> asyncssh.SSHAcceptor:
+        """Serve SSH to whom the gate lets in."""
+        config = self._config
+        return await asyncssh.create_server(
             lambda: Connection(self._shared),
-            config.listen.host,
-            config.listen.port,
+            sock=gate,
             server_host_keys=[host_key],
             server_version="ecss-console",
             encoding=None,
             line_editor=False,
-            login_timeout=config.limits.login_grace_time,
+            login_timeout=0,  # a Connection keeps the time itself
             keepalive_interval=config.keepalive.interval_seconds,
             keepalive_count_max=config.keepalive.count,
             kex_algs=algorithms.KEX,
@@ -61,7 +74,18 @@ class Listener:
             allow_scp=False,
             backlog=_BACKLOG,
         )
-        return self._acceptor.get_port()
+
+    def _may_begin(self, address: str) -> bool:
+        """Decide about a connection that has just come, and take its place."""
+        refusal = self._shared.admission.arrive(address, time.monotonic())
+        if refusal is not None:
+            self._shared.refusals.refuse(refusal, address)
+        return refusal is None
+
+    @property
+    def refused(self) -> Counter[Refusal]:
+        """How many were refused since the start, by reason."""
+        return self._shared.refusals.counted
 
     def held(self) -> tuple[int, int]:
         """Return how many connections and how many sessions are open."""
@@ -70,8 +94,8 @@ class Listener:
     async def stop(self) -> None:
         """Let nobody in, let what runs end, tell the sessions, close; takes less than 5 seconds."""
         self._shared.stopping = True
-        if self._acceptor is not None:
-            self._acceptor.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         await self._end_sessions(_DRAIN_SECONDS, now=False)
         await self._end_sessions(_INTERRUPT_SECONDS, now=True)
         connections = [*self._shared.connections]
@@ -84,6 +108,7 @@ class Listener:
             )
         for connection in [*self._shared.connections]:
             connection.abort()
+        self._shared.refusals.close()
 
     async def _end_sessions(self, seconds: float, *, now: bool) -> None:
         for channel in [*self._shared.channels]:
