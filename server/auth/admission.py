@@ -84,14 +84,14 @@ class Admission:
         return None
 
     def _drops_early(self, source: str) -> bool:
-        """Drop at random between start and full, as sshd does, but only sources that already hold such a place.
+        """Drop at random between start and full, as sshd does, but only sources that hold an even share or more.
 
         One source that fills the places would otherwise make logins from elsewhere fail.
         """
         start, rate, full = self._max_startups
         if self.startups >= full:
             return True
-        if self.startups < start or not self._startups[source]:
+        if self.startups < start or self._startups[source] * len(self._startups) < self.startups:
             return False
         percent = rate + (_ALL_PERCENT - rate) * (self.startups - start) // (full - start)
         return self._draw(_ALL_PERCENT) < percent
