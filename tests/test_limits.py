@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import signal
 import socket
 import sqlite3
@@ -324,6 +325,29 @@ async def test_sixteen_logins_at_once_from_one_address(console: ConsoleServer) -
     passwords = {"client_keys": None, "password": PASSWORD}
     await asyncio.gather(*(log_in_and_leave(console, "127.0.0.2", **passwords) for _ in range(16)))
     assert state(console)[2] == {}
+
+
+@contextmanager
+def _few_descriptors(soft: int) -> Iterator[None]:
+    """Limit the open files of programs that are started meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_as_many_files_may_be_open_as_there_may_be_connections(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < 2100:
+        pytest.skip(f"the hard limit of open files is {hard}")
+    with _few_descriptors(256):
+        start(console)
+    assert console.process is not None
+    assert resource.prlimit(console.process.pid, resource.RLIMIT_NOFILE)[0] >= 2000
+    assert not [line for line in console.log if "WARNING" in line]
 
 
 HOSTILE = "127.0.0.9"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPV4LENGTH, IPv4Address, IPv6Address, ip_address, ip_network
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address | None:
@@ -25,10 +25,12 @@ class Sources:
 
     def source(self, address: str) -> str:
         """Return the name of the address's source; what is no address (a local socket's peer) is its own source."""
+        if self._prefix_v4 == IPV4LENGTH and ":" not in address:
+            return address
         parsed = _plain(address)
         if parsed is None:
             return address
-        length = self._prefix_v4 if parsed.version == 4 else self._prefix_v6  # noqa: PLR2004  of the protocol
+        length = self._prefix_v4 if isinstance(parsed, IPv4Address) else self._prefix_v6
         if length == parsed.max_prefixlen:
             return str(parsed)
         kept = int(parsed) >> (parsed.max_prefixlen - length) << (parsed.max_prefixlen - length)

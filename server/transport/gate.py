@@ -6,6 +6,7 @@ A refused one costs an accept and a close: no task, no transport, nothing of SSH
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import Any
 
 #: After so many in one turn the event loop has its turn, however many more stand in the queue.
 _MOST_REFUSED_IN_A_TURN = 64
+#: The store, the listening sockets, the log and the loop need some too.
+_OTHER_DESCRIPTORS = 64
 #: What OpenSSH's server says; its clients show it, others need not understand it.
 _PARTING = b"Not allowed at this time\r\n"
 
@@ -40,6 +43,17 @@ class Gate(socket.socket):
 def peer_address(peer: Any) -> str:  # noqa: ANN401  a socket address is anything
     """Return the IP address in a peer's name; empty for a local socket's."""
     return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
+def allow_descriptors(connections: int) -> int:
+    """Let the process hold that many connections, as far as its hard limit goes; return how many it can hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = connections + _OTHER_DESCRIPTORS
+    if unlimited != soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == unlimited else min(connections, soft - _OTHER_DESCRIPTORS)
 
 
 async def listening_sockets(host: str, port: int) -> list[socket.socket]:

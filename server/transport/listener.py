@@ -18,7 +18,7 @@ from server.model.refusals import Refusal
 from server.transport import algorithms
 from server.transport.channel import Looks
 from server.transport.connection import Connection, Shared
-from server.transport.gate import Gate, listening_sockets
+from server.transport.gate import Gate, allow_descriptors, listening_sockets
 from server.transport.quiet import quieten
 
 _BACKLOG = 1024
@@ -27,6 +27,8 @@ _STOPPING = "\nThe console is stopping; log in again later.\n"
 _DRAIN_SECONDS = 2.5
 _INTERRUPT_SECONDS = 0.5
 _CLOSE_SECONDS = 0.7
+
+_log = logging.getLogger("ecss-console.limits")
 
 
 class Listener:
@@ -45,6 +47,11 @@ class Listener:
         """Listen; return the port, which is the configured one unless that is 0. Raises OSError."""
         quieten()
         logging.getLogger("asyncssh").setLevel(logging.WARNING)
+        most = self._config.limits.max_connections
+        if (possible := allow_descriptors(most)) < most:
+            _log.warning(
+                "the limit of open files allows %d connections, not %d (limits.max_connections)", possible, most
+            )
         for listening in await listening_sockets(self._config.listen.host, self._config.listen.port):
             self._acceptors.append(await self._serve(Gate(listening, self._may_begin), host_key))
         return self._acceptors[0].get_port()
