@@ -20,6 +20,7 @@ from server.commands.call import Console
 from server.config import Config
 from server.errors import StartError
 from server.model.access import UserKey
+from server.model.refusals import Refusal
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
@@ -144,7 +145,12 @@ def _reload(config: Config, listener: Listener) -> None:
 def _tell_state(listener: Listener) -> None:
     """Log what the process holds at this moment, for `kill -USR1`."""
     tasks = len(asyncio.all_tasks())
-    _log.info("now: %d connections, %d sessions, %d tasks", *listener.held(), tasks)
+    refused = ", ".join(f"{reason.value} {count}" for reason, count in sorted(listener.refused.items(), key=_name))
+    _log.info("now: %d connections, %d sessions, %d tasks; refused: %s", *listener.held(), tasks, refused or "none")
+
+
+def _name(counted: tuple[Refusal, int]) -> str:
+    return counted[0].value
 
 
 async def _announce(store: Store, config: Config, places: list[str]) -> None:

@@ -128,19 +128,51 @@ class Keepalive(_Section):
 
 
 class Limits(_Section):
-    """sshd_config's limits, with its meanings; all but login_grace_time are read and not enforced yet."""
+    """sshd_config's limits, with its meanings where it has the same name."""
 
     login_grace_time: Whole = Field(
         default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit"
     )
-    max_auth_tries: Whole = Field(default=6, ge=1, le=1000, description="tries to log in on one connection")
+    max_auth_tries: Whole = Field(
+        default=6, ge=1, le=1000, description="tries to log in that may fail on one connection, keys included"
+    )
     max_startups: str = Field(default="64:30:100", description="start:rate:full of connections that have not logged in")
-    per_source_max_startups: Whole = Field(default=64, ge=1, le=100000, description="the same from one address")
+    per_source_max_startups: Whole = Field(default=64, ge=1, le=100000, description="the same from one source")
+    max_connections: Whole = Field(default=2000, ge=1, le=1000000, description="connections, logged in or not")
+    per_source_max_connections: Whole = Field(default=1000, ge=1, le=1000000, description="the same from one source")
+    max_sessions_per_user: Whole = Field(
+        default=1000, ge=1, le=1000000, description="connections that one user has logged in on"
+    )
     max_sessions: Whole = Field(default=64, ge=0, le=100000, description="open sessions on one connection")
-    per_source_penalties: bool = Field(default=True, description="refuse addresses that misbehave for a while")
+    per_source_penalties: bool = Field(default=True, description="refuse sources that misbehave for a while")
     per_source_penalty_exempt_list: tuple[Network, ...] = Field(
         default=(), description="addresses and networks that are never refused so"
     )
+    per_source_net_block_size: str = Field(
+        default="32:128", description="bits of an IPv4 and of an IPv6 address that make a source"
+    )
+
+    @property
+    def startups(self) -> tuple[int, int, int]:
+        """Start, rate and full of `max_startups`."""
+        start, rate, full = map(int, self.max_startups.split(":"))
+        return start, rate, full
+
+    @property
+    def block_lengths(self) -> tuple[int, int]:
+        """The prefix lengths of `per_source_net_block_size`, IPv4's and IPv6's."""
+        v4, v6 = map(int, self.per_source_net_block_size.split(":"))
+        return v4, v6
+
+    @field_validator("per_source_net_block_size")
+    @classmethod
+    def _two_lengths(cls, text: str) -> str:
+        v4, colon, v6 = text.partition(":")
+        digits = all(part.isdigit() and part.isascii() for part in (v4, v6))
+        if not (colon and digits and int(v4) <= 32 and int(v6) <= 128):  # noqa: PLR2004  bits of an address
+            message = 'bits of IPv4, 0 to 32, and of IPv6, 0 to 128, are expected, as in "32:64"'
+            raise ValueError(message)
+        return text
 
     @field_validator("max_startups")
     @classmethod

@@ -129,6 +129,11 @@ def test_every_mistake_is_told_at_once_with_its_name_and_line(stopped_console: C
         ("listen: {port: ssh}\n", "config.yaml:1: listen.port: input should be a valid integer"),
         ("node: {name: 'two words'}\n", "config.yaml:1: node.name: "),
         ("limits: {max_startups: '10:30:5'}\n", "full not below start"),
+        (
+            "limits: {per_source_net_block_size: '33:128'}\n",
+            "bits of IPv4, 0 to 32, and of IPv6, 0 to 128, are expected",
+        ),
+        ("limits: {per_source_net_block_size: '32'}\n", 'are expected, as in "32:64"'),
         ("listen: 22\n", "config.yaml:1: listen: keys are expected below it"),
         ("listen: {port: true}\n", "config.yaml:1: listen.port: a whole number is expected"),
         ("listen: {port: !!int abc}\n", "config.yaml:1: listen.port: this is no value"),

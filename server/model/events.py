@@ -12,6 +12,7 @@ class EventKind(Enum):
     LOGIN = "login"
     LOGIN_FAILED = "login.failed"
     LOGOUT = "logout"
+    REFUSED = "connection.refused"
     COMMAND = "command"
     CHANGE = "change"
     USER_CHANGE = "user.change"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -59,6 +60,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._editor: LineEditor | None = None
         self._reader: LineReader | None = None
         self._task: asyncio.Task[None] | None = None
+        self.on_closed: Callable[[], None] | None = None
 
     @property
     def idle_seconds(self) -> float | None:
@@ -150,6 +152,8 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The client is gone: nobody waits for what runs, and nothing more of what was typed ahead is run."""
+        if self.on_closed is not None:
+            self.on_closed()
         if self._tty is not None and self._task is not None:
             self._tty.abandon()
             self._task.cancel()

@@ -13,19 +13,21 @@ from time import monotonic
 import asyncssh
 
 from server.audit.journal import Journal, utc_now
-from server.auth.keys import fingerprint
-from server.auth.login import Verdict
+from server.audit.refusals import Refusals
+from server.auth.admission import Admission
+from server.auth.tries import Tries
 from server.commands.call import Console
-from server.errors import TemporaryError
-from server.model.access import Operator, User, UserKey
+from server.config import Limits
+from server.model.access import Operator, UserKey
 from server.model.events import Event, EventKind
+from server.model.refusals import Parting, Refusal
 from server.model.sessions import OpenSession
 from server.shell.options import split_login_name
 from server.transport.channel import ConsoleChannel, Looks
+from server.transport.gate import peer_address
 from server.transport.logins import Logins
+from server.transport.proof import Challenge, Proof, Witness
 
-#: Questions, each with whether the answer is echoed, below a title, a text and their language; or the verdict.
-Challenge = bool | tuple[str, str, str, Sequence[tuple[str, bool]]]
 _MOST_LOGGED_CHARACTERS = 64
 #: What a session that is ended may take to say its parting words before its connection is closed.
 _PARTING_SECONDS = 0.5
@@ -42,6 +44,9 @@ class Shared:
     logins: Logins
     banner: str
     looks: Looks
+    limits: Limits
+    admission: Admission
+    refusals: Refusals
     authorities: tuple[UserKey, ...] = ()
     clients: set[Connection] = field(default_factory=set)
     stopping: bool = False
@@ -60,43 +65,51 @@ class Connection(asyncssh.SSHServer):
         self.channels: set[ConsoleChannel] = set()
         self.ssh: asyncssh.SSHServerConnection
         self._shared = shared
-        self._proved: User | None = None
-        self._certified: User | None = None
-        self._changing = ""
+        tries = Tries(shared.limits.max_auth_tries)
+        told = Witness(self._failed, self._give_up)
+        self._proof = Proof(shared.console.doorkeeper, shared.authorities, tries, told)
         self._operator: Operator | None = None
         self._login_options = ""
-        self._method = ""
         self._address = self._source = ""
-        self._greeted = False
+        self._greeted = self._given_up = False
+        #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
+        self._parting: Parting | None = Parting.NO_AUTH
+        self._grace: asyncio.TimerHandle | None = None
+        self._open_channels = 0
         self._since = datetime.now().astimezone()
         self._began = self._asked = monotonic()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """The client has connected."""
         self.ssh = conn
-        self._address, port = conn.get_extra_info("peername")[:2]
-        self._source = f"{self._address}:{port}"
+        peer = conn.get_extra_info("peername")
+        self._address = peer_address(peer)
+        self._source = f"{peer[0]}:{peer[1]}"
         self._shared.clients.add(self)
+        grace_seconds = self._shared.limits.login_grace_time
+        if grace_seconds:  # asyncssh's own timer does not tell us that it was the reason
+            self._grace = asyncio.get_running_loop().call_later(grace_seconds, self._grace_exceeded)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The client is gone."""
         self._shared.clients.discard(self)
-        if self._operator is not None:
-            self._shared.logins.remove(self._operator.session_id)
-            self._record(EventKind.LOGOUT, self._operator.name)
-            _log.info("%s from %s has left", self._operator.name, self._operator.source)
+        self._end_grace()
+        if self._operator is None:
+            tried = self._proof.tried and self._parting is Parting.NO_AUTH
+            parting = Parting.AUTH_FAILED if tried else self._parting
+            self._shared.admission.turn_away(self._address, parting, monotonic())
+            return
+        self._shared.admission.leave(self._address, self._operator.name)
+        self._shared.logins.remove(self._operator.session_id)
+        self._record(EventKind.LOGOUT, self._operator.name)
+        _log.info("%s from %s has left", self._operator.name, self._operator.source)
 
     async def begin_auth(self, username: str) -> bool:
         """Everybody proves who they are; the banner comes first. Called anew when the client gives another name."""
-        self._proved = self._certified = None
         if self._shared.banner and not self._greeted:
             self._greeted = True
             self.ssh.send_auth_banner(self._shared.banner.rstrip("\n") + "\n")
-        if self._shared.authorities:
-            self._certified = await self._shared.console.doorkeeper.known(split_login_name(username)[0])
-            # the same work for a user that does not exist
-            trusted = self._trusted(self._certified.name if self._certified else "nobody")
-            self.ssh.set_authorized_keys(trusted if self._certified else None)
+        self.ssh.set_authorized_keys(await self._proof.begin(split_login_name(username)[0]))
         return True
 
     def password_auth_supported(self) -> bool:
@@ -113,7 +126,7 @@ class Connection(asyncssh.SSHServer):
 
     async def validate_password(self, username: str, password: str) -> bool:
         """Let in whoever knows the password, unless another one has to be set first."""
-        verdict = await self._judged(username, password)
+        verdict = await self._proof.password(split_login_name(username)[0], password)
         if verdict.must_change:
             raise asyncssh.PasswordChangeRequired(_MUST_CHANGE)
         return verdict.user is not None
@@ -121,60 +134,63 @@ class Connection(asyncssh.SSHServer):
     async def change_password(self, username: str, old_password: str, new_password: str) -> bool:
         """Set the password that was asked for."""
         try:
-            return await self._changed(username, old_password, new_password)
+            return await self._proof.change(split_login_name(username)[0], old_password, new_password, self._source)
         except ValueError as wrong:
             prompt = f"{wrong}. {_MUST_CHANGE}"
             raise asyncssh.PasswordChangeRequired(prompt) from wrong
 
     def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:  # noqa: ARG002
         """Ask for the password."""
-        self._changing = ""
-        return "", "", "", [("Password: ", False)]
+        return self._proof.ask()
 
     async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> Challenge:
         """Judge the password, and ask for another where one has to be set."""
-        if self._changing:
-            return await self._answered_change(username, responses)
-        password = responses[0] if len(responses) == 1 else ""
-        verdict = await self._judged(username, password)
-        if not verdict.must_change:
-            return verdict.user is not None
-        self._changing = password
-        return self._change_challenge("Your password must be changed.")
+        return await self._proof.answer(split_login_name(username)[0], responses, self._source)
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Tell whether the key opens; that the client holds it is checked by the protocol."""
-        name, _ = split_login_name(username)
         public_key = " ".join(key.export_public_key("openssh").decode().split()[:2])
-        verdict = await self._shared.console.doorkeeper.by_public_key(name, public_key, self._address)
-        self._proved = verdict.user
-        self._method = f"key {fingerprint(public_key)}"
-        if verdict.reason not in {"", "unknown user", "unknown key"}:
-            self._refused(name, self._method, verdict.reason)
-        return verdict.user is not None
+        return await self._proof.public_key(split_login_name(username)[0], public_key, self._address)
 
     def auth_completed(self) -> None:
         """Make the operator of whoever has proved who they are."""
         name, self._login_options = split_login_name(str(self.ssh.get_extra_info("username")))
-        user = self._proved or self._certified
-        if user is None or user.name != name:  # a defect would be a way in: end it here
+        proved = self._proof.proved(name)
+        if proved is None:  # a defect would be a way in: end it here
             self.ssh.abort()
             return
-        method = self._method if self._proved else "certificate"
+        user, way = proved
+        self._end_grace()
+        refusal = self._shared.admission.log_in(self._address, name)
+        if refusal is not None:
+            self._parting = None
+            self._shared.refusals.refuse(refusal, self._address, name)
+            most = self._shared.limits.max_sessions_per_user
+            message = f"Too many connections of {name}: {most} are allowed ({refusal.value})"
+            self.ssh.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, message)
+            return
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, user.role, self._source, session_id, user.domains)
         self._shared.logins.add(session_id, self)
-        self._record(EventKind.LOGIN, name, method)
-        _log.info("%s from %s has logged in by %s", name, self._operator.source, method)
+        self._record(EventKind.LOGIN, name, way)
+        _log.info("%s from %s has logged in by %s", name, self._operator.source, way)
 
     def session_requested(self) -> ConsoleChannel | bool:
         """Give a channel, not while stopping."""
         if self._operator is None or self._shared.stopping:
             return False
-        self._asked = monotonic()
-        return ConsoleChannel(
+        most = self._shared.limits.max_sessions
+        if self._open_channels >= most:
+            self._shared.refusals.refuse(Refusal.CHANNELS, self._address, self._operator.name)
+            message = f"too many sessions on this connection: {most} are allowed ({Refusal.CHANNELS.value})"
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, message)
+        channel = ConsoleChannel(
             self._shared.console, self._operator, self.channels, self._login_options, self._shared.looks
         )
+        self._asked = monotonic()
+        self._open_channels += 1
+        channel.on_closed = self._channel_closed
+        return channel
 
     def described(self) -> OpenSession:
         """Return what `session/list` shows of a client that has logged in."""
@@ -203,44 +219,30 @@ class Connection(asyncssh.SSHServer):
             channel.stop(f"\n{why}\n", now=True)
         asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, why)
 
-    async def _judged(self, username: str, password: str) -> Verdict:
-        name, _ = split_login_name(username)
-        verdict = await self._shared.console.doorkeeper.by_password(name, password)
-        self._proved, self._method = verdict.user, "password"
-        if verdict.user is None and not verdict.must_change:
-            self._refused(name, "password", verdict.reason)
-        return verdict
+    def _channel_closed(self) -> None:
+        self._open_channels -= 1
 
-    async def _changed(self, username: str, old: str, new: str) -> bool:
-        """Set another password; raises ValueError when it may not be set."""
-        name, _ = split_login_name(username)
-        try:
-            verdict = await self._shared.console.doorkeeper.change_password(name, old, new, self._source)
-        except TemporaryError as error:
-            verdict = Verdict(None, error.message)
-        self._proved, self._method = verdict.user, "password, changed"
-        if verdict.user is None:
-            self._refused(name, "change of password", verdict.reason)
-        return verdict.user is not None
+    def _give_up(self) -> None:
+        """Send the client away after its last try, as sshd does."""
+        if not self._given_up:
+            self._given_up = True
+            self._shared.refusals.refuse(Refusal.AUTH_TRIES, self._address)
+            self.ssh.disconnect(asyncssh.DISC_PROTOCOL_ERROR, "Too many authentication failures")
 
-    async def _answered_change(self, username: str, responses: Sequence[str]) -> Challenge:
-        if len(responses) != 2 or responses[0] != responses[1]:  # noqa: PLR2004  the new one, twice
-            return self._change_challenge("The two passwords differ.")
-        try:
-            return await self._changed(username, self._changing, responses[0])
-        except ValueError as wrong:
-            return self._change_challenge(f"{wrong}.")
+    def _grace_exceeded(self) -> None:
+        self._grace = None
+        self._parting = Parting.GRACE_EXCEEDED
+        self._shared.refusals.refuse(Refusal.GRACE_TIME, self._address)
+        self.ssh.abort()
 
-    def _change_challenge(self, why: str) -> Challenge:
-        return "", why, "", [("New password: ", False), ("Once more: ", False)]
+    def _end_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
 
-    def _trusted(self, name: str) -> asyncssh.SSHAuthorizedKeys:
-        lines = [f'cert-authority,principals="{name}" {key.public_key}' for key in self._shared.authorities]
-        return asyncssh.import_authorized_keys("\n".join(lines))
-
-    def _refused(self, name: str, method: str, reason: str) -> None:
-        _log.warning("login of %s from %s failed by %s: %s", _safe(name), self._source, method, reason)
-        self._record(EventKind.LOGIN_FAILED, _safe(name), f"{method}: {reason}", status=1)
+    def _failed(self, name: str, way: str, reason: str) -> None:
+        _log.warning("login of %s from %s failed by %s: %s", _safe(name), self._source, way, reason)
+        self._record(EventKind.LOGIN_FAILED, _safe(name), f"{way}: {reason}", status=1)
 
     def _record(self, kind: EventKind, name: str, detail: str = "", *, status: int = 0) -> None:
         journal: Journal = self._shared.console.journal

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
+from collections import Counter
 from collections.abc import Sequence
 
 import asyncssh
 
+from server.audit.refusals import Refusals
+from server.auth.admission import Admission
 from server.commands.call import Console
 from server.config import Config
 from server.model.access import UserKey
+from server.model.refusals import Refusal
 from server.transport import algorithms
 from server.transport.channel import Looks
 from server.transport.connection import Connection, Shared
+from server.transport.gate import Gate, allow_descriptors, listening_sockets
 from server.transport.hostkey import HostKeys
 from server.transport.logins import Logins
 from server.transport.quiet import quieten
@@ -27,6 +33,8 @@ _DRAIN_SECONDS = 2.5
 _INTERRUPT_SECONDS = 0.5
 _CLOSE_SECONDS = 0.7
 
+_log = logging.getLogger("ecss-console.limits")
+
 
 class Listener:
     """The listening server; `start` it once, `stop` it once."""
@@ -35,38 +43,51 @@ class Listener:
         """Take what the sessions share, and who signs certificates of users."""
         looks = Looks(config.greeting.motd, config.prompt.colour)
         self._config = config
-        self._shared = Shared(console, logins, config.greeting.banner, looks, authorities)
+        self._shared = Shared(
+            console=console,
+            logins=logins,
+            banner=config.greeting.banner,
+            looks=looks,
+            limits=config.limits,
+            admission=Admission(config.limits),
+            refusals=Refusals(console.journal, config.node.name),
+            authorities=authorities,
+        )
         self._acceptors: list[asyncssh.SSHAcceptor] = []
 
     async def start(self, keys: HostKeys, sockets: Sequence[socket.socket] = ()) -> list[str]:
         """Listen on `sockets`, without any where it is configured; return where, as `HOST port N`. Raises OSError."""
         quieten()
         logging.getLogger("asyncssh").setLevel(logging.WARNING)
-        for given in sockets or (None,):
-            self._acceptors.append(await self._listen(keys, given))
+        most = self._config.limits.max_connections
+        if (possible := allow_descriptors(most)) < most:
+            _log.warning(
+                "the limit of open files allows %d connections, not %d (limits.max_connections)", possible, most
+            )
         host = self._config.listen.host
+        for listening in sockets or await listening_sockets(host, self._config.listen.port):
+            self._acceptors.append(await self._serve(Gate(listening, self._may_begin), keys))
         if not sockets:
             return [f"{host} port {self._acceptors[0].get_port()}"]
-        return ["{} port {}".format(*given.getsockname()[:2]) for given in sockets]
+        return ["{} port {}".format(*place) for acceptor in self._acceptors for place in acceptor.get_addresses()]
 
     def use(self, keys: HostKeys) -> None:
         """Show other host keys to the clients that connect from now on."""
         for acceptor in self._acceptors:
             acceptor.update(server_host_keys=keys.announced)
 
-    async def _listen(self, keys: HostKeys, given: socket.socket | None) -> asyncssh.SSHAcceptor:
+    async def _serve(self, gate: Gate, keys: HostKeys) -> asyncssh.SSHAcceptor:
+        """Serve SSH to whom the gate lets in."""
         config = self._config
         return await asyncssh.create_server(
             lambda: Connection(self._shared),
-            config.listen.host if given is None else "",
-            config.listen.port if given is None else 0,
-            sock=given,
+            sock=gate,
             server_host_keys=keys.announced,
             send_server_host_keys=True,
             server_version="ecss-console",
             encoding=None,
             line_editor=False,
-            login_timeout=config.limits.login_grace_time,
+            login_timeout=0,  # a Connection keeps the time itself
             keepalive_interval=config.keepalive.interval_seconds,
             keepalive_count_max=config.keepalive.count,
             kex_algs=algorithms.KEX[config.ssh.policy],
@@ -82,6 +103,18 @@ class Listener:
             allow_scp=False,
             backlog=_BACKLOG,
         )
+
+    def _may_begin(self, address: str) -> bool:
+        """Decide about a connection that has just come, and take its place."""
+        refusal = self._shared.admission.arrive(address, time.monotonic())
+        if refusal is not None:
+            self._shared.refusals.refuse(refusal, address)
+        return refusal is None
+
+    @property
+    def refused(self) -> Counter[Refusal]:
+        """How many were refused since the start, by reason."""
+        return self._shared.refusals.counted
 
     def held(self) -> tuple[int, int]:
         """Return how many connections and how many sessions are open."""
@@ -104,6 +137,7 @@ class Listener:
             )
         for client in [*self._shared.clients]:
             client.ssh.abort()
+        self._shared.refusals.close()
 
     async def _end_sessions(self, seconds: float, *, now: bool) -> None:
         for channel in self._shared.channels:

@@ -1,0 +1,80 @@
+"""Penalties of sources that misbehave before the login, as OpenSSH 9.8 reckons them. Pure: the clock is passed in."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from server.model.refusals import Parting
+
+#: OpenSSH 9.8's figures: what one connection costs its source, by how it ended.
+PENALTY_SECONDS = {Parting.AUTH_FAILED: 5.0, Parting.NO_AUTH: 1.0, Parting.GRACE_EXCEEDED: 20.0}
+#: Nobody is refused before more than this has gathered, and nobody for longer than the other.
+ENFORCED_ABOVE_SECONDS = 15.0
+MOST_SECONDS = 600.0
+MOST_SOURCES = 65_536
+_FORGOTTEN_AT_ONCE = 64
+_SLACK = 64
+
+
+@dataclass(slots=True)
+class _Penalty:
+    until: float
+    enforced: bool
+
+
+class Penalties:
+    """What each source has gathered; it decays as time goes by.
+
+    Once enforced, a penalty is enforced until all of it has decayed. No more than `most_sources` are remembered: a
+    flood from more of them makes those forgotten whose penalties end soonest.
+    """
+
+    def __init__(self, most_sources: int = MOST_SOURCES) -> None:
+        """Begin with nobody penalised."""
+        self._most_sources = most_sources
+        self._penalties: dict[str, _Penalty] = {}
+        #: When penalties end, soonest first. Entries of penalties that have grown since are stale and skipped.
+        self._ends: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        """How many sources are remembered."""
+        return len(self._penalties)
+
+    def refused_seconds(self, source: str, now: float) -> float:
+        """Return for how long the source is still refused: 0 when it may come."""
+        penalty = self._penalties.get(source)
+        return max(0.0, penalty.until - now) if penalty is not None and penalty.enforced else 0.0
+
+    def penalise(self, source: str, parting: Parting, now: float) -> None:
+        """Add what the end of one connection costs its source."""
+        self._forget_ended(now)
+        penalty = self._penalties.get(source)
+        if penalty is None:
+            self._make_room()
+            penalty = self._penalties[source] = _Penalty(now, enforced=False)
+        elif penalty.until <= now:
+            penalty.until, penalty.enforced = now, False
+        penalty.until = min(penalty.until + PENALTY_SECONDS[parting], now + MOST_SECONDS)
+        penalty.enforced = penalty.enforced or penalty.until - now > ENFORCED_ABOVE_SECONDS
+        heapq.heappush(self._ends, (penalty.until, source))
+        if len(self._ends) > 2 * len(self._penalties) + _SLACK:
+            self._ends = [(kept.until, name) for name, kept in self._penalties.items()]
+            heapq.heapify(self._ends)
+
+    def _forget_ended(self, now: float) -> None:
+        """Forget what has decayed, a few at a time: a flood that has ended is no reason to hold anybody up."""
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            if not self._ends or self._ends[0][0] > now:
+                return
+            self._forget_soonest()
+
+    def _make_room(self) -> None:
+        while len(self._penalties) >= self._most_sources:
+            self._forget_soonest()
+
+    def _forget_soonest(self) -> None:
+        until, source = heapq.heappop(self._ends)
+        penalty = self._penalties.get(source)
+        if penalty is not None and penalty.until == until:
+            del self._penalties[source]

@@ -1,0 +1,43 @@
+"""How often one connection may try to log in. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+#: An accepted key appears twice in a login: the question whether it would do, and the signature.
+_APPEARANCES = 2
+
+
+class Tries:
+    """Counts tries when they begin, so that one which the client cuts short with the next is counted too."""
+
+    def __init__(self, most: int) -> None:
+        """Allow `most` tries that fail."""
+        self._most = most
+        self._begun = 0
+        self._accepted: Counter[str] = Counter()
+
+    @property
+    def any_failed(self) -> bool:
+        """Whether something was tried in vain."""
+        return self._begun > 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether no try is left, the one that has begun included."""
+        return self._begun >= self._most
+
+    def begin(self) -> bool:
+        """Count a try; False when there was none left."""
+        if self.spent:
+            return False
+        self._begun += 1
+        return True
+
+    def accept(self, public_key: str) -> bool:
+        """Take back the try of a key that opens; False when it has appeared too often: its signature was wrong."""
+        self._accepted[public_key] += 1
+        in_time = self._accepted[public_key] <= _APPEARANCES
+        if in_time:
+            self._begun -= 1
+        return in_time

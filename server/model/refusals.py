@@ -1,0 +1,27 @@
+"""Why somebody is turned away before or at the login: a closed set, each reason named after its configuration key."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Refusal(Enum):
+    """The key below `limits` that says no; the log, the audit and the counters use its name."""
+
+    PENALTY = "per_source_penalties"
+    CONNECTIONS = "max_connections"
+    SOURCE_CONNECTIONS = "per_source_max_connections"
+    STARTUPS = "max_startups"
+    SOURCE_STARTUPS = "per_source_max_startups"
+    GRACE_TIME = "login_grace_time"
+    AUTH_TRIES = "max_auth_tries"
+    USER_SESSIONS = "max_sessions_per_user"
+    CHANNELS = "max_sessions"
+
+
+class Parting(Enum):
+    """How a connection that nobody logged in on has ended, in OpenSSH's words."""
+
+    NO_AUTH = "noauth"
+    AUTH_FAILED = "authfail"
+    GRACE_EXCEEDED = "grace-exceeded"

@@ -1,0 +1,138 @@
+"""What one client proves, try by try: who it is, and by which way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import asyncssh
+
+from server.auth.keys import fingerprint
+from server.auth.login import Doorkeeper, Verdict
+from server.auth.tries import Tries
+from server.errors import TemporaryError
+from server.model.access import User, UserKey
+
+#: Questions, each with whether the answer is echoed, below a title, a text and their language; or the verdict.
+Challenge = bool | tuple[str, str, str, Sequence[tuple[str, bool]]]
+_ANSWERS_TO_CHANGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Who is told of tries in vain: `failed` of (name, way, reason), `given_up` when none is left."""
+
+    failed: Callable[[str, str, str], None]
+    given_up: Callable[[], None]
+
+
+class Proof:
+    """The tries of one connection. Certificates by one of the `authorities` let in the users that they name."""
+
+    def __init__(
+        self, doorkeeper: Doorkeeper, authorities: tuple[UserKey, ...], most_tries: int, told: Witness
+    ) -> None:
+        """Begin with nothing proved."""
+        self.tried = False
+        self._doorkeeper = doorkeeper
+        self._authorities = authorities
+        self._tries = tries
+        self._told = told
+        self._proved: User | None = None
+        self._certified: User | None = None
+        self._way = ""
+        self._changing = ""
+
+    async def begin(self, name: str) -> asyncssh.SSHAuthorizedKeys | None:
+        """Forget what was proved for another name; return whose certificates let this one in, if anybody's."""
+        self._proved = self._certified = None
+        if not self._authorities:
+            return None
+        self._certified = await self._doorkeeper.known(name)
+        # the same work for a user that does not exist
+        principal = self._certified.name if self._certified else "nobody"
+        lines = [f'cert-authority,principals="{principal}" {key.public_key}' for key in self._authorities]
+        trusted = asyncssh.import_authorized_keys("\n".join(lines))
+        return trusted if self._certified else None
+
+    async def password(self, name: str, password: str) -> Verdict:
+        """Judge a password."""
+        if not self._begin_try():
+            return Verdict(None, "no try was left")
+        return self._judged(name, "password", await self._doorkeeper.by_password(name, password))
+
+    async def change(self, name: str, old: str, new: str, source: str) -> bool:
+        """Set the password that has to take the place of the old one; raises ValueError when it may not."""
+        if not self._begin_try():
+            return False
+        try:
+            verdict = await self._doorkeeper.change_password(name, old, new, source)
+        except TemporaryError as error:
+            verdict = Verdict(None, error.message)
+        return self._judged(name, "password, changed", verdict).user is not None
+
+    def ask(self) -> Challenge:
+        """Return the question for the password."""
+        self._changing = ""
+        return "", "", "", [("Password: ", False)]
+
+    async def answer(self, name: str, answers: Sequence[str], source: str) -> Challenge:
+        """Judge the password, or the new one that was asked for twice."""
+        if self._changing:
+            return await self._answer_change(name, answers, source)
+        password = answers[0] if len(answers) == 1 else ""
+        verdict = await self.password(name, password)
+        if not verdict.must_change:
+            return verdict.user is not None
+        self._changing = password
+        return _ask_change("Your password must be changed.")
+
+    async def public_key(self, name: str, public_key: str, address: str) -> bool:
+        """Tell whether the key, `algorithm base64`, opens; that the client holds it is checked by the protocol."""
+        if not self._begin_try():
+            return False
+        verdict = await self._doorkeeper.by_public_key(name, public_key, address)
+        self._proved, self._way = verdict.user, f"key {fingerprint(public_key)}"
+        if verdict.reason not in {"", "unknown user", "unknown key"}:  # clients offer every key they have
+            self._told.failed(name, self._way, verdict.reason)
+        if verdict.user is None or not self._tries.accept(public_key):
+            self._in_vain()
+        return verdict.user is not None
+
+    def proved(self, name: str) -> tuple[User, str] | None:
+        """Return the user of this name and the way it came, once the protocol says that all was right."""
+        user = self._proved or self._certified
+        if user is None or user.name != name:
+            return None
+        return user, self._way if self._proved else "certificate"
+
+    async def _answer_change(self, name: str, answers: Sequence[str], source: str) -> Challenge:
+        if len(answers) != _ANSWERS_TO_CHANGE or answers[0] != answers[1]:
+            return self._begin_try() and _ask_change("The two passwords differ.")
+        try:
+            return await self.change(name, self._changing, answers[0], source)
+        except ValueError as wrong:
+            return _ask_change(f"{wrong}.")
+
+    def _judged(self, name: str, way: str, verdict: Verdict) -> Verdict:
+        self._proved, self._way = verdict.user, way
+        if verdict.user is None and not verdict.must_change:
+            self._told.failed(name, way, verdict.reason)
+            self._in_vain()
+        return verdict
+
+    def _begin_try(self) -> bool:
+        """Count a try to log in; False when none is left: the client is on its way out."""
+        self.tried = True
+        begun = self._tries.begin()
+        if not begun:
+            self._in_vain()
+        return begun
+
+    def _in_vain(self) -> None:
+        if self._tries.spent:
+            self._told.given_up()
+
+
+def _ask_change(why: str) -> Challenge:
+    return "", why, "", [("New password: ", False), ("Once more: ", False)]
