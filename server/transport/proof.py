@@ -29,9 +29,7 @@ class Witness:
 class Proof:
     """The tries of one connection. Certificates by one of the `authorities` let in the users that they name."""
 
-    def __init__(
-        self, doorkeeper: Doorkeeper, authorities: tuple[UserKey, ...], most_tries: int, told: Witness
-    ) -> None:
+    def __init__(self, doorkeeper: Doorkeeper, authorities: tuple[UserKey, ...], tries: Tries, told: Witness) -> None:
         """Begin with nothing proved."""
         self.tried = False
         self._doorkeeper = doorkeeper
