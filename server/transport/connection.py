@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -18,6 +20,11 @@ from server.shell.options import split_login_name
 from server.transport.channel import ConsoleChannel, Looks
 
 _MOST_LOGGED_CHARACTERS = 64
+#: asyncssh works through all that it has received before it turns to anybody else, and copies what is left for every
+#: packet: a quarter of a megabyte of the smallest packets, before any login, stopped everybody for a tenth of a second
+#: and more, again and again. So the kernel hands over little at a time: enough for a login, later for what is pasted.
+_RECEIVED_BEFORE_LOGIN_BYTES = 8 * 1024
+_RECEIVED_AFTER_LOGIN_BYTES = 32 * 1024
 
 _log = logging.getLogger("ecss-console.login")
 
@@ -52,6 +59,7 @@ class Connection(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """The client has connected."""
         self._connection = conn
+        _receive_at_most(conn, _RECEIVED_BEFORE_LOGIN_BYTES)
         address, port = conn.get_extra_info("peername")[:2]
         self._source = f"{address}:{port}"
         self._shared.connections.add(conn)
@@ -102,6 +110,7 @@ class Connection(asyncssh.SSHServer):
         if self._proved is None or self._proved.name != name:  # a defect would be a way in: end it here
             self._connection.abort()
             return
+        _receive_at_most(self._connection, _RECEIVED_AFTER_LOGIN_BYTES)
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, self._proved.role, self._source, session_id)
         self._record(EventKind.LOGIN, name, self._method)
@@ -120,6 +129,12 @@ class Connection(asyncssh.SSHServer):
         session_id = self._operator.session_id if self._operator else ""
         node = self._shared.console.node_name
         journal.record_soon(Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail))
+
+
+def _receive_at_most(connection: asyncssh.SSHServerConnection, count: int) -> None:
+    """Have the kernel keep and hand over about so many bytes at a time; it is not told to a client that is gone."""
+    with suppress(OSError):
+        connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count)
 
 
 def _safe(name: str) -> str:
