@@ -13,11 +13,13 @@ from typing import Any
 from server.grammar.declare import Candidates, Command, Kind, PathTo
 from server.grammar.filters import FILTERS
 from server.grammar.match import HELP, Incomplete, Invalid, Ready, match, sort_words
-from server.grammar.tokens import Line, Word, tokenize
+from server.grammar.tokens import MOST_CHARACTERS, Line, Word, tokenize
 from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
 from server.model.access import Permission
 
 May = Callable[[Permission], bool]
+#: So near to the end of the longest line nothing is offered: it would not fit.
+_LONGEST_OFFERED = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,10 @@ def offer(root: Directory, here: Location, text: str, may: May) -> Offer:
     """Return what can come next at the end of `text`; nothing where the line is already wrong."""
     line = tokenize(text)
     fresh = text == "" or text[-1] in " \t"
-    if line.filters and line.mistake is None:
+    full = len(text) > MOST_CHARACTERS - _LONGEST_OFFERED
+    if line.filters and line.mistake is None and not full:
         return _filter_names(root, here, text, line, may)
-    if line.mistake is not None or not (fresh or line.words):
+    if full or line.mistake is not None or not (fresh or line.words):
         return Offer(len(text), "")
     typed = Word("", "", len(text)) if fresh else line.words[-1]
     cursor = _Cursor(root, here, may, line.words if fresh else line.words[:-1], typed)
