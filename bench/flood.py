@@ -21,8 +21,8 @@ from servers import Server  # isort: skip
 
 SOURCE = "127.0.0.9"
 _AT_ONCE = 200
-_SILENT_SECONDS = 2.0
-_REPLY_SECONDS = 1.0
+_SILENT_SECONDS = 1.0
+_REPLY_SECONDS = 0.5
 _VERSION = b"SSH-2.0-OpenSSH_9.9\r\n"
 
 

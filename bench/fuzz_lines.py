@@ -145,7 +145,7 @@ def _one(maker: LineMaker, found: Findings) -> None:
         found.fault(f"{ascii(text)[:120]} ({len(text)} characters) took {seconds * 1000:.0f} ms of CPU")
     for start, typed, candidate in offered:
         if mistake := _mistaken(maker.root, here, text[:start], typed, candidate):
-            found.fault(f"{ascii(text)[:400]} in {here}: {mistake}")
+            found.fault(f"{mistake}: {ascii(text)[:200]} ({len(text)} characters) in {here}")
 
 
 def _outcome(root: Directory, here: Location, line: Line) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 import experiments
 from experiments import Finding
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
@@ -149,7 +150,7 @@ def main() -> int:
         )
     table = Table("what", "how", "result", "wanted", "", title="Scorecard", show_lines=True)
     for each, found in rows:
-        table.add_row(each.what, each.how, found.result, each.wanted, _VERDICTS[found.passed])
+        table.add_row(each.what, each.how, escape(found.result), each.wanted, _VERDICTS[found.passed])
     console.print(table)
     if not given.only:
         write(as_markdown(rows))

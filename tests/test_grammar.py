@@ -211,3 +211,8 @@ def test_found_by_fuzzing_a_long_expression_is_not_compiled() -> None:
     outcome = match(ROOT, (), tokenize("echo | regex " + "\\pL|" * 16_000))
     assert isinstance(outcome, Invalid)
     assert outcome.message == "| regex: the expression is longer than 500 characters"
+
+
+def test_found_by_fuzzing_nothing_is_offered_that_would_make_the_line_too_long() -> None:
+    assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1) + "d", lambda _: True).candidates == ()
+    assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1000) + "d", lambda _: True).candidates != ()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
 import sqlite3
+import statistics
+import struct
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import asyncssh
 import paramiko
@@ -240,3 +245,42 @@ async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(sto
         await store.close()
     assert [name for (name,) in rows] == expected
     assert len(statements) < 10
+
+
+async def _small_packets(port: int, count: int) -> None:
+    """Send the smallest packets before any login, then one that ends the connection when all before it is done."""
+    ignored, wrong = struct.pack(">IBBI6x", 12, 6, 2, 0), struct.pack(">IBB10x", 12, 10, 5)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"SSH-2.0-x\r\n" + ignored * count + wrong)
+        await writer.drain()
+        await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+def _cpu_seconds(process_id: int) -> float:
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="CPU time is read from /proc")
+async def test_found_by_fuzzing_small_packets_before_login_do_not_keep_others_waiting(console: ConsoleServer) -> None:
+    """All that was received from one client was worked through before anybody else had a turn.
+
+    Sixteen thousand packets at a time were a tenth of a second, and an answer takes several turns. What another
+    session waits for is counted in the server's CPU time, so other work on the machine does not matter.
+    """
+    assert console.process is not None
+    async with console.asyncssh() as connection:
+        hostile = asyncio.create_task(_small_packets(console.port, 300_000))
+        waited: list[float] = []
+        await asyncio.sleep(0.1)
+        while not hostile.done() and len(waited) < 30:
+            before = _cpu_seconds(console.process.pid)
+            await connection.run("whoami", check=True)
+            waited.append(_cpu_seconds(console.process.pid) - before)
+        hostile.cancel()
+        with suppress(asyncio.CancelledError):
+            await hostile
+    assert statistics.median(waited) < 0.2

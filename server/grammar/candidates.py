@@ -13,9 +13,12 @@ from typing import Any
 from server.grammar.declare import Candidates, Command, Kind, PathTo
 from server.grammar.filters import FILTERS
 from server.grammar.match import HELP, Incomplete, Invalid, Ready, match, sort_words
-from server.grammar.tokens import Line, Word, tokenize
+from server.grammar.tokens import MOST_CHARACTERS, Line, Word, tokenize
 from server.grammar.tree import Directory, Found, Location, find, locate, offered, starts, walk
 from server.model.access import Operator
+
+#: So near to the end of the longest line nothing is offered: it would not fit.
+_LONGEST_OFFERED = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,10 @@ def offer(root: Directory, here: Location, text: str, operator: Operator) -> Off
     """Return what can come next at the end of `text`; nothing where the line is already wrong or would be refused."""
     line = tokenize(text)
     fresh = text == "" or text[-1] in " \t"
-    if line.filters and line.mistake is None:
+    full = len(text) > MOST_CHARACTERS - _LONGEST_OFFERED
+    if line.filters and line.mistake is None and not full:
         return _filter_names(root, here, text, line, operator)
-    if line.mistake is not None or not (fresh or line.words):
+    if full or line.mistake is not None or not (fresh or line.words):
         return Offer(len(text), "")
     typed = Word("", "", len(text)) if fresh else line.words[-1]
     cursor = _Cursor(root, here, operator, line.words if fresh else line.words[:-1], typed)

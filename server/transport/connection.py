@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -32,6 +34,11 @@ _MOST_LOGGED_CHARACTERS = 64
 #: What a session that is ended may take to say its parting words before its connection is closed.
 _PARTING_SECONDS = 0.5
 _MUST_CHANGE = "Your password must be changed. New password: "
+#: asyncssh works through all that it has received before it turns to anybody else, and copies what is left for every
+#: packet: a quarter of a megabyte of the smallest packets, before any login, stopped everybody for a tenth of a second
+#: and more, again and again. So the kernel hands over little at a time: enough for a login, later for what is pasted.
+_RECEIVED_BEFORE_LOGIN_BYTES = 8 * 1024
+_RECEIVED_AFTER_LOGIN_BYTES = 32 * 1024
 
 _log = logging.getLogger("ecss-console.login")
 
@@ -82,6 +89,7 @@ class Connection(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """The client has connected."""
         self.ssh = conn
+        _receive_at_most(conn, _RECEIVED_BEFORE_LOGIN_BYTES)
         peer = conn.get_extra_info("peername")
         self._address = peer_address(peer)
         self._source = f"{peer[0]}:{peer[1]}"
@@ -169,6 +177,7 @@ class Connection(asyncssh.SSHServer):
             message = f"Too many connections of {name}: {most} are allowed ({refusal.value})"
             self.ssh.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, message)
             return
+        _receive_at_most(self.ssh, _RECEIVED_AFTER_LOGIN_BYTES)
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, user.role, self._source, session_id, user.domains)
         self._shared.logins.add(session_id, self)
@@ -249,6 +258,12 @@ class Connection(asyncssh.SSHServer):
         session_id = self._operator.session_id if self._operator else ""
         node = self._shared.console.node_name
         journal.record_soon(Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail))
+
+
+def _receive_at_most(connection: asyncssh.SSHServerConnection, count: int) -> None:
+    """Have the kernel keep and hand over about so many bytes at a time; it is not told to a client that is gone."""
+    with suppress(OSError):
+        connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count)
 
 
 def _safe(name: str) -> str:
