@@ -268,6 +268,46 @@ async def test_forged_signatures_of_a_known_key_are_tries(console: ConsoleServer
     assert state(console)[2] == {"max_auth_tries": 1}
 
 
+async def _flood(console: ConsoleServer) -> int:
+    """Send empty SSH packets as fast as they are taken, for as long as they are; return how many bytes were."""
+    sent = 0
+    with suppress(OSError):
+        _, writer = await asyncio.open_connection("127.0.0.1", console.port, local_addr=("127.0.0.2", 0))
+        try:
+            writer.write(b"SSH-2.0-flood\r\n")
+            packets = b"\x00\x00\x00\x0c\x06\x02" + bytes(10)  # SSH_MSG_IGNORE, unencrypted
+            while sent < 50_000_000:
+                writer.write(packets * 1024)
+                await writer.drain()
+                sent += 1024 * len(packets)
+        finally:
+            writer.transport.abort()
+    return sent
+
+
+async def test_megabytes_of_empty_packets_before_the_login_hold_nobody_up(console: ConsoleServer) -> None:
+    async with console.asyncssh() as connection:
+        shell = await connection.create_process(term_type="xterm", encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        flooding = [asyncio.create_task(_flood(console)) for _ in range(60)]
+        for _ in range(5):
+            await log_in_and_leave(console, "127.0.0.1")
+            shell.stdin.write("whoami\n")
+            assert "admin" in await asyncio.wait_for(shell.stdout.readuntil(PROMPT), 30)
+        assert max(await asyncio.gather(*flooding)) < 50_000_000
+    assert leave_without_a_try(console, "127.0.0.2") == NOT_NOW
+    refused = state(console)[2]
+    assert refused.pop("max_login_bytes") > 0
+    assert set(refused) == {"per_source_penalties"}
+
+
+async def test_after_the_login_any_amount_is_taken(console: ConsoleServer) -> None:
+    async with console.asyncssh() as connection:
+        line = "echo " + "x" * 50_000 + "\n"
+        ran = await connection.run(input=line * 20, check=True)
+        assert str(ran.stdout).count("x" * 50_000) == 20
+
+
 def test_silent_clients_are_sent_away_after_the_grace_time_and_penalised(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     start(console, login_grace_time=1)

@@ -23,7 +23,7 @@ from server.model.events import Event, EventKind
 from server.model.refusals import Parting, Refusal
 from server.shell.options import split_login_name
 from server.transport.channel import ConsoleChannel, Looks
-from server.transport.gate import peer_address
+from server.transport.gate import Doorway, TooMuchBeforeLoginError, peer_address
 
 _MOST_LOGGED_CHARACTERS = 64
 
@@ -41,6 +41,7 @@ class Shared:
     limits: Limits
     admission: Admission
     refusals: Refusals
+    doorways: dict[int, Doorway] = field(default_factory=dict)
     channels: set[ConsoleChannel] = field(default_factory=set)
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
     stopping: bool = False
@@ -59,6 +60,7 @@ class Connection(asyncssh.SSHServer):
         self._method = ""
         self._source = ""
         self._address = ""
+        self._descriptor = -1
         self._greeted = False
         self._tries = Tries(shared.limits.max_auth_tries)
         self._given_up = False
@@ -72,13 +74,18 @@ class Connection(asyncssh.SSHServer):
         peer = conn.get_extra_info("peername")
         self._address = peer_address(peer)
         self._source = f"{peer[0]}:{peer[1]}"
+        self._descriptor = conn.get_extra_info("socket").fileno()
         self._shared.connections.add(conn)
         grace_seconds = self._shared.limits.login_grace_time
         if grace_seconds:  # asyncssh's own timer does not tell us that it was the reason
             self._grace = asyncio.get_running_loop().call_later(grace_seconds, self._grace_exceeded)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
+        self._shared.doorways.pop(self._descriptor, None)
+        if isinstance(exc, TooMuchBeforeLoginError):
+            self._parting = Parting.FLOODED
+            self._shared.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
         self._shared.connections.discard(self._connection)
         self._end_grace()
         if self._operator is None:
@@ -143,6 +150,7 @@ class Connection(asyncssh.SSHServer):
             message = f"Too many connections of {name}: {most} are allowed ({refusal.value})"
             self._connection.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, message)
             return
+        self._shared.doorways.pop(self._descriptor).open()
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, self._proved.role, self._source, session_id)
         self._record(EventKind.LOGIN, name, self._method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections import Counter
 
@@ -53,8 +54,11 @@ class Listener:
                 "the limit of open files allows %d connections, not %d (limits.max_connections)", possible, most
             )
         for listening in await listening_sockets(self._config.listen.host, self._config.listen.port):
-            self._acceptors.append(await self._serve(Gate(listening, self._may_begin), host_key))
+            self._acceptors.append(await self._serve(self._gate(listening), host_key))
         return self._acceptors[0].get_port()
+
+    def _gate(self, listening: socket.socket) -> Gate:
+        return Gate(listening, self._may_begin, self._shared.doorways, self._config.limits.max_login_bytes)
 
     async def _serve(self, gate: Gate, host_key: asyncssh.SSHKey) -> asyncssh.SSHAcceptor:
         """Serve SSH to whom the gate lets in."""
