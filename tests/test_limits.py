@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sqlite3
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -306,6 +307,29 @@ async def test_after_the_login_any_amount_is_taken(console: ConsoleServer) -> No
         line = "echo " + "x" * 50_000 + "\n"
         ran = await connection.run(input=line * 20, check=True)
         assert str(ran.stdout).count("x" * 50_000) == 20
+
+
+async def test_logins_beside_connections_that_are_reset(stopped_console: ConsoleServer) -> None:
+    """A reset connection's descriptor is another's at once; that one's login once ended with the first one's end."""
+    console = stopped_console
+    start(console, per_source_penalties="false")
+    over = asyncio.Event()
+
+    async def reset() -> None:
+        while not over.is_set():
+            _, writer = await asyncio.open_connection("127.0.0.1", console.port, local_addr=("127.0.0.2", 0))
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.write(b"SSH-2.0-reset\r\n")
+            writer.transport.abort()
+            await asyncio.sleep(0)
+
+    resetting = [asyncio.create_task(reset()) for _ in range(4)]
+    for _ in range(50):
+        async with await logged_in(console, "127.0.0.1") as connection:
+            await connection.run("whoami", check=True)
+    over.set()
+    await asyncio.gather(*resetting)
 
 
 def test_silent_clients_are_sent_away_after_the_grace_time_and_penalised(stopped_console: ConsoleServer) -> None:

@@ -60,7 +60,7 @@ class Connection(asyncssh.SSHServer):
         self._method = ""
         self._source = ""
         self._address = ""
-        self._descriptor = -1
+        self._doorway: Doorway
         self._greeted = False
         self._tries = Tries(shared.limits.max_auth_tries)
         self._given_up = False
@@ -74,7 +74,7 @@ class Connection(asyncssh.SSHServer):
         peer = conn.get_extra_info("peername")
         self._address = peer_address(peer)
         self._source = f"{peer[0]}:{peer[1]}"
-        self._descriptor = conn.get_extra_info("socket").fileno()
+        self._doorway = self._shared.doorways.pop(conn.get_extra_info("socket").fileno())
         self._shared.connections.add(conn)
         grace_seconds = self._shared.limits.login_grace_time
         if grace_seconds:  # asyncssh's own timer does not tell us that it was the reason
@@ -82,7 +82,6 @@ class Connection(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
-        self._shared.doorways.pop(self._descriptor, None)
         if isinstance(exc, TooMuchBeforeLoginError):
             self._parting = Parting.FLOODED
             self._shared.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
@@ -150,7 +149,7 @@ class Connection(asyncssh.SSHServer):
             message = f"Too many connections of {name}: {most} are allowed ({refusal.value})"
             self._connection.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, message)
             return
-        self._shared.doorways.pop(self._descriptor).open()
+        self._doorway.open()
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, self._proved.role, self._source, session_id)
         self._record(EventKind.LOGIN, name, self._method)

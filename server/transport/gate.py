@@ -55,7 +55,8 @@ class Doorway(socket.socket):
 class Gate(socket.socket):
     """A listening socket in the place of the given one, whose descriptor it takes over.
 
-    `doorways` has the connections that it let in, by descriptor; whoever opens one or sees it end takes it out.
+    `doorways` has the connections that it let in, by descriptor, until each is taken out as it begins: later, the
+    descriptor may be another's.
     """
 
     def __init__(
