@@ -85,6 +85,8 @@ class Connection(asyncssh.SSHServer):
         if isinstance(exc, TooMuchBeforeLoginError):
             self._parting = Parting.FLOODED
             self._shared.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
+        elif self._parting is Parting.NO_AUTH and self._tries.any_failed:
+            self._parting = Parting.AUTH_FAILED
         self._shared.connections.discard(self._connection)
         self._end_grace()
         if self._operator is None:
@@ -176,7 +178,6 @@ class Connection(asyncssh.SSHServer):
 
     def _begin_try(self) -> bool:
         """Count a try to log in; False when none is left: the client is on its way out."""
-        self._parting = Parting.AUTH_FAILED
         begun = self._tries.begin()
         if not begun:
             self._try_failed()
