@@ -138,6 +138,9 @@ class Limits(_Section):
     )
     max_startups: str = Field(default="64:30:100", description="start:rate:full of connections that have not logged in")
     per_source_max_startups: Whole = Field(default=64, ge=1, le=100000, description="the same from one source")
+    max_login_bytes: Whole = Field(
+        default=65536, ge=8192, le=2**30, description="bytes that a client may send before it has logged in"
+    )
     max_connections: Whole = Field(default=2000, ge=1, le=1000000, description="connections, logged in or not")
     per_source_max_connections: Whole = Field(default=1000, ge=1, le=1000000, description="the same from one source")
     max_sessions_per_user: Whole = Field(

@@ -214,5 +214,5 @@ def test_found_by_fuzzing_a_long_expression_is_not_compiled() -> None:
 
 
 def test_found_by_fuzzing_nothing_is_offered_that_would_make_the_line_too_long() -> None:
-    assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1) + "d", lambda _: True).candidates == ()
-    assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1000) + "d", lambda _: True).candidates != ()
+    assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1) + "d", ADMIN).candidates == ()
+    assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1000) + "d", ADMIN).candidates != ()

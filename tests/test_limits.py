@@ -5,81 +5,27 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
-import signal
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import asyncssh
 import paramiko
 import pytest
-from console import PASSWORD, PROMPT, ConsoleServer
-
-VERSION = b"SSH-2.0-ecss-console\r\n"
-NOT_NOW = b"Not allowed at this time\r\n"
-_STATE = re.compile(r"now: (\d+) connections, (\d+) sessions, (\d+) tasks; refused: (.*)")
-
-
-def start(console: ConsoleServer, **limits: object) -> None:
-    """Start the server with these limits."""
-    console.start(**{f"ECSS_CONSOLE_LIMITS__{name.upper()}": str(value) for name, value in limits.items()})
-
-
-def state(console: ConsoleServer) -> tuple[int, int, dict[str, int]]:
-    """Ask the process for its connections, its tasks, and its refusals by reason, as an administrator does."""
-    assert console.process is not None
-    known = len(console.log)
-    console.process.send_signal(signal.SIGUSR1)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        for line in console.log[known:]:
-            if found := _STATE.search(line):
-                reasons = () if found[4] == "none" else found[4].split(", ")
-                return int(found[1]), int(found[3]), {name: int(n) for name, n in (each.split() for each in reasons)}
-        time.sleep(0.01)
-    message = "SIGUSR1 is not answered"
-    raise AssertionError(message)
-
-
-def refused_lines(console: ConsoleServer, reason: str) -> list[str]:
-    """Return the log's lines about a refusal."""
-    return [line for line in console.log if "refused" in line and line.rstrip().endswith(f": {reason}")]
-
-
-def wait_until_all_have_left(console: ConsoleServer) -> None:
-    """Wait until the server has noticed that its clients are gone."""
-    deadline = time.monotonic() + 20
-    while state(console)[0]:
-        assert time.monotonic() < deadline, "connections stay"
-        time.sleep(0.02)
-
-
-@contextmanager
-def knock(console: ConsoleServer, source: str) -> Iterator[tuple[socket.socket, bytes]]:
-    """Connect from an address and say nothing; give the socket and the first line that comes."""
-    with socket.create_connection(("127.0.0.1", console.port), timeout=30, source_address=(source, 0)) as client:
-        first = b""
-        with suppress(ConnectionResetError):
-            first = client.recv(200)
-        yield client, first
-
-
-def leave_without_a_try(console: ConsoleServer, source: str) -> bytes:
-    with knock(console, source) as (_, first):
-        return first
-
-
-async def logged_in(console: ConsoleServer, source: str, **more: object) -> asyncssh.SSHClientConnection:
-    return await console.connected(local_addr=(source, 0), **more)
-
-
-async def log_in_and_leave(console: ConsoleServer, source: str, **more: object) -> None:
-    connection = await logged_in(console, source, **more)
-    async with connection:
-        pass
+from console import PASSWORD, ConsoleServer
+from sources import (
+    NOT_NOW,
+    VERSION,
+    knock,
+    leave_without_a_try,
+    log_in_and_leave,
+    logged_in,
+    refused_lines,
+    start,
+    state,
+    wait_until_all_have_left,
+)
 
 
 def test_one_source_keeps_a_few_places_and_others_log_in(stopped_console: ConsoleServer) -> None:
@@ -268,6 +214,13 @@ async def test_forged_signatures_of_a_known_key_are_tries(console: ConsoleServer
     assert state(console)[2] == {"max_auth_tries": 1}
 
 
+async def test_after_the_login_any_amount_is_taken(console: ConsoleServer) -> None:
+    async with console.asyncssh() as connection:
+        line = "echo " + "x" * 50_000 + "\n"
+        ran = await connection.run(input=line * 20, check=True)
+        assert str(ran.stdout).count("x" * 50_000) == 20
+
+
 def test_silent_clients_are_sent_away_after_the_grace_time_and_penalised(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     start(console, login_grace_time=1)
@@ -358,117 +311,3 @@ def test_as_many_files_may_be_open_as_there_may_be_connections(stopped_console: 
     assert console.process is not None
     assert resource.prlimit(console.process.pid, resource.RLIMIT_NOFILE)[0] >= 2000
     assert not [line for line in console.log if "WARNING" in line]
-
-
-HOSTILE = "127.0.0.9"
-
-
-class Attack:
-    """Hostile connections from one source, some dozens at a time, of four kinds in turn."""
-
-    def __init__(self, console: ConsoleServer) -> None:
-        self._console = console
-        self._gate = asyncio.Semaphore(40)
-        self.made = 0
-
-    async def run(self, number: int) -> None:
-        """Make so many connections."""
-        await asyncio.gather(*(self._one(each) for each in range(number)))
-
-    async def _one(self, number: int) -> None:
-        async with self._gate:
-            with suppress(OSError, asyncssh.Error, asyncio.TimeoutError):
-                if number % 4 == 3:
-                    await self._guess_passwords(number)
-                else:
-                    await self._raw(number % 4)
-            self.made += 1
-
-    async def _raw(self, kind: int) -> None:
-        local = (HOSTILE, 0)
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._console.port, local_addr=local)
-        try:
-            if await reader.readline() == VERSION:
-                if kind == 1:
-                    writer.write(b"\x16\x03\x01\x02\x00GET / HTTP/1.0\r\n\r\n" + bytes(range(256)) * 40)
-                elif kind == 2:
-                    writer.write(b"SSH-2.0-half\r\n")
-                    await asyncio.wait_for(reader.read(100), 5)
-                    writer.write(b"\x00\x00\x04\x00\x08\x14" + b"a" * 100)
-                await asyncio.sleep(0.2)
-        finally:
-            writer.transport.abort()
-
-    async def _guess_passwords(self, number: int) -> None:
-        wrong = {"client_keys": None, "password": f"wrong {number}"}
-        await log_in_and_leave(self._console, HOSTILE, **wrong)
-
-
-async def _log_in_until(console: ConsoleServer, over: asyncio.Event) -> int:
-    """Log in from elsewhere again and again, four at once, each way in turn; every login is to succeed."""
-    ways: list[dict[str, object]] = [{}, {"client_keys": None, "password": PASSWORD}]
-    number = 0
-    while not over.is_set() or number < 40:
-        await asyncio.gather(*(log_in_and_leave(console, "127.0.0.1", **ways[each % 2]) for each in range(4)))
-        number += 4
-    return number
-
-
-async def _besieged(console: ConsoleServer, connections: int) -> tuple[int, int]:
-    """Attack while others log in and one session goes on; return how many logins and answers there were."""
-    attack, over, answers = Attack(console), asyncio.Event(), 0
-    with ExitStack() as held:
-        for _ in range(20):  # some of the places stay taken by silent ones
-            held.enter_context(knock(console, HOSTILE))
-        async with console.asyncssh() as connection:
-            shell = await connection.create_process(term_type="xterm", encoding="utf-8")
-            await shell.stdout.readuntil(PROMPT)
-            attacking = asyncio.create_task(attack.run(connections))
-            logging_in = asyncio.create_task(_log_in_until(console, over))
-            while not attacking.done():
-                shell.stdin.write("whoami\n")
-                assert "admin" in await asyncio.wait_for(shell.stdout.readuntil(PROMPT), 60)
-                answers += 1
-                await asyncio.sleep(0.02)
-            await attacking
-            over.set()
-            logins = await logging_in
-    assert attack.made == connections
-    return logins, answers
-
-
-def _open_files(console: ConsoleServer) -> int:
-    assert console.process is not None
-    return len(list(Path(f"/proc/{console.process.pid}/fd").iterdir()))
-
-
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize(("connections", "penalties"), [(10_000, True), (1_000, False)])
-async def test_logins_from_elsewhere_go_on_while_one_source_attacks(
-    stopped_console: ConsoleServer, connections: int, *, penalties: bool
-) -> None:
-    console = stopped_console
-    start(console, per_source_penalties=str(penalties).lower())
-    await log_in_and_leave(console, "127.0.0.1", client_keys=None, password=PASSWORD)
-    await asyncio.to_thread(wait_until_all_have_left, console)
-    files, tasks = _open_files(console), state(console)[1]
-    logins, answers = await _besieged(console, connections)
-    assert logins >= 40
-    assert answers >= 10
-    await asyncio.to_thread(wait_until_all_have_left, console)
-    await asyncio.sleep(1)  # the journal's last batch
-    refused = state(console)[2]
-    assert _open_files(console) <= files + 1
-    assert state(console)[1] <= tasks
-    if penalties:
-        assert refused["per_source_penalties"] > connections * 0.8
-    lines = [line for line in console.log if "ecss-console.limits" in line]
-    assert len(lines) < 40
-    assert console.stop() == 0
-    told = [re.search(r"refused (?:([\d,]+) more from )?\S+: (\S+)", line) for line in console.log if ".limits" in line]
-    assert sum(int((found[1] or "1").replace(",", "")) for found in told if found) == sum(refused.values())
-    with sqlite3.connect(console.database) as database:
-        rows = database.execute("SELECT detail FROM audit WHERE event = 'connection.refused'").fetchall()
-    database.close()
-    assert sum(int(detail.split()[1]) for (detail,) in rows) == sum(refused.values())
-    assert len(rows) == len(told)

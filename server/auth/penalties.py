@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 from server.model.refusals import Parting
 
-#: OpenSSH 9.8's figures: what one connection costs its source, by how it ended.
-PENALTY_SECONDS = {Parting.AUTH_FAILED: 5.0, Parting.NO_AUTH: 1.0, Parting.GRACE_EXCEEDED: 20.0}
+#: OpenSSH 9.8's figures: what one connection costs its source, by how it ended; it has none for the last.
+PENALTY_SECONDS = {
+    Parting.AUTH_FAILED: 5.0,
+    Parting.NO_AUTH: 1.0,
+    Parting.GRACE_EXCEEDED: 20.0,
+    Parting.FLOODED: 20.0,
+}
 #: Nobody is refused before more than this has gathered, and nobody for longer than the other.
 ENFORCED_ABOVE_SECONDS = 15.0
 MOST_SECONDS = 600.0

@@ -14,14 +14,16 @@ class Refusal(Enum):
     STARTUPS = "max_startups"
     SOURCE_STARTUPS = "per_source_max_startups"
     GRACE_TIME = "login_grace_time"
+    LOGIN_BYTES = "max_login_bytes"
     AUTH_TRIES = "max_auth_tries"
     USER_SESSIONS = "max_sessions_per_user"
     CHANNELS = "max_sessions"
 
 
 class Parting(Enum):
-    """How a connection that nobody logged in on has ended, in OpenSSH's words."""
+    """How a connection that nobody logged in on has ended, in OpenSSH's words but the last."""
 
     NO_AUTH = "noauth"
     AUTH_FAILED = "authfail"
     GRACE_EXCEEDED = "grace-exceeded"
+    FLOODED = "flooded"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -26,7 +24,7 @@ from server.model.refusals import Parting, Refusal
 from server.model.sessions import OpenSession
 from server.shell.options import split_login_name
 from server.transport.channel import ConsoleChannel, Looks
-from server.transport.gate import peer_address
+from server.transport.gate import Doorway, TooMuchBeforeLoginError, peer_address
 from server.transport.logins import Logins
 from server.transport.proof import Challenge, Proof, Witness
 
@@ -34,11 +32,6 @@ _MOST_LOGGED_CHARACTERS = 64
 #: What a session that is ended may take to say its parting words before its connection is closed.
 _PARTING_SECONDS = 0.5
 _MUST_CHANGE = "Your password must be changed. New password: "
-#: asyncssh works through all that it has received before it turns to anybody else, and copies what is left for every
-#: packet: a quarter of a megabyte of the smallest packets, before any login, stopped everybody for a tenth of a second
-#: and more, again and again. So the kernel hands over little at a time: enough for a login, later for what is pasted.
-_RECEIVED_BEFORE_LOGIN_BYTES = 8 * 1024
-_RECEIVED_AFTER_LOGIN_BYTES = 32 * 1024
 
 _log = logging.getLogger("ecss-console.login")
 
@@ -54,6 +47,7 @@ class Shared:
     limits: Limits
     admission: Admission
     refusals: Refusals
+    doorways: dict[int, Doorway] = field(default_factory=dict)
     authorities: tuple[UserKey, ...] = ()
     clients: set[Connection] = field(default_factory=set)
     stopping: bool = False
@@ -78,6 +72,7 @@ class Connection(asyncssh.SSHServer):
         self._operator: Operator | None = None
         self._login_options = ""
         self._address = self._source = ""
+        self._doorway: Doorway
         self._greeted = self._given_up = False
         #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
         self._parting: Parting | None = Parting.NO_AUTH
@@ -89,23 +84,21 @@ class Connection(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """The client has connected."""
         self.ssh = conn
-        _receive_at_most(conn, _RECEIVED_BEFORE_LOGIN_BYTES)
         peer = conn.get_extra_info("peername")
         self._address = peer_address(peer)
         self._source = f"{peer[0]}:{peer[1]}"
+        self._doorway = self._shared.doorways.pop(conn.get_extra_info("socket").fileno())
         self._shared.clients.add(self)
         grace_seconds = self._shared.limits.login_grace_time
         if grace_seconds:  # asyncssh's own timer does not tell us that it was the reason
             self._grace = asyncio.get_running_loop().call_later(grace_seconds, self._grace_exceeded)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._shared.clients.discard(self)
         self._end_grace()
         if self._operator is None:
-            tried = self._proof.tried and self._parting is Parting.NO_AUTH
-            parting = Parting.AUTH_FAILED if tried else self._parting
-            self._shared.admission.turn_away(self._address, parting, monotonic())
+            self._shared.admission.turn_away(self._address, self._parted(exc), monotonic())
             return
         self._shared.admission.leave(self._address, self._operator.name)
         self._shared.logins.remove(self._operator.session_id)
@@ -177,7 +170,7 @@ class Connection(asyncssh.SSHServer):
             message = f"Too many connections of {name}: {most} are allowed ({refusal.value})"
             self.ssh.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, message)
             return
-        _receive_at_most(self.ssh, _RECEIVED_AFTER_LOGIN_BYTES)
+        self._doorway.open()
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, user.role, self._source, session_id, user.domains)
         self._shared.logins.add(session_id, self)
@@ -228,6 +221,14 @@ class Connection(asyncssh.SSHServer):
             channel.stop(f"\n{why}\n", now=True)
         asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, why)
 
+    def _parted(self, exc: Exception | None) -> Parting | None:
+        """Return how a client that has not logged in has ended."""
+        if isinstance(exc, TooMuchBeforeLoginError):
+            self._shared.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
+            return Parting.FLOODED
+        in_vain = self._parting is Parting.NO_AUTH and self._proof.any_failed
+        return Parting.AUTH_FAILED if in_vain else self._parting
+
     def _channel_closed(self) -> None:
         self._open_channels -= 1
 
@@ -258,12 +259,6 @@ class Connection(asyncssh.SSHServer):
         session_id = self._operator.session_id if self._operator else ""
         node = self._shared.console.node_name
         journal.record_soon(Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail))
-
-
-def _receive_at_most(connection: asyncssh.SSHServerConnection, count: int) -> None:
-    """Have the kernel keep and hand over about so many bytes at a time; it is not told to a client that is gone."""
-    with suppress(OSError):
-        connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, count)
 
 
 def _safe(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Listening sockets that hand over only connections that may begin.
+"""Listening sockets that hand over only connections that may begin, and what those may send before the login.
 
 A refused one costs an accept and a close: no task, no transport, nothing of SSH.
 """
@@ -14,26 +14,71 @@ from typing import Any
 
 #: After so many in one turn the event loop has its turn, however many more stand in the queue.
 _MOST_REFUSED_IN_A_TURN = 64
+#: asyncssh works through all that it has read before it turns to anybody else, and copies what is left for every
+#: packet: a quarter of a megabyte of the smallest packets stops everybody for a tenth of a second and more.
+_MOST_READ_IN_A_TURN = 2048
+_MOST_READ_AFTER_LOGIN = 32 * 1024
 #: The store, the listening sockets, the log and the loop need some too.
 _OTHER_DESCRIPTORS = 64
 #: What OpenSSH's server says; its clients show it, others need not understand it.
 _PARTING = b"Not allowed at this time\r\n"
 
 
-class Gate(socket.socket):
-    """A listening socket in the place of the given one, whose descriptor it takes over."""
+class TooMuchBeforeLoginError(ConnectionAbortedError):
+    """A client that has not logged in has sent more than a login takes."""
 
-    def __init__(self, listening: socket.socket, may_begin: Callable[[str], bool]) -> None:
+
+class Doorway(socket.socket):
+    """An accepted connection in the place of the given one: until the login, it takes only what a login takes.
+
+    A megabyte of empty SSH packets costs a second of CPU; so little of it is read in a turn of the event loop that
+    others have theirs, and after `most_bytes` reading raises TooMuchBeforeLoginError.
+    """
+
+    def __init__(self, accepted: socket.socket, most_bytes: int) -> None:
+        """Take over the descriptor of the accepted socket."""
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        self._left: int | None = most_bytes
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Read what may be read now."""
+        if self._left is None:
+            return super().recv(min(size, _MOST_READ_AFTER_LOGIN), flags)
+        if not self._left:
+            raise TooMuchBeforeLoginError
+        data = super().recv(min(size, self._left, _MOST_READ_IN_A_TURN), flags)
+        self._left -= len(data)
+        return data
+
+    def open(self) -> None:
+        """Somebody has logged in: read whatever comes, in pieces that leave others their turn."""
+        self._left = None
+
+
+class Gate(socket.socket):
+    """A listening socket in the place of the given one, whose descriptor it takes over.
+
+    `doorways` has the connections that it let in, by descriptor, until each is taken out as it begins: later, the
+    descriptor may be another's.
+    """
+
+    def __init__(
+        self, listening: socket.socket, may_begin: Callable[[str], bool], doorways: dict[int, Doorway], most_bytes: int
+    ) -> None:
         """Take the socket; `may_begin(address)` decides, and takes the place of a connection that may."""
         super().__init__(listening.family, listening.type, listening.proto, fileno=listening.detach())
         self._may_begin = may_begin
+        self._doorways = doorways
+        self._most_bytes = most_bytes
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Return the next connection that may begin; raises BlockingIOError when there is none for now."""
         for _ in range(_MOST_REFUSED_IN_A_TURN):
             connection, peer = super().accept()
             if self._may_begin(peer_address(peer)):
-                return connection, peer
+                doorway = Doorway(connection, self._most_bytes)
+                self._doorways[doorway.fileno()] = doorway
+                return doorway, peer
             with suppress(OSError):
                 connection.send(_PARTING)
             connection.close()

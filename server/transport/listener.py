@@ -66,7 +66,7 @@ class Listener:
             )
         host = self._config.listen.host
         for listening in sockets or await listening_sockets(host, self._config.listen.port):
-            self._acceptors.append(await self._serve(Gate(listening, self._may_begin), keys))
+            self._acceptors.append(await self._serve(self._gate(listening), keys))
         if not sockets:
             return [f"{host} port {self._acceptors[0].get_port()}"]
         return ["{} port {}".format(*place) for acceptor in self._acceptors for place in acceptor.get_addresses()]
@@ -75,6 +75,9 @@ class Listener:
         """Show other host keys to the clients that connect from now on."""
         for acceptor in self._acceptors:
             acceptor.update(server_host_keys=keys.announced)
+
+    def _gate(self, listening: socket.socket) -> Gate:
+        return Gate(listening, self._may_begin, self._shared.doorways, self._config.limits.max_login_bytes)
 
     async def _serve(self, gate: Gate, keys: HostKeys) -> asyncssh.SSHAcceptor:
         """Serve SSH to whom the gate lets in."""

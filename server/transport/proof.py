@@ -31,7 +31,6 @@ class Proof:
 
     def __init__(self, doorkeeper: Doorkeeper, authorities: tuple[UserKey, ...], tries: Tries, told: Witness) -> None:
         """Begin with nothing proved."""
-        self.tried = False
         self._doorkeeper = doorkeeper
         self._authorities = authorities
         self._tries = tries
@@ -40,6 +39,11 @@ class Proof:
         self._certified: User | None = None
         self._way = ""
         self._changing = ""
+
+    @property
+    def any_failed(self) -> bool:
+        """Whether something was tried in vain."""
+        return self._tries.any_failed
 
     async def begin(self, name: str) -> asyncssh.SSHAuthorizedKeys | None:
         """Forget what was proved for another name; return whose certificates let this one in, if anybody's."""
@@ -121,7 +125,6 @@ class Proof:
 
     def _begin_try(self) -> bool:
         """Count a try to log in; False when none is left: the client is on its way out."""
-        self.tried = True
         begun = self._tries.begin()
         if not begun:
             self._in_vain()
