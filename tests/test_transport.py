@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,7 +118,13 @@ def test_terrapin_openssh_sees_strict_key_exchange(shared_console: ConsoleServer
 
 
 def test_openssh_logs_in_with_its_own_algorithms(shared_console: ConsoleServer) -> None:
-    assert shared_console.run("whoami").startswith("admin\n")
+    """From 9.9 on it has ML-KEM, from 10.0 on it prefers it."""
+    known = subprocess.run(["ssh", "-Q", "kex"], capture_output=True, text=True, check=True).stdout.split()
+    ran = shared_console.ssh("whoami", options=["-v", "-o", "LogLevel=DEBUG1"])
+    assert ran.stdout.startswith(b"admin\n")
+    used = re.search(r"kex: algorithm: (\S+)", ran.stderr.decode())
+    assert used
+    assert used[1] in ({ML_KEM, "curve25519-sha256"} if ML_KEM in known else {"curve25519-sha256"})
 
 
 @pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "aes256-ctr", "chacha20-poly1305@openssh.com"])
@@ -127,6 +134,12 @@ def test_openssh_logs_in_with_each_kind_of_cipher(shared_console: ConsoleServer,
 
 def test_paramiko_logs_in_with_its_own_algorithms(shared_console: ConsoleServer) -> None:
     with shared_console.paramiko() as client:
+        _, stdout, _ = client.exec_command("whoami")
+        assert stdout.read().startswith(b"admin\n")
+
+
+def test_paramiko_uses_ml_kem(post_quantum: ConsoleServer) -> None:
+    with post_quantum.paramiko() as client:
         _, stdout, _ = client.exec_command("whoami")
         assert stdout.read().startswith(b"admin\n")
 
