@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from server.audit.export import Exporter
 from server.audit.journal import Journal
 from server.auth.login import Doorkeeper
 from server.auth.passwords import PasswordChecker
@@ -47,6 +48,7 @@ async def serve(config: Config) -> None:
     async with open_store(config) as store:
         key = host_key(config.keys_dir)
         journal = Journal(store)
+        exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
         passwords = PasswordChecker()
         console = Console(store, journal, command_tree(), config.node.name, config.node.version)
         listener = Listener(console, Doorkeeper(store, passwords), config)
@@ -58,6 +60,8 @@ async def serve(config: Config) -> None:
             message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
             raise StartError(message) from error
         await _announce(store, config, port)
+        if exporter is not None:
+            await exporter.start()
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
         await ended.wait()
@@ -65,6 +69,8 @@ async def serve(config: Config) -> None:
         await listener.stop()
         passwords.close()
         await journal.close()
+        if exporter is not None:
+            await exporter.stop()
     _log.info("stopped")
 
 

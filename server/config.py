@@ -100,6 +100,16 @@ class Keys(_Section):
     )
 
 
+class Audit(_Section):
+    """Where the audit goes besides the store."""
+
+    log: Text = Field(
+        default="none",
+        min_length=1,
+        description="each event as a JSON line: none, stderr, or a file, relative like storage.url",
+    )
+
+
 class Keepalive(_Section):
     """How dead clients are noticed."""
 
@@ -163,6 +173,7 @@ class Config(_Section):
     node: Node = Node()
     storage: Storage = Storage()
     keys: Keys = Keys()
+    audit: Audit = Audit()
     keepalive: Keepalive = Keepalive()
     limits: Limits = Limits()
     greeting: Greeting = Greeting()
@@ -178,6 +189,11 @@ class Config(_Section):
     def keys_dir(self) -> Path:
         """The folder of the keys."""
         return self._base / self.keys.dir
+
+    @property
+    def audit_log(self) -> Path | None:
+        """The file of the audit's JSON lines; None where `audit.log` is no file."""
+        return None if self.audit.log in {"none", "stderr"} else self._base / self.audit.log
 
 
 @dataclass(frozen=True, slots=True)

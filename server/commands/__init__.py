@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from server.commands import console, domains, integrations
+from server.commands import audit, console, domains, integrations
 from server.grammar.declare import Command
 from server.grammar.tree import Directory, build_tree
 
-COMMANDS: tuple[Command, ...] = (*console.COMMANDS, *domains.COMMANDS, *integrations.COMMANDS)
+COMMANDS: tuple[Command, ...] = (*console.COMMANDS, *domains.COMMANDS, *integrations.COMMANDS, *audit.COMMANDS)
 
 
 def command_tree() -> Directory:

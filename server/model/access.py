@@ -17,6 +17,7 @@ class Permission(Enum):
     DOMAINS_CHANGE = "domains.change"
     INTEGRATIONS_READ = "integrations.read"
     INTEGRATIONS_CHANGE = "integrations.change"
+    AUDIT_READ = "audit.read"
     #: Not asked for by a command: whether replies show API keys in full.
     KEYS_REVEAL = "keys.reveal"
 
