@@ -111,8 +111,15 @@ class Inspection:
             self._window.popleft()
         elif chain is None:
             self._meet_node(record)
+        elif self._is_borne_out(record, chain):
+            self._take_changed(chain, self._window.popleft())
         elif any(self._proves(each, chain) for each in self._window):
             self._reorder(chain)
+        elif ahead := self._ahead(record, chain):
+            self._found(Change.MISSING, chain.node, chain.due, chain.due + ahead - 1)
+            chain.due, chain.previous = chain.due + ahead, ()
+            self._found(Change.RENUMBERED, chain.node, chain.due, says=record.seq)
+            self._take(chain, self._window.popleft())
         elif chain.head is not None and chain.due > chain.head.seq:
             self._put_in(self._window.popleft())
         elif record.seq == chain.due:
@@ -131,6 +138,26 @@ class Inspection:
             return False
         columns = (*record.columns[:NODE], chain.node.encode(), *record.columns[NODE + 1 :])
         return any(self.sealer.mac(each, chain.due, columns) == record.mac for each in chain.previous)
+
+    def _is_borne_out(self, record: Kept, chain: Chain) -> bool:
+        """Tell whether the next record builds upon this one, so that it is the one that is due, changed in place."""
+        following = self._window[1] if len(self._window) > 1 else None
+        if record.seq != chain.due or following is None or _node(following) != chain.node:
+            return False
+        should_be = (self.sealer.mac(each, chain.due, record.columns) for each in chain.previous)
+        return self._proves(following, Chain(chain.node, None, chain.due + 1, (record.mac, *should_be)))
+
+    def _ahead(self, record: Kept, chain: Chain) -> int:
+        """Return by how many a record is further on than the one that is due, though it has its number; 0 if it is not.
+
+        The one behind it proves that: it builds upon its mac, with a number that no longer stands there.
+        """
+        following = self._window[1] if len(self._window) > 1 else None
+        if record.seq != chain.due or following is None or _node(following) != chain.node:
+            return 0
+        numbers = range(1, WINDOW)
+        after = (Chain(chain.node, None, chain.due + 1 + ahead, (record.mac,)) for ahead in numbers)
+        return next((ahead for ahead, each in zip(numbers, after, strict=True) if self._proves(following, each)), 0)
 
     def _take(self, chain: Chain, record: Kept, *macs: bytes, doubtful: bool = False) -> None:
         wanted = self.exported
@@ -208,11 +235,11 @@ class Inspection:
                 break
             order[place] = chain.due
             self._take(chain, mine[place])
-        self._tell_order(chain.node, [(mine[place], order[place]) for place in sorted(order)])
         passed = mine[: max(order) + 1]
         for place, record in enumerate(passed):
             if place not in order:
                 self._put_in(record)
+        self._tell_order(chain.node, [(mine[place], order[place]) for place in sorted(order)])
         gone = {id(record) for record in passed}
         self._window = deque(record for record in self._window if id(record) not in gone)
 
