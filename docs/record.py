@@ -28,7 +28,9 @@ from server.commands import COMMANDS  # noqa: E402
 EXAMPLES = ROOT / "server" / "render" / "examples.txt"
 PICTURE = ROOT / "docs" / "session.svg"
 _FOOTER = re.compile(r"\n\[exec at: .*\]\n")
-_DATE = re.compile(r'\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}|"at": "[^"]*", "time_ms": \d+')
+_DATE = re.compile(
+    r'\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}|"at": "[^"]*", "time_ms": \d+|\d+ records are whole, head \d+'
+)
 _FONT = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 #: What every example finds, whatever the one before it has done.
 _SCENE = (

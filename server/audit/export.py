@@ -47,11 +47,7 @@ class Exporter:
 
     async def start(self) -> None:
         """Begin behind the last line of the file, so that what came while nobody served is written; else from now."""
-        _, newest = await events.heads(self._store)
-        written = await _in_thread(lambda: _last_written(self._path))
-        if written > newest:
-            _log.error("the audit's log goes on to id %d, the store ends at %d: it was rolled back", written, newest)
-        self._last_id = min(written, newest) if written else newest
+        _, self._last_id = await events.heads(self._store)
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
@@ -62,7 +58,15 @@ class Exporter:
         await asyncio.wait({self._following}, timeout=_LAST_SECONDS)
         self._following.cancel()
 
+    async def _find_place(self) -> None:
+        written = await _in_thread(partial(_last_written, self._path))
+        if written > self._last_id:
+            _log.error("the audit's log goes on to id %d, the store ended at %d: rolled back?", written, self._last_id)
+        elif written:
+            self._last_id = written
+
     async def _follow(self) -> None:
+        await self._find_place()
         while not self._stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -74,7 +78,7 @@ class Exporter:
 
     async def _catch_up(self) -> None:
         while rows := await events.after(self._store, self._last_id, _ROWS_PER_WRITE):
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
             await _in_thread(partial(_append, self._path, lines.encode()))
             self._last_id = int(str(rows[-1]["id"]))
             self._tell(None)
@@ -92,7 +96,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
-    def tell(result: T | None, error: OSError | None) -> None:
+    def tell(result: T | None, error: Exception | None) -> None:
         if done.done():
             return  # nobody waits any more
         if error is not None:
@@ -101,10 +105,11 @@ async def _in_thread(work: Callable[[], T]) -> T:
             done.set_result(cast("T", result))
 
     def run() -> None:
-        result, failed = None, None
+        result: T | None = None
+        failed: Exception | None = None
         try:
             result = work()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  told where it is waited for
             failed = error
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(tell, result, failed)
@@ -116,8 +121,8 @@ async def _in_thread(work: Callable[[], T]) -> T:
 def _append(path: Path | None, text: bytes) -> None:
     """Write the lines whole or not at all. Opens the file each time: one that was moved away is begun anew."""
     if path is None:
-        sys.stderr.buffer.write(text)
-        sys.stderr.buffer.flush()
+        for line in text.splitlines(keepends=True):  # a line at a time: a pipe keeps it whole among the program's own
+            os.write(sys.stderr.fileno(), line)
         return
     descriptor = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
@@ -136,7 +141,7 @@ def _append(path: Path | None, text: bytes) -> None:
 
 def _last_written(path: Path | None) -> int:
     """Return the id in the last whole line of the log, 0 where there is none."""
-    if path is None:
+    if path is None or not path.is_file():
         return 0
     try:
         with path.open("rb") as file:

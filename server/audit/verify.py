@@ -10,7 +10,8 @@ from server.storage import events
 from server.storage.chain import Head
 from server.storage.database import Store
 
-_ROWS_PER_PAGE = 500
+#: A page takes about 2 ms of the loop.
+_ROWS_PER_PAGE = 100
 _LOWEST_ID = -(2**63)
 _HEAD = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})")
 
