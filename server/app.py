@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from server.audit.export import Exporter
+from server.audit.host import record_host
 from server.audit.journal import Journal
 from server.auth.login import Doorkeeper
 from server.auth.passwords import PasswordChecker
@@ -62,6 +63,7 @@ async def serve(config: Config) -> None:
         await _announce(store, config, port)
         if exporter is not None:
             await exporter.start()
+        await record_host(store, journal, config, key.get_fingerprint())
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
         await ended.wait()

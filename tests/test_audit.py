@@ -345,3 +345,23 @@ def test_users_added_while_the_console_serves_go_into_the_same_chain(console: Co
     assert _CERTIFICATE.match(console.run("cocon/audit/verify"))
     numbers = [row["seq"] for row in _rows(console)]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_another_host_key_or_configuration_is_recorded_once(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    banner = "Keep out. " * 100
+
+    def served(**environment: str) -> list[str]:
+        console.start(**environment)
+        assert console.stop() == 0
+        return [str(row["detail"]) for row in _rows(console) if row["event"] == "host.change"]
+
+    assert served() == ["first start"]
+    assert served() == ["first start"]
+    assert served(ECSS_CONSOLE_GREETING__BANNER=banner)[1:] == ["changed: greeting.banner"]
+    (console.folder / "keys" / "ssh_host_ed25519_key").unlink()
+    assert served(ECSS_CONSOLE_GREETING__BANNER=banner)[2:] == ["changed: host_key"]
+    last = json.loads(str(_rows(console)[-1]["arguments"]))
+    assert last["host_key"].startswith("SHA256:")
+    assert last["greeting.banner"].startswith("sha256:")
+    assert last["limits.max_auth_tries"] == 6
