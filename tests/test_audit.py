@@ -335,6 +335,8 @@ def test_an_upgrade_keeps_what_was_recorded_before_the_chain(stopped_console: Co
     told = console.program("audit", "verify")
     assert told.returncode == 1
     assert "a record without a number was put in, with id " in told.stderr
+    _sql(console, "DROP TRIGGER audit_is_not_deleted", "DELETE FROM audit WHERE id = 1")
+    assert "of the 2 records from before the chain 1 are there" in console.program("audit", "verify").stderr
 
 
 def test_users_added_while_the_console_serves_go_into_the_same_chain(console: ConsoleServer) -> None:

@@ -16,7 +16,7 @@ from chains import COLUMNS, NODE, Attacked, event
 from server.audit.inspection import MOST_FINDINGS, WINDOW, Inspection
 from server.audit.verify import certificate, findings
 from server.storage import events
-from server.storage.events import Kept, KeptHead
+from server.storage.events import Kept, Outline
 
 LENGTH = 200
 _NUMBERS = {"status", "duration_ms", "seq"}
@@ -31,13 +31,13 @@ def chain(tmp_path: Path) -> Attacked:
     return store
 
 
-def _loaded(chain: Attacked) -> tuple[list[Kept], list[KeptHead]]:
-    async def load() -> tuple[list[Kept], list[KeptHead]]:
+def _loaded(chain: Attacked) -> tuple[list[Kept], Outline]:
+    async def load() -> tuple[list[Kept], Outline]:
         store = await chain.opened()
-        heads, last = await events.heads(store)
-        rows = await events.kept(store, 0, last, LENGTH)
+        outline = await events.outline(store)
+        rows = await events.kept(store, 0, outline.last_id, LENGTH)
         await store.close()
-        return rows, heads
+        return rows, outline
 
     return asyncio.run(load())
 
@@ -60,7 +60,7 @@ def _flips(record: Kept) -> Iterator[Kept]:
 
 def test_every_flipped_byte_of_every_column_is_found_in_the_right_record(chain: Attacked) -> None:
     """Several records at a time, far enough apart that each is told for itself, until every byte had its turn."""
-    rows, heads = _loaded(chain)
+    rows, outline = _loaded(chain)
     sealer = chain.prepared.vault.audit
     apart = 10
     flips = 0
@@ -69,7 +69,7 @@ def test_every_flipped_byte_of_every_column_is_found_in_the_right_record(chain: 
         while todo:
             changed = {place: other for place, these in todo.items() if (other := next(these, None))}
             todo = {place: these for place, these in todo.items() if place in changed}
-            inspection = Inspection(sealer, heads)
+            inspection = Inspection(sealer, outline)
             inspection.feed(changed.get(place, row) for place, row in enumerate(rows))
             inspection.finish()
             told = [text.partition(":")[0] for text in findings(inspection)]
@@ -203,7 +203,27 @@ STORIES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "the first record loses its number and mac": (
         ["UPDATE audit SET seq = NULL, mac = NULL WHERE id = 1"],
-        [f"record 1 of {NODE} is missing, and record 2 cannot be checked without"],
+        [
+            "a record without a number was put in, with id 1",
+            f"record 1 of {NODE} is missing, and record 2 cannot be checked without",
+        ],
+    ),
+    "the newest records are passed off as older than the chain": (
+        ["UPDATE audit SET seq = NULL, mac = NULL WHERE id > 198", "DELETE FROM audit_heads"],
+        [
+            f"the head of {NODE} is missing",
+            "a record without a number was put in, with id 199",
+            "a record without a number was put in, with id 200",
+        ],
+    ),
+    "all records are passed off as older than the chain": (
+        [
+            "DELETE FROM audit WHERE id > 2",
+            "UPDATE audit SET seq = NULL, mac = NULL",
+            "DELETE FROM audit_heads",
+            "UPDATE store SET value = '2:2:' || substr(value, 5) WHERE name = 'audit beginning'",
+        ],
+        ["the mark of where the chain begins was changed or removed"],
     ),
     "a record is changed together with its mac": (
         ["UPDATE audit SET detail = 'nothing', mac = replace(mac, 'a', 'b') WHERE id = 60"],

@@ -47,7 +47,7 @@ class Exporter:
 
     async def start(self) -> None:
         """Begin behind the last line of the file, so that what came while nobody served is written; else from now."""
-        _, self._last_id = await events.heads(self._store)
+        self._last_id = (await events.outline(self._store)).last_id
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:

@@ -26,6 +26,8 @@ class Change(Enum):
     )
     ROLLED_BACK = "{node} ends at record {last}, the exported head is {first}: it was rolled back or cut"
     NOT_EXPORTED = "record {first} of {node} is not the one that was exported"
+    BEGINNING_CHANGED = "the mark of where the chain begins was changed or removed"
+    UNCOVERED_MISSING = "of the {last} records from before the chain {first} are there"
     MORE = "there is more: the check ended here"
 
 

@@ -8,12 +8,12 @@ behind the one before it, so one that was moved or renumbered is still known for
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from server.audit.findings import Change, Finding
 from server.storage.chain import ANEW, FIRST, Head, Sealer
-from server.storage.events import NODE, Kept, KeptHead
+from server.storage.events import NODE, Kept, Outline
 
 WINDOW = 256
 MOST_FINDINGS = 100
@@ -59,18 +59,19 @@ class Inspection:
     """
 
     sealer: Sealer
-    heads: Sequence[KeptHead]
+    outline: Outline
     exported: Exported | None = None
     findings: list[Finding] = field(default_factory=list)
     chains: dict[str, Chain] = field(default_factory=dict)
     uncovered: int = 0
-    _begun: bool = False
     _exported_seen: bool = False
     _window: deque[Kept] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         """Begin with the heads: they say which nodes there are."""
-        for each in self.heads:
+        if self.outline.beginning is None:
+            self._found(Change.BEGINNING_CHANGED)
+        for each in self.outline.heads:
             self.chains[each.node] = Chain(each.node, each.head if each.signed else None)
             if not each.signed:
                 self._found(Change.HEAD_CHANGED, each.node)
@@ -95,7 +96,14 @@ class Inspection:
             return
         for chain in self.chains.values():
             self._compare_with_head(chain)
+        beginning = self.outline.beginning
+        if beginning is not None and self.uncovered < beginning.count:
+            self._found(Change.UNCOVERED_MISSING, first=self.uncovered, last=beginning.count)
         self._compare_with_export()
+
+    def _is_from_before(self, record: Kept) -> bool:
+        beginning = self.outline.beginning
+        return beginning is None or 0 < record.id <= beginning.last_id
 
     def _step(self) -> None:
         """Take the next record, or explain why it is not the one that is due."""
@@ -104,7 +112,7 @@ class Inspection:
         if chain is not None and record.seq == chain.due and self._proves(record, chain):
             self._take(chain, record)
             self._window.popleft()
-        elif record.unchained and record.id > 0 and not self._begun:
+        elif record.unchained and self._is_from_before(record):
             self.uncovered += 1
             self._window.popleft()
         elif self._is_due_elsewhere(record) or self._begins_anew(record):
@@ -163,7 +171,6 @@ class Inspection:
         wanted = self.exported
         if wanted and (wanted.node, wanted.head) == (chain.node, Head(chain.due, record.mac.decode(errors="replace"))):
             self._exported_seen = True
-        self._begun = True
         chain.accept(record.mac, *macs, doubtful=doubtful)
 
     def _is_due_elsewhere(self, record: Kept) -> bool:

@@ -30,13 +30,13 @@ async def inspect(store: Store, exported: Exported | None, show: Callable[[int, 
 
     Reads beside those who write, a page at a time, and lets others run between pages.
     """
-    heads, last_id = await events.heads(store)
-    inspection = Inspection(store.vault.audit, heads, exported)
+    outline = await events.outline(store)
+    inspection = Inspection(store.vault.audit, outline, exported)
     first_id = _LOWEST_ID
-    while not inspection.full and (page := await events.kept(store, first_id, last_id, _ROWS_PER_PAGE)):
+    while not inspection.full and (page := await events.kept(store, first_id, outline.last_id, _ROWS_PER_PAGE)):
         inspection.feed(page)
         first_id = page[-1].id + 1
-        show(first_id - 1, last_id)
+        show(first_id - 1, outline.last_id)
     inspection.finish()
     return inspection
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 #: changed. No mac can be either: they are no hex.
 FIRST = b"first"
 ANEW = b"anew"
+#: The name of the signed `Beginning` among what the store says of itself.
+BEGINNING = "audit beginning"
+_LONGEST_MARK = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,14 @@ class Head:
     def __str__(self) -> str:
         """Return it as `audit verify --head` takes it."""
         return f"{self.seq}:{self.mac}"
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where the chain begins: the highest id of the records from before it, and how many these are."""
+
+    last_id: int
+    count: int
 
 
 class Sealer:
@@ -46,6 +57,22 @@ class Sealer:
     def signed(self, node: str, head: Head, signature: str) -> bool:
         """Tell whether the console wrote this head."""
         return hmac.compare_digest(self.signature(node, head).encode(), signature.encode())
+
+    def mark(self, beginning: Beginning) -> str:
+        """Return the beginning as the store keeps it, signed: no record can be passed off as one from before."""
+        return f"{beginning.last_id}:{beginning.count}:{self._mark(beginning)}"
+
+    def beginning(self, mark: str) -> Beginning | None:
+        """Return the beginning that the console has signed, None when it is not its signature."""
+        last_id, _, rest = mark.partition(":")
+        count, _, signature = rest.partition(":")
+        if not (last_id.isdecimal() and count.isdecimal() and len(mark) < _LONGEST_MARK):
+            return None
+        found = Beginning(int(last_id), int(count))
+        return found if hmac.compare_digest(self._mark(found).encode(), signature.encode()) else None
+
+    def _mark(self, beginning: Beginning) -> str:
+        return _digest(self._head_key, (b"%d" % beginning.last_id, b"%d" % beginning.count)).decode()
 
 
 def _digest(key: bytes, columns: Sequence[bytes]) -> bytes:

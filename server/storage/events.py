@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, cast
 
 from server.model.events import Event
-from server.storage.chain import ANEW, FIRST, Head, Sealer
+from server.storage.chain import ANEW, BEGINNING, FIRST, Beginning, Head, Sealer
 from server.storage.database import Query, Row, Store, Value
 
 #: What a mac covers besides `seq`, in this order.
@@ -89,6 +89,15 @@ class KeptHead:
     signed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Where the chains begin and end. `beginning` is None unless the console signed it; `last_id` is the highest id."""
+
+    beginning: Beginning | None
+    heads: tuple[KeptHead, ...]
+    last_id: int
+
+
 async def insert(query: Query, *events: Event) -> None:
     """Add events, in order, inside the caller's transaction."""
     for node, of_node in groupby(events, key=lambda event: event.node):
@@ -144,8 +153,12 @@ def _head_values(signed: tuple[Head, str]) -> tuple[int, str, str]:
 
 
 def _kept_head(audit: Sealer, node: str, seq: object, mac: bytes, signature: bytes) -> KeptHead:
-    head = Head(seq if isinstance(seq, int) else 0, mac.decode(errors="replace"))
-    return KeptHead(node, head, audit.signed(node, head, signature.decode(errors="replace")))
+    head = Head(seq if isinstance(seq, int) else 0, _text(mac))
+    return KeptHead(node, head, audit.signed(node, head, _text(signature)))
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")
 
 
 def _values(event: Event) -> tuple[Value, ...]:
@@ -164,13 +177,16 @@ def _values(event: Event) -> tuple[Value, ...]:
     )
 
 
-async def heads(store: Store) -> tuple[list[KeptHead], int]:
-    """Return the heads of all nodes and the highest id at the same moment, 0 when there is no record."""
-    (first, *rows) = await store.read(
-        """SELECT coalesce(max(id), 0), NULL, NULL, NULL FROM audit
-           UNION ALL SELECT CAST(node AS BLOB), seq, CAST(mac AS BLOB), CAST(signature AS BLOB) FROM audit_heads"""
+async def outline(store: Store) -> Outline:
+    """Return where the chains begin and end at one moment."""
+    ((last_id, mark, *_), *rows) = await store.read(
+        """SELECT coalesce(max(id), 0), (SELECT CAST(value AS BLOB) FROM store WHERE name = ?), NULL, NULL FROM audit
+           UNION ALL SELECT CAST(node AS BLOB), seq, CAST(mac AS BLOB), CAST(signature AS BLOB) FROM audit_heads""",
+        BEGINNING,
     )
-    return [_kept_head(store.vault.audit, node.decode(errors="replace"), *rest) for node, *rest in rows], first[0]
+    audit = store.vault.audit
+    heads = tuple(_kept_head(audit, _text(node), seq, mac, signature) for node, seq, mac, signature in rows)
+    return Outline(audit.beginning(_text(mark)), heads, last_id)
 
 
 async def kept(store: Store, first_id: int, last_id: int, most: int) -> list[Kept]:
