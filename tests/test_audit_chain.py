@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from chains import COLUMNS, NODE, Attacked, event
@@ -348,6 +349,7 @@ def test_a_change_to_a_record_that_only_a_raw_write_makes_is_found(chain: Attack
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
+from random import Random
 sys.path.insert(0, {tests!r})
 from chains import Attacked, event
 from server.storage import events
@@ -394,3 +396,43 @@ def test_what_no_text_should_hold_keeps_the_chain_whole(tmp_path: Path) -> None:
     odd: list[Callable[[str], str]] = [lambda text: f"{text}\0{text}", lambda _: "", lambda text: f"1:{text},"]
     store.write(replace(event(1), detail=make("é\u2028𝄞"), arguments=make("{}")) for make in odd)
     assert store.found() == []
+
+
+def _attacked_at_random(rows: list[Kept], dice: Random) -> list[Kept]:
+    """Return the records after up to four things that somebody may do, in any order."""
+    rows = [*rows]
+    for _ in range(dice.randint(1, 4)):
+        at, other = dice.randrange(len(rows)), dice.randrange(len(rows))
+        match dice.randrange(7):
+            case 0:
+                del rows[at : at + dice.randint(1, 9)]
+            case 1:
+                rows[at], rows[other] = rows[other], rows[at]
+            case 2:
+                rows.insert(at, rows[other])
+            case 3:
+                rows[at] = replace(rows[at], seq=dice.choice((None, 0, -1, rows[other].seq, 2**62)))
+            case 4:
+                rows[at] = replace(rows[at], columns=rows[other].columns)
+            case 5:
+                rows[at] = replace(rows[at], mac=dice.choice((b"", b"first", b"anew", rows[other].mac)))
+            case _:
+                columns = (rows[at].columns[0], b"ds9@ecss9", *rows[at].columns[2:])
+                rows[at] = replace(rows[at], columns=columns, unchained=dice.random() < 0.5)
+        if not rows:
+            break
+    return rows
+
+
+def test_nothing_that_is_done_in_any_order_passes(chain: Attacked) -> None:
+    """Each story by itself is told above; together they need only be found, and must not break the check."""
+    rows, outline = _loaded(chain)
+    dice = Random(20261123)  # noqa: S311  the same every time
+    for _ in range(400):
+        attacked = _attacked_at_random(rows[-60:] if dice.random() < 0.1 else rows, dice)
+        inspection = Inspection(chain.prepared.vault.audit, outline)
+        for start in range(0, len(attacked), 50):
+            inspection.feed(attacked[start : start + 50])
+        inspection.finish()
+        assert bool(inspection.findings) == (attacked != rows)
+        assert all(str(finding) for finding in inspection.findings)

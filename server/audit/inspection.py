@@ -7,6 +7,7 @@ behind the one before it, so one that was moved or renumbered is still known for
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ class Inspection:
             self._meet_node(record)
         elif self._is_borne_out(record, chain):
             self._take_changed(chain, self._window.popleft())
-        elif any(self._proves(each, chain) for each in self._window):
+        elif any(self._proves(each, chain) for each in self._window if _node(each) == chain.node):
             self._reorder(chain)
         elif ahead := self._ahead(record, chain):
             self._found(Change.MISSING, chain.node, chain.due, chain.due + ahead - 1)
@@ -247,8 +248,10 @@ class Inspection:
             if place not in order:
                 self._put_in(record)
         self._tell_order(chain.node, [(mine[place], order[place]) for place in sorted(order)])
-        gone = {id(record) for record in passed}
-        self._window = deque(record for record in self._window if id(record) not in gone)
+        count = itertools.count(1)
+        self._window = deque(
+            record for record in self._window if _node(record) != chain.node or next(count) > len(passed)
+        )
 
     def _tell_order(self, node: str, found: list[tuple[Kept, int]]) -> None:
         """Tell how records lie that are known for what they are: moved, or under other numbers."""
