@@ -28,7 +28,9 @@ from server.commands import COMMANDS  # noqa: E402
 EXAMPLES = ROOT / "server" / "render" / "examples.txt"
 PICTURE = ROOT / "docs" / "session.svg"
 _FOOTER = re.compile(r"\n\[exec at: .*\]\n")
-_DATE = re.compile(r'\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}|"at": "[^"]*", "time_ms": \d+')
+_DATE = re.compile(
+    r'\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}|"at": "[^"]*", "time_ms": \d+|\d+ records are whole, head \d+'
+)
 _SESSION = re.compile(
     r"[A-Za-z0-9]{4}\*{56}[A-Za-z0-9]{4}|[0-9a-f]{8}(?=│)|127\.0\.0\.1:\d+ *|\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d(?=│)"
 )

@@ -14,7 +14,7 @@ from server.app import serve
 from server.config import Config, load_config
 from server.errors import ConfigurationError, OperatorError, StartError
 from server.model.access import Role
-from server.program import hostkeys, users
+from server.program import audit, hostkeys, users
 from server.program.answer import say
 
 _Run = Callable[[Config, argparse.Namespace], Awaitable[None]]
@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     _add(host_key_words, common, "list", hostkeys.list_, "list the host key in use and the next one")
     rotated = _add(host_key_words, common, "rotate", hostkeys.rotate, "make the next host key, which clients learn")
     rotated.add_argument("--finish", action="store_true", help="take the next host key into use, drop the old one")
+    audit_words = words.add_parser("audit", help="check the audit").add_subparsers(required=True, metavar="COMMAND")
+    verified = _add(audit_words, common, "verify", audit.verify, "say what is whole, or what was done to which record")
+    verified.add_argument("--head", metavar="SEQ:MAC", help="find also that the store was rolled back behind this head")
     config = words.add_parser("config", help="look at the configuration")
     config_words = config.add_subparsers(required=True, metavar="COMMAND")
     _add(config_words, common, "check", _check, "report every mistake, or print what is in force")

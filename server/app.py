@@ -10,6 +10,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from server.audit.export import Exporter
+from server.audit.host import record_host
 from server.audit.journal import Journal
 from server.auth.keys import parse_authorized_keys
 from server.auth.login import Doorkeeper
@@ -54,6 +56,7 @@ async def serve(config: Config) -> None:
     async with open_store(config) as store:
         keys = host_keys(config.keys_dir)
         journal = Journal(store)
+        exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
         passwords = PasswordChecker()
         standings = Standings(store)
         logins = Logins(Ends(config.sessions.idle_seconds, config.sessions.longest_seconds))
@@ -77,6 +80,9 @@ async def serve(config: Config) -> None:
             message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
             raise StartError(message) from error
         await _announce(store, config, places)
+        if exporter is not None:
+            await exporter.start()
+        await record_host(store, journal, config, fingerprint_of(keys.announced[0]))
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
         watching = loop.create_task(logins.watch(standings))
@@ -87,6 +93,8 @@ async def serve(config: Config) -> None:
         await listener.stop()
         passwords.close()
         await journal.close()
+        if exporter is not None:
+            await exporter.stop()
     _log.info("stopped")
 
 

@@ -116,6 +116,16 @@ class Ssh(_Section):
     )
 
 
+class Audit(_Section):
+    """Where the audit goes besides the store."""
+
+    log: Text = Field(
+        default="none",
+        min_length=1,
+        description="each event as a JSON line: none, stderr, or a file, relative like storage.url",
+    )
+
+
 class Keepalive(_Section):
     """How dead clients are noticed."""
 
@@ -243,6 +253,7 @@ class Config(_Section):
     storage: Storage = Storage()
     keys: Keys = Keys()
     ssh: Ssh = Ssh()
+    audit: Audit = Audit()
     keepalive: Keepalive = Keepalive()
     limits: Limits = Limits()
     greeting: Greeting = Greeting()
@@ -273,6 +284,11 @@ class Config(_Section):
         """The storage key: systemd's credential `storage.key` if there is one, else as configured."""
         configured = self.keys.storage_key_file or f"{self.keys.dir}/{_STORAGE_KEY}"
         return self._credential or self._base / configured
+
+    @property
+    def audit_log(self) -> Path | None:
+        """The file of the audit's JSON lines; None where `audit.log` is no file."""
+        return None if self.audit.log in {"none", "stderr"} else self._base / self.audit.log
 
 
 @dataclass(frozen=True, slots=True)

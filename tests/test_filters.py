@@ -67,7 +67,7 @@ def test_filters_keep_the_header_and_work_on_rows(stocked: ConsoleServer, filter
 def test_count_and_lines(stocked: ConsoleServer) -> None:
     assert stocked.run(f"{LIST} | count").startswith("Count: 3\n\n[exec at: ")
     assert stocked.run(f"{LIST} | match widget | count").startswith("Count: 2\n")
-    assert stocked.run("ls | match c | first 2").startswith("cocon/\ncd\n\n[")
+    assert stocked.run("ls | match cd | first 1").startswith("cd\n\n[")
     assert stocked.run("domain/remove --help | match usage").startswith("Usage: remove <DOMAIN> [--force]\n\n[")
     assert stocked.run("echo 'a | b' | match '|'").startswith("a | b\n")
 

@@ -20,7 +20,7 @@ from console import PASSWORD, PROMPT, ConsoleServer, read_until_end
 
 from server.model.events import Event, EventKind
 from server.storage import events
-from server.storage.database import Store, Value
+from server.storage.database import Query, Store, Value
 from server.storage.vault import Vault
 
 PERSON = {"client_version": "OpenSSH_9.9"}  # gets the line editor, as people do
@@ -239,7 +239,7 @@ async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(sto
                 names = [f"n{length}.{number}" for number in range(length)]
                 expected += names
                 made = [Event(EventKind.LOGIN, "2021-02-16T08:00:00Z", "n", name, "s", "i") for name in names]
-                await events.insert(noted, *made)
+                await events.insert(Query(noted, query.audit), *made)
         rows = await store.read("SELECT user_name FROM audit WHERE event = 'login' ORDER BY id")
     finally:
         await store.close()

@@ -84,9 +84,9 @@ class Journal:
         """Write what is left; what the store does not take is told to the log."""
         try:
             await self.flush()
-        except TemporaryError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it must not keep the program from ending
             for event in self._events:
-                _log.error("not in the store, %s: %s", error.message, event)
+                _log.error("not in the store, %s: %s", error, event)
         if self._writing is not None:
             self._writing.cancel()  # by now it sleeps: a batch that is being written is never cut
 
@@ -101,3 +101,5 @@ class Journal:
                 await self.flush()
             except TemporaryError as error:
                 _log.warning("audit waits: %s", error.message)
+            except Exception:  # noqa: BLE001  a defect today must not end the recording of tomorrow
+                _log.exception("audit waits")

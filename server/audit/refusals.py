@@ -111,7 +111,7 @@ class Refusals:
         user = f" as {told.user_name}" if told.user_name else ""
         _log.warning("refused %s%s%s: %s", number, source, user, told.reason.value)
         event = Event(
-            EventKind.REFUSED,
+            EventKind.CONNECTION_REFUSED,
             utc_now(),
             self._node_name,
             told.user_name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.commands import console, domains, integrations, sessions, user_keys, users
+from server.commands import audit, console, domains, integrations, sessions, user_keys, users
 from server.grammar.declare import Command
 from server.grammar.tree import Directory, build_tree
 
@@ -13,6 +13,7 @@ COMMANDS: tuple[Command, ...] = (
     *users.COMMANDS,
     *user_keys.COMMANDS,
     *sessions.COMMANDS,
+    *audit.COMMANDS,
 )
 
 

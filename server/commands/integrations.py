@@ -18,7 +18,7 @@ from server.model.access import Permission
 from server.model.integrations import Integration, IntegrationType, changed, masked_key, new_key
 from server.render.reply import Column, Field, Lines, Record, Table
 from server.storage import domains, integrations
-from server.storage.database import Query
+from server.storage.database import Read
 from server.storage.integrations import Added, Keyed
 
 _HERE = "/domain/{domain}/integrations/"
@@ -159,8 +159,8 @@ async def show(
     return Record("", tuple(fields))
 
 
-async def _missing(query: Query, domain: str, client_id: str) -> CommandError:
-    if not await domains.exists(query, domain):
+async def _missing(read: Read, domain: str, client_id: str) -> CommandError:
+    if not await domains.exists(read, domain):
         return no_such_domain(domain)
     return CommandError(f"there is no integration {client_id} in domain {domain}")
 

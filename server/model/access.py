@@ -19,6 +19,7 @@ class Permission(Enum):
     DOMAINS_CHANGE = "domains.change"
     INTEGRATIONS_READ = "integrations.read"
     INTEGRATIONS_CHANGE = "integrations.change"
+    AUDIT_READ = "audit.read"
     #: Asked for by options and replies: whether API keys are shown in full.
     KEYS_REVEAL = "keys.reveal"
     USERS_READ = "users.read"

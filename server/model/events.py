@@ -12,10 +12,13 @@ class EventKind(Enum):
     LOGIN = "login"
     LOGIN_FAILED = "login.failed"
     LOGOUT = "logout"
-    REFUSED = "connection.refused"
+    CONNECTION_REFUSED = "connection.refused"
+    SESSION_KILLED = "session.killed"
     COMMAND = "command"
+    COMMAND_REFUSED = "command.refused"
     CHANGE = "change"
     USER_CHANGE = "user.change"
+    HOST_CHANGE = "host.change"
     HOST_KEY_CHANGE = "hostkey.change"
 
 

@@ -190,7 +190,8 @@ def _checked(call: Call) -> Reply:
 def _record(call: Call, status: int, detail: str = "") -> None:
     """Record what is not recorded with its change."""
     if not call.recorded:
-        call.console.journal.record_soon(call.event(EventKind.COMMAND, status=status, detail=detail))
+        kind = EventKind.COMMAND_REFUSED if status == PermissionDeniedError.status else EventKind.COMMAND
+        call.console.journal.record_soon(call.event(kind, status=status, detail=detail))
 
 
 def _pieces(reply: Reply, footer: Footer) -> Iterator[str]:

@@ -16,12 +16,33 @@ from typing import Any
 import aiosqlite
 
 from server.errors import TemporaryError
+from server.storage.chain import Head, Sealer
 from server.storage.vault import Vault
 
 Value = str | int | None
 Row = tuple[Any, ...]
-#: Runs one statement with `?` placeholders and returns its rows.
-Query = Callable[..., Awaitable[list[Row]]]
+
+#: Runs one SELECT with `?` placeholders, over what is committed or inside a transaction.
+Read = Callable[..., Awaitable[list[Row]]]
+
+
+class Query:
+    """Runs statements with `?` placeholders inside one write transaction and returns their rows.
+
+    `audit` seals what goes to the audit; `heads` are its heads by node as they were last seen, which another program
+    may have moved on since.
+    """
+
+    def __init__(self, run: Callable[..., Awaitable[list[Row]]], audit: Sealer) -> None:
+        """Take what runs a statement."""
+        self._run = run
+        self.audit = audit
+        self.heads: dict[str, tuple[Head, str]] = {}
+
+    async def __call__(self, sql: str, *values: Value) -> list[Row]:
+        """Run one statement."""
+        return await self._run(sql, *values)
+
 
 #: How long a change waits for its turn and for other programs before it is refused as temporary.
 PATIENCE_SECONDS = 5.0
@@ -48,6 +69,7 @@ class Store:
         self._writer = writer
         self._reader = reader
         self._turn = asyncio.Lock()
+        self._query = Query(self._run, vault.audit)
         self.vault = vault
 
     @classmethod
@@ -119,7 +141,7 @@ class Store:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _query(self, sql: str, *values: Value) -> list[Row]:
+    async def _run(self, sql: str, *values: Value) -> list[Row]:
         return _rows(await self._writer.execute_fetchall(sql, values))
 
     async def _finish(self, sql: str) -> None:

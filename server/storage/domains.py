@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.model.domains import Domain
-from server.storage.database import Query, Store, first_and_last
+from server.storage.database import Query, Read, Store, first_and_last
 
 
 async def insert(query: Query, name: str, now: str) -> bool:
@@ -45,6 +45,6 @@ async def names(store: Store, beginning: str, most: int) -> list[str]:
     return await first_and_last(store, "name", "domains WHERE 1 = ?", (1,), beginning, most)
 
 
-async def exists(query: Query, name: str) -> bool:
-    """Tell inside the caller's transaction whether a domain is declared."""
-    return bool(await query("SELECT 1 FROM domains WHERE name = ?", name))
+async def exists(read: Read, name: str) -> bool:
+    """Tell whether a domain is declared."""
+    return bool(await read("SELECT 1 FROM domains WHERE name = ?", name))

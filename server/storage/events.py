@@ -1,11 +1,23 @@
-"""The audit's rows. Only ever added to."""
+"""The audit's rows: a chain per node that is only ever added to.
+
+What is added goes behind the head as the transaction finds it; the head moves with it. A head that the console did not
+write is not built upon: the record then begins the chain anew, which verify tells for ever.
+"""
 
 from __future__ import annotations
 
-from server.model.events import Event
-from server.storage.database import Query, Value
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, cast
 
-_COLUMNS = (
+from server.model.events import Event
+from server.storage.chain import ANEW, BEGINNING, FIRST, Beginning, Head, Sealer
+from server.storage.database import Query, Row, Store, Value
+
+#: What a mac covers besides `seq`, in this order.
+COLUMNS = (
     "at",
     "node",
     "event",
@@ -18,21 +30,137 @@ _COLUMNS = (
     "detail",
     "duration_ms",
 )
-_ROW = f"({', '.join('?' * len(_COLUMNS))})"
-_INSERT = f"INSERT INTO audit ({', '.join(_COLUMNS)}) VALUES "
+#: Where the node stands among them.
+NODE = COLUMNS.index("node")
+#: Every column of a record, as lists and logs show it.
+SHOWN = ("id", *COLUMNS, "seq", "mac")
+_NUMBERS = {"status", "duration_ms"}
+_ADDED = (*COLUMNS, "seq", "mac")
+_ROW = f"({', '.join('?' * len(_ADDED))})"
+_INSERT = f"INSERT INTO audit ({', '.join(_ADDED)}) VALUES "
 #: One statement for many rows costs one hop to the store's thread. Each length is a statement of its own, which SQLite
 #: keeps prepared with memory for all its rows: so there are few.
 _ROWS_PER_STATEMENT = (256, 32, 4, 1)
+_HEAD = """
+SELECT h.seq, CAST(h.mac AS BLOB), CAST(h.signature AS BLOB), n.newest
+FROM (SELECT max(seq) AS newest FROM audit WHERE node = ?) n LEFT JOIN audit_heads h ON h.node = ?
+"""
+_MOVE_HEAD = """
+UPDATE audit_heads SET seq = ?, mac = ?, signature = ?
+WHERE node = ? AND seq = ? AND mac = ? AND signature = ? RETURNING seq
+"""
+_SET_HEAD = """
+INSERT INTO audit_heads (seq, mac, signature, node) VALUES (?, ?, ?, ?)
+ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, mac = excluded.mac, signature = excluded.signature
+"""
+_TYPED = " AND ".join(f"typeof({column}) = '{'integer' if column in _NUMBERS else 'text'}'" for column in COLUMNS)
+# Read as bytes: a row that somebody has changed need be neither text nor number any more.
+_KEPT = f"""
+SELECT id, CASE typeof(seq) WHEN 'integer' THEN seq END, seq IS NULL AND mac IS NULL, CAST(mac AS BLOB),
+    typeof(mac) = 'text' AND {_TYPED},
+    {", ".join(f"CAST({column} AS BLOB)" for column in COLUMNS)}
+FROM audit WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?
+"""
+
+_log = logging.getLogger("ecss-console.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record as it lies in the store, whoever put it there.
+
+    `seq` is None where it is no number. `unchained` rows are from before the chain; `whole` tells that every column is
+    of its type.
+    """
+
+    id: int
+    seq: int | None
+    unchained: bool
+    mac: bytes
+    whole: bool
+    columns: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHead:
+    """A head as it lies in the store; `signed` tells that the console wrote it."""
+
+    node: str
+    head: Head
+    signed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Where the chains begin and end. `beginning` is None unless the console signed it; `last_id` is the highest id."""
+
+    beginning: Beginning | None
+    heads: tuple[KeptHead, ...]
+    last_id: int
 
 
 async def insert(query: Query, *events: Event) -> None:
     """Add events, in order, inside the caller's transaction."""
-    left = list(events)
+    for node, of_node in groupby(events, key=lambda event: event.node):
+        await _extend(query, node, list(of_node))
+
+
+async def _extend(query: Query, node: str, events: Sequence[Event]) -> None:
+    """Move the head over the events and add them: two hops for one event while nobody else has moved it."""
+    rows = [_values(event) for event in events]
+    known = query.heads.get(node)
+    if known is not None:
+        values, moved = _sealed(query.audit, node, known[0].mac.encode(), known[0].seq, rows)
+        if not await query(_MOVE_HEAD, *_head_values(moved), node, *_head_values(known)):
+            known = None
+    if known is None:
+        previous, seq = await _end_of_chain(query, node)
+        values, moved = _sealed(query.audit, node, previous, seq, rows)
+        await query(_SET_HEAD, *_head_values(moved), node)
     for length in _ROWS_PER_STATEMENT:
-        while len(left) >= length:
-            rows, left = left[:length], left[length:]
-            values = [value for event in rows for value in _values(event)]
-            await query(_INSERT + ", ".join([_ROW] * length), *values)
+        while len(values) >= length * len(_ADDED):
+            added, values = values[: length * len(_ADDED)], values[length * len(_ADDED) :]
+            await query(_INSERT + ", ".join([_ROW] * length), *added)
+    query.heads[node] = moved  # if this is rolled back after all, the next one finds another head and looks
+
+
+async def _end_of_chain(query: Query, node: str) -> tuple[bytes, int]:
+    """Return what the next record builds upon, and the number before its own."""
+    ((seq, mac, signature, newest),) = await query(_HEAD, node, node)
+    if seq is None and newest is None:
+        return FIRST, 0
+    kept = None if seq is None else _kept_head(query.audit, node, seq, mac, signature)
+    if kept is not None and kept.signed and kept.head.seq >= (newest or 0):
+        return kept.head.mac.encode(), kept.head.seq
+    _log.error("the audit's head of %s was changed or removed: ecss-console audit verify tells more", node)
+    return ANEW, max(newest or 0, kept.head.seq if kept is not None and kept.signed else 0)
+
+
+def _sealed(
+    audit: Sealer, node: str, previous: bytes, seq: int, rows: Sequence[tuple[Value, ...]]
+) -> tuple[list[Value], tuple[Head, str]]:
+    """Return the values of all rows with their numbers and macs, and the head behind them with its signature."""
+    values: list[Value] = []
+    for row in rows:
+        seq += 1
+        previous = audit.mac(previous, seq, [str(value).encode() for value in row])
+        values += (*row, seq, previous.decode())
+    head = Head(seq, previous.decode())
+    return values, (head, audit.signature(node, head))
+
+
+def _head_values(signed: tuple[Head, str]) -> tuple[int, str, str]:
+    head, signature = signed
+    return head.seq, head.mac, signature
+
+
+def _kept_head(audit: Sealer, node: str, seq: object, mac: bytes, signature: bytes) -> KeptHead:
+    head = Head(seq if isinstance(seq, int) else 0, _text(mac))
+    return KeptHead(node, head, audit.signed(node, head, _text(signature)))
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")
 
 
 def _values(event: Event) -> tuple[Value, ...]:
@@ -49,3 +177,53 @@ def _values(event: Event) -> tuple[Value, ...]:
         event.detail,
         event.duration_ms,
     )
+
+
+async def outline(store: Store) -> Outline:
+    """Return where the chains begin and end at one moment."""
+    ((last_id, mark, *_), *rows) = await store.read(
+        """SELECT coalesce(max(id), 0), (SELECT CAST(value AS BLOB) FROM store WHERE name = ?), NULL, NULL FROM audit
+           UNION ALL SELECT CAST(node AS BLOB), seq, CAST(mac AS BLOB), CAST(signature AS BLOB) FROM audit_heads""",
+        BEGINNING,
+    )
+    audit = store.vault.audit
+    heads = tuple(_kept_head(audit, _text(node), seq, mac, signature) for node, seq, mac, signature in rows)
+    return Outline(audit.beginning(_text(mark)), heads, last_id)
+
+
+async def kept(store: Store, first_id: int, last_id: int, most: int) -> list[Kept]:
+    """Return the records between two ids as they lie in the store, in the order in which they were put there."""
+    rows = await store.read(_KEPT, first_id, last_id, most)
+    return [
+        Kept(id_, seq, bool(unchained), mac or b"", bool(whole), tuple(column or b"" for column in columns))
+        for id_, seq, unchained, mac, whole, *columns in rows
+    ]
+
+
+async def after(store: Store, last_id: int, most: int) -> list[dict[str, Value]]:
+    """Return the records that were put in behind an id, oldest first, by their columns' names."""
+    rows = await store.read(f"SELECT {_shown(SHOWN)} FROM audit WHERE id > ? ORDER BY id LIMIT ?", last_id, most)
+    return [dict(zip(SHOWN, map(_readable, row), strict=True)) for row in rows]
+
+
+async def newest(store: Store, wanted: Mapping[str, Any], domain: str | None, most: int) -> list[Row]:
+    """Return the newest records whose columns are as `wanted`, oldest first; with `domain`, those of its commands."""
+    tests = [f"{column} = ?" for column in wanted]
+    values = [*wanted.values()]
+    if domain is not None:  # in JSON text a quote is escaped: only the argument itself can look so
+        tests.append("instr(arguments, ?) > 0")
+        values.append(f'"domain": "{domain}"')
+    where = f"WHERE {' AND '.join(tests)}" if tests else ""
+    rows = await store.read(
+        f"SELECT {_shown(('seq', *COLUMNS))} FROM audit {where} ORDER BY id DESC LIMIT ?", *values, most
+    )
+    return [tuple(map(_readable, row)) for row in reversed(rows)]
+
+
+def _shown(columns: Sequence[str]) -> str:
+    """Return what reads texts as bytes: one that somebody has damaged must not hide the others."""
+    return ", ".join(column if column in {"id", "seq", *_NUMBERS} else f"CAST({column} AS BLOB)" for column in columns)
+
+
+def _readable(value: object) -> Value:
+    return value.decode(errors="replace") if isinstance(value, bytes) else cast("Value", value)

@@ -19,10 +19,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from server.errors import StartError
+from server.storage.chain import BEGINNING, Beginning
 from server.storage.database import passing_reason
 from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
 
 STORAGE_KEY_NAME = "storage.key"
+_CHAIN_MIGRATION = 3
 _TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
 
 
@@ -57,7 +59,7 @@ def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: P
             schema = _check(database, vault)
             _close_to_others(keys_dir, database, storage_key)
             if schema < max(_migrations()):
-                _migrate(database)
+                _migrate(database, vault)
     except OSError as error:
         message = f"the store cannot be opened: {error}"
         raise StartError(message) from error
@@ -85,7 +87,7 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     staged.unlink(missing_ok=True)
     raw = new_storage_key()
     os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    _migrate(staged)
+    _migrate(staged, Vault(raw))
     with closing(_connect(staged)) as connection:
         connection.execute("INSERT INTO store (name, value) VALUES ('storage key', ?)", (Vault(raw).fingerprint,))
     half_written = storage_key.with_name(storage_key.name + ".new")
@@ -161,7 +163,7 @@ def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
     return (f"the table {min(missing)} is missing" if missing else verdict), values
 
 
-def _migrate(database: Path) -> None:
+def _migrate(database: Path, vault: Vault) -> None:
     """Run the migrations that are missing, each whole or not at all."""
     with closing(_connect(database)) as connection:
         tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
@@ -173,11 +175,21 @@ def _migrate(database: Path) -> None:
             connection.execute("BEGIN IMMEDIATE")
             for statement in _statements(script):
                 connection.execute(statement)
+            if number == _CHAIN_MIGRATION:
+                _mark_beginning(connection, vault)
             connection.execute(
                 "INSERT INTO store (name, value) VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = ?",
                 (str(number), str(number)),
             )
             connection.execute("COMMIT")
+
+
+def _mark_beginning(connection: sqlite3.Connection, vault: Vault) -> None:
+    """Sign which records are from before the chain, so that no later one can be passed off as such."""
+    beginning = Beginning(*connection.execute("SELECT coalesce(max(id), 0), count(*) FROM audit").fetchone())
+    connection.execute(
+        "INSERT OR REPLACE INTO store (name, value) VALUES (?, ?)", (BEGINNING, vault.audit.mark(beginning))
+    )
 
 
 def _connect(database: Path) -> sqlite3.Connection:

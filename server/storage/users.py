@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.model.access import Role, User, UserKey
-from server.storage.database import Query, Row, Store, first_and_last
+from server.storage.database import Query, Read, Row, Store, first_and_last
 
 #: Users, their keys and their grants in one statement, as every statement costs a hop to the store's thread.
 _SELECT = """
@@ -117,9 +117,9 @@ async def lasting_administrators(query: Query) -> int:
     return int(count)
 
 
-async def find(query: Query, name: str) -> User | None:
+async def find(read: Read, name: str) -> User | None:
     """Return one user by `Store.read` or inside a transaction, None when there is no such user."""
-    users = _users(await query(_SELECT_ONE, name, name, name))
+    users = _users(await read(_SELECT_ONE, name, name, name))
     return users[0] if users else None
 
 

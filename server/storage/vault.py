@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from server.storage.chain import Sealer
+
 STORAGE_KEY_BYTES = 32
 _NONCE_BYTES = 12
 
@@ -30,6 +32,9 @@ class Vault:
             raise ValueError(message)
         self._sealing = AESGCM(_derived(storage_key, b"ecss-console api key sealing"))
         self._hashing = _derived(storage_key, b"ecss-console api key lookup")
+        self.audit = Sealer(
+            _derived(storage_key, b"ecss-console audit record"), _derived(storage_key, b"ecss-console audit head")
+        )
         self.fingerprint = _derived(storage_key, b"ecss-console storage key fingerprint").hex()
 
     def seal(self, domain: str, client_id: str, key: str) -> str:

@@ -217,6 +217,8 @@ class Connection(asyncssh.SSHServer):
 
     def end(self, why: str) -> None:
         """Interrupt what runs, tell the client why, and disconnect."""
+        if self._operator is not None:
+            self._record(EventKind.SESSION_KILLED, self._operator.name, why)
         for channel in [*self.channels]:
             channel.stop(f"\n{why}\n", now=True)
         asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, why)

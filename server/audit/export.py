@@ -1,0 +1,155 @@
+"""The audit as JSON lines, to standard error or a file, for whoever collects logs.
+
+Follows the store and not the program: what is committed is written, in its order, whoever recorded it, so a line never
+tells of what was rolled back, and a change never waits for the log. A log that cannot be written is told once and
+tried again; the lines wait in the store. As each line has seq and mac, the log is an export of the head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, cast
+
+from server.storage import events
+from server.storage.database import Store
+
+T = TypeVar("T")
+
+LOOK_SECONDS = 0.5
+_ROWS_PER_WRITE = 500
+_LAST_SECONDS = 0.5
+_TAIL_BYTES = 262_144
+
+_log = logging.getLogger("ecss-console.audit")
+
+
+class Exporter:
+    """Writes what comes to the audit to a log: `start` it once, `stop` it once, before the store is closed."""
+
+    def __init__(self, store: Store, path: Path | None) -> None:
+        """Take the store, and the file; None is standard error."""
+        self._store = store
+        self._path = path
+        self._last_id = 0
+        self._broken = False
+        self._following: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin behind the last line of the file, so that what came while nobody served is written; else from now."""
+        self._last_id = (await events.outline(self._store)).last_id
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Write what has come since; a log that takes nothing does not hold the end up."""
+        if self._following is None:
+            return
+        self._stopping.set()
+        await asyncio.wait({self._following}, timeout=_LAST_SECONDS)
+        self._following.cancel()
+
+    async def _find_place(self) -> None:
+        written = await _in_thread(partial(_last_written, self._path))
+        if written > self._last_id:
+            _log.error("the audit's log goes on to id %d, the store ended at %d: rolled back?", written, self._last_id)
+        elif written:
+            self._last_id = written
+
+    async def _follow(self) -> None:
+        await self._find_place()
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._stopping.wait()
+            try:
+                await self._catch_up()
+            except Exception as error:  # noqa: BLE001  whatever it is, the next look may find it mended
+                self._tell(error)
+
+    async def _catch_up(self) -> None:
+        while rows := await events.after(self._store, self._last_id, _ROWS_PER_WRITE):
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            await _in_thread(partial(_append, self._path, lines.encode()))
+            self._last_id = int(str(rows[-1]["id"]))
+            self._tell(None)
+
+    def _tell(self, error: Exception | None) -> None:
+        if error is not None and not self._broken:
+            _log.error("the audit's log cannot be written, its lines wait: %s", error)
+        elif error is None and self._broken:
+            _log.info("the audit's log is written again")
+        self._broken = error is not None
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run what may block for ever in a thread that does not keep the process alive."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: Exception | None) -> None:
+        if done.done():
+            return  # nobody waits any more
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("T", result))
+
+    def run() -> None:
+        result: T | None = None
+        failed: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001  told where it is waited for
+            failed = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, result, failed)
+
+    threading.Thread(target=run, name="audit log", daemon=True).start()
+    return await done
+
+
+def _append(path: Path | None, text: bytes) -> None:
+    """Write the lines whole or not at all. Opens the file each time: one that was moved away is begun anew."""
+    if path is None:
+        for line in text.splitlines(keepends=True):  # a line at a time: a pipe keeps it whole among the program's own
+            os.write(sys.stderr.fileno(), line)
+        return
+    descriptor = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        before = os.fstat(descriptor)
+        rest = memoryview(text)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            if stat.S_ISREG(before.st_mode):
+                os.ftruncate(descriptor, before.st_size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _last_written(path: Path | None) -> int:
+    """Return the id in the last whole line of the log, 0 where there is none."""
+    if path is None or not path.is_file():
+        return 0
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return 0
+    for line in reversed(lines[:-1]):
+        with suppress(ValueError, KeyError, TypeError):
+            return int(json.loads(line)["id"])
+    return 0

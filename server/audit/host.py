@@ -1,0 +1,60 @@
+"""The node itself in the audit: its host key and configuration, whenever they are others than at the last start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from server.audit.journal import Journal, utc_now
+from server.config import Config
+from server.model.events import Event, EventKind
+from server.storage import events
+from server.storage.database import Store
+
+_MOST_CHARACTERS = 200
+_HOST_KEY = "host_key"
+
+
+async def record_host(store: Store, journal: Journal, config: Config, host_key: str) -> None:
+    """Record the fingerprint of the host key and what is configured, unless the last such record says the same."""
+    now = {_HOST_KEY: host_key, **_configured(config)}
+    wanted = {"event": EventKind.HOST_CHANGE.value, "node": config.node.name}
+    rows = await events.newest(store, wanted, None, 1)
+    before = _arguments(rows[0][1 + events.COLUMNS.index("arguments")]) if rows else {}
+    changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
+    if not changed:
+        return
+    event = Event(
+        kind=EventKind.HOST_CHANGE,
+        at=utc_now(),
+        node=config.node.name,
+        user_name="",
+        source="console host",
+        session_id="",
+        command="ecss-console serve",
+        arguments=json.dumps(now, ensure_ascii=False),
+        detail=f"changed: {', '.join(changed)}" if rows else "first start",
+    )
+    journal.record_soon(event)
+
+
+def _configured(config: Config) -> dict[str, Any]:
+    """Return every key by its dotted name. A long text is told by its hash; the configuration holds no secret."""
+    sections = config.model_dump(mode="json")
+    return {f"{section}.{key}": _short(value) for section, keys in sections.items() for key, value in keys.items()}
+
+
+def _short(value: Any) -> Any:  # noqa: ANN401  a configured value is anything
+    if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
+        return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
+    return value
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    """Return what the last record says; one that somebody has damaged says nothing."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

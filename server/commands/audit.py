@@ -1,0 +1,106 @@
+"""The audit, as far as the console shows it: `/cocon/audit/`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+from server.audit.inspection import Exported
+from server.audit.verify import certificate, findings, inspect, parse_head
+from server.commands.call import Call
+from server.commands.domains import DOMAIN
+from server.errors import CommandError, TemporaryError
+from server.grammar.declare import Kind, Relation, command
+from server.model.access import Permission, parse_user_name
+from server.model.events import EventKind
+from server.render.reply import Column, Lines, Table
+from server.storage import events
+from server.storage.chain import Head
+
+_MOST_LISTED = 10_000
+_CODES = ", ".join(kind.value for kind in EventKind)
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_MOST_LISTED)) else 0
+    if not 1 <= number <= _MOST_LISTED:
+        message = f"{text} is no count: 1 to {_MOST_LISTED} is expected"
+        raise ValueError(message)
+    return number
+
+
+def _code(text: str) -> str:
+    if text not in {kind.value for kind in EventKind}:
+        message = f"{text} is no kind of event: {_CODES}"
+        raise ValueError(message)
+    return text
+
+
+COUNT = Kind("<N>", f"how many, 1 to {_MOST_LISTED}", _count)
+EVENT = Kind("<CODE>", f"kind of event: {_CODES}", _code)
+USER = Kind("<USER>", "name of a user, who need not be there any more", parse_user_name)
+HEAD = Kind("<SEQ:MAC>", "a head as verify printed it", parse_head)
+
+_COLUMNS = (
+    Column("seq", "Seq", lambda seq: "" if seq is None else str(seq)),
+    Column("at", "At"),
+    Column("node", "Node"),
+    Column("event", "Event"),
+    Column("user_name", "User"),
+    Column("source", "Source"),
+    Column("session_id", "Session"),
+    Column("command", "Command"),
+    Column("arguments", "Arguments"),
+    Column("status", "Status"),
+    Column("detail", "Detail"),
+    Column("duration_ms", "Duration, ms"),
+)
+
+
+@command(
+    "/cocon/audit/list",
+    permission=Permission.AUDIT_READ,
+    examples=("cocon/audit/list --last 5 --event change | count", "cocon/audit/list --event session.killed"),
+)
+async def list_(
+    call: Call,
+    *,
+    last: Annotated[int, COUNT, Relation("so many of the newest records, without it 50")] = 50,
+    user: Annotated[str, USER, Relation("only of this user")] = "",
+    event: Annotated[str, EVENT, Relation("only of this kind")] = "",
+    domain: Annotated[str, DOMAIN, Relation("only commands on this domain")] = "",
+) -> Table:
+    """List the newest records of the audit, the newest last."""
+    with suppress(TemporaryError):  # what waits cannot be written now; the rest can be shown
+        await call.console.journal.flush()
+    wanted = {"user_name": user, "event": event}
+    chosen = {column: value for column, value in wanted.items() if value}
+    return Table(_COLUMNS, await events.newest(call.store, chosen, domain or None, last))
+
+
+@command(
+    "/cocon/audit/verify",
+    permission=Permission.AUDIT_READ,
+    examples=("cocon/audit/verify",),
+)
+async def verify(
+    call: Call,
+    *,
+    head: Annotated[Head | None, HEAD, Relation("find also that the audit was rolled back behind this head")] = None,
+) -> Lines:
+    """Check that no record was changed, dropped, put in or moved since the console wrote it.
+
+    Prints the head of each node. Keep it elsewhere: with --head a later check finds that the whole store was rolled
+    back to before it, which nothing inside the store can tell.
+    """
+    with suppress(TemporaryError):
+        await call.console.journal.flush()
+    exported = None if head is None else Exported(call.console.node_name, head)
+    inspection = await inspect(call.store, exported, lambda done, total: call.progress(done, total, "records"))
+    if inspection.findings:
+        message = "the audit is not as it was written"
+        raise CommandError(message, *findings(inspection))
+    return Lines(certificate(inspection))
+
+
+COMMANDS = (list_, verify)
