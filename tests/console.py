@@ -202,8 +202,8 @@ class ConsoleServer:
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.AutoAddPolicy())  # noqa: S507  the server of this test
         options: dict[str, object] = {"username": "admin", "password": PASSWORD}
-        client.connect("127.0.0.1", self.port, look_for_keys=False, allow_agent=False, **(options | more))  # type: ignore[arg-type]
         try:
+            client.connect("127.0.0.1", self.port, look_for_keys=False, allow_agent=False, **(options | more))  # type: ignore[arg-type]
             yield client
         finally:
             client.close()
