@@ -1,18 +1,11 @@
-"""The configuration: the only schema, read from YAML and from environment variables.
-
-Every key is optional; every mistake is reported at once with its dotted name and where it stands.
-"""
+"""The only schema of the configuration. Every key is optional."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,16 +13,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
     field_validator,
 )
 
-from server.errors import ConfigurationError
-
-ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
-DEFAULT_FILE = Path("config.yaml")
 _SQLITE = "sqlite:///"
-_STORAGE_KEY = "storage.key"
+STORAGE_KEY_NAME = "storage.key"
 
 
 def _no_switch(value: object) -> object:
@@ -282,142 +270,10 @@ class Config(_Section):
     @property
     def storage_key(self) -> Path:
         """The storage key: systemd's credential `storage.key` if there is one, else as configured."""
-        configured = self.keys.storage_key_file or f"{self.keys.dir}/{_STORAGE_KEY}"
+        configured = self.keys.storage_key_file or f"{self.keys.dir}/{STORAGE_KEY_NAME}"
         return self._credential or self._base / configured
 
     @property
     def audit_log(self) -> Path | None:
         """The file of the audit's JSON lines; None where `audit.log` is no file."""
         return None if self.audit.log in {"none", "stderr"} else self._base / self.audit.log
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where the values came from: what to call the places of dotted names, nodes met so far, mistakes so far."""
-
-    places: dict[str, str]
-    met: set[int]
-    mistakes: list[str]
-
-
-def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
-    """Read the configuration: `path`, or `config.yaml` in the current folder if there is one, then the environment.
-
-    Raises ConfigurationError with every mistake.
-    """
-    if path is None and (DEFAULT_FILE.exists() or DEFAULT_FILE.is_symlink()):
-        path = DEFAULT_FILE
-    source = _Source({}, set(), [])
-    values = _read_file(path, source) if path is not None else {}
-    _override(values, environment, source)
-    try:
-        config = Config.model_validate(values)
-        config._base = path.parent if path else Path()  # noqa: SLF001  of this module's own class
-        config._credential = _credential(environment)  # noqa: SLF001  likewise
-    except ValidationError as error:
-        source.mistakes.extend(_mistakes(error, source.places))
-    if source.mistakes:
-        raise ConfigurationError(tuple(source.mistakes))
-    return config
-
-
-def _credential(environment: Mapping[str, str]) -> Path | None:
-    """Return the storage key that the service manager hands over (`LoadCredential=storage.key:…`), if it does."""
-    folder = environment.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        return None
-    path = Path(folder, _STORAGE_KEY)
-    try:
-        return path if path.exists() else None
-    except OSError:
-        return path  # it may be there: whoever opens the store says why it cannot be read
-
-
-def _read_file(path: Path, source: _Source) -> dict[str, Any]:
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise ConfigurationError((f"{path} cannot be read: {error.strerror}",)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError((f"{path}: this is no YAML: it is not UTF-8 text",)) from error
-    except RecursionError as error:
-        raise ConfigurationError((f"{path}: this is no YAML: it is nested too deeply",)) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "it cannot be read")
-        raise ConfigurationError((f"{where}: this is no YAML: {problem}",)) from error
-    if node is None:
-        return {}
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigurationError((f"{path}:1: sections are expected, as in listen: {{port: 8023}}",))
-    values = _value(node, "", path, source)
-    return {section: inside for section, inside in values.items() if inside is not None}
-
-
-def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # noqa: ANN401  a YAML value is anything
-    """Return the node's value; note where each dotted name stands, and names that stand twice."""
-    place = f"{path}:{node.start_mark.line + 1}"
-    source.places.setdefault(name, place)
-    if id(node) in source.met:
-        source.mistakes.append(f"{place}: {name}: aliases (*) are not taken, write the value out")
-        return None
-    source.met.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        values: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            dotted = f"{name}.{key}" if name else key
-            place = f"{path}:{key_node.start_mark.line + 1}"
-            if key in values:
-                source.mistakes.append(f"{place}: {dotted}: stands twice, first at {source.places[dotted]}")
-            source.places.setdefault(dotted, place)
-            values[key] = _value(value_node, dotted, path, source)
-        return values
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(each, f"{name}.{index}", path, source) for index, each in enumerate(node.value)]
-    try:
-        return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
-        problem = getattr(error, "problem", None) or error
-        source.mistakes.append(f"{place}: {name}: this is no value: {problem}")
-        return None
-
-
-def _override(values: dict[str, Any], environment: Mapping[str, str], source: _Source) -> None:
-    """Put `ECSS_CONSOLE_LISTEN__PORT=2222` in place of `listen.port`."""
-    for variable in sorted(environment):
-        if not variable.startswith(ENVIRONMENT_PREFIX):
-            continue
-        section, _, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-        text = environment[variable]
-        if not key:
-            source.mistakes.append(f"{variable}: SECTION__KEY is expected, as in {ENVIRONMENT_PREFIX}LISTEN__PORT")
-            continue
-        inside = values.setdefault(section, {})
-        if not isinstance(inside, dict):
-            continue  # the file's own mistake, which is told with its line
-        listed = text.startswith("[") and text.endswith("]")
-        inside[key] = [item.strip() for item in text[1:-1].split(",") if item.strip()] if listed else text
-        source.places[f"{section}.{key}"] = source.places[section] = f"environment {variable}"
-
-
-def _mistakes(error: ValidationError, places: Mapping[str, str]) -> list[str]:
-    found = []
-    for detail in error.errors(include_url=False):
-        dotted = ".".join(str(part) for part in detail["loc"])
-        place = places.get(dotted) or places.get(dotted.rpartition(".")[0]) or "configuration"
-        found.append(f"{place}: {dotted}: {_plain(detail['type'], detail['msg'])}")
-    return found
-
-
-def _plain(kind: str, text: str) -> str:
-    """Say in the project's words what pydantic found."""
-    if kind == "extra_forbidden":
-        return "there is no such key; config.example.yaml names them all"
-    if kind in {"model_type", "model_attributes_type", "dict_type"}:
-        return "keys are expected below it"
-    if kind == "string_type":
-        return "text is expected; put it in quotes"
-    text = text.removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]
