@@ -95,7 +95,9 @@ class Authority:
     def __init__(self, console: ConsoleServer, folder: Path) -> None:
         self.folder = folder
         self.key = _key(folder, "ca")
-        (console.folder / "config.yaml").write_text(f"auth: {{trusted_user_ca_keys: {self.key}.pub}}\n")
+        (console.folder / "config.yaml").write_text(
+            f"auth: {{trusted_user_ca_keys: {self.key}.pub}}\nlimits: {{per_source_penalties: false}}\n"
+        )
 
     def signed(self, principals: str, *options: str, validity: str = "always:forever", host: bool = False) -> list[str]:
         """Return a new key with a certificate, as asyncssh takes it."""

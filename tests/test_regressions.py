@@ -265,12 +265,16 @@ def _cpu_seconds(process_id: int) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="CPU time is read from /proc")
-async def test_found_by_fuzzing_small_packets_before_login_do_not_keep_others_waiting(console: ConsoleServer) -> None:
+async def test_found_by_fuzzing_small_packets_before_login_do_not_keep_others_waiting(
+    stopped_console: ConsoleServer,
+) -> None:
     """All that was received from one client was worked through before anybody else had a turn.
 
     Sixteen thousand packets at a time were a tenth of a second, and an answer takes several turns. What another
     session waits for is counted in the server's CPU time, so other work on the machine does not matter.
     """
+    console = stopped_console
+    console.start(ECSS_CONSOLE_LIMITS__MAX_LOGIN_BYTES="1000000000")
     assert console.process is not None
     async with console.asyncssh() as connection:
         hostile = asyncio.create_task(_small_packets(console.port, 300_000))
