@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 _PASSWORD = "correct horse battery staple"  # noqa: S105  of servers that live as long as an experiment
 _MOST_TRIES = 50
 _TRIES_ON_ONE_CONNECTION = 6
-_TRIES_A_MINUTE = 60
+_TRIES_A_MINUTE = 120
 _SOCKETS, _SOCKETS_HELD, _GRACE_SECONDS = 200, 64, 5
 _FLOOD, _FLOOD_SECONDS, _LOGINS = 10_000, 100, 100
 _LOGIN_SECONDS = 1.0
@@ -209,10 +209,8 @@ async def _logins_at_once(server: Server) -> int:
 
 
 def tampering() -> Finding:
-    """Run the tests that change every byte of an audit trail."""
-    if not (ROOT / "tests" / "test_audit.py").is_file():
-        return Finding("there is no tests/test_audit.py", None)
-    words = [sys.executable, "-m", "pytest", "tests/test_audit.py", "-k", "tamper", "-q"]
+    """Run the tests that flip every byte of an audit trail of 200 records, and attack it in other ways."""
+    words = [sys.executable, "-m", "pytest", "tests/test_audit_chain.py", "-q"]
     ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     return Finding(
         ran.stdout.strip().splitlines()[-1].strip("= ") if ran.stdout else ran.stderr[-200:], ran.returncode == 0

@@ -181,6 +181,7 @@ def test_every_command_shows_its_help_whatever_else_is_typed(command: object) ->
         ("domain/list | json | ", []),
         ("domain/list | nonsense | c", []),
         ("domain/list | | c", []),
+        ("domain/.x/integrations/list --help ", []),
     ],
 )
 def test_filters_are_offered_only_behind_what_is_right_so_far(text: str, expected: list[str]) -> None:

@@ -113,9 +113,8 @@ def _filter_names(root: Directory, here: Location, text: str, line: Line, operat
 
 def _next_word(cursor: _Cursor, command: Command, bound: Mapping[str, str]) -> Offer:
     words, typed = sort_words(command, cursor.before[1:]), cursor.typed
-    places = {name: place.kind.parse(bound[name]) for name, place in command.places.items()}
-    granted = [places[name] for name, place in command.places.items() if place.kind.granted]
-    if words.help_wanted or not all(cursor.operator.reaches(domain) for domain in granted):
+    places = {} if words.help_wanted else _reached(cursor.operator, command, bound)
+    if words.help_wanted or places is None:
         return cursor.nothing()
     named = [argument for argument in command.arguments if not argument.repeated]
     places |= {each.name: text for each, text in zip(named, words.positional, strict=False)}
@@ -131,6 +130,13 @@ def _next_word(cursor: _Cursor, command: Command, bound: Mapping[str, str]) -> O
     if typed.text or words.options_ended:
         return cursor.nothing()
     return Offer(typed.start, typed.text, _options(cursor, command))
+
+
+def _reached(operator: Operator, command: Command, bound: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the values of a command's places; None when one of them is not granted."""
+    places = {name: place.kind.parse(bound[name]) for name, place in command.places.items()}
+    granted = [places[name] for name, place in command.places.items() if place.kind.granted]
+    return places if all(operator.reaches(domain) for domain in granted) else None
 
 
 def _values(cursor: _Cursor, kind: Kind, places: Mapping[str, Any]) -> Offer:
