@@ -79,6 +79,10 @@ class LineReader:
         """Wait until more can be written."""
         await self._tty.drain()
 
+    def _echo(self, line: str) -> None:
+        if self._tty.pty:
+            self._tty.write_soon(line + "\n")
+
     async def _read(self, prompt: str, editor: Editor, *, hidden: bool = False) -> str:
         tty = self._tty
         tty.reading = True
@@ -90,8 +94,8 @@ class LineReader:
             line = tty.take_line()
             if line is not None:
                 # typed ahead: nothing has been waited for, and a script must not hold the other sessions up
-                tty.write(("" if hidden else line) + "\n" if tty.pty else "")
-                await tty.drain()
+                self._echo("" if hidden else line)
+                await tty.writable()
                 await asyncio.sleep(0)
                 return line
             await tty.drain()
@@ -102,8 +106,7 @@ class LineReader:
                 keys = (tty.arrivals - arrivals) * _MOST_CHARACTERS_PER_KEY
                 self._person_waits = self._editor is not None and tty.arrived - arrived <= keys
                 return line
-            if tty.pty:
-                tty.write(("" if hidden else line) + "\n")
+            self._echo("" if hidden else line)
             return line
         finally:
             tty.reading = False

@@ -16,6 +16,8 @@ from typing import Protocol
 PAUSE_ABOVE = 262_144
 RESUME_BELOW = 65_536
 INTERRUPT = "\x03"
+#: The echo of a line waits so long for the reply, which most commands give sooner: a packet costs as much as a command.
+_SOON_SECONDS = 0.005
 _COMPACT_ABOVE = 65_536
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -58,6 +60,7 @@ class Tty:
         self._writable = asyncio.Event()
         self._writable.set()
         self._unsent: list[str] = []
+        self._unsent_soon = False
 
     def feed(self, data: bytes) -> None:
         r"""Take bytes from the client: UTF-8, any line end as `\r`, also across packets; NUL is dropped."""
@@ -134,12 +137,21 @@ class Tty:
 
         What is written in one turn goes out as one packet: a packet costs more than all the rest of a short reply.
         """
-        if not self._unsent:
+        if not self._unsent or self._unsent_soon:
             asyncio.get_running_loop().call_soon(self.flush)
+            self._unsent_soon = False
+        self._unsent.append(text)
+
+    def write_soon(self, text: str) -> None:
+        """Send text with what is written next, at the latest after a few milliseconds."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_later(_SOON_SECONDS, self.flush)
+            self._unsent_soon = True
         self._unsent.append(text)
 
     def flush(self) -> None:
         """Send what was written; a client that is gone is not told."""
+        self._unsent_soon = False
         text, self._unsent = "".join(self._unsent), []
         if not text:
             return
@@ -155,6 +167,10 @@ class Tty:
     def resume_writing(self) -> None:
         """The client has taken enough."""
         self._writable.set()
+
+    async def writable(self) -> None:
+        """Wait until the client has taken enough for more to be written."""
+        await self._writable.wait()
 
     async def drain(self) -> None:
         """Send what was written, and wait until the client has taken enough for more to be written."""
