@@ -101,7 +101,7 @@ def experiments_of(fuzz_lines: int, fuzz_packets: int) -> tuple[Experiment, ...]
             "systemd",
             "exposure of the service",
             "systemd-analyze security --offline",
-            "at most 2.0",
+            "at most 1.5",
             experiments.exposure,
         ),
     )

@@ -317,3 +317,98 @@ def test_permissions_are_granted_to_roles_and_to_nobody_else() -> None:
     assert PERMISSIONS[Role.ADMIN] == frozenset(Permission)
     assert PERMISSIONS[Role.VIEWER] < PERMISSIONS[Role.OPERATOR] < PERMISSIONS[Role.ADMIN]
     assert PASSWORD
+
+
+async def test_escalation_commands_that_queue_cannot_undo_what_takes_the_right_away(console: ConsoleServer) -> None:
+    """The gate was passed before the wait for the store: whoever was demoted had made themselves an admin again."""
+    console.add_user("oleg", "admin")
+    async with console.asyncssh(username="oleg") as oleg, console.asyncssh() as admin:
+
+        async def again() -> None:
+            for _ in range(40):
+                await oleg.run("cocon/user/set oleg --role admin")
+
+        queued = [asyncio.create_task(again()) for _ in range(3)]
+        await asyncio.sleep(0.3)
+        demoted = await admin.run("cocon/user/set oleg --role viewer")
+        assert demoted.exit_status == 0
+        await asyncio.gather(*queued)
+        rows = json.loads(str((await admin.run("cocon/user/list | json")).stdout))["rows"]
+    assert {row["user"]: row["role"] for row in rows}["oleg"] == "viewer"
+
+
+async def test_escalation_a_session_of_a_removed_user_is_not_one_of_the_next_of_that_name(
+    console: ConsoleServer,
+) -> None:
+    key = (console.folder / "id_admin.pub").read_text().strip()
+    console.add_user("oleg", "viewer")
+    async with console.asyncssh(username="oleg") as old, console.asyncssh() as admin:
+        await admin.run("cocon/user/remove oleg --force", check=True)
+        await admin.run(f"cocon/user/add oleg --role admin --key '{key}'", check=True)
+        ran = await old.run("domain/declare stolen.local")
+        assert ran.exit_status == 126
+    assert "stolen" not in console.run("domain/list")
+
+
+def test_escalation_a_password_that_is_reset_meanwhile_is_not_overwritten(console: ConsoleServer) -> None:
+    console.add_user("vera", "viewer")
+    console.ssh(text="cocon/user/passwd vera\nfirst\nfirst\n")
+    with console.paramiko(username="vera", password="first") as client:
+        channel = client.invoke_shell(term="xterm")
+        read_until_suffix(channel, "$ ")
+        channel.sendall(b"passwd\r")
+        read_until_suffix(channel, "Your password: ")
+        channel.sendall(b"first\r")
+        read_until_suffix(channel, "New password of vera: ")
+        console.ssh(text="cocon/user/passwd vera\nreset\nreset\n")
+        channel.sendall(b"mine\rmine\r")
+        assert "was changed meanwhile; nothing was changed now" in read_until_suffix(channel, "$ ")
+    with console.paramiko(username="vera", password="reset") as client:
+        assert client.exec_command("whoami")[1].read().startswith(b"vera\n")
+
+
+def test_a_secret_typed_ahead_of_a_question_that_fails_is_no_command(console: ConsoleServer) -> None:
+    with console.paramiko() as client:
+        channel = client.invoke_shell(term="xterm")
+        read_until_suffix(channel, "$ ")
+        channel.sendall(b"passwd\rwrong\rNewSecret77\rNewSecret77\r")
+        shown = read_until_suffix(channel, "$ ")
+        assert "that is not your password" in shown
+        channel.sendall(b"history\rexit\r")
+        assert "NewSecret77" not in shown + read_until_end(channel)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cocon/user/add z --key 'ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAAABcA=='",
+        "cocon/user/add z --key 'sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t'",
+        "cocon/user/set admin --expires 9999-12-31T23:59",
+        "cocon/user/set admin --expires 0001-01-01",
+    ],
+)
+def test_odd_keys_and_times_are_wrong_arguments_and_no_defect(shared_console: ConsoleServer, line: str) -> None:
+    assert shared_console.told("admin", f"{line} --check")[0] in {1, 2}
+    assert "incident" not in "".join(shared_console.log)
+
+
+@pytest.mark.parametrize("password", ["\u1e9eharp", "tab\there", "smile\U0001f600", "a\u05d0b", "\u00ad"])
+def test_a_password_that_some_clients_cannot_send_is_refused(console: ConsoleServer, password: str) -> None:
+    ran = console.program("user", "passwd", "admin", "--password-stdin", text=password + "\n")
+    assert ran.returncode == 1
+    assert "a password" in ran.stderr
+
+
+def test_a_key_that_works_from_one_place_only_makes_no_administrator_who_stays(console: ConsoleServer) -> None:
+    key = (console.folder / "id_admin.pub").read_text().strip()
+    console.run(f"cocon/user/add oleg --role admin --key '{key}' --expires never")
+    console.run(
+        "cocon/user/key/remove oleg "
+        + json.loads(console.run("cocon/user/key/list oleg | json"))["rows"][0]["fingerprint"]
+    )
+    console.run(f"cocon/user/key/add oleg {key} --from 192.0.2.1")
+    assert console.told("admin", "cocon/user/lock admin")[0] == 1
+    escape = "ssh-ed25519 " + key.split()[1] + " \x1b]0;pwned\x07"
+    (console.folder / "bad.pub").write_text(escape + "\n")
+    added = console.program("user", "add", "vera", "--authorized-key", "bad.pub")
+    assert "has a comment with control characters" in added.stderr

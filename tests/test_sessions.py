@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 
+import asyncssh
 import pytest
 from console import PROMPT, ConsoleServer
 
@@ -127,3 +128,35 @@ def test_a_peer_that_does_not_answer_any_more_is_noticed(stopped_console: Consol
             assert time.monotonic() < deadline, "the dead peer is still listed"
             time.sleep(0.5)
         client.kill()
+
+
+async def test_long_work_is_not_idleness(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start(ECSS_CONSOLE_SESSIONS__IDLE_SECONDS="3")
+    async with console.asyncssh() as connection:
+        shell = await connection.create_process(encoding="utf-8")
+        await shell.stdout.readuntil(PROMPT)
+        shell.stdin.write("sleep 5\n")
+        await shell.stdout.readuntil(PROMPT)
+        await asyncio.sleep(1.5)
+        shell.stdin.write("whoami\n")
+        assert "admin\n" in await shell.stdout.readuntil(PROMPT)
+
+
+async def test_a_session_that_was_killed_takes_no_more_commands(console: ConsoleServer) -> None:
+    console.add_user("oleg", "admin")
+    async with console.asyncssh(username="oleg") as connection, console.asyncssh() as admin:
+        await connection.run("whoami", check=True)
+        rows = json.loads(str((await admin.run("cocon/session/list | json")).stdout))["rows"]
+        session = next(row["session"] for row in rows if row["user"] == "oleg")
+        await admin.run(f"cocon/session/kill {session}", check=True)
+        with pytest.raises((asyncssh.ChannelOpenError, asyncssh.ConnectionLost, asyncssh.DisconnectError)):
+            await connection.run("domain/declare late.local", check=True)
+    assert "late" not in console.run("domain/list")
+
+
+async def test_who_ends_the_own_session_gets_a_status(console: ConsoleServer) -> None:
+    async with console.asyncssh() as connection:
+        rows = json.loads(str((await connection.run("cocon/session/list | json")).stdout))["rows"]
+        ran = await connection.run(f"cocon/session/kill {rows[0]['session']}")
+        assert ran.exit_status in {75, 130}

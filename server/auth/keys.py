@@ -60,6 +60,9 @@ def parse_key(line: str) -> UserKey:
         message = f"is no public key of a known kind; known are {', '.join(ALGORITHMS)}"
         raise ValueError(message)
     _check_blob(algorithm, blob)
+    if not comment.strip().isprintable():
+        message = "has a comment with control characters"
+        raise ValueError(message)
     try:
         sources = parse_sources(given["from"]) if "from" in given else ()
         expires_at = parse_time(given["expiry-time"]) if "expiry-time" in given else None
@@ -98,8 +101,12 @@ def parse_time(text: str) -> str:
     except (KeyError, ValueError):
         message = f"{text} is no time: YYYY-MM-DD or YYYY-MM-DDTHH:MM is expected, with a Z behind it for UTC"
         raise ValueError(message) from None
-    aware = when.replace(tzinfo=UTC) if text.endswith("Z") else when.astimezone()
-    return aware.astimezone(UTC).isoformat(timespec="milliseconds")
+    try:
+        aware = when.replace(tzinfo=UTC) if text.endswith("Z") else when.astimezone()
+        return aware.astimezone(UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, OSError):
+        message = f"{text} is no time that can be reckoned with"
+        raise ValueError(message) from None
 
 
 def fingerprint(public_key: str) -> str:
@@ -135,8 +142,25 @@ def _check_blob(algorithm: str, blob: str) -> None:
         message = f"is cut or damaged: the key does not say {algorithm} inside"
         raise ValueError(message)
     try:
-        if not algorithm.startswith("sk-"):  # keys on a security device are taken as they are
+        if algorithm.startswith("sk-"):  # of a security device, which is not asked here
+            _check_device_key(raw)
+        else:
             load_ssh_public_key(f"{algorithm} {blob}".encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:
         message = f"is cut or damaged: {error}"
         raise ValueError(message) from error
+
+
+def _check_device_key(raw: bytes) -> None:
+    """Raise ValueError unless the blob has the fields of a device's key (source: PROTOCOL.u2f of OpenSSH)."""
+    fields: list[bytes] = []
+    while raw:
+        length = int.from_bytes(raw[:_NAME_LENGTH_BYTES], "big")
+        fields.append(raw[_NAME_LENGTH_BYTES : _NAME_LENGTH_BYTES + length])
+        if len(raw) < _NAME_LENGTH_BYTES + length:
+            break
+        raw = raw[_NAME_LENGTH_BYTES + length :]
+    sizes = [len(each) for each in fields[1:]]
+    if raw or not ((sizes[:1] == [32] and len(sizes) == 2) or (sizes[:2] == [8, 65] and len(sizes) == 3)):  # noqa: PLR2004
+        message = "its fields are not those of a key"
+        raise ValueError(message)

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 
 from server.audit.journal import Journal, utc_now
-from server.auth.passwords import PasswordChecker, check_new_password
+from server.auth.passwords import PasswordChecker, check_new_password, same_password
 from server.errors import TemporaryError
 from server.model.access import User
 from server.model.events import Event, EventKind
@@ -24,12 +24,14 @@ _log = logging.getLogger("ecss-console.login")
 class Verdict:
     """What came of a try to log in: the `user` who may come in, or the `reason` why nobody may.
 
-    With `must_change` the password was right and another has to be given before anything else.
+    With `must_change` the password was right and another has to be given before anything else. `stored` is the hash
+    that was judged.
     """
 
     user: User | None
     reason: str = ""
     must_change: bool = False
+    stored: str | None = None
 
 
 class Doorkeeper:
@@ -52,22 +54,23 @@ class Doorkeeper:
         if shut_out:
             return Verdict(None, shut_out)
         if user.must_change_password:
-            return Verdict(None, "password must be changed", must_change=True)
+            return Verdict(None, "password must be changed", must_change=True, stored=stored)
         if self._passwords.outdated(stored):
             await self._rehash(name, stored, password)
-        return Verdict(user)
+        return Verdict(user, stored=stored)
 
     async def change_password(self, name: str, password: str, new: str, source: str) -> Verdict:
         """Judge the old password, and set the new one that has to take its place. Raises ValueError when it may not."""
         verdict = await self.by_password(name, password)
         if not verdict.must_change:
             return verdict if verdict.user is None else Verdict(None, "no other password was asked for")
-        if check_new_password(new) == password:
+        if same_password(check_new_password(new), password):
             message = "the new password is the old one"
             raise ValueError(message)
         new_hash = await self._passwords.hash(new)
         async with self._store.transaction() as query:
-            await users.set_password(query, name, new_hash)
+            if not await users.exchange_password(query, name, verdict.stored, new_hash):
+                return Verdict(None, "the password was changed meanwhile")
             event = Event(
                 EventKind.USER_CHANGE, utc_now(), self._node, name, source, "", detail="password changed at login"
             )
@@ -98,6 +101,6 @@ class Doorkeeper:
         better = await self._passwords.hash(password)
         try:
             async with self._store.transaction() as query:
-                await users.rehash(query, name, stored, better)
+                await users.exchange_password(query, name, stored, better)
         except TemporaryError as error:
             _log.warning("the password of %s keeps its old hash: %s", name, error.message)

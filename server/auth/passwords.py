@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import string
+import stringprep
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,19 @@ from argon2.low_level import Type
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1, type=Type.ID)
 _GENERATED_CHARACTERS = 20
 MOST_CHARACTERS = 1024
+#: What SASLprep refuses, which the SSH method `password` applies to what a client sends.
+_UNFIT = (
+    stringprep.in_table_a1,
+    stringprep.in_table_c12,
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
 
 
 class PasswordChecker:
@@ -57,19 +71,44 @@ def new_password() -> str:
 
 def check_new_password(password: str) -> str:
     """Return a password that may be set; raises ValueError with what is wrong with it."""
-    if not password or len(password) > MOST_CHARACTERS:
+    prepared = _prepared(password)
+    if not prepared or len(password) > MOST_CHARACTERS or len(prepared) > MOST_CHARACTERS:
         message = f"a password is 1 to {MOST_CHARACTERS} characters"
+        raise ValueError(message)
+    unfit = next((each for each in prepared if any(table(each) for table in _UNFIT)), None)
+    if unfit is not None or _mixes_directions(prepared):
+        what = f"U+{ord(unfit):04X}" if unfit else "letters written from right to left between others"
+        message = f"a password cannot have {what}: some SSH clients could not send it"
         raise ValueError(message)
     return password
 
 
+def same_password(one: str, other: str) -> bool:
+    """Tell whether two passwords are the same to whoever verifies them."""
+    return _prepared(one) == _prepared(other)
+
+
 def _matches(password_hash: str, password: str) -> bool:
     try:
-        return _HASHER.verify(password_hash, _normal(password[:MOST_CHARACTERS]))
+        right = _HASHER.verify(password_hash, _normal(password[:MOST_CHARACTERS]))
     except (VerificationError, InvalidHashError):
         return False
+    return right and len(password) <= MOST_CHARACTERS
 
 
 def _normal(password: str) -> bytes:
-    """Return the bytes of a password, the same however the client composes its characters (as SASLprep does)."""
-    return unicodedata.normalize("NFKC", password).encode()
+    return _prepared(password).encode()
+
+
+def _prepared(password: str) -> str:
+    """Return a password the same however the client composes its characters (source: RFC 4013, SASLprep)."""
+    kept = (each for each in password if not stringprep.in_table_b1(each))
+    return unicodedata.normalize("NFKC", "".join(" " if stringprep.in_table_c12(each) else each for each in kept))
+
+
+def _mixes_directions(prepared: str) -> bool:
+    """Tell what SASLprep refuses of letters that are written from right to left."""
+    if not any(map(stringprep.in_table_d1, prepared)):
+        return False
+    ends = prepared[0] + prepared[-1]
+    return any(map(stringprep.in_table_d2, prepared)) or not all(map(stringprep.in_table_d1, ends))

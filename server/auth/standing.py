@@ -29,7 +29,7 @@ class Standings:
         Raises TemporaryError when the store is away and nothing is known.
         """
         user = self._known.get(operator.name) or await self._looked_up(operator.name)
-        if user is None or user.shut_out(utc_now()):
+        if user is None or user.added_at != operator.added_at or user.shut_out(utc_now()):
             return None
         if (user.role, user.domains) == (operator.role, operator.domains):
             return operator

@@ -20,7 +20,7 @@ from server.model.events import Event, EventKind
 from server.model.integrations import masked_key
 from server.model.sessions import OpenSession
 from server.render.progress import progress_text
-from server.storage.database import Query, Store
+from server.storage.database import CommittedError, Query, Store
 
 #: Asks the operator and returns the answer without its newline; None at the end of input.
 Ask = Callable[[str], Awaitable[str | None]]
@@ -129,11 +129,17 @@ class Call:
         try:
             with suppress(_CheckedError):
                 async with self.store.transaction() as query:
+                    # while this waited for its turn, the operator may have lost what the gate saw
+                    self.console.standings.forget()
+                    await self.pass_gate()
                     yield query
                     if self.check:
                         raise _CheckedError
                     await self.console.journal.record(query, self.event(EventKind.CHANGE, status=0))
                 self.recorded = True
+        except CommittedError:
+            self.recorded = True
+            raise
         finally:
             self.console.standings.forget()  # also when Ctrl-C came while it was committed
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from server.commands.call import Call, Seeker
 from server.errors import CommandError
 from server.grammar.declare import Kind, command
-from server.model.access import Permission
+from server.model.access import Permission, Role
 from server.model.sessions import OpenSession
 from server.render.reply import Column, Lines, Table
+from server.storage import users
 
 _HERE = "/cocon/session/"
 _EXAMPLE = "cocon/session/"
@@ -35,7 +36,8 @@ SESSION = Kind("<SESSION>", "id of an open session, as session/list shows it", s
 @command(_HERE + "list", permission=Permission.SESSIONS_READ, examples=(_EXAMPLE + "list",))
 async def list_(call: Call) -> Table:
     """List the logins that are open on this node, the oldest first."""
-    return Table(_COLUMNS, [_row(each) for each in call.console.sessions.every()])
+    roles = {each.name: each.role for each in await users.every(call.store)}
+    return Table(_COLUMNS, [_row(each, roles.get(each.user_name, each.role)) for each in call.console.sessions.every()])
 
 
 @command(_HERE + "kill", permission=Permission.SESSIONS_KILL, examples=(_EXAMPLE + "kill 00000000",))
@@ -47,10 +49,10 @@ async def kill(call: Call, session: Annotated[str, SESSION]) -> Lines:
     return Lines((f"Session {session} ended",))
 
 
-def _row(session: OpenSession) -> tuple[object, ...]:
+def _row(session: OpenSession, role: Role) -> tuple[object, ...]:
     since = session.since.strftime("%d.%m.%Y %H:%M:%S")
     idle = None if session.idle_seconds is None else int(session.idle_seconds)
-    return (session.session_id, session.user_name, session.role.value, session.source, since, idle, session.shells)
+    return (session.session_id, session.user_name, role.value, session.source, since, idle, session.shells)
 
 
 COMMANDS = (list_, kill)

@@ -47,7 +47,7 @@ async def add(
     user: Annotated[str, USER],
     *key: Annotated[str, KEY_WORD],
     from_: Annotated[tuple[str, ...], SOURCES, Relation("where the key works; everywhere without it")] = (),
-    expires: Annotated[str, DATE, Relation("until when the key works")] = "",
+    expires: Annotated[str | None, DATE, Relation("until when the key works")] = None,
 ) -> Lines:
     """Let a user in with a public key: the line of a .pub file, as it is."""
     try:
@@ -55,7 +55,8 @@ async def add(
     except ValueError as wrong:
         message = f"<KEY>: the key {wrong}"
         raise ArgumentError(message) from wrong
-    added = replace(parsed, sources=from_ or parsed.sources, expires_at=expires or parsed.expires_at)
+    until = parsed.expires_at if expires is None else expires or None
+    added = replace(parsed, sources=from_ or parsed.sources, expires_at=until)
     print_ = fingerprint(added.public_key)
     call.will(f"let user {user} in with key {print_}")
     async with changed_user(call, user) as (query, _):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from server.audit.journal import utc_now
-from server.auth.passwords import check_new_password, hash_password
+from server.auth.passwords import check_new_password, hash_password, same_password
 from server.commands.call import Call
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.kinds import DATE, NEW_USER, PUBLIC_KEY, ROLE, USER
@@ -23,6 +23,8 @@ from server.storage.database import Query
 _HERE = "/cocon/user/"
 _EXAMPLE = "cocon/user/"
 _CHANGE = Permission.USERS_CHANGE
+#: Slows down whoever tries passwords in somebody's open session.
+_WRONG_PASSWORD_SECONDS = 1.0
 
 
 def shown_time(at: str | None) -> str:
@@ -50,23 +52,24 @@ def no_such_user(name: str) -> CommandError:
 async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User]]:
     """Give a stored user inside the transaction of the change; raises CommandError when there is none.
 
-    A change that leaves no administrator who can log in and will not expire is refused, whatever it is.
+    A change that leaves no administrator who can log in now, or none who always will be, is refused, whatever it is.
     """
     async with call.change() as query:
-        before = await users.lasting_administrators(query)
+        before = await users.administrators(query, utc_now())
         known = await users.find(query, name)
         if known is None:
             raise no_such_user(name)
         yield query, known
-        if before and not await users.lasting_administrators(query):
+        after = await users.administrators(query, utc_now())
+        if any(had and not has for had, has in zip(before, after, strict=True)):
             message = f"{name} is the last administrator, make another one first; nothing was changed"
             raise CommandError(message)
 
 
-async def asked_password(call: Call, name: str) -> str:
+async def asked_password(call: Call, name: str, *, before: str | None = None) -> str:
     """Ask for a new password twice, without echo, and return its hash; nothing is asked for a check.
 
-    Raises CommandError when it may not be set.
+    Raises CommandError when it may not be set, or is the one `before`.
     """
     if call.check:
         return ""
@@ -76,6 +79,9 @@ async def asked_password(call: Call, name: str) -> str:
     except ValueError as wrong:
         message = f"{wrong}; nothing was changed"
         raise CommandError(message) from wrong
+    if before is not None and same_password(password, before):
+        message = "the new password is the old one; nothing was changed"
+        raise CommandError(message)
     if await call.ask_secret("Once more: ") != password:
         message = "the two passwords differ; nothing was changed"
         raise CommandError(message)
@@ -213,14 +219,20 @@ async def own_passwd(call: Call) -> Lines:
     """Change your own password: asks for the one in force, then twice for the new one."""
     name = call.operator.name
     call.will(f"change the password of {name}")
-    if not call.check:
-        verdict = await call.console.doorkeeper.by_password(name, await call.ask_secret("Your password: "))
-        if verdict.user is None and not verdict.must_change:
-            message = "that is not your password; nothing was changed"
-            raise CommandError(message)
-    password_hash = await asked_password(call, name)
+    if call.check:
+        async with changed_user(call, name):
+            return Lines()
+    password = await call.ask_secret("Your password: ")
+    verdict = await call.console.doorkeeper.by_password(name, password)
+    if verdict.stored is None:
+        await asyncio.sleep(_WRONG_PASSWORD_SECONDS)
+        message = "that is not your password; nothing was changed"
+        raise CommandError(message)
+    password_hash = await asked_password(call, name, before=password)
     async with changed_user(call, name) as (query, _):
-        await users.set_password(query, name, password_hash)
+        if not await users.exchange_password(query, name, verdict.stored, password_hash):
+            message = "your password was changed meanwhile; nothing was changed now"
+            raise CommandError(message)
     return Lines(("Your password was changed",))
 
 

@@ -20,10 +20,10 @@ _MOST_EXPRESSION_BYTES = 1 << 18
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text[:10]) > _MOST_ROWS:
+    if not (text.isascii() and text.isdigit()) or int(text.lstrip("0")[:10] or "0") > _MOST_ROWS:
         message = f"{text} is no count: 0 to {_MOST_ROWS} is expected"
         raise ValueError(message)
-    return int(text[:10])
+    return int(text.lstrip("0")[:10] or "0")
 
 
 def _expression(text: str) -> Callable[[str], object]:

@@ -91,6 +91,7 @@ class User:
     expires_at: str | None = None
     must_change_password: bool = False
     domains: frozenset[str] = frozenset()
+    added_at: str = ""
 
     def shut_out(self, now: str) -> str | None:
         """Return why the user may not log in at this time, None when nothing stands against it."""
@@ -105,7 +106,8 @@ class User:
 class Operator:
     """Who is at the other end of one session: for the prompt, the gate and the audit.
 
-    `source` is `address:port` of the client, `session_id` is unique on this node, `domains` are those granted.
+    `source` is `address:port` of the client, `session_id` is unique on this node, `domains` are those granted;
+    `added_at` tells the user from another one who had the name before or after.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Operator:
     source: str
     session_id: str
     domains: frozenset[str] = frozenset()
+    added_at: str = ""
 
     def may(self, permission: Permission) -> bool:
         """Tell whether the operator's role has the permission."""

@@ -87,6 +87,9 @@ async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
         reply = await _run(console, replace(seat, json=json), line)
     except OperatorError as error:
         return Outcome(error.status, _error_pieces(error, start, json=json))
+    except Exception:  # noqa: BLE001  of the grammar: those of a handler are caught where they are recorded
+        defect = InternalError(_incident(f"a line of {seat.operator.name}"))
+        return Outcome(defect.status, _error_pieces(defect, start, json=json))
     if json:
         return Outcome(0, iter((reply_document(reply, start.footer()),)), reply)
     if isinstance(reply, Moved | Left):
@@ -141,12 +144,18 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
         _record(call, InterruptedByOperatorError.status, "interrupted")
         raise
     except Exception as defect:
-        incident = secrets.token_hex(4).upper()
-        _log.exception("incident %s: %s of %s", incident, outcome.command.path, seat.operator.name)
+        incident = _incident(f"{outcome.command.path} of {seat.operator.name}")
         _record(call, InternalError.status, f"incident {incident}")
         raise InternalError(incident) from defect
     _record(call, 0)
     return filtered(_checked(call) if call.check else reply, filters)
+
+
+def _incident(where: str) -> str:
+    """Log the defect that is being handled, and return what it can be found by."""
+    incident = secrets.token_hex(4).upper()
+    _log.exception("incident %s: %s", incident, where)
+    return incident
 
 
 async def _admitted(call: Call) -> Operator:

@@ -32,7 +32,7 @@ class Session:
         self._task: asyncio.Task[object] | None = None
         self._running = False
         self._interrupted = False
-        self._stopping = False
+        self._stopping = self._asked_hidden = False
         self._parting = ""
         self.here: Location = ()
 
@@ -83,8 +83,13 @@ class Session:
                     return ran.reply.status
                 if status == InterruptedByOperatorError.status or (self._options.strict and status):
                     return status
-            await self._terminal.drain()
-            await asyncio.sleep(0)
+            try:
+                await self._terminal.drain()
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+                return TemporaryError.status
         return status
 
     def interrupt(self) -> None:
@@ -110,9 +115,11 @@ class Session:
             typed=self._typed,
             json=self._options.json,
         )
-        self._running = True
+        self._running, self._asked_hidden = True, False
         try:
             ran = await dispatch(self._console, seat, line)
+            if ran is not None and ran.status and self._asked_hidden:
+                self._terminal.drop_typed_ahead()  # it may be the secret that was to come
             if ran is not None:
                 await self._send(ran.pieces)
         except asyncio.CancelledError:
@@ -146,6 +153,7 @@ class Session:
         return await self._asked(question, hidden=False)
 
     async def _ask_hidden(self, question: str) -> str | None:
+        self._asked_hidden = True
         return await self._asked(question, hidden=True)
 
     async def _asked(self, question: str, *, hidden: bool) -> str | None:

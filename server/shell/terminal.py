@@ -30,6 +30,9 @@ class Terminal(Protocol):
     def write(self, text: str) -> None:
         r"""Send text; `\n` ends lines."""
 
+    def drop_typed_ahead(self) -> None:
+        """Forget what was typed ahead at a terminal."""
+
     def show_progress(self, text: str) -> None:
         """Show one line to a person who waits, and to nobody else; what is written next takes its place."""
 

@@ -26,6 +26,10 @@ Row = tuple[Any, ...]
 Read = Callable[..., Awaitable[list[Row]]]
 
 
+class CommittedError(asyncio.CancelledError):
+    """The caller was cancelled while its transaction was committed: it is, and the cancellation goes on."""
+
+
 class Query:
     """Runs statements with `?` placeholders inside one write transaction and returns their rows.
 
@@ -153,11 +157,13 @@ class Store:
                 await asyncio.wait({running})
             except asyncio.CancelledError as asked:
                 cancelled = asked
-        if cancelled is not None:
-            with suppress(sqlite3.Error):
-                running.result()
+        failed = running.exception()
+        if cancelled is None:
+            running.result()
+        elif failed is None and sql == "COMMIT":
+            raise CommittedError from cancelled
+        else:
             raise cancelled
-        running.result()
 
 
 async def first_and_last(

@@ -8,8 +8,13 @@ KEPT_LINES = 1000
 
 
 async def append(query: Query, user_name: str, line: str) -> None:
-    """Add one line inside the caller's transaction."""
-    await query("INSERT INTO history (user_name, line) VALUES (?, ?)", user_name, line)
+    """Add one line inside the caller's transaction; nothing for a user who has been removed meanwhile."""
+    await query(
+        "INSERT INTO history (user_name, line) SELECT ?, ? WHERE EXISTS (SELECT 1 FROM users WHERE name = ?)",
+        user_name,
+        line,
+        user_name,
+    )
 
 
 async def trim(query: Query, user_name: str) -> None:

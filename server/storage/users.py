@@ -9,12 +9,20 @@ from server.storage.database import Query, Read, Row, Store, first_and_last
 
 #: Users, their keys and their grants in one statement, as every statement costs a hop to the store's thread.
 _SELECT = """
-SELECT 'user', name, role, password_hash, expires_at, '', locked, must_change_password FROM users {where_name}
+SELECT 'user', name, role, password_hash, expires_at, added_at, locked, must_change_password FROM users {where_name}
 UNION ALL SELECT 'key', user_name, public_key, comment, expires_at, sources, 0, 0 FROM user_keys {where_user_name}
 UNION ALL SELECT 'grant', user_name, domain, '', '', '', 0, 0 FROM grants {where_user_name}
 ORDER BY 1 DESC, 2, 3
 """
 _SELECT_ONE = _SELECT.format(where_name="WHERE name = ?", where_user_name="WHERE user_name = ?")
+_ADMINISTRATORS = """
+SELECT (expires_at IS NULL OR expires_at > ?) AND (password_hash IS NOT NULL OR EXISTS (
+           SELECT 1 FROM user_keys k WHERE k.user_name = u.name AND sources = ''
+           AND (k.expires_at IS NULL OR k.expires_at > ?))),
+       expires_at IS NULL AND (password_hash IS NOT NULL OR EXISTS (
+           SELECT 1 FROM user_keys k WHERE k.user_name = u.name AND sources = '' AND k.expires_at IS NULL))
+FROM users u WHERE role = 'admin' AND locked = 0
+"""
 _SELECT_ALL = _SELECT.format(where_name="", where_user_name="")
 
 
@@ -67,9 +75,16 @@ async def set_password(query: Query, name: str, password_hash: str, *, must_chan
     return bool(rows)
 
 
-async def rehash(query: Query, name: str, before: str, after: str) -> None:
-    """Keep the same password in another form, unless it has been changed meanwhile."""
-    await query("UPDATE users SET password_hash = ? WHERE name = ? AND password_hash = ?", after, name, before)
+async def exchange_password(query: Query, name: str, before: str | None, after: str) -> bool:
+    """Replace the password that was `before`, or keep it in another form; False when it is another one by now."""
+    rows = await query(
+        """UPDATE users SET password_hash = ?, must_change_password = 0
+           WHERE name = ? AND password_hash = ? RETURNING name""",
+        after,
+        name,
+        before,
+    )
+    return bool(rows)
 
 
 async def set_properties(query: Query, user: User) -> None:
@@ -107,14 +122,10 @@ async def delete(query: Query, name: str) -> bool:
     return bool(await query("DELETE FROM users WHERE name = ? RETURNING name", name))
 
 
-async def lasting_administrators(query: Query) -> int:
-    """Count the administrators who can log in and will not expire."""
-    ((count,),) = await query(
-        """SELECT count(*) FROM users u WHERE role = 'admin' AND locked = 0 AND expires_at IS NULL AND (
-               password_hash IS NOT NULL
-               OR EXISTS (SELECT 1 FROM user_keys k WHERE k.user_name = u.name AND k.expires_at IS NULL))"""
-    )
-    return int(count)
+async def administrators(query: Query, now: str) -> tuple[int, int]:
+    """Count the administrators who can log in from everywhere now, and those of them who always will."""
+    rows = await query(_ADMINISTRATORS, now, now)
+    return sum(now_ for now_, _ in rows), sum(always for _, always in rows)
 
 
 async def find(read: Read, name: str) -> User | None:
@@ -156,6 +167,7 @@ def _users(rows: Sequence[Row]) -> list[User]:
             expires_at=expires_at,
             must_change_password=bool(must_change),
             domains=frozenset(domains.get(name, ())),
+            added_at=added_at,
         )
-        for name, (role, password_hash, expires_at, _, locked, must_change) in users.items()
+        for name, (role, password_hash, expires_at, added_at, locked, must_change) in users.items()
     ]

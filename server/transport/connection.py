@@ -73,7 +73,7 @@ class Connection(asyncssh.SSHServer):
         self._login_options = ""
         self._address = self._source = ""
         self._doorway: Doorway
-        self._greeted = self._given_up = False
+        self._greeted = self._given_up = self._ended = False
         #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
         self._parting: Parting | None = Parting.NO_AUTH
         self._grace: asyncio.TimerHandle | None = None
@@ -156,7 +156,8 @@ class Connection(asyncssh.SSHServer):
     def auth_completed(self) -> None:
         """Make the operator of whoever has proved who they are."""
         name, self._login_options = split_login_name(str(self.ssh.get_extra_info("username")))
-        proved = self._proof.proved(name)
+        certified = bool(self.ssh.get_key_option("principals"))
+        proved = self._proof.proved(name, certified=certified)
         if proved is None:  # a defect would be a way in: end it here
             self.ssh.abort()
             return
@@ -172,14 +173,14 @@ class Connection(asyncssh.SSHServer):
             return
         self._doorway.open()
         session_id = secrets.token_hex(4)
-        self._operator = Operator(name, user.role, self._source, session_id, user.domains)
+        self._operator = Operator(name, user.role, self._source, session_id, user.domains, user.added_at)
         self._shared.logins.add(session_id, self)
         self._record(EventKind.LOGIN, name, way)
         _log.info("%s from %s has logged in by %s", name, self._operator.source, way)
 
     def session_requested(self) -> ConsoleChannel | bool:
         """Give a channel, not while stopping."""
-        if self._operator is None or self._shared.stopping:
+        if self._operator is None or self._shared.stopping or self._ended:
             return False
         most = self._shared.limits.max_sessions
         if self._open_channels >= most:
@@ -194,15 +195,20 @@ class Connection(asyncssh.SSHServer):
         channel.on_closed = self._channel_closed
         return channel
 
-    def described(self) -> OpenSession:
-        """Return what `session/list` shows of a client that has logged in."""
+    @property
+    def operator(self) -> Operator:
+        """Who has logged in; raises ValueError before somebody has."""
         if self._operator is None:
             message = "nobody has logged in"
             raise ValueError(message)
+        return self._operator
+
+    def described(self) -> OpenSession:
+        """Return what `session/list` shows of a client that has logged in."""
         idle = [channel.idle_seconds for channel in self.channels]
         busy = any(each is None for each in idle)
         quiet_seconds = min((each for each in idle if each is not None), default=monotonic() - self._asked)
-        who = self._operator
+        who = self.operator
         shown_idle = None if busy else quiet_seconds
         return OpenSession(who.session_id, who.name, who.role, who.source, self._since, shown_idle, len(self.channels))
 
@@ -217,8 +223,10 @@ class Connection(asyncssh.SSHServer):
 
     def end(self, why: str) -> None:
         """Interrupt what runs, tell the client why, and disconnect."""
-        if self._operator is not None:
-            self._record(EventKind.SESSION_KILLED, self._operator.name, why)
+        if self._ended:
+            return
+        self._ended = True
+        self._record(EventKind.SESSION_KILLED, self.operator.name, why)
         for channel in [*self.channels]:
             channel.stop(f"\n{why}\n", now=True)
         asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, why)
@@ -233,6 +241,7 @@ class Connection(asyncssh.SSHServer):
 
     def _channel_closed(self) -> None:
         self._open_channels -= 1
+        self._asked = monotonic()
 
     def _give_up(self) -> None:
         """Send the client away after its last try, as sshd does."""

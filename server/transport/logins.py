@@ -25,6 +25,10 @@ _log = logging.getLogger("ecss-console.login")
 class Login(Protocol):
     """One open login."""
 
+    @property
+    def operator(self) -> Operator:
+        """Who has logged in."""
+
     def described(self) -> OpenSession:
         """Return what `session/list` shows of it."""
 
@@ -90,12 +94,14 @@ class Logins:
         """Look once a second, for ever."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            self._end_overdue()
             try:
+                self._end_overdue()
                 await standings.changed_elsewhere()
                 await self._end_shut_out(standings)
             except TemporaryError as error:
                 _log.warning("users cannot be looked up: %s", error.message)
+            except Exception:  # noqa: BLE001  whatever it is, the next look must come
+                _log.exception("the open logins could not be looked at")
 
     def _end_overdue(self) -> None:
         for session_id, login in [*self._open.items()]:
@@ -110,7 +116,5 @@ class Logins:
 
     async def _end_shut_out(self, standings: Standings) -> None:
         for session_id, login in [*self._open.items()]:
-            shown = login.described()
-            operator = Operator(shown.user_name, shown.role, shown.source, session_id)
-            if await standings.of(operator) is None:
-                self.end(session_id, f"{shown.user_name} may not work here any more")
+            if await standings.of(login.operator) is None:
+                self.end(session_id, f"{login.operator.name} may not work here any more")

@@ -101,12 +101,15 @@ class Proof:
             self._in_vain()
         return verdict.user is not None
 
-    def proved(self, name: str) -> tuple[User, str] | None:
-        """Return the user of this name and the way it came, once the protocol says that all was right."""
-        user = self._proved or self._certified
+    def proved(self, name: str, *, certified: bool) -> tuple[User, str] | None:
+        """Return the user of this name and the way it came, once the protocol says that all was right.
+
+        `certified` tells that it was a certificate: a key may have been asked about before, and not be held.
+        """
+        user = self._certified if certified else self._proved
         if user is None or user.name != name:
             return None
-        return user, self._way if self._proved else "certificate"
+        return user, "certificate" if certified else self._way
 
     async def _answer_change(self, name: str, answers: Sequence[str], source: str) -> Challenge:
         if len(answers) != _ANSWERS_TO_CHANGE or answers[0] != answers[1]:

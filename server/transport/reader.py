@@ -7,6 +7,7 @@ echo follows the prompt as on a terminal. Only a line that arrives key by key is
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Protocol
 
 from server.transport.plain import PlainEditor
@@ -69,6 +70,11 @@ class LineReader:
         gone, self._progress_shown = _ERASE_LINE if self._progress_shown else "", False
         self._tty.write(gone + text)
 
+    def drop_typed_ahead(self) -> None:
+        """Forget what a person typed ahead; what a script has piped is kept."""
+        if self._tty.pty:
+            self._tty.drop()
+
     def show_progress(self, text: str) -> None:
         """Show a line to whoever typed the command key by key, and to nobody else."""
         if self._person_waits:
@@ -85,7 +91,7 @@ class LineReader:
 
     async def _read(self, prompt: str, editor: Editor, *, hidden: bool = False) -> str:
         tty = self._tty
-        tty.reading = True
+        tty.reading, tty.last_input = True, monotonic()
         arrivals, arrived = tty.arrivals, tty.arrived
         self._person_waits = False
         try:

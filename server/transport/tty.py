@@ -87,7 +87,7 @@ class Tty:
         if self.reading and self.pty:
             self.feed(INTERRUPT.encode())
             return
-        self._drop()
+        self.drop()
         self._interrupt()
 
     def end(self) -> None:
@@ -97,7 +97,7 @@ class Tty:
 
     def abandon(self) -> None:
         """The client is gone: drop what it typed ahead, and hold nothing up."""
-        self._drop()
+        self.drop()
         self._writable.set()
         self.end()
 
@@ -179,14 +179,15 @@ class Tty:
 
     def _interrupted(self, text: str) -> str:
         """Drop what was typed before the last Ctrl-C; return what came after it, as the queue is to go on."""
-        self._drop()
+        self.drop()
         rest = text[text.rindex(INTERRUPT) + 1 :]
         if self.reading:
             return INTERRUPT + rest
         self._interrupt()
         return rest
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Forget what was typed ahead."""
         self._taken(len(self._queue))
 
     def _taken(self, end: int) -> None:
