@@ -35,7 +35,8 @@ def test_words_are_what_a_posix_shell_would_make_of_them(text: str) -> None:
     try:
         expected = shlex.split(text)
     except ValueError:
-        assert line.open_quote
+        assert line.mistake is not None
+        assert "is not closed" in line.mistake
         return
     assert line.mistake is None
     assert [word.text for word in line.words] == expected

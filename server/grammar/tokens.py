@@ -36,7 +36,6 @@ class Line:
     words: tuple[Word, ...]
     filters: tuple[tuple[Word, ...], ...] = ()
     mistake: str | None = None
-    open_quote: bool = False
 
 
 def tokenize(text: str) -> Line:
@@ -56,7 +55,7 @@ def tokenize(text: str) -> Line:
             end = found.end()
         if end < len(text) and text[end] not in _BLANKS:
             mistake = f"the quote {text[end]} at column {end + 1} is not closed"
-            return _pipeline(words, mistake=mistake, open_quote=True)
+            return _pipeline(words, mistake)
         unquoted = "".join(chunk[1:-1] if chunk[0] in "\"'" else chunk for chunk in chunks)
         words.append(Word(unquoted, text[start:end], start))
         position = end
@@ -69,7 +68,7 @@ def _skip_blanks(text: str, position: int) -> int:
     return position
 
 
-def _pipeline(words: list[Word], mistake: str | None = None, *, open_quote: bool = False) -> Line:
+def _pipeline(words: list[Word], mistake: str | None = None) -> Line:
     """Part the words at bare `|` into the command and its filters."""
     stages: list[list[Word]] = [[]]
     for word in words:
@@ -78,4 +77,4 @@ def _pipeline(words: list[Word], mistake: str | None = None, *, open_quote: bool
         else:
             stages[-1].append(word)
     command, *filters = (tuple(stage) for stage in stages)
-    return Line(command, tuple(filters), mistake, open_quote)
+    return Line(command, tuple(filters), mistake)

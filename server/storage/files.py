@@ -100,7 +100,7 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     half_written.rename(storage_key)
     staged.rename(database)
     for folder in {database.parent, storage_key.parent}:
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 def _finish_or_refuse(database: Path, staged: Path, storage_key: Path) -> None:
@@ -241,7 +241,8 @@ def _locked_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make names that were given or taken in a folder survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

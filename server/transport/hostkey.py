@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncssh
 
 from server.errors import StartError
+from server.storage.files import sync_folder
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"
@@ -62,7 +63,7 @@ def take_next(keys_dir: Path) -> HostKeys:
     try:
         following.replace(path)  # this is the step: before it all is old, after it all is new
         _public(following).unlink(missing_ok=True)
-        _sync_folder(keys_dir)
+        sync_folder(keys_dir)
     except OSError as error:
         message = f"the host key {path} cannot be replaced: {error.strerror}"
         raise StartError(message) from error
@@ -111,12 +112,4 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     staged.rename(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
