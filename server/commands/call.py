@@ -29,7 +29,8 @@ ShowProgress = Callable[[str], None]
 #: Returns the operator as it stands now; raises PermissionDeniedError when it may not run the command any more.
 Gate = Callable[["Call"], Awaitable[Operator]]
 _SURE = "Are you sure?: yes/no ?> "
-_MOST_AUDITED_CHARACTERS = 200
+#: The longest name, a domain of 253, stands in a record whole.
+_MOST_AUDITED_CHARACTERS = 256
 
 
 class Sessions(Protocol):
