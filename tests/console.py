@@ -127,6 +127,15 @@ class ConsoleServer:
                     ready.set()
         ready.set()
 
+    def logs(self, *words: str) -> bool:
+        """Wait until a line of the log has all these words; False when none comes."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if any(all(word in line for word in words) for line in self.log):
+                return True
+            time.sleep(0.01)
+        return False
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
         assert self.process is not None

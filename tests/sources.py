@@ -39,7 +39,8 @@ def state(console: ConsoleServer) -> tuple[int, int, dict[str, int]]:
 
 
 def refused_lines(console: ConsoleServer, reason: str) -> list[str]:
-    """Return the log's lines about a refusal."""
+    """Return the log's lines about a refusal, up to now: the answer to the signal comes behind all of them."""
+    state(console)
     return [line for line in console.log if "refused" in line and line.rstrip().endswith(f": {reason}")]
 
 
