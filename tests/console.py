@@ -52,6 +52,7 @@ class ConsoleServer:
     process: subprocess.Popen[str] | None = None
     port: int = 0
     log: list[str] = field(default_factory=list)
+    reader: threading.Thread | None = None
     launcher: Sequence[str | Path] = PROGRAM
     descriptors: tuple[int, ...] = ()  # left open for the launcher
 
@@ -114,7 +115,8 @@ class ConsoleServer:
             text=True,
         )
         ready = threading.Event()
-        threading.Thread(target=self._read_log, args=(self.process, ready), daemon=True).start()
+        self.reader = threading.Thread(target=self._read_log, args=(self.process, ready), daemon=True)
+        self.reader.start()
         assert ready.wait(20), "the server does not start:\n" + "".join(self.log)
 
     def _read_log(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
@@ -137,11 +139,14 @@ class ConsoleServer:
         return False
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit status."""
+        """Send a signal and return the exit status, when all of the log has been read."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(20)
+        status = self.process.wait(20)
+        if self.reader is not None:
+            self.reader.join(5)
+        return status
 
     def ssh_words(self, *options: str, user: str = "admin") -> list[str]:
         """Return the words of an OpenSSH client without a terminal of its own and with nothing of the caller's."""
