@@ -55,15 +55,12 @@ async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User
     A change that leaves no administrator who can log in now, or none who always will be, is refused, whatever it is.
     """
     async with call.change() as query:
-        before = await users.administrators(query, utc_now())
         known = await users.find(query, name)
         if known is None:
             raise no_such_user(name)
-        yield query, known
-        after = await users.administrators(query, utc_now())
-        if any(had and not has for had, has in zip(before, after, strict=True)):
-            message = f"{name} is the last administrator, make another one first; nothing was changed"
-            raise CommandError(message)
+        refusal = CommandError(f"{name} is the last administrator, make another one first; nothing was changed")
+        async with users.keeping_administrators(query, utc_now(), refusal):
+            yield query, known
 
 
 async def asked_password(call: Call, name: str, *, before: str | None = None) -> str:

@@ -78,14 +78,11 @@ async def remove(config: Config, options: argparse.Namespace) -> None:
     """Remove a user with its keys; raises StartError for an unknown one and for the last administrator."""
     name = _valued(parse_user_name, options.name)
     async with open_store(config, make=False) as store, store.transaction() as query:
-        before = await users.administrators(query, utc_now())
-        if not await users.delete(query, name):
-            message = f"there is no user {name}"
-            raise StartError(message)
-        after = await users.administrators(query, utc_now())
-        if any(had and not has for had, has in zip(before, after, strict=True)):
-            message = f"{name} is the last administrator, add another one first; nothing was changed"
-            raise StartError(message)
+        refusal = StartError(f"{name} is the last administrator, add another one first; nothing was changed")
+        async with users.keeping_administrators(query, utc_now(), refusal):
+            if not await users.delete(query, name):
+                message = f"there is no user {name}"
+                raise StartError(message)
         await record(query, config, "user remove", {"user": name})
     say(f"User {name} removed.")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from server.model.access import Role, User, UserKey
 from server.storage.database import Query, Read, Row, Store, first_and_last
@@ -126,6 +127,16 @@ async def administrators(query: Query, now: str) -> tuple[int, int]:
     """Count the administrators who can log in from everywhere now, and those of them who always will."""
     rows = await query(_ADMINISTRATORS, now, now)
     return sum(now_ for now_, _ in rows), sum(always for _, always in rows)
+
+
+@asynccontextmanager
+async def keeping_administrators(query: Query, now: str, refusal: Exception) -> AsyncIterator[None]:
+    """Raise `refusal` when the change inside leaves no administrator who can log in, now or for ever, and one was."""
+    before = await administrators(query, now)
+    yield
+    after = await administrators(query, now)
+    if any(had and not has for had, has in zip(before, after, strict=True)):
+        raise refusal
 
 
 async def find(read: Read, name: str) -> User | None:

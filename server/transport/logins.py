@@ -104,6 +104,8 @@ class Logins:
                 _log.exception("the open logins could not be looked at")
 
     def _end_overdue(self) -> None:
+        if not (self._ends.idle_seconds or self._ends.longest_seconds):
+            return
         for session_id, login in [*self._open.items()]:
             found = self._ends.left_seconds(login.described().idle_seconds, login.open_seconds())
             if found is None or found[0] > _WARNING_SECONDS:
