@@ -16,6 +16,9 @@ from typing import Any
 import aiosqlite
 
 from server.errors import TemporaryError
+from server.node import metrics
+from server.node.measures import Durations
+from server.node.metrics import Reading
 from server.storage.chain import Head, Sealer
 from server.storage.vault import Vault
 
@@ -68,13 +71,15 @@ _NOTHING_CHANGED = "nothing was changed; try again"
 class Store:
     """The open store. Make one with `Store.open`; `close` it, or its threads keep the process alive."""
 
-    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, vault: Vault) -> None:
+    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, vault: Vault, path: Path) -> None:
         """Take two open connections to one file."""
         self._writer = writer
         self._reader = reader
         self._turn = asyncio.Lock()
         self._query = Query(self._run, vault.audit)
         self.vault = vault
+        self._path = path
+        self._reads, self._changes, self._commits = Durations(), Durations(), Durations()
 
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> Store:
@@ -82,7 +87,7 @@ class Store:
         with _passing_as_temporary():
             writer = await _connected(path)
             try:
-                return cls(writer, await _connected(path), vault)
+                return cls(writer, await _connected(path), vault, path)
             except BaseException:
                 await writer.close()
                 raise
@@ -101,8 +106,24 @@ class Store:
 
     async def read(self, sql: str, *values: Value) -> list[Row]:
         """Run one SELECT over what is committed. Raises TemporaryError while the store is busy or away."""
-        with _passing_as_temporary():
+        with _passing_as_temporary(), self._reads.timed():
             return _rows(await self._reader.execute_fetchall(sql, values))
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield how long the store took, and its size."""
+        timed = [(("read",), self._reads), (("change",), self._changes), (("commit",), self._commits)]
+        yield Reading(metrics.STORE_SECONDS, timed)
+        database, wal = self.sizes_bytes()
+        yield Reading(metrics.STORE_BYTES, [(("database",), database), (("wal",), wal)])
+
+    def sizes_bytes(self) -> tuple[int, int]:
+        """Return the size of the database, and of the file beside it that has what was committed last."""
+        return _size(self._path), _size(self._path.with_name(self._path.name + "-wal"))
+
+    async def schema(self) -> str:
+        """Return the number of the schema; whoever asks knows that the store answers."""
+        ((number,),) = await self.read("SELECT value FROM store WHERE name = 'schema'")
+        return str(number)
 
     @asynccontextmanager
     async def transaction(self, patience_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[Query]:
@@ -112,12 +133,13 @@ class Store:
         then.
         """
         deadline = asyncio.get_running_loop().time() + patience_seconds
-        with _passing_as_temporary():
+        with _passing_as_temporary(), self._changes.timed():
             await self._take_turn(deadline)
             try:
                 await self._begin(deadline)
                 yield self._query
-                await self._finish("COMMIT")
+                with self._commits.timed():
+                    await self._finish("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
                     with suppress(sqlite3.Error):
@@ -164,6 +186,13 @@ class Store:
             raise CommittedError from cancelled
         else:
             raise cancelled
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 async def first_and_last(
