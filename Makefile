@@ -23,10 +23,14 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/commands.py --check
+	$(BIN)/python docs/configuration.py --check
+	$(BIN)/python docs/observability.py --check
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/record.py
 	$(BIN)/python docs/commands.py
+	$(BIN)/python docs/configuration.py
+	$(BIN)/python docs/observability.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py

@@ -61,6 +61,9 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    asked = asyncio.Event()  # also while it begins, when SIGHUP would be the end of it
+    if not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
+        loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config) as store:
         keys = host_keys(config.keys_dir)
         given = given_sockets()
@@ -101,7 +104,7 @@ async def serve(config: Config) -> None:
             gc.collect()
             gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
             watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
-            async with _supervised(console, listener, reloader):
+            async with _supervised(console, listener, reloader, asked):
                 await ended.wait()
             for task in watching:
                 task.cancel()
@@ -158,37 +161,33 @@ async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIt
 
 
 @asynccontextmanager
-async def _supervised(console: Console, listener: Listener, reloader: Reloader) -> AsyncIterator[None]:
-    """Tell the service manager how it goes while logins are taken, and reload when it asks for it."""
+async def _supervised(
+    console: Console, listener: Listener, reloader: Reloader, asked: asyncio.Event
+) -> AsyncIterator[None]:
+    """Tell the service manager how it goes while logins are taken, and reload whenever it has asked for it."""
     supervisor = Supervisor()
     node, current = console.node, console.current
-    recording: set[asyncio.Task[None]] = set()
 
     def status() -> str:
         held = "listens on {}; {} connections, {} sessions".format(", ".join(node.places), *listener.held())
         return held + reloader.remark
 
-    def reload() -> None:
-        if listener.stopping:
-            _log.warning("not reloaded: the console is stopping")
-            return
-        supervisor.reloading()
-        if reloader.reload():
-            recorded = record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
-            task = loop.create_task(recorded)
-            recording.add(task)
-            task.add_done_callback(recording.discard)
-        supervisor.ready(status())
+    async def reload() -> None:
+        while await asked.wait():
+            asked.clear()
+            supervisor.reloading()
+            if reloader.reload():
+                await record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
+            supervisor.ready(status())
 
     loop = asyncio.get_running_loop()
-    if not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
-        loop.add_signal_handler(signal.SIGHUP, reload)
     supervisor.ready(status())
-    beats = loop.create_task(supervisor.beat(status))
+    tasks = [loop.create_task(supervisor.beat(status)), loop.create_task(reload())]
     try:
         yield
     finally:
-        beats.cancel()
+        for task in tasks:
+            task.cancel()
         supervisor.stopping(f"draining: no more logins; {node.commands.running} commands run")
 
 

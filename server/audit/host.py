@@ -28,6 +28,7 @@ async def record_host(
     When the store does not answer, the log is told: the next start or reload finds the same change.
     """
     try:
+        await journal.flush()  # the last such record may still wait
         event = await _change(store, config, host_key, cause)
     except TemporaryError as error:
         _log.warning("what is configured is not recorded: %s", error.message)

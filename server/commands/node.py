@@ -57,7 +57,7 @@ async def info(call: Call) -> Record:
 @command(
     "/node/metrics",
     permission=Permission.NODE_READ,
-    examples=("node/metrics | match ecss_console_sessions", "node/metrics | match store_seconds_count"),
+    examples=("node/metrics | match config",),
 )
 async def metrics(call: Call) -> Table:
     """List the numbers that Prometheus is given, as they are now.

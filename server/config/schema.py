@@ -298,7 +298,7 @@ class Metrics(_Section):
             address = None
         digits = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535  # noqa: PLR2004
         if address is None or not digits or (address.version == 6) is not host.startswith("["):  # noqa: PLR2004
-            message = "ADDRESS:PORT is expected, as in 127.0.0.1:9823 or [::1]:9823"
+            message = "an address and a port are expected, as in 127.0.0.1:9823 or [::1]:9823"
             raise ValueError(message)
         if not address.is_loopback and not info.data.get("public"):
             message = f"{address} is not this machine alone: metrics.public: true allows it"

@@ -171,7 +171,7 @@ class Connection(asyncssh.SSHServer):
         self._end_grace()
         if self._shared.stopping:  # it was on its way in when the end began
             self._parting = None
-            self.ssh.disconnect(asyncssh.DISC_BY_APPLICATION, "The console is stopping; log in again later.")
+            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, "The console is stopping; log in again later.")
             return
         refusal = self._shared.admission.log_in(self._address, name)
         if refusal is not None:
