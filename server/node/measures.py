@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 from typing import Self
 
@@ -36,14 +34,9 @@ class Durations:
         self.counts[bisect_left(BOUNDS_SECONDS, seconds)] += 1
         self.sum_seconds += seconds
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count what the block takes, however it ends."""
-        began = monotonic()
-        try:
-            yield
-        finally:
-            self.note(monotonic() - began)
+    def timed(self) -> Timed:
+        """Return a context manager that counts what its block takes, however that ends."""
+        return Timed(self)
 
     @property
     def count(self) -> int:
@@ -59,6 +52,24 @@ class Durations:
             if count and seen >= wanted:
                 return bound
         return 0.0
+
+
+class Timed:
+    """One block that is timed; a class of its own, as a generator would take three times as long."""
+
+    __slots__ = ("_began", "_durations")
+
+    def __init__(self, durations: Durations) -> None:
+        """Take where to count."""
+        self._durations = durations
+
+    def __enter__(self) -> None:
+        """The block begins."""
+        self._began = monotonic()
+
+    def __exit__(self, *_error: object) -> None:
+        """The block has ended."""
+        self._durations.note(monotonic() - self._began)
 
 
 class Run:
