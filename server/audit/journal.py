@@ -16,7 +16,8 @@ from server.model.events import Event
 from server.node import metrics
 from server.node.metrics import Reading, single
 from server.storage import events, history
-from server.storage.database import Query, Store
+from server.storage.database import Store
+from server.storage.writer import Query
 
 BATCH_SECONDS = 0.5
 #: Short, as a batch that was refused is tried again, and the last one must not hold up the end of the program.
@@ -41,7 +42,7 @@ class Journal:
         self._lines: list[tuple[str, str]] = []
         self._writing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        self._lost = 0
+        self._on_its_way = self._lost = 0
 
     async def record(self, query: Query, event: Event) -> None:
         """Record an event inside the transaction of the change it is about."""
@@ -68,7 +69,7 @@ class Journal:
 
     def readings(self) -> Iterator[Reading]:
         """Yield how many records wait, and how many the store never took."""
-        yield single(metrics.AUDIT_WAITING, len(self._events))
+        yield single(metrics.AUDIT_WAITING, len(self._events) + self._on_its_way)
         yield single(metrics.AUDIT_LOST, self._lost)
 
     async def flush(self) -> None:
@@ -78,6 +79,7 @@ class Journal:
             lines, self._lines = self._lines, []
             if not (waiting or lines):
                 return
+            self._on_its_way = len(waiting)
             try:
                 async with self._store.transaction(_PATIENCE_SECONDS) as query:
                     await events.insert(query, *waiting)
@@ -89,6 +91,8 @@ class Journal:
                 self._events[:0] = waiting
                 self._lines[:0] = lines
                 raise
+            finally:
+                self._on_its_way = 0
 
     async def close(self) -> None:
         """Write what is left; what the store does not take is told to the log."""
