@@ -24,6 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server import __version__
 from server.commands import COMMANDS
+from server.config import load_config
+from server.errors import ConfigurationError
 from server.model.refusals import Refusal
 from server.node.measures import BOUNDS_SECONDS, CommandMeasures, Durations, Run
 from server.node.metrics import METRICS, MetricKind
@@ -271,8 +273,7 @@ def test_a_store_that_does_not_answer_is_not_ready_and_healthy_all_the_same(stop
     assert _get(f"{address}/readyz") == (200, "ok\n")
 
 
-def test_a_damaged_store_is_not_ready(stopped_console: ConsoleServer, address: str) -> None:
-    console = stopped_console
+def _check_a_damaged_store_is_not_ready(console: ConsoleServer, address: str) -> None:
     with closing(sqlite3.connect(console.database)) as database:
         database.execute("ALTER TABLE store RENAME TO gone")
         database.commit()
@@ -295,7 +296,10 @@ def _raw(address: str, *pieces: bytes, read: bool = True) -> bytes:
         return received
 
 
-def test_http_is_spoken_in_few_words(address: str) -> None:
+def test_http_is_spoken_in_few_words_and_a_damaged_store_is_not_ready(
+    stopped_console: ConsoleServer, address: str
+) -> None:
+    _check_a_damaged_store_is_not_ready(stopped_console, address)
     ok = _raw(address, b"GET /healthz?from=probe HTTP/1.1\r\nHost: x\r\n\r\n")
     assert ok.startswith(b"HTTP/1.1 200 OK\r\n")
     assert ok.endswith(b"\r\n\r\nok\n")
@@ -342,17 +346,24 @@ def test_slow_and_many_clients_cost_nobody_else_anything(stopped_console: Consol
         ("0.0.0.0:0", "0.0.0.0 is not this machine alone: metrics.public: true allows it"),
         ("localhost:0", "an address and a port are expected"),
         ("127.0.0.1", "an address and a port are expected"),
+        ("127.0.0.1:65536", "an address and a port are expected"),
         ("::1:1", "an address and a port are expected"),
     ],
 )
-def test_only_this_machine_unless_said_otherwise(stopped_console: ConsoleServer, listen: str, said: str) -> None:
-    environment = stopped_console.environment(ECSS_CONSOLE_METRICS__LISTEN=listen)
-    words = [*PROGRAM, "serve"]
-    ran = subprocess.run(
-        words, cwd=stopped_console.folder, env=environment, capture_output=True, text=True, check=False
+def test_only_this_machine_unless_said_otherwise(listen: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_config(HERE.parent / "config.example.yaml", {"ECSS_CONSOLE_METRICS__LISTEN": listen})
+    assert f"metrics.listen: {said}" in str(refused.value)
+
+
+def test_what_is_said_otherwise_is_taken() -> None:
+    for listen in ("0.0.0.0:9823", "[::]:0"):
+        environment = {"ECSS_CONSOLE_METRICS__LISTEN": listen, "ECSS_CONSOLE_METRICS__PUBLIC": "true"}
+        assert load_config(HERE.parent / "config.example.yaml", environment).metrics.listen == listen
+    assert (
+        load_config(HERE.parent / "config.example.yaml", {"ECSS_CONSOLE_METRICS__LISTEN": "[::1]:9823"}).metrics.listen
+        == "[::1]:9823"
     )
-    assert ran.returncode == 78
-    assert f"metrics.listen: {said}" in ran.stderr
 
 
 def test_a_port_that_is_taken_is_told_by_its_key(stopped_console: ConsoleServer) -> None:

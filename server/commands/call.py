@@ -18,7 +18,6 @@ from server.grammar.declare import Argument, Command, Option
 from server.grammar.tree import Directory, Location
 from server.model.access import Operator, Permission
 from server.model.events import Event, EventKind
-from server.model.integrations import masked_key
 from server.model.sessions import OpenSession
 from server.node.status import Node
 from server.render.progress import progress_text
@@ -176,10 +175,10 @@ class Call:
             raise CommandError(message)
         return answer
 
-    def listed_key(self, key: str) -> str:
-        """Return an API key as a list shows it to this operator."""
-        in_full = self.operator.may(Permission.KEYS_REVEAL) and not self.console.masks_keys
-        return key if in_full else masked_key(key)
+    @property
+    def lists_keys_in_full(self) -> bool:
+        """Whether a list shows API keys in full to this operator; asked once a list."""
+        return self.operator.may(Permission.KEYS_REVEAL) and not self.console.masks_keys
 
     def event(self, kind: EventKind, *, status: int, detail: str = "") -> Event:
         """Return the audit event of this command as it stands now."""
