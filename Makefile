@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test check docs lock bench scorecard clean
+.PHONY: install run test check docs lock bench scaling scorecard clean
 
 install: $(VENV)/.installed
 
@@ -29,7 +29,10 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/commands.py
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(if $(QUICK),--quick)
+
+scaling: $(VENV)/.installed-dev
+	$(BIN)/python bench/scaling.py
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py
