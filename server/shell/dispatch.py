@@ -35,6 +35,7 @@ from server.render.document import error_document, reply_document
 from server.render.filters import filtered
 from server.render.reply import Help, Left, Lines, Moved, Reply
 from server.render.text import Footer, error_text, reply_text
+from server.storage.database import Read
 
 _log = logging.getLogger("ecss-console.shell")
 
@@ -158,12 +159,12 @@ def _incident(where: str) -> str:
     return incident
 
 
-async def _admitted(call: Call) -> Operator:
+async def _admitted(call: Call, read: Read | None) -> Operator:
     """Pass the one gate, or raise PermissionDeniedError: deny by default, whether what is named exists or not.
 
     Returns the operator as it stands now: what was granted may have been revoked since the login.
     """
-    command, operator = call.command, await call.console.standings.of(call.operator)
+    command, operator = call.command, await call.console.standings.of(call.operator, read)
     if operator is None:
         message = f"{call.operator.name} may not work here any more"
         raise PermissionDeniedError(message)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from server.errors import StartError
 from server.storage.chain import BEGINNING, Beginning
-from server.storage.database import passing_reason
+from server.storage.temporary import passing_reason
 from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
 
 STORAGE_KEY_NAME = "storage.key"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from server.model.integrations import Integration, IntegrationType
-from server.storage.database import Query, Store, first_and_last
+from server.storage.database import Store, first_and_last
 from server.storage.vault import Vault
+from server.storage.writer import Query
 
 _ROWS_PER_TURN = 256
 
