@@ -27,6 +27,7 @@ from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
 from server.supervisor import Supervisor, given_sockets
+from server.transport.editor import prepare as prepare_editor
 from server.transport.hostkey import fingerprint_of, host_keys
 from server.transport.listener import Listener
 from server.transport.logins import Ends, Logins
@@ -83,6 +84,7 @@ async def serve(config: Config) -> None:
         if exporter is not None:
             await exporter.start()
         await record_host(store, journal, config, fingerprint_of(keys.announced[0]))
+        await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
         watching = loop.create_task(logins.watch(standings))

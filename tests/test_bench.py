@@ -52,7 +52,7 @@ def test_the_scaling_measures_every_store(tmp_path: Path) -> None:
     script("scaling.py", "--tiny", "--results", str(tmp_path))
     _, result = only_result(tmp_path)
     assert all(len(by_size) == 3 for by_size in result["rows"].values())
-    assert len(result["rows"]) == 5
+    assert len(result["rows"]) == 7
 
 
 @pytest.mark.parametrize(("ours_ms", "word"), [(0.8, "met"), (0.81, "MISSED")])

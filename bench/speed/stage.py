@@ -42,6 +42,7 @@ class Counts:
     adds_of_each: int = 12
     shells: tuple[int, int] = (100, 500)
     fair_lists: int = 3
+    starts: int = 3
 
     @classmethod
     def quick(cls) -> Counts:
@@ -64,6 +65,7 @@ class Counts:
             adds_of_each=2,
             shells=(2, 4),
             fair_lists=1,
+            starts=1,
         )
 
 

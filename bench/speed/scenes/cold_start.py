@@ -13,8 +13,8 @@ FIRST_LOGIN = "first login after a start, with a command"
 
 
 async def play(stage: Stage) -> None:
-    """Start every contender in turn."""
-    for contender in stage.contenders:
+    """Start every contender in turn, more than once, since this varies the most."""
+    for contender in stage.contenders * stage.counts.starts:
         began = time.perf_counter()
         async with stage.fresh(contender) as server:
             greeted, cpu_ms = time.perf_counter(), server.cpu_ms()

@@ -13,7 +13,10 @@ from speed.scenes.lists import listed
 from speed.scenes.logins import logged_in
 
 LIST, ADD, LOGIN = "list of the domain's integrations", "add", "login, 16 in flight"
-TAB_CLIENT, TAB_DOMAIN = "Tab behind a client id's beginning", "Tab behind a domain's beginning"
+TAB_CLIENT, TAB_DOMAIN = "Tab behind a whole client id", "Tab behind a whole domain's name"
+TAB_CLIENTS, TAB_DOMAINS = "Tab where all client ids begin so", "Tab where all domains begin so"
+#: These may grow: `list` with what it shows, Tab up to the number of names that it offers.
+MAY_GROW = (LIST, TAB_CLIENTS, TAB_DOMAINS)
 #: All domains but one are named so, with a number behind it.
 DOMAIN = "pbx{:05d}.local"
 _INTERRUPT = "\x03"
@@ -51,15 +54,15 @@ async def play(server: Server, size: Size, label: str, repeats: Repeats, figures
     lists, _ = await listed(server, f"domain/{domain}/integrations/list", repeats.lists(size.integrations))
     note(LIST, label, **lists.measures())
     note(ADD, label, **(await _adds(server, domain, repeats.adds)).measures())
-    client = f"domain/{domain}/integrations/remove cl"
-    note(TAB_CLIENT, label, **(await _tabs(server, client, _ids(size.integrations), repeats.tabs)).measures())
-    names = [DOMAIN.format(number) for number in (0, size.domains - 1)]
-    note(TAB_DOMAIN, label, **(await _tabs(server, "domain/pb", names, repeats.tabs)).measures())
+    remove = f"domain/{domain}/integrations/remove "
+    for row, line, names, end in (
+        (TAB_CLIENT, f"{remove}client000000", ["client000000"], " "),
+        (TAB_DOMAIN, "domain/pbx00000.local", [domain], "/"),
+        (TAB_CLIENTS, f"{remove}cl", [f"client{number:06d}" for number in (0, size.integrations - 1)], ""),
+        (TAB_DOMAINS, "domain/pb", [DOMAIN.format(number) for number in (0, size.domains - 1)], ""),
+    ):
+        note(row, label, **(await _tabs(server, line, os.path.commonprefix(names) + end, repeats.tabs)).measures())  # noqa: RUF071  names, not paths
     note(LOGIN, label, **(await logged_in(server, repeats.logins)).measures())
-
-
-def _ids(count: int) -> list[str]:
-    return [f"client{number:06d}" for number in (0, count - 1)]
 
 
 async def _adds(server: Server, domain: str, count: int) -> Batch:
@@ -75,9 +78,8 @@ async def _adds(server: Server, domain: str, count: int) -> Batch:
     return batch
 
 
-async def _tabs(server: Server, line: str, names: list[str], count: int) -> Batch:
-    """Type a line, press Tab, and wait until what all the names begin with stands there; then drop the line."""
-    whole = os.path.commonprefix(names)  # noqa: RUF071  names, not paths: character by character is what is wanted
+async def _tabs(server: Server, line: str, whole: str, count: int) -> Batch:
+    """Type a line, press Tab, and wait until its last word has become the `whole` one; then drop the line."""
     inserted = whole[len(line.rsplit(maxsplit=1)[-1].rpartition("/")[2]) :]
     batch, shell = Batch(server), await Shell.opened(server, PERSON)
     for _ in range(count):
