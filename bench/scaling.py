@@ -37,7 +37,7 @@ _SIZES = {
     "100 domains": Size(100, 10),
     "10,000 domains": Size(10_000, 10),
 }
-_TINY = {"1 domain, 10 integrations": _SMALLEST, "20 integrations": Size(1, 20), "3 domains": Size(3, 10)}
+_TINY = {"1 domain, 10 integrations": _SMALLEST, "3 domains": Size(3, 10)}
 #: What is called growth: more than so much, and outside the rounds of the smallest store.
 _NOISE = 1.25
 

@@ -51,7 +51,7 @@ def test_the_benchmark_measures_every_row_that_has_a_target(tmp_path: Path) -> N
 def test_the_scaling_measures_every_store(tmp_path: Path) -> None:
     script("scaling.py", "--tiny", "--results", str(tmp_path))
     _, result = only_result(tmp_path)
-    assert all(len(by_size) == 3 for by_size in result["rows"].values())
+    assert all(len(by_size) == 2 for by_size in result["rows"].values())
     assert len(result["rows"]) == 7
 
 
