@@ -92,7 +92,7 @@ async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
         defect = InternalError(_incident(f"a line of {seat.operator.name}"))
         return Outcome(defect.status, _error_pieces(defect, start, json=json))
     if json:
-        return Outcome(0, iter((reply_document(reply, start.footer()),)), reply)
+        return Outcome(0, reply_document(reply, start.footer()), reply)
     if isinstance(reply, Moved | Left):
         return Outcome(0, iter(()), reply)
     return Outcome(0, _pieces(reply, start.footer()), reply)
