@@ -72,3 +72,9 @@ def test_a_table_is_written_between_the_marks_and_nowhere_else(tmp_path: Path) -
     assert put_between_marks(page, "bench", "new")
     assert page.read_text() == "before\n<!-- bench -->\nnew\n<!-- /bench -->\nafter\n"
     assert not put_between_marks(page, "scaling", "new")
+
+
+def test_a_start_does_not_wait_for_what_only_people_need() -> None:
+    check = "import gc, sys, server.__main__; print(gc.isenabled(), 'prompt_toolkit' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.split() == ["True", "False"]
