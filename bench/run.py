@@ -5,7 +5,7 @@ python bench/run.py [--quick | --tiny] [--ours] [--only SCENE …] [--results FO
 The peers are the exchange's own stack (Erlang/OTP) and Go's; they do no work at all, ours does the whole. What noise
 hurts least is CPU: time of all threads of the server's process. Prints tables of medians with their ratios and whether
 the targets are met, keeps the figures in bench/results, and writes the tables of a whole run into docs/performance.md.
-Linux only; about two minutes.
+Linux only; about three minutes.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from speed.client import PERSON, SCRIPT, Shell
 from speed.stage import FEW, Stage, list_of
 
 _AT_ONCE = 16
+_REST_SECONDS, _AT_REST_MS = 0.3, 3.0
 _KINDS = {"plain": (SCRIPT, ""), "with a person's line begun": (PERSON, "who")}
 
 
@@ -19,9 +20,7 @@ def row(kind: str, count: int) -> str:
 
 
 async def play(stage: Stage) -> None:
-    """Open shells of both kinds on a fresh server each; only in the first round, since the figures hardly vary."""
-    if stage.round:
-        return
+    """Open shells of both kinds on a fresh server each."""
     for kind, (client, keys) in _KINDS.items():
         for contender in stage.contenders:
             async with stage.fresh(contender) as server:
@@ -41,6 +40,7 @@ async def _taken(server: Server, counts: Sequence[int], client: str, keys: str) 
 
     warm = await opened()
     await warm.line(f"\x15{list_of(FEW)}" if keys else list_of(FEW))
+    await _settled(server)
     before, found, shells = server.resident_kb(), dict[int, float](), list[Shell]()
     for count in counts:
         while len(shells) < count:
@@ -48,3 +48,11 @@ async def _taken(server: Server, counts: Sequence[int], client: str, keys: str) 
         found[count] = (server.resident_kb() - before) / count
     await asyncio.gather(*(shell.close() for shell in (warm, *shells)))
     return found
+
+
+async def _settled(server: Server) -> None:
+    """Wait until the server has done what it does after its start."""
+    before = -1.0
+    while server.cpu_ms() - before > _AT_REST_MS:
+        before = server.cpu_ms()
+        await asyncio.sleep(_REST_SECONDS)
