@@ -42,6 +42,7 @@ class Counts:
     adds_of_each: int = 12
     shells: tuple[int, int] = (100, 500)
     fair_lists: int = 3
+    alone_seconds: float = 1.0
     starts: int = 3
 
     @classmethod
@@ -65,6 +66,7 @@ class Counts:
             adds_of_each=2,
             shells=(2, 4),
             fair_lists=1,
+            alone_seconds=0.1,
             starts=1,
         )
 

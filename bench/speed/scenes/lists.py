@@ -16,7 +16,6 @@ OF_MANY = "list of 10,000"
 FIRST_BYTE = "first byte of a list of 10,000"
 OTHERS_WAIT = "longest wait of another session meanwhile"
 _WITNESS_PAUSE_SECONDS = 0.003
-_ALONE_SECONDS = 1.0
 
 
 async def play(stage: Stage) -> None:
@@ -29,7 +28,7 @@ async def play(stage: Stage) -> None:
         stage.figures.note(OF_MANY, server.name, **batch.measures())
         stage.figures.note(FIRST_BYTE, server.name, ms=quantile(first_ms, 0.5))
     for _ in range(stage.counts.fair_lists):
-        stage.figures.note(OTHERS_WAIT, stage.ours.name, **await _waits(stage.ours))
+        stage.figures.note(OTHERS_WAIT, stage.ours.name, **await _waits(stage.ours, stage.counts.alone_seconds))
 
 
 async def listed(server: Server, command: str, count: int) -> tuple[Batch, list[float]]:
@@ -47,7 +46,7 @@ async def listed(server: Server, command: str, count: int) -> tuple[Batch, list[
     return batch, first_ms
 
 
-async def _waits(server: Server) -> dict[str, float]:
+async def _waits(server: Server, alone_seconds: float) -> dict[str, float]:
     """Return the longest wait of another session beyond its usual one: during a list, and while nobody lists."""
 
     async def watched(seconds: float) -> list[float]:
@@ -58,7 +57,7 @@ async def _waits(server: Server) -> dict[str, float]:
             raise RuntimeError(witness.failure)
         return [delay * 1000 for delay in witness.delays_seconds]
 
-    alone = await watched(_ALONE_SECONDS)
+    alone = await watched(alone_seconds)
     during = await watched(0)
     usual = quantile(alone, 0.5)
     return {"ms": max(during) - usual, "alone_ms": max(alone) - usual}
