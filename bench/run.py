@@ -48,7 +48,7 @@ async def measured(folder: Path, counts: Counts, scenes: list[str], *, with_peer
     serving = ours(folder / "ours", key)
     await seed(serving.folder, {domain_of(size): size for size in (FEW, SOME, MANY)} | {adds.DOMAIN: 0})
     fresh = ours(folder / "fresh", key)
-    await seed(fresh.folder, {domain_of(FEW): FEW})
+    await seed(fresh.folder, {domain_of(FEW): FEW, adds.DOMAIN: 0})
     stage = Stage(folder, counts, [fresh])
     try:
         stage.servers.append(await serving.start())

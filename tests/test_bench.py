@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from speed.figures import Figures
-from speed.scenes import logins
+from speed.scenes import adds, logins
 from speed.stage import Counts
 from speed.tables import put_between_marks
 from speed.targets import judged
@@ -42,7 +43,8 @@ def test_the_benchmark_measures_every_row_that_has_a_target(tmp_path: Path) -> N
     figures = Figures(result["rows"])
     for verdict in judged(figures, Counts.tiny()):
         found = figures.median(verdict.target.row, "ecss-console", verdict.target.measure)
-        assert found is not None, verdict.target.row
+        no_compiler = adds.SLOW in verdict.target.row and shutil.which("cc") is None
+        assert found is not None or no_compiler, verdict.target.row
     said = script("compare.py", str(path), str(path))
     assert "1.00" in said
     assert "list of 10,000" in said
