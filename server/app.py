@@ -33,6 +33,7 @@ from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
 from server.supervisor import Given, Supervisor, given_sockets
+from server.transport.editor import prepare as prepare_editor
 from server.transport.gate import listening_sockets
 from server.transport.hostkey import host_keys
 from server.transport.listener import Listener
@@ -101,6 +102,7 @@ async def serve(config: Config) -> None:
             if exporter is not None:
                 await exporter.start()
             await record_host(store, journal, config, node.fingerprints[0])
+            await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
             gc.collect()
             gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
             watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
