@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from server.audit.export import Exporter
 from server.audit.host import record_host
@@ -26,6 +26,7 @@ from server.model.refusals import Refusal
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
+from server.storage.serving import serving
 from server.supervisor import Supervisor, given_sockets
 from server.transport.hostkey import fingerprint_of, host_keys
 from server.transport.listener import Listener
@@ -35,16 +36,20 @@ _log = logging.getLogger("ecss-console")
 
 
 @asynccontextmanager
-async def open_store(config: Config, *, make: bool = True) -> AsyncIterator[Store]:
-    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError."""
-    prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
-    if prepared.made:
-        _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
-    store = await Store.open(prepared.database, prepared.vault)
-    try:
-        yield store
-    finally:
-        await store.close()
+async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
+    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError.
+
+    One that `serves` has it to itself among its like.
+    """
+    with serving(config.database) if serves else nullcontext():
+        prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
+        if prepared.made:
+            _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
+        store = await Store.open(prepared.database, prepared.vault, checkpoints=serves)
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 async def serve(config: Config) -> None:
@@ -53,7 +58,7 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    async with open_store(config) as store:
+    async with open_store(config, serves=True) as store:
         keys = host_keys(config.keys_dir)
         journal = Journal(store)
         exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None

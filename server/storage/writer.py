@@ -15,8 +15,9 @@ from typing import Any
 
 import aiosqlite
 
+from server.errors import TemporaryError
 from server.storage.chain import Head, Sealer
-from server.storage.temporary import BUSY, passing_as_temporary, temporary
+from server.storage.temporary import BUSY, passing_as_temporary, temporary, unsure
 
 Value = str | int | None
 Row = tuple[Any, ...]
@@ -153,7 +154,8 @@ class Writer:
             try:
                 await self._run("COMMIT")
             except BaseException as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
-                await self._fail(group, error)
+                await self._roll_back()
+                await self._fail(group, error if await self._overwritten() else unsure(error))
                 return
             self._group = None
             group.outcome.set_result(None)
@@ -164,7 +166,7 @@ class Writer:
         try:
             await self._roll_back()
         finally:
-            told = error if isinstance(error, sqlite3.Error) else temporary(_TAKEN_BACK)
+            told = error if isinstance(error, sqlite3.Error | TemporaryError) else temporary(_TAKEN_BACK)
             group.outcome.set_exception(told)
             group.outcome.exception()  # seen, also where its only change was the one that failed
 
@@ -172,6 +174,18 @@ class Writer:
         if self._connection.in_transaction:
             with suppress(sqlite3.Error):
                 await self._whole("ROLLBACK")
+
+    async def _overwritten(self) -> bool:
+        """Write over what a commit that failed has left in the write-ahead log; False when that cannot be done either.
+
+        All of it may be there when the sync alone has failed, and would be in force after a restart although its
+        clients were told that nothing was changed. Any write begins at the same place; this one changes nothing.
+        """
+        try:
+            await self._whole("PRAGMA user_version = 0")
+        except sqlite3.Error as error:
+            return error.sqlite_errorcode == sqlite3.SQLITE_IOERR_FSYNC  # written, as far as a process can see
+        return True
 
     async def _run(self, sql: str, *values: Value) -> list[Row]:
         rows: Any = await self._connection.execute_fetchall(sql, values)  # aiosqlite types them as sqlite3.Row
