@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test check docs lock bench scorecard clean
+.PHONY: install run test check docs lock bench kills scorecard clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,9 @@ docs: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py
+
+kills: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python bench/kills.py
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
-import signal
+import logging
 import sys
 import tempfile
 import time
@@ -22,60 +21,20 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from console import ConsoleServer
-from ledger import DOMAIN, Ledger, change_until_cut, complaints, copied
+from killing import declare, kill_often
+from ledger import Ledger
 
 _KILLS_PER_STORE = 50
-_LOAD_SECONDS = 0.4
-_START_SECONDS = 0.8
-_CLIENTS = 8
-
-
-async def kill_one(console: ConsoleServer, ledger: Ledger, name: str) -> list[str]:
-    """Start, load, kill, and return what is wrong with the store then."""
-    console.start()
-    connections = [await console.connected() for _ in range(2)]
-    work = [
-        asyncio.create_task(change_until_cut(connections[number % 2], ledger, f"{name}.{number}"))
-        for number in range(_CLIENTS)
-    ]
-    await asyncio.sleep(random.uniform(0, _LOAD_SECONDS))
-    await asyncio.to_thread(console.stop, signal.SIGKILL)
-    await asyncio.gather(*work)
-    return await look(console, ledger)
-
-
-async def look(console: ConsoleServer, ledger: Ledger) -> list[str]:
-    """Compare a copy of the store with what the clients know, and take what was under way for decided."""
-    wrong, stored = await complaints(copied(console.folder, console.folder / "copy"), ledger)
-    ledger.settle(stored)
-    return wrong
-
-
-async def kill_while_it_starts(console: ConsoleServer, ledger: Ledger) -> list[str]:
-    """Start, kill before or while it begins to serve, and return what is wrong with the store then."""
-    console.launch()
-    await asyncio.sleep(random.uniform(0, _START_SECONDS))
-    await asyncio.to_thread(console.stop, signal.SIGKILL)
-    return await look(console, ledger)
 
 
 async def kill_many(kills: int) -> tuple[Counter[str], list[str]]:
     """Kill a server on one store so many times; return what was done, counted, and what was lost."""
     told: Counter[str] = Counter()
-    wrong: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         console, ledger = ConsoleServer(Path(name)), Ledger()
         console.prepare()
-        console.start()
-        console.run(f"domain/declare {DOMAIN}")
-        console.stop()
-        for number in range(kills):
-            if number % 10 == 9:
-                wrong += await kill_while_it_starts(console, ledger)
-                told["kills while it starts"] += 1
-            else:
-                wrong += await kill_one(console, ledger, f"r{number}")
-                told["kills under load"] += 1
+        declare(console)
+        wrong = await kill_often(console, ledger, kills, lambda what: told.update([what]))
         for changes in ledger.changes.values():
             told.update(change.verb for change in changes)
         told["acknowledged"] += ledger.told()
@@ -92,6 +51,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=2, help="servers that are killed at the same time")
     options = parser.parse_args()
+    logging.disable()  # asyncio's complaints of servers that are gone
     told: Counter[str] = Counter()
     wrong: list[str] = []
     began = time.monotonic()

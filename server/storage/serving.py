@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.errors import StartError
+from server.storage.files import make_folder
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def serving(database: Path) -> Iterator[None]:
     database = database.resolve()
     lock = database.with_name(database.name + ".lock")
     try:
-        lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(lock.parent)
         descriptor = _locked(lock)
     except BlockingIOError as error:
         message = (

@@ -154,8 +154,7 @@ class Writer:
             try:
                 await self._run("COMMIT")
             except BaseException as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
-                await self._roll_back()
-                await self._fail(group, error if await self._overwritten() else unsure(error))
+                await self._fail(group, await self._off_the_disk(error))
                 return
             self._group = None
             group.outcome.set_result(None)
@@ -175,17 +174,21 @@ class Writer:
             with suppress(sqlite3.Error):
                 await self._whole("ROLLBACK")
 
-    async def _overwritten(self) -> bool:
-        """Write over what a commit that failed has left in the write-ahead log; False when that cannot be done either.
+    async def _off_the_disk(self, error: BaseException) -> BaseException:
+        """Write over what a commit has left in the write-ahead log whose sync alone has failed; return what to tell.
 
-        All of it may be there when the sync alone has failed, and would be in force after a restart although its
-        clients were told that nothing was changed. Any write begins at the same place; this one changes nothing.
+        It would be in force after a restart, although its clients were told that nothing was changed. Any write begins
+        at the same place; this one changes nothing.
         """
+        if _code(error) != sqlite3.SQLITE_IOERR_FSYNC:
+            return error  # what makes it a commit is written last, and was not
+        await self._roll_back()
         try:
             await self._whole("PRAGMA user_version = 0")
-        except sqlite3.Error as error:
-            return error.sqlite_errorcode == sqlite3.SQLITE_IOERR_FSYNC  # written, as far as a process can see
-        return True
+        except sqlite3.Error as again:
+            if _code(again) != sqlite3.SQLITE_IOERR_FSYNC:
+                return unsure(error)
+        return error
 
     async def _run(self, sql: str, *values: Value) -> list[Row]:
         rows: Any = await self._connection.execute_fetchall(sql, values)  # aiosqlite types them as sqlite3.Row
@@ -194,6 +197,10 @@ class Writer:
     async def _whole(self, sql: str) -> None:
         """Run a statement to its end, even when the caller is cancelled meanwhile; the cancellation follows."""
         await _ended(asyncio.ensure_future(self._run(sql)), stores=False)
+
+
+def _code(error: BaseException) -> int | None:
+    return getattr(error, "sqlite_errorcode", None)
 
 
 async def _ended(running: asyncio.Future[Any], *, stores: bool = True) -> None:
