@@ -57,7 +57,7 @@ async def _look(console: ConsoleServer, ledger: Ledger) -> list[str]:
 async def kill_often(
     console: ConsoleServer, ledger: Ledger, kills: int, told: Callable[[str], None] = lambda _what: None
 ) -> list[str]:
-    """Kill a server so many times, every tenth time while it starts; return what was lost. `told` hears of each kill."""
+    """Kill a server so many times, every tenth time while it starts; return what was lost. `told` hears of each."""
     wrong: list[str] = []
     for number in range(kills):
         starts = number % 10 == 9

@@ -17,6 +17,7 @@ from ledger import DOMAIN, Ledger
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
 
 
+@pytest.mark.timeout(300)
 async def test_what_clients_were_told_survives_sigkill_at_any_moment(stopped_console: ConsoleServer) -> None:
     console, ledger = stopped_console, Ledger()
     declare(console)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from asyncssh import SSHClientConnection
 from console import PASSWORD, PROMPT, ConsoleServer, needs
+from cutting import cut_often
 from faults import CHANGES, FOR_EVER, Faults, Kind, compiled
 from ledger import DOMAIN, Change, Ledger, Standing, change_until_cut, complaints, copied
 from power import HOWS, Disk, Record, records
@@ -27,6 +28,9 @@ from server.transport.hostkey import host_keys
 
 LOCKED = "Command error: temporary locked: "
 MAYBE = "may be after a restart; look before you try again"
+
+
+pytestmark = pytest.mark.timeout(300)  # much is written to a disk that others use too
 
 
 @pytest.fixture(scope="session")
@@ -82,46 +86,11 @@ def _verified(console: ConsoleServer) -> None:
 async def test_a_power_cut_at_any_moment_loses_nothing_that_clients_were_told(
     stopped_console: ConsoleServer, faults: Faults, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    console, folder = stopped_console, tmp_path_factory.mktemp("power")
-    disk, lying = Disk.of(console.folder), Disk.of(console.folder)
-    console.start(**faults.environment(folder / "trace"))
-    console.run(f"domain/declare {DOMAIN}")
-    begin, ledger = faults.sequence(), Ledger(lambda: float(faults.sequence()))
-    changes: list[Record] = []
-    async with console.asyncssh() as one, console.asyncssh() as other:
-        while not any(_starts_the_log_anew(each) for each in changes[begin:]):  # the most delicate moment
-            clients = enumerate((one, one, other))
-            await asyncio.gather(*(change_until_cut(each, ledger, f"c{number}", 60) for number, each in clients))
-            changes = list(records(folder / "trace"))
-    console.stop()
-    assert ledger.told() >= 180
-    changes = list(records(folder / "trace"))
-    moments = range(begin, len(changes))
-    delicate = [at for at in moments if not changes[at].name.endswith("-wal")]
-    delicate += [at for at in moments if any(_starts_the_log_anew(each) for each in changes[max(begin, at - 12) : at])]
-    dice = random.Random(5)  # noqa: S311  the same cuts each time
-    cuts = sorted({*dice.sample(delicate, min(30, len(delicate))), *dice.sample(moments, 60)})
-    lost_by_lies = 0
-    for position, change in enumerate(changes):
-        if position in cuts:
-            left = folder / f"{position}"
-            disk.cut(left, dice.choice(HOWS), dice)
-            if position % 2:  # what a power cut leaves of shared memory is nothing to rely on
-                (left / "var" / "console.db-shm").write_bytes(dice.randbytes(32768))
-            assert (await complaints(left, ledger, position))[0] == []
-            shutil.rmtree(left)
-        if position in cuts[::20]:
-            lying.cut(left, "lost", dice)
-            lost_by_lies += bool((await complaints(left, ledger, position))[0])
-            shutil.rmtree(left)
-        disk.apply(change)
-        if not (change.kind == "S" and change.name.endswith("-wal")):
-            lying.apply(change)
-    assert lost_by_lies, "a disk that syncs nothing would not be found"
-
-
-def _starts_the_log_anew(change: Record) -> bool:
-    return change.name.endswith("-wal") and change.kind == "W" and change.offset == 0
+    folder, dice = tmp_path_factory.mktemp("power"), random.Random(5)  # noqa: S311  the same cuts each time
+    found = await cut_often(stopped_console, faults, folder, 60, dice)
+    assert found.wrong == []
+    assert found.states >= 60
+    assert found.lies_found, "a disk that syncs nothing would not be found"
 
 
 def test_a_first_start_that_a_power_cut_ends_begins_again_or_is_whole(
