@@ -174,6 +174,27 @@ async def test_a_fault_of_the_disk_at_every_operation_in_turn_is_told_and_leaves
     _verified(faulty)
 
 
+async def test_a_disk_that_fails_now_and_then_loses_nothing_through_changes_and_checkpoints(
+    faulty: ConsoleServer, faults: Faults
+) -> None:
+    ledger, dice = Ledger(), random.Random(5)  # noqa: S311
+    made = faulty.database.stat().st_mtime_ns
+    checkpoints = set()
+    async with faulty.asyncssh() as connection:
+        work = [asyncio.create_task(change_until_cut(connection, ledger, f"c{number}")) for number in range(3)]
+        while len(checkpoints) < 3 or ledger.refused < 20:
+            faults.fail(CHANGES | Kind.SYNC | Kind.READ, errno.EIO, passing=dice.randrange(200), failing=1)
+            while not faults.get("failed"):
+                await asyncio.sleep(0.001)
+            checkpoints |= {faulty.database.stat().st_mtime_ns} - {made}
+        faults.mend()
+        connection.abort()
+        await asyncio.gather(*work)
+    assert faulty.stop() == 0
+    assert ledger.told() > ledger.refused
+    assert (await complaints(faulty.folder, ledger))[0] == []
+
+
 async def test_while_the_disk_is_full_people_log_in_read_and_get_their_records_later(
     faulty: ConsoleServer, faults: Faults
 ) -> None:
