@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test check docs lock bench kills scorecard clean
+.PHONY: install run test check docs lock bench kills soak scorecard clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,10 @@ kills: $(VENV)/.installed-dev
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py
+
+# Half an hour of mixed load with faults; SECONDS=30 for a short one.
+soak: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800)
 
 # Resolve the newest versions that pyproject.toml allows and pin them with their hashes.
 lock: $(VENV)/.installed-dev

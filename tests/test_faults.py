@@ -179,12 +179,12 @@ async def test_a_disk_that_fails_now_and_then_loses_nothing_through_changes_and_
 ) -> None:
     ledger, dice = Ledger(), random.Random(5)  # noqa: S311
     made = faulty.database.stat().st_mtime_ns
-    checkpoints = set()
+    checkpoints: set[int] = set()
     async with faulty.asyncssh() as connection:
         work = [asyncio.create_task(change_until_cut(connection, ledger, f"c{number}")) for number in range(3)]
         while len(checkpoints) < 3 or ledger.refused < 20:
             faults.fail(CHANGES | Kind.SYNC | Kind.READ, errno.EIO, passing=dice.randrange(200), failing=1)
-            while not faults.get("failed"):
+            while not faults.get("failed"):  # noqa: ASYNC110  another process counts
                 await asyncio.sleep(0.001)
             checkpoints |= {faulty.database.stat().st_mtime_ns} - {made}
         faults.mend()

@@ -85,14 +85,14 @@ async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
     start = _Start(console, datetime.now().astimezone(), monotonic())
     json = seat.json or wants_json(line.filters)
     try:
-        reply = await _run(console, replace(seat, json=json), line)
+        reply = await _run(console, seat if seat.json == json else replace(seat, json=json), line)
     except OperatorError as error:
         return Outcome(error.status, _error_pieces(error, start, json=json))
     except Exception:  # noqa: BLE001  of the grammar: those of a handler are caught where they are recorded
         defect = InternalError(_incident(f"a line of {seat.operator.name}"))
         return Outcome(defect.status, _error_pieces(defect, start, json=json))
     if json:
-        return Outcome(0, iter((reply_document(reply, start.footer()),)), reply)
+        return Outcome(0, reply_document(reply, start.footer()), reply)
     if isinstance(reply, Moved | Left):
         return Outcome(0, iter(()), reply)
     return Outcome(0, _pieces(reply, start.footer()), reply)
