@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test check docs lock bench scaling scorecard soak clean
+.PHONY: install run test check docs lock bench scaling kills scorecard soak clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,9 @@ bench: $(VENV)/.installed-dev
 
 scaling: $(VENV)/.installed-dev
 	$(BIN)/python bench/scaling.py
+
+kills: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python bench/kills.py
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py

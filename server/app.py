@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Protocol
 
 from server import __version__, log
@@ -32,6 +32,7 @@ from server.reload import Reloader, authorities
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
+from server.storage.serving import serving
 from server.supervisor import Given, Supervisor, given_sockets
 from server.transport.editor import prepare as prepare_editor
 from server.transport.gate import listening_sockets
@@ -43,16 +44,20 @@ _log = logging.getLogger("ecss-console")
 
 
 @asynccontextmanager
-async def open_store(config: Config, *, make: bool = True) -> AsyncIterator[Store]:
-    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError."""
-    prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
-    if prepared.made:
-        _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
-    store = await Store.open(prepared.database, prepared.vault)
-    try:
-        yield store
-    finally:
-        await store.close()
+async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
+    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError.
+
+    One that `serves` has it to itself among its like.
+    """
+    with serving(config.database) if serves else nullcontext():
+        prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
+        if prepared.made:
+            _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
+        store = await Store.open(prepared.database, prepared.vault, checkpoints=serves)
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 async def serve(config: Config) -> None:
@@ -65,7 +70,7 @@ async def serve(config: Config) -> None:
     asked = asyncio.Event()  # also while it begins, when SIGHUP would be the end of it
     if not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
         loop.add_signal_handler(signal.SIGHUP, asked.set)
-    async with open_store(config) as store:
+    async with open_store(config, serves=True) as store:
         keys = host_keys(config.keys_dir)
         given = given_sockets()
         journal = Journal(store)
