@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test check docs lock bench scorecard soak clean
+.PHONY: install run test check docs lock bench scaling kills scorecard soak clean
 
 install: $(VENV)/.installed
 
@@ -33,7 +33,13 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/observability.py
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(if $(QUICK),--quick)
+
+scaling: $(VENV)/.installed-dev
+	$(BIN)/python bench/scaling.py
+
+kills: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python bench/kills.py
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py
@@ -55,6 +61,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q server  # a service may not write beside its program, and would compile at every start
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Protocol
 
 from server import __version__, log
@@ -32,7 +32,9 @@ from server.reload import Reloader, authorities
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
+from server.storage.serving import serving
 from server.supervisor import Given, Supervisor, given_sockets
+from server.transport.editor import prepare as prepare_editor
 from server.transport.gate import listening_sockets
 from server.transport.hostkey import host_keys
 from server.transport.listener import Listener
@@ -42,16 +44,20 @@ _log = logging.getLogger("ecss-console")
 
 
 @asynccontextmanager
-async def open_store(config: Config, *, make: bool = True) -> AsyncIterator[Store]:
-    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError."""
-    prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
-    if prepared.made:
-        _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
-    store = await Store.open(prepared.database, prepared.vault)
-    try:
-        yield store
-    finally:
-        await store.close()
+async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
+    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError.
+
+    One that `serves` has it to itself among its like.
+    """
+    with serving(config.database) if serves else nullcontext():
+        prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
+        if prepared.made:
+            _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
+        store = await Store.open(prepared.database, prepared.vault, checkpoints=serves)
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 async def serve(config: Config) -> None:
@@ -64,7 +70,7 @@ async def serve(config: Config) -> None:
     asked = asyncio.Event()  # also while it begins, when SIGHUP would be the end of it
     if not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
         loop.add_signal_handler(signal.SIGHUP, asked.set)
-    async with open_store(config) as store:
+    async with open_store(config, serves=True) as store:
         keys = host_keys(config.keys_dir)
         given = given_sockets()
         journal = Journal(store)
@@ -101,6 +107,7 @@ async def serve(config: Config) -> None:
             if exporter is not None:
                 await exporter.start()
             await record_host(store, journal, config, node.fingerprints[0])
+            await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
             gc.collect()
             gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
             watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]

@@ -40,11 +40,17 @@ class Store:
         self._reads = Durations()
 
     @classmethod
-    async def open(cls, path: Path, vault: Vault) -> Store:
-        """Open a database that `storage.files` has prepared. Raises TemporaryError when it is away."""
+    async def open(cls, path: Path, vault: Vault, *, checkpoints: bool = True) -> Store:
+        """Open a database that `storage.files` has prepared. Raises TemporaryError when it is away.
+
+        Beside a server, a program opens it without `checkpoints`: SQLite before 3.51.3 may damage a database where
+        two connections make them at the same time. Whoever closes it as the last one makes one alone.
+        """
         with passing_as_temporary():
             writer = await _connected(path)
             try:
+                if not checkpoints:
+                    await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
                 return cls(Writer(writer, vault.audit), await _connected(path), vault, path)
             except BaseException:
                 await writer.close()

@@ -25,7 +25,6 @@ from server.transport.connection import Connection, Shared
 from server.transport.gate import Gate, allow_descriptors, listening_sockets
 from server.transport.hostkey import HostKeys
 from server.transport.logins import Logins
-from server.transport.quiet import quieten
 
 _BACKLOG = 1024
 _MEGABYTE = 1024 * 1024
@@ -56,7 +55,6 @@ class Listener:
 
     async def start(self, keys: HostKeys, sockets: Sequence[socket.socket] = ()) -> list[str]:
         """Listen on `sockets`, without any where it is configured; return where, as `HOST port N`. Raises OSError."""
-        quieten()
         self._allow_descriptors()
         host = self._current.config.listen.host
         self._shared.console.node.fingerprints = keys.fingerprints
