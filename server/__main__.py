@@ -8,12 +8,11 @@ gc.disable()  # what is imported stays; to look through it again and again for g
 
 import argparse
 import asyncio
-import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from server import __version__
+from server import __version__, log
 from server.app import serve
 from server.config import Config, load_config
 from server.errors import ConfigurationError, OperatorError, StartError
@@ -32,9 +31,7 @@ EX_CONFIG = 78
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    log.begin()
     try:
         config = load_config(options.config)
         asyncio.run(options.run(config, options))

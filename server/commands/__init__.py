@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.commands import audit, console, domains, integrations, sessions, user_keys, users
+from server.commands import audit, console, domains, integrations, node, sessions, user_keys, users
 from server.grammar.declare import Command
 from server.grammar.tree import Directory, build_tree
 
@@ -14,6 +14,7 @@ COMMANDS: tuple[Command, ...] = (
     *user_keys.COMMANDS,
     *sessions.COMMANDS,
     *audit.COMMANDS,
+    *node.COMMANDS,
 )
 
 
