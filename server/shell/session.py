@@ -75,7 +75,14 @@ class Session:
         """Run the lines of an exec request; return the status of the last."""
         self._task = asyncio.current_task()
         status = 0
-        for line in command.split("\n"):
+        for number, line in enumerate(command.split("\n")):
+            try:
+                await self._terminal.drain()
+                if number:
+                    await asyncio.sleep(0)  # many lines must not hold the other sessions up
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
             if self._stopping:
                 return TemporaryError.status
             ran = await self._run_line(line.removesuffix("\r"))
@@ -85,13 +92,6 @@ class Session:
                     return ran.reply.status
                 if status == InterruptedByOperatorError.status or (self._options.strict and status):
                     return status
-            try:
-                await self._terminal.drain()
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                if not self._stopping:
-                    raise
-                return TemporaryError.status
         return status
 
     def interrupt(self) -> None:
