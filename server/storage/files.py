@@ -15,17 +15,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from server.errors import StartError
-from server.storage.chain import BEGINNING, Beginning
+from server.storage import schema
 from server.storage.database import passing_reason
+from server.storage.snapshot import sync_folder
 from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
 
 STORAGE_KEY_NAME = "storage.key"
-_CHAIN_MIGRATION = 3
-_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +55,10 @@ def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: P
             vault = Vault(_storage_key(storage_key))
             if not database.exists():
                 _finish_or_refuse(database, staged, storage_key)
-            schema = _check(database, vault)
+            found = _check(database, vault)
             _close_to_others(keys_dir, database, storage_key)
-            if schema < max(_migrations()):
-                _migrate(database, vault)
+            if found < schema.newest():
+                schema.upgrade(database, vault)
     except OSError as error:
         message = f"the store cannot be opened: {error}"
         raise StartError(message) from error
@@ -87,9 +86,7 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     staged.unlink(missing_ok=True)
     raw = new_storage_key()
     os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    _migrate(staged, Vault(raw))
-    with closing(_connect(staged)) as connection:
-        connection.execute("INSERT INTO store (name, value) VALUES ('storage key', ?)", (Vault(raw).fingerprint,))
+    schema.make(staged, Vault(raw))
     half_written = storage_key.with_name(storage_key.name + ".new")
     half_written.unlink(missing_ok=True)
     descriptor = os.open(half_written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -133,22 +130,21 @@ def _check(database: Path, vault: Vault) -> int:
         if isinstance(error, sqlite3.DatabaseError) and passing_reason(error):
             raise
         verdict, values = str(error), {}
-    schema = values.get("schema", "")
-    if verdict != "ok" or not re.fullmatch(r"[1-9][0-9]{0,8}", schema):
+    number = values.get("schema", "")
+    if verdict != "ok" or not _NUMBER.fullmatch(number):
         what = "the number of its schema is missing" if verdict == "ok" else verdict
         message = f"the database {database} is damaged ({what}): restore it from a backup; nothing was changed"
         raise StartError(message)
     if values.get("storage key") != vault.fingerprint:
         message = f"the database {database} was made with another storage key: put its own key back"
         raise StartError(message)
-    newest = max(_migrations())
-    if int(schema) > newest:
+    if int(number) > schema.newest():
         message = (
-            f"the database {database} has schema {values['schema']}, this program knows {newest}: "
+            f"the database {database} has schema {number}, this program knows {schema.newest()}: "
             "install the newer program; nothing was changed"
         )
         raise StartError(message)
-    return int(schema)
+    return int(number)
 
 
 def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
@@ -159,57 +155,9 @@ def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
         verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         values = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    missing = set(_TABLE.findall(_migrations()[1])) - tables
+    number = values.get("schema", "")
+    missing = schema.tables_of(int(number) if _NUMBER.fullmatch(number) else 1) - tables
     return (f"the table {min(missing)} is missing" if missing else verdict), values
-
-
-def _migrate(database: Path, vault: Vault) -> None:
-    """Run the migrations that are missing, each whole or not at all."""
-    with closing(_connect(database)) as connection:
-        tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
-        select = "SELECT value FROM store WHERE name = 'schema'"
-        done = int(connection.execute(select).fetchone()[0]) if tables else 0
-        for number, script in sorted(_migrations().items()):
-            if number <= done:
-                continue
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _statements(script):
-                connection.execute(statement)
-            if number == _CHAIN_MIGRATION:
-                _mark_beginning(connection, vault)
-            connection.execute(
-                "INSERT INTO store (name, value) VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = ?",
-                (str(number), str(number)),
-            )
-            connection.execute("COMMIT")
-
-
-def _mark_beginning(connection: sqlite3.Connection, vault: Vault) -> None:
-    """Sign which records are from before the chain, so that no later one can be passed off as such."""
-    beginning = Beginning(*connection.execute("SELECT coalesce(max(id), 0), count(*) FROM audit").fetchone())
-    connection.execute(
-        "INSERT OR REPLACE INTO store (name, value) VALUES (?, ?)", (BEGINNING, vault.audit.mark(beginning))
-    )
-
-
-def _connect(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(database, isolation_level=None)
-
-
-def _migrations() -> dict[int, str]:
-    """Return the migrations by number, from `migrations/0001_first.sql` and its followers."""
-    folder = files("server.storage") / "migrations"
-    scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
-    return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in scripts}
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
@@ -237,14 +185,5 @@ def _locked_folder(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names that were given or taken in a folder survive a crash."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
