@@ -20,6 +20,7 @@ from pathlib import Path
 from server.errors import StartError
 from server.storage import schema
 from server.storage.database import passing_reason
+from server.storage.restoring import finish, restoring_folder
 from server.storage.snapshot import sync_folder
 from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
 
@@ -45,27 +46,37 @@ def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: P
     database = database.absolute()  # a relative `:memory:` would be no file to SQLite
     storage_key = storage_key or keys_dir / STORAGE_KEY_NAME
     staged = database.with_name(database.name + ".new")
-    try:
+    with store_errors():
+        if restoring_folder(database).exists():
+            with locked_folder(keys_dir):
+                finish(database, keys_dir)
         if not storage_key.exists():
             _refuse_without_key(database, storage_key, make=make)
-        with _locked_folder(keys_dir):
+        with locked_folder(keys_dir):
             made = not database.exists() and not storage_key.exists()
             if made:
                 _make(database, staged, storage_key)
-            vault = Vault(_storage_key(storage_key))
+            vault = Vault(read_storage_key(storage_key))
             if not database.exists():
                 _finish_or_refuse(database, staged, storage_key)
             found = _check(database, vault)
             _close_to_others(keys_dir, database, storage_key)
             if found < schema.newest():
                 schema.upgrade(database, vault)
+    return Prepared(database, vault, made)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what SQLite and the system say of the store's files into StartError."""
+    try:
+        yield
     except OSError as error:
         message = f"the store cannot be opened: {error}"
         raise StartError(message) from error
     except sqlite3.Error as error:
         message = f"the store cannot be opened: {passing_reason(error) or error}; nothing was changed"
         raise StartError(message) from error
-    return Prepared(database, vault, made)
 
 
 def _refuse_without_key(database: Path, storage_key: Path, *, make: bool) -> None:
@@ -111,15 +122,27 @@ def _finish_or_refuse(database: Path, staged: Path, storage_key: Path) -> None:
     raise StartError(message)
 
 
-def _storage_key(path: Path) -> bytes:
+def read_storage_key(path: Path) -> bytes:
+    """Return the storage key of a file. Raises StartError when it holds none, or OSError."""
+    return parse_storage_key(path.read_bytes(), str(path))
+
+
+def parse_storage_key(text: bytes, where: str) -> bytes:
+    """Return the storage key that stands in a file. Raises StartError, which says `where`, when it is none."""
     try:
-        raw = base64.b64decode(path.read_bytes(), validate=False)
+        raw = base64.b64decode(text, validate=False)
     except binascii.Error:
         raw = b""
     if len(raw) != STORAGE_KEY_BYTES:
-        message = f"{path} is no storage key: {STORAGE_KEY_BYTES} bytes in base64 are expected"
+        message = f"{where} is no storage key: {STORAGE_KEY_BYTES} bytes in base64 are expected"
         raise StartError(message)
     return raw
+
+
+def check(database: Path, vault: Vault) -> int:
+    """Return the schema's number of a store, which is neither changed nor upgraded. Raises StartError."""
+    with store_errors():
+        return _check(database, vault)
 
 
 def _check(database: Path, vault: Vault) -> int:
@@ -178,7 +201,7 @@ def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
 
 
 @contextmanager
-def _locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Hold the keys folder so that two programs do not make two stores at once."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -7,8 +7,9 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -44,6 +45,30 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
     ).fetchall()
     return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in tables}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a database is: `damage` is None where nothing is wrong, and the rest may be empty where something is."""
+
+    damage: str | None
+    schema: int = 0
+    storage_key: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def contents(database: Path) -> Contents:
+    """Look at all of a database that nobody writes to."""
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            found = damage(connection)
+            said = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}
+            number = said.get("schema", "")
+            if found is None and not (number.isdecimal() and number.isascii()):
+                found = "the number of its schema is missing"
+            return Contents(found, 0 if found else int(number), said.get("storage key", ""), counts(connection))
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        return Contents(str(error))
 
 
 @contextmanager
