@@ -25,7 +25,7 @@ _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
 #: Stands in the table for a key that was damaged in the store; `replace` mends it.
 _UNREADABLE = "unreadable, replace it"
-_COLUMNS = (
+COLUMNS = (
     Column("client_id", "Client id"),
     Column("type", "Type"),
     Column("api_key", "API Key"),
@@ -88,7 +88,7 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     found = await integrations.of_domain(call.store, domain)
     if found is None:
         raise no_such_domain(domain)
-    return Table(_COLUMNS, [_row(call, each) for each in found])
+    return Table(COLUMNS, [_row(call, each) for each in found])
 
 
 @command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + "replace tester",))

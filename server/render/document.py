@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from server.errors import OperatorError
-from server.render.reply import Left, Lines, Moved, Record, Reply, Table
+from server.render.reply import Left, Lines, Moved, Record, Reply, Script, Table
 from server.render.text import Footer, reply_text
 
 
@@ -23,7 +23,7 @@ def error_document(error: OperatorError, footer: Footer) -> str:
 
 def _content(reply: Reply) -> dict[str, Any]:
     match reply:
-        case Table(columns, rows):
+        case Table(columns, rows) | Script(columns, _, rows, _):
             keys = [column.key for column in columns]
             return {"rows": [dict(zip(keys, row, strict=True)) for row in rows]}
         case Record(message, fields):

@@ -161,6 +161,13 @@ def _last_segment(path: str) -> str:
     return path[path.rstrip("/").rfind("/") + 1 :]
 
 
+class _Buffer(Buffer):
+    """A line that nobody remembers unless `LineEditor.remember` is told so: it may hold a secret."""
+
+    def append_to_history(self) -> None:
+        """Add nothing: `begin` adds what may be kept."""
+
+
 class _Running:
     """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
 
@@ -169,7 +176,7 @@ class _Running:
         self.screen = Screen(tty.write)
         self._history = InMemoryHistory(lines)
         self._added = 0
-        self.buffer = Buffer(
+        self.buffer = _Buffer(
             history=self._history, enable_history_search=True, multiline=False, accept_handler=self._accept
         )
         searched = SearchBufferControl(Buffer(multiline=False))
@@ -188,7 +195,7 @@ class _Running:
     def begin(self, lines: list[str]) -> None:
         """Begin a new line; `lines` were typed since the session began, behind those from earlier sessions."""
         for line in lines[self._added :]:
-            if line not in self._history.get_strings()[-1:]:  # an edited line, which its buffer has added
+            if line not in self._history.get_strings()[-1:]:
                 self._history.append_string(line)
         self._added = len(lines)
         self.buffer.reset()
