@@ -54,7 +54,7 @@ def test_command_is_completed_by_its_path_and_from_its_directory(declared: Comma
 def test_arguments_that_name_stored_things_are_completed(declared: Command) -> None:
     for argument in (*declared.arguments, *declared.places.values()):
         names_stored = argument.kind.metavar in {"<DOMAIN>", "<CLIENT_ID>", "<ClientId>", "<USER>", "<SESSION>"}
-        makes_new = declared.name in {"add", "declare"} and not argument.in_path
+        makes_new = declared.name in {"add", "adopt", "declare"} and not argument.in_path
         if names_stored and not makes_new:
             assert argument.kind.candidates is not None, argument.name
 

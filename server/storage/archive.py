@@ -28,6 +28,8 @@ _KEYS = "keys/"
 _MOST_KEY_BYTES = 65_536
 _MOST_MANIFEST_BYTES = 1024 * 1024
 _BLOCK = 512
+#: What an archive ends with: two blocks of zeros at the least, with those of `tar` up to a whole record.
+_RECORD = 10_240 + 2 * _BLOCK
 _CHUNK = 1024 * 1024
 #: Sealed keys do not shrink; the audit does, at any level.
 _LEVEL = 3
@@ -123,8 +125,9 @@ def _unpacked(packed: gzip.GzipFile, folder: Path) -> Unpacked:
             raise damaged(what)
     database = folder / DATABASE_NAME
     _write_database(packed, database, manifest.files[DATABASE_NAME])
-    if any(_exactly(packed, 2 * _BLOCK)) or packed.read(1):
-        what = "something follows its last file"
+    end = packed.read(_RECORD + 1)
+    if len(end) < 2 * _BLOCK or len(end) > _RECORD or any(end):
+        what = "it ends too soon, or something follows its last file"
         raise damaged(what)
     return Unpacked(manifest, database, keys)
 
