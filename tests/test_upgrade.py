@@ -15,6 +15,7 @@ from killed import killed_at_every_step, without_room
 
 from server.errors import StartError
 from server.storage import schema
+from server.storage.chain import Beginning
 from server.storage.files import Prepared, prepare
 from server.storage.vault import Vault
 
@@ -42,7 +43,7 @@ def _older_store(folder: Path, number: int) -> Path:
             connection.executescript(schema.migrations()[each])
         store = [("schema", str(number)), ("storage key", vault.fingerprint)]
         if number >= 3:
-            store.append(("audit beginning", vault.audit.mark(schema.Beginning(0, 0))))
+            store.append(("audit beginning", vault.audit.mark(Beginning(0, 0))))
         connection.executemany("INSERT INTO store VALUES (?, ?)", store)
         for name, role in (("admin", "admin"), ("eve", "viewer")):
             connection.execute("INSERT INTO users (name, role, added_at) VALUES (?, ?, ?)", (name, role, _AT))
