@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test check docs lock bench scorecard clean
+.PHONY: install run test check docs lock bench scorecard soak clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,10 @@ bench: $(VENV)/.installed-dev
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py
+
+# Half an hour of mixed load with faults; SECONDS=30 for a short one.
+soak: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800)
 
 # Resolve the newest versions that pyproject.toml allows and pin them with their hashes.
 lock: $(VENV)/.installed-dev

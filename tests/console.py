@@ -103,6 +103,11 @@ class ConsoleServer:
 
     def start(self, **environment: str) -> None:
         """Start serving and wait for the port."""
+        ready = self.launch(**environment)
+        assert ready.wait(20), "the server does not start:\n" + "".join(self.log)
+
+    def launch(self, **environment: str) -> threading.Event:
+        """Start serving and do not wait; return what is set when the port is known or the process has ended."""
         self.log.clear()
         self.process = subprocess.Popen(
             [*self.launcher, "serve"],
@@ -117,7 +122,7 @@ class ConsoleServer:
         ready = threading.Event()
         self.reader = threading.Thread(target=self._read_log, args=(self.process, ready), daemon=True)
         self.reader.start()
-        assert ready.wait(20), "the server does not start:\n" + "".join(self.log)
+        return ready
 
     def _read_log(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
         assert process.stderr is not None

@@ -20,8 +20,9 @@ from console import PASSWORD, PROMPT, ConsoleServer, read_until_end
 
 from server.model.events import Event, EventKind
 from server.storage import events
-from server.storage.database import Query, Store, Value
+from server.storage.database import Store
 from server.storage.vault import Vault
+from server.storage.writer import Query, Value
 
 PERSON = {"client_version": "OpenSSH_9.9"}  # gets the line editor, as people do
 

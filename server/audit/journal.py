@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from server.errors import TemporaryError
 from server.model.events import Event
 from server.storage import events, history
-from server.storage.database import Query, Store
+from server.storage.database import Store
+from server.storage.writer import Query
 
 BATCH_SECONDS = 0.5
 #: Short, as a batch that was refused is tried again, and the last one must not hold up the end of the program.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from server.audit.journal import utc_now
 from server.model.access import Operator, User
 from server.storage import users
-from server.storage.database import Store
+from server.storage.database import Read, Store
 
 
 class Standings:
@@ -23,12 +23,16 @@ class Standings:
         self._changes = 0
         self._version = -1
 
-    async def of(self, operator: Operator) -> Operator | None:
+    async def of(self, operator: Operator, read: Read | None = None) -> Operator | None:
         """Return the operator as it stands now, None when it may not work here any more.
 
+        Inside a change give its query as `read`: what changes before it in the same transaction have done counts.
         Raises TemporaryError when the store is away and nothing is known.
         """
-        user = self._known.get(operator.name) or await self._looked_up(operator.name)
+        if read is not None:
+            user = await users.find(read, operator.name)
+        else:
+            user = self._known.get(operator.name) or await self._looked_up(operator.name)
         if user is None or user.added_at != operator.added_at or user.shut_out(utc_now()):
             return None
         if (user.role, user.domains) == (operator.role, operator.domains):

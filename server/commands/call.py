@@ -20,7 +20,8 @@ from server.model.events import Event, EventKind
 from server.model.integrations import masked_key
 from server.model.sessions import OpenSession
 from server.render.progress import progress_text
-from server.storage.database import CommittedError, Query, Store
+from server.storage.database import Read, Store
+from server.storage.writer import CommittedError, Query
 
 #: Asks the operator and returns the answer without its newline; None at the end of input.
 Ask = Callable[[str], Awaitable[str | None]]
@@ -29,8 +30,9 @@ Ask = Callable[[str], Awaitable[str | None]]
 ReadDocument = Callable[[str, int], Awaitable[str | None]]
 #: Shows a line that tells how far long work is; the next one, or the reply, takes its place.
 ShowProgress = Callable[[str], None]
-#: Returns the operator as it stands now; raises PermissionDeniedError when it may not run the command any more.
-Gate = Callable[["Call"], Awaitable[Operator]]
+#: Returns the operator as it stands now, or inside a change as its query reads it; raises PermissionDeniedError when
+#: it may not run the command any more.
+Gate = Callable[["Call", Read | None], Awaitable[Operator]]
 _SURE = "Are you sure?: yes/no ?> "
 #: The longest name, a domain of 253, stands in a record whole.
 _MOST_AUDITED_CHARACTERS = 256
@@ -136,8 +138,7 @@ class Call:
             with suppress(_CheckedError):
                 async with self.store.transaction() as query:
                     # while this waited for its turn, the operator may have lost what the gate saw
-                    self.console.standings.forget()
-                    await self.pass_gate()
+                    await self.pass_gate(query)
                     yield query
                     if self.check:
                         raise _CheckedError
@@ -149,9 +150,9 @@ class Call:
         finally:
             self.console.standings.forget()  # also when Ctrl-C came while it was committed
 
-    async def pass_gate(self) -> None:
+    async def pass_gate(self, read: Read | None = None) -> None:
         """Ask again whether the operator may: while a question waited, that may have been taken away."""
-        self.operator = await self.gate(self)
+        self.operator = await self.gate(self, read)
 
     async def confirm(self, consequence: str) -> None:
         """Say what would happen and ask once; anything but `yes` raises CommandError. Nothing is asked for a check."""

@@ -18,7 +18,7 @@ from server.grammar.declare import Relation, command
 from server.model.access import Permission, Role, User, UserKey
 from server.render.reply import Column, Lines, Table
 from server.storage import domains, users
-from server.storage.database import Query
+from server.storage.writer import Query
 
 _HERE = "/cocon/user/"
 _EXAMPLE = "cocon/user/"

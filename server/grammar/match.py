@@ -89,7 +89,7 @@ def match(root: Directory, here: Location, line: Line) -> Match:
         return Incomplete(command, str(lacking))
     except ValueError as wrong:
         return Invalid(command, str(wrong))
-    return replace(outcome, filters=filters) if isinstance(outcome, Ready) else outcome
+    return replace(outcome, filters=filters) if filters and isinstance(outcome, Ready) else outcome
 
 
 def sort_words(command: Command, words: tuple[Word, ...]) -> Words:

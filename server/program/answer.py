@@ -13,7 +13,7 @@ from server.config import Config
 from server.errors import StartError
 from server.model.events import Event, EventKind
 from server.storage import events
-from server.storage.database import Query
+from server.storage.writer import Query
 
 
 def say(text: str) -> None:

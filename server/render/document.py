@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from server.errors import OperatorError
@@ -10,9 +11,20 @@ from server.render.reply import Left, Lines, Moved, Record, Reply, Script, Table
 from server.render.text import Footer, reply_text
 
 
-def reply_document(reply: Reply, footer: Footer) -> str:
-    """Return the document of a command that is done. Names are those of columns and fields, stable snake_case."""
-    return _line({**_content(reply), "status": 0, "error": None, **_exec(footer)})
+def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
+    """Yield the document of a command that is done, piece by piece, on one line.
+
+    Names are those of columns and fields, stable snake_case.
+    """
+    rest = {"status": 0, "error": None, **_exec(footer)}
+    if not isinstance(reply, Table | Script):
+        yield _line({**_content(reply), **rest})
+        return
+    keys = [column.key for column in reply.columns]
+    yield '{"rows": ['
+    for count, row in enumerate(reply.rows):
+        yield (", " if count else "") + json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False)
+    yield "], " + _line(rest).removeprefix("{")
 
 
 def error_document(error: OperatorError, footer: Footer) -> str:
@@ -23,9 +35,6 @@ def error_document(error: OperatorError, footer: Footer) -> str:
 
 def _content(reply: Reply) -> dict[str, Any]:
     match reply:
-        case Table(columns, rows) | Script(columns, _, rows, _):
-            keys = [column.key for column in columns]
-            return {"rows": [dict(zip(keys, row, strict=True)) for row in rows]}
         case Record(message, fields):
             named: dict[str, Any] = {field.key: field.value for field in fields}
             return {"fields": ({"message": message} if message else {}) | named}

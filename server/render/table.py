@@ -7,6 +7,7 @@ of its tests. Source of the shape: the reference's `list`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from rich.cells import cell_len
 
@@ -14,30 +15,34 @@ from server.render.reply import Table
 
 
 def table_rows(table: Table) -> Iterator[str]:
-    r"""Yield the table piece by piece, each piece whole lines that end in `\n`; the widths are measured first."""
-    widths = [cell_len(column.title) for column in table.columns]
-    cells = [[text.split("\n") for text in table.texts(row)] for row in table.rows]
-    for row in cells:
-        for index, lines in enumerate(row):
-            for line in lines:
-                # a key or a client id is ASCII, and then its length is its width
-                width = len(line) if line.isascii() else cell_len(line)
-                widths[index] = max(widths[index], width)
+    r"""Yield the table piece by piece, each whole lines that end in `\n`; empty ones while widths are measured."""
+    texts: list[list[str]] = []
+    widths: list[int] = []
+    for index, column in enumerate(table.columns):
+        texts.append([column.text(row[index]) for row in table.rows])
+        widths.append(max(cell_len(column.title), _widest(texts[-1])))
+        yield ""
     yield _rule(widths, *"┌┬┐")
     yield _line([_centred(column.title, width) for column, width in zip(table.columns, widths, strict=True)])
-    for row in cells:
-        yield _rule(widths, *"├┼┤")
+    between = _rule(widths, *"├┼┤")
+    for row in zip(*texts, strict=True):
+        yield between
         yield _row(row, widths)
     yield _rule(widths, *"└┴┘")
 
 
-def _row(row: Sequence[list[str]], widths: Sequence[int]) -> str:
-    height = max(len(lines) for lines in row)
-    text = ""
-    for index in range(height):
-        line = [lines[index] if index < len(lines) else "" for lines in row]
-        text += _line([_padded(cell, width) for cell, width in zip(line, widths, strict=True)])
-    return text
+def _widest(texts: Sequence[str]) -> int:
+    """Return the width of the widest line. A key or a client id is ASCII: its length is its width."""
+    lines = "\n".join(texts)
+    width = len if lines.isascii() else cell_len
+    return max(map(width, lines.split("\n")))
+
+
+def _row(texts: Sequence[str], widths: Sequence[int]) -> str:
+    if not any("\n" in text for text in texts):
+        return _line([_padded(text, width) for text, width in zip(texts, widths, strict=True)])
+    cells = zip_longest(*(text.split("\n") for text in texts), fillvalue="")
+    return "".join(_line([_padded(cell, width) for cell, width in zip(line, widths, strict=True)]) for line in cells)
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -49,7 +54,7 @@ def _rule(widths: Sequence[int], left: str, middle: str, right: str) -> str:
 
 
 def _padded(text: str, width: int) -> str:
-    return text + " " * (width - cell_len(text))
+    return text.ljust(width) if text.isascii() else text + " " * (width - cell_len(text))
 
 
 def _centred(text: str, width: int) -> str:

@@ -35,6 +35,7 @@ from server.render.document import error_document, reply_document
 from server.render.filters import filtered
 from server.render.reply import Help, Left, Lines, Moved, Reply, Script
 from server.render.text import Footer, error_text, reply_text
+from server.storage.database import Read
 
 _log = logging.getLogger("ecss-console.shell")
 
@@ -85,14 +86,14 @@ async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
     start = _Start(console, datetime.now().astimezone(), monotonic())
     json = seat.json or wants_json(line.filters)
     try:
-        reply = await _run(console, replace(seat, json=json), line)
+        reply = await _run(console, seat if seat.json == json else replace(seat, json=json), line)
     except OperatorError as error:
         return Outcome(error.status, _error_pieces(error, start, json=json))
     except Exception:  # noqa: BLE001  of the grammar: those of a handler are caught where they are recorded
         defect = InternalError(_incident(f"a line of {seat.operator.name}"))
         return Outcome(defect.status, _error_pieces(defect, start, json=json))
     if json:
-        return Outcome(0, iter((reply_document(reply, start.footer()),)), reply)
+        return Outcome(0, reply_document(reply, start.footer()), reply)
     if isinstance(reply, Moved | Left | Script):
         return Outcome(0, reply_text(reply), reply)
     return Outcome(0, _pieces(reply, start.footer()), reply)
@@ -161,12 +162,12 @@ def _incident(where: str) -> str:
     return incident
 
 
-async def _admitted(call: Call) -> Operator:
+async def _admitted(call: Call, read: Read | None) -> Operator:
     """Pass the one gate, or raise PermissionDeniedError: deny by default, whether what is named exists or not.
 
     Returns the operator as it stands now: what was granted may have been revoked since the login.
     """
-    command, operator = call.command, await call.console.standings.of(call.operator)
+    command, operator = call.command, await call.console.standings.of(call.operator, read)
     if operator is None:
         message = f"{call.operator.name} may not work here any more"
         raise PermissionDeniedError(message)

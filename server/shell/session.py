@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator
+from time import monotonic
 
 from server.commands.call import Console
 from server.errors import InterruptedByOperatorError, TemporaryError
@@ -18,6 +19,7 @@ from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
 from server.storage.history import KEPT_LINES
 
 _CHARACTERS_PER_WRITE = 32_768
+_TURN_SECONDS = 0.005
 
 
 class Session:
@@ -141,7 +143,7 @@ class Session:
     async def _send(self, pieces: Iterator[str]) -> None:
         """Write a reply: a short one at once, a long one as fast as the client takes it, letting others run between."""
         waiting: list[str] = []
-        size = 0
+        size, began = 0, monotonic()
         for piece in pieces:
             waiting.append(piece)
             size += len(piece)
@@ -149,7 +151,10 @@ class Session:
                 self._terminal.write("".join(waiting))
                 waiting, size = [], 0
                 await self._terminal.drain()
-                await asyncio.sleep(0)
+            elif monotonic() - began < _TURN_SECONDS:
+                continue
+            await asyncio.sleep(0)
+            began = monotonic()
         self._terminal.write("".join(waiting))
 
     async def _ask(self, question: str) -> str | None:

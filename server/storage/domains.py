@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from server.model.domains import Domain
-from server.storage.database import Query, Read, Store, first_and_last
+from server.storage.database import Read, Store, first_and_last
+from server.storage.writer import Query
 
 
 async def insert(query: Query, name: str, now: str) -> bool:

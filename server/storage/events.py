@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from server.model.events import Event
 from server.storage.chain import ANEW, BEGINNING, FIRST, Beginning, Head, Sealer
-from server.storage.database import Query, Row, Store, Value
+from server.storage.database import Store
+from server.storage.writer import Query, Row, Value
 
 #: What a mac covers besides `seq`, in this order.
 COLUMNS = (

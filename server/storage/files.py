@@ -19,9 +19,9 @@ from pathlib import Path
 
 from server.errors import StartError
 from server.storage import schema
-from server.storage.database import passing_reason
 from server.storage.restoring import finish, restoring_folder
 from server.storage.snapshot import sync_folder
+from server.storage.temporary import passing_reason
 from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
 
 STORAGE_KEY_NAME = "storage.key"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from server.storage.database import Query, Store
+from server.storage.database import Store
+from server.storage.writer import Query
 
 KEPT_LINES = 1000
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from enum import Enum
 
 from server.model.integrations import Integration, IntegrationType
-from server.storage.database import Query, Store, first_and_last
+from server.storage.database import Store, first_and_last
 from server.storage.vault import Vault
+from server.storage.writer import Query
 
 _ROWS_PER_TURN = 256
 #: What one statement takes; a larger one would hold the store's thread, and what waits for it, for longer.
 _ROWS_PER_STATEMENT = 100
 #: Places in a sealed row.
 _CLIENT_ID, _KEY_HASH = 1, 5
+_TYPES = {each.value: each for each in IntegrationType}
 
 _log = logging.getLogger("ecss-console.storage")
 
@@ -38,13 +40,11 @@ class Keyed:
 
 
 async def insert(query: Query, vault: Vault, domain: str, integration: Integration, key: str, now: str) -> Added:
-    """Add an integration with its key to a domain."""
-    if not await query("SELECT 1 FROM domains WHERE name = ?", domain):
-        return Added.NO_DOMAIN
+    """Add an integration with its key to a domain: one hop to the store's thread when all is well."""
     rows = await query(
         """INSERT INTO integrations (domain, client_id, type, numbers, sealed_key, key_hash, added_at, changed_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (domain, client_id) DO NOTHING RETURNING client_id""",
-        domain,
+           SELECT name, ?, ?, ?, ?, ?, ?, ? FROM domains WHERE name = ?
+           ON CONFLICT (domain, client_id) DO NOTHING RETURNING client_id""",
         integration.client_id,
         integration.type.value,
         ",".join(integration.numbers),
@@ -52,8 +52,11 @@ async def insert(query: Query, vault: Vault, domain: str, integration: Integrati
         vault.lookup_hash(key),
         now,
         now,
+        domain,
     )
-    return Added.DONE if rows else Added.KNOWN
+    if rows:
+        return Added.DONE
+    return Added.KNOWN if await query("SELECT 1 FROM domains WHERE name = ?", domain) else Added.NO_DOMAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +194,7 @@ async def client_ids(store: Store, domain: str, beginning: str, most: int) -> li
 
 
 def _integration(client_id: str, kind: str, numbers: str) -> Integration:
-    return Integration(client_id, IntegrationType(kind), tuple(numbers.split(",")) if numbers else ())
+    return Integration(client_id, _TYPES[kind], tuple(numbers.split(",")) if numbers else ())
 
 
 def _opened(vault: Vault, domain: str, client_id: str, sealed: str) -> str | None:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from server.model.access import Role, User, UserKey
-from server.storage.database import Query, Read, Row, Store, first_and_last
+from server.storage.database import Read, Store, first_and_last
+from server.storage.writer import Query, Row
 
 #: Users, their keys and their grants in one statement, as every statement costs a hop to the store's thread.
 _SELECT = """

@@ -7,6 +7,7 @@ id, so that a row moved to another client does not open.
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
 import os
@@ -47,7 +48,7 @@ class Vault:
     def open(self, domain: str, client_id: str, sealed: str) -> str:
         """Return the key in clear. Raises ValueError when it was not sealed for this client with this storage key."""
         try:
-            raw = base64.b64decode(sealed, validate=True)
+            raw = binascii.a2b_base64(sealed, strict_mode=True)
             return self._sealing.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _binding(domain, client_id)).decode()
         except (InvalidTag, ValueError):
             message = f"the key of {client_id} in {domain} does not open with this storage key"

@@ -1,0 +1,202 @@
+"""The one writer of the store: changes run one after another, and those that wait together are committed together.
+
+A commit waits for the disk. So the first change of a group commits behind all that waited while it ran, and every one
+of them is answered by the one commit (group commit, as PostgreSQL and MySQL do it). Inside, each change is a savepoint:
+one that fails takes back what it did itself and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aiosqlite
+
+from server.storage.chain import Head, Sealer
+from server.storage.temporary import BUSY, passing_as_temporary, temporary
+
+Value = str | int | None
+Row = tuple[Any, ...]
+
+_RETRY_SECONDS = 0.02
+_TAKEN_BACK = "the store took back what was to be stored with it"
+
+
+class CommittedError(asyncio.CancelledError):
+    """The caller was cancelled while its transaction was committed: it is, and the cancellation goes on."""
+
+
+class Query:
+    """Runs statements with `?` placeholders inside one write transaction and returns their rows.
+
+    `audit` seals what goes to the audit; `heads` are its heads by node as they were last seen, which another program
+    may have moved on since.
+    """
+
+    def __init__(self, run: Callable[..., Awaitable[list[Row]]], audit: Sealer) -> None:
+        """Take what runs a statement."""
+        self._run = run
+        self.audit = audit
+        self.heads: dict[str, tuple[Head, str]] = {}
+
+    async def __call__(self, sql: str, *values: Value) -> list[Row]:
+        """Run one statement."""
+        return await self._run(sql, *values)
+
+
+class _Group:
+    """Changes that are committed together; `outcome` is set when they are stored, or to what kept them from it."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.committing: asyncio.Task[None] | None = None
+
+
+class Writer:
+    """The connection that writes."""
+
+    def __init__(self, connection: aiosqlite.Connection, audit: Sealer) -> None:
+        """Take an open connection that nobody else writes with."""
+        self._connection = connection
+        self._query = Query(self._run, audit)
+        self._turn = asyncio.Lock()
+        self._group: _Group | None = None
+
+    async def close(self) -> None:
+        """Wait for what is running and close the connection; safe to call twice."""
+        async with self._turn:
+            group = self._group
+        if group is not None:
+            await asyncio.wait({group.outcome})
+        async with self._turn:
+            await self._connection.close()
+
+    async def foreign_version(self) -> int:
+        """Return a number that is another one when another program has committed something since."""
+        with passing_as_temporary():
+            ((version,),) = await self._run("PRAGMA data_version")
+        return int(version)
+
+    @asynccontextmanager
+    async def transaction(self, patience_seconds: float) -> AsyncIterator[Query]:
+        """Give a `query` for one change; it is stored whole when the block has ended well, else not at all.
+
+        Raises TemporaryError when the store is away, or busy for longer than `patience_seconds`; nothing is changed
+        then.
+        """
+        deadline = asyncio.get_running_loop().time() + patience_seconds
+        with passing_as_temporary():
+            await self._take_turn(deadline)
+            try:
+                group = await self._joined(deadline)
+                try:
+                    yield self._query
+                except BaseException as error:
+                    await self._taken_back(group, error)
+                    raise
+                group.changes += 1
+                if group.committing is None:
+                    group.committing = asyncio.create_task(self._commit(group))
+            finally:
+                self._turn.release()
+            await _ended(group.outcome)
+
+    async def _take_turn(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise temporary(BUSY) from None
+
+    async def _joined(self, deadline: float) -> _Group:
+        """Return the group that is open, behind a savepoint, or a new one, begun."""
+        if self._group is None:
+            await self._begin(deadline)
+            self._group = _Group()
+        else:
+            await self._whole("SAVEPOINT change")
+        return self._group
+
+    async def _begin(self, deadline: float) -> None:
+        """Begin as soon as no other program writes. Waits here and not in SQLite, so that Ctrl-C and SIGTERM pass."""
+        while True:
+            try:
+                return await self._whole("BEGIN IMMEDIATE")
+            except asyncio.CancelledError:
+                await self._roll_back()
+                raise
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _taken_back(self, group: _Group, error: BaseException) -> None:
+        """Take back the change that failed. Where that cannot be done alone, the whole group fails with it."""
+        if group.changes and self._connection.in_transaction:
+            try:
+                await self._whole("ROLLBACK TO change")
+            except sqlite3.Error as broken:
+                await self._fail(group, broken)
+        else:
+            await self._fail(group, error)
+
+    async def _commit(self, group: _Group) -> None:
+        """Commit a group behind those that wait for their turn now, which join it."""
+        async with self._turn:
+            if self._group is not group:
+                return  # it has failed
+            try:
+                await self._run("COMMIT")
+            except BaseException as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
+                await self._fail(group, error)
+                return
+            self._group = None
+            group.outcome.set_result(None)
+
+    async def _fail(self, group: _Group, error: BaseException) -> None:
+        """Roll back, and tell those whose changes had gone well before."""
+        self._group = None
+        try:
+            await self._roll_back()
+        finally:
+            told = error if isinstance(error, sqlite3.Error) else temporary(_TAKEN_BACK)
+            group.outcome.set_exception(told)
+            group.outcome.exception()  # seen, also where its only change was the one that failed
+
+    async def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                await self._whole("ROLLBACK")
+
+    async def _run(self, sql: str, *values: Value) -> list[Row]:
+        rows: Any = await self._connection.execute_fetchall(sql, values)  # aiosqlite types them as sqlite3.Row
+        return rows if isinstance(rows, list) else list(rows)
+
+    async def _whole(self, sql: str) -> None:
+        """Run a statement to its end, even when the caller is cancelled meanwhile; the cancellation follows."""
+        await _ended(asyncio.ensure_future(self._run(sql)), stores=False)
+
+
+async def _ended(running: asyncio.Future[Any], *, stores: bool = True) -> None:
+    """Wait for the end of something that cancelling must not cut, then go on with what it came to.
+
+    A cancellation meanwhile follows, as CommittedError where `stores` and the change is stored.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as asked:
+            cancelled = asked
+    failed = running.exception()
+    if cancelled is None:
+        running.result()
+    elif failed is None and stores:
+        raise CommittedError from cancelled
+    else:
+        raise cancelled

@@ -1,0 +1,167 @@
+"""Changes that wait for the disk together are committed together, and each still stands or falls alone."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from console import ConsoleServer
+
+from server.errors import TemporaryError
+from server.storage import domains
+from server.storage.database import Store
+from server.storage.files import prepare
+from server.storage.writer import CommittedError
+
+NOW = "2026-11-24T10:00:00.000+00:00"
+WRITERS = 32
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A new store, open."""
+    prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
+    opened = await Store.open(prepared.database, prepared.vault)
+    yield opened
+    await opened.close()
+
+
+def commits(database: Path) -> int:
+    """Count the commits that lie in the write-ahead log: frames that say how large the database is after them."""
+    log = database.with_name(database.name + "-wal").read_bytes()
+    (page_size,) = struct.unpack(">I", log[8:12])
+    salts = log[16:24]
+    frames = range(32, len(log), 24 + page_size)
+    return sum(log[at + 8 : at + 16] == salts and log[at + 4 : at + 8] != bytes(4) for at in frames)
+
+
+async def declare(store: Store, name: str) -> None:
+    """Declare a domain in a transaction of its own."""
+    async with store.transaction() as query:
+        await domains.insert(query, name, NOW)
+
+
+async def declared(store: Store) -> set[str]:
+    """Return the names of the domains that are stored."""
+    return {name for (name,) in await store.read("SELECT name FROM domains")}
+
+
+async def test_changes_that_wait_share_a_commit(store: Store, tmp_path: Path) -> None:
+    await declare(store, "first")
+    before = commits(tmp_path / "console.db")
+    await asyncio.gather(*(declare(store, f"d{number}") for number in range(WRITERS)))
+    assert commits(tmp_path / "console.db") == before + 1
+    assert len(await declared(store)) == WRITERS + 1
+
+
+@pytest.mark.parametrize("failing", [0, 1, 5, WRITERS - 1])
+async def test_one_that_fails_takes_back_only_what_it_did(store: Store, failing: int) -> None:
+    async def change(number: int) -> None:
+        async with store.transaction() as query:
+            await domains.insert(query, f"d{number}", NOW)
+            if number == failing:
+                await domains.insert(query, "half", NOW)
+                message = "a defect"
+                raise LookupError(message)
+
+    outcomes = await asyncio.gather(*(change(number) for number in range(WRITERS)), return_exceptions=True)
+    assert [type(each) for each in outcomes] == [
+        LookupError if number == failing else type(None) for number in range(WRITERS)
+    ]
+    assert await declared(store) == {f"d{number}" for number in range(WRITERS) if number != failing}
+
+
+async def test_who_is_cancelled_while_the_group_commits_knows_that_it_is_stored(store: Store) -> None:
+    """A change that has ended well inside waits for those behind it; nobody may be told that it did not happen."""
+    ended, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        async with store.transaction() as query:
+            await domains.insert(query, "first", NOW)
+            ended.set()
+
+    async def second() -> None:
+        async with store.transaction() as query:
+            await domains.insert(query, "second", NOW)
+            await may_go_on.wait()
+
+    one = asyncio.create_task(first())
+    two = asyncio.create_task(second())
+    await ended.wait()
+    for _ in range(3):
+        await asyncio.sleep(0.02)
+        one.cancel()
+    assert not one.done()
+    may_go_on.set()
+    with pytest.raises(CommittedError):
+        await one
+    await two
+    assert await declared(store) == {"first", "second"}
+
+
+async def test_who_is_cancelled_inside_is_taken_back_and_the_others_stand(store: Store) -> None:
+    inside = asyncio.Event()
+
+    async def cut() -> None:
+        async with store.transaction() as query:
+            await domains.insert(query, "cut", NOW)
+            inside.set()
+            await asyncio.sleep(3600)
+
+    first = asyncio.create_task(declare(store, "first"))
+    task = asyncio.create_task(cut())
+    last = asyncio.create_task(declare(store, "last"))
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.gather(first, last)
+    assert await declared(store) == {"first", "last"}
+
+
+async def test_a_group_that_the_disk_has_no_room_for_is_refused_whole(store: Store) -> None:
+    """SQLite rolls a transaction back by itself when the disk is full: what had gone well before it went with it."""
+    await declare(store, "before")
+
+    async def fill() -> None:
+        async with store.transaction() as query:
+            ((pages,),) = await query("PRAGMA page_count")
+            await query(f"PRAGMA max_page_count = {pages}")
+            try:
+                for number in range(10_000):
+                    await domains.insert(query, f"{'d' * 200}{number}", NOW)
+            finally:
+                await query("PRAGMA max_page_count = 1000000")
+
+    outcomes = await asyncio.gather(declare(store, "a"), declare(store, "b"), fill(), return_exceptions=True)
+    assert isinstance(outcomes[2], TemporaryError)
+    assert "the disk is full" in outcomes[2].message
+    stored = {"before"} | {name for name, outcome in zip("ab", outcomes, strict=False) if outcome is None}
+    assert await declared(store) == stored
+    await declare(store, "after")
+    assert "after" in await declared(store)
+
+
+async def test_closing_waits_for_a_group(store: Store) -> None:
+    changes = [asyncio.create_task(declare(store, f"d{number}")) for number in range(WRITERS)]
+    await asyncio.sleep(0)
+    await store.close()
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    assert outcomes == [None] * WRITERS
+
+
+async def test_many_clients_add_at_once_and_each_key_is_kept(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    async with console.asyncssh() as connection:
+        ran = await asyncio.gather(
+            *(connection.run(f"domain/biysk.local/integrations/add c{number}") for number in range(WRITERS))
+        )
+    keys = {str(each.stdout).split("API key: ")[1].split()[0] for each in ran}
+    listed = console.run("domain/biysk.local/integrations/list")
+    assert len(keys) == WRITERS
+    assert all(key in listed for key in keys)
+    assert console.program("audit", "verify").returncode == 0
