@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import hashlib
 import os
 import tempfile
@@ -40,6 +41,8 @@ from server.storage.snapshot import contents, scratch_folder, snapshot, sync_fol
 from server.storage.vault import Vault
 
 _CHAIN_SCHEMA = 3
+#: What a file system says that has no hard links, as that of a memory stick.
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def backup(config: Config, options: argparse.Namespace) -> None:
@@ -150,17 +153,27 @@ def _write(
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
             _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
-        if options.force:
-            partial.rename(target)
-        else:
-            os.link(partial, target)  # fails where somebody was faster
-            partial.unlink()
+        _name(partial, target, replace=options.force)
         sync_folder(target.parent)
     except OSError as error:
         message = f"the backup cannot be written to {target}: {error.strerror}; nothing is there under that name"
         raise StartError(message) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _name(partial: Path, target: Path, *, replace: bool) -> None:
+    """Give a finished file its name; raises OSError where somebody else has made one of this name meanwhile."""
+    if not replace:
+        try:
+            os.link(partial, target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS or target.exists():
+                raise
+        else:
+            partial.unlink()
+            return
+    partial.rename(target)
 
 
 class _Hashing:

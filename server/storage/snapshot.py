@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,8 +83,10 @@ def scratch_folder(database: Path, folder: Path | None = None) -> Iterator[Path]
         with _held(left) as alone:
             if alone:
                 shutil.rmtree(left, ignore_errors=True)
-    made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
-    with _held(made):
+    with ExitStack() as stack:
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        while not (stack.enter_context(_held(made)) and made.exists()):  # another program took it for one that is left
+            made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
         try:
             yield made
         finally:
