@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,7 +154,11 @@ def _put_back(config: Config, options: argparse.Namespace, checked: _Checked, fo
     ready.mkdir(mode=0o700)
     aside = f".before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     make_ready(ready, unpacked.database, keys, aside)
-    return put_in_place(ready, config.database, config.keys_dir)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on "nothing was changed" would be wrong
+    try:
+        return put_in_place(ready, config.database, config.keys_dir)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _refuse_foreign_place(config: Config, vault: Vault) -> None:
