@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test check docs lock bench scorecard soak clean
+.PHONY: install run test check docs lock bench scaling kills scorecard soak clean
 
 install: $(VENV)/.installed
 
@@ -23,13 +23,23 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/commands.py --check
+	$(BIN)/python docs/configuration.py --check
+	$(BIN)/python docs/observability.py --check
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/record.py
 	$(BIN)/python docs/commands.py
+	$(BIN)/python docs/configuration.py
+	$(BIN)/python docs/observability.py
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(if $(QUICK),--quick)
+
+scaling: $(VENV)/.installed-dev
+	$(BIN)/python bench/scaling.py
+
+kills: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python bench/kills.py
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py
@@ -51,6 +61,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q server  # a service may not write beside its program, and would compile at every start
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock

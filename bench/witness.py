@@ -29,12 +29,13 @@ class Witness:
     key: Path
     delays_seconds: list[float] = field(default_factory=list)
     failure: str = ""
+    pause_seconds: float = _PAUSE_SECONDS
 
     def __enter__(self) -> Self:
         """Log in and begin."""
         context = multiprocessing.get_context("spawn")
         self._stop, self._found = context.Event(), context.Queue()
-        words = (self.port, str(self.key), self._stop, self._found)
+        words = (self.port, str(self.key), self.pause_seconds, self._stop, self._found)
         self._process = context.Process(target=_watch, args=words, daemon=True)
         self._process.start()
         self._found.get(timeout=_PATIENCE_SECONDS)
@@ -53,17 +54,19 @@ def quantile(values: list[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
 
 
-def _watch(port: int, key: str, stop: Event, found: Queue[object]) -> None:
+def _watch(port: int, key: str, pause_seconds: float, stop: Event, found: Queue[object]) -> None:
     delays: list[float] = []
     failure = ""
     try:
-        asyncio.run(_ask(port, key, stop, found, delays))
+        asyncio.run(_ask(port, key, pause_seconds, stop, found, delays))
     except (OSError, asyncssh.Error, TimeoutError) as error:
         failure = f"{type(error).__name__}: {error}"
     found.put((delays, failure))
 
 
-async def _ask(port: int, key: str, stop: Event, found: Queue[object], delays: list[float]) -> None:
+async def _ask(
+    port: int, key: str, pause_seconds: float, stop: Event, found: Queue[object], delays: list[float]
+) -> None:
     options = {"known_hosts": None, "agent_path": None, "config": None}
     async with await asyncssh.connect("127.0.0.1", port, username="admin", client_keys=[key], **options) as connection:
         found.put("begun")
@@ -71,4 +74,4 @@ async def _ask(port: int, key: str, stop: Event, found: Queue[object], delays: l
             began = time.perf_counter()
             await asyncio.wait_for(connection.run("whoami", check=True), _PATIENCE_SECONDS)
             delays.append(time.perf_counter() - began)
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)

@@ -5,61 +5,80 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import Protocol
 
+from server import __version__, log
 from server.audit.export import Exporter
 from server.audit.host import record_host
 from server.audit.journal import Journal
-from server.auth.keys import parse_authorized_keys
 from server.auth.login import Doorkeeper
 from server.auth.passwords import PasswordChecker
 from server.auth.standing import Standings
 from server.commands import command_tree
 from server.commands.call import Console
-from server.config import Config
+from server.config import Config, Current
 from server.errors import StartError
-from server.model.access import UserKey
+from server.log import about
 from server.model.refusals import Refusal
+from server.node import metrics
+from server.node.metrics import Reading
+from server.node.status import Node
+from server.reload import Reloader, authorities
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
-from server.supervisor import Supervisor, given_sockets
-from server.transport.hostkey import fingerprint_of, host_keys
+from server.storage.serving import serving
+from server.supervisor import Given, Supervisor, given_sockets
+from server.transport.editor import prepare as prepare_editor
+from server.transport.gate import listening_sockets
+from server.transport.hostkey import host_keys
 from server.transport.listener import Listener
-from server.transport.logins import Ends, Logins
+from server.transport.logins import Logins
 
 _log = logging.getLogger("ecss-console")
 
 
 @asynccontextmanager
-async def open_store(config: Config, *, make: bool = True) -> AsyncIterator[Store]:
-    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError."""
-    prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
-    if prepared.made:
-        _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
-    store = await Store.open(prepared.database, prepared.vault)
-    try:
-        yield store
-    finally:
-        await store.close()
+async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
+    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError.
+
+    One that `serves` has it to itself among its like.
+    """
+    with serving(config.database) if serves else nullcontext():
+        prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
+        if prepared.made:
+            _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
+        store = await Store.open(prepared.database, prepared.vault, checkpoints=serves)
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 async def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError when it cannot begin."""
+    log.configure(config)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    async with open_store(config) as store:
+    asked = asyncio.Event()  # also while it begins, when SIGHUP would be the end of it
+    if not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
+        loop.add_signal_handler(signal.SIGHUP, asked.set)
+    async with open_store(config, serves=True) as store:
         keys = host_keys(config.keys_dir)
+        given = given_sockets()
         journal = Journal(store)
         exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
         passwords = PasswordChecker()
         standings = Standings(store)
-        logins = Logins(Ends(config.sessions.idle_seconds, config.sessions.longest_seconds))
+        current, node = Current(config), Node()
+        logins = Logins(current)
         console = Console(
             store=store,
             journal=journal,
@@ -69,85 +88,114 @@ async def serve(config: Config) -> None:
             sessions=logins,
             node_name=config.node.name,
             node_version=config.node.version,
-            masks_keys=config.integrations.show_keys == "masked",
+            current=current,
+            node=node,
         )
-        listener = Listener(console, logins, config, _authorities(config))
+        listener = Listener(console, logins, authorities(config))
+        reloader = Reloader(current, listener)
+        node.schema = await store.schema()
+        _count(node, config, [store, journal, listener, reloader, *([exporter] if exporter else [])])
         try:
-            places = await listener.start(keys, given_sockets())
+            node.places = await listener.start(keys, given.ssh)
             loop.add_signal_handler(signal.SIGUSR1, _tell_state, listener)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
             raise StartError(message) from error
-        await _announce(store, config, places)
-        if exporter is not None:
-            await exporter.start()
-        await record_host(store, journal, config, fingerprint_of(keys.announced[0]))
-        gc.collect()
-        gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
-        watching = loop.create_task(logins.watch(standings))
-        async with _supervised(config, listener, places):
-            await ended.wait()
-        watching.cancel()
-        _log.info("stopping: no more logins, commands may end")
-        await listener.stop()
+        async with _probed(console, listener, given):
+            await _announce(console)
+            if exporter is not None:
+                await exporter.start()
+            await record_host(store, journal, config, node.fingerprints[0])
+            await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
+            gc.collect()
+            gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
+            watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
+            async with _supervised(console, listener, reloader, asked):
+                await ended.wait()
+            for task in watching:
+                task.cancel()
+            _log.info("stopping: no more logins, commands may end", extra=about("stopping"))
+            await listener.stop()
         passwords.close()
         await journal.close()
         if exporter is not None:
             await exporter.stop()
-    _log.info("stopped")
+    _log.info("stopped", extra=about("stopped"))
 
 
-def _authorities(config: Config) -> tuple[UserKey, ...]:
-    """Return the keys of `auth.trusted_user_ca_keys`; raises StartError when the file is not to be trusted blindly."""
-    path = config.trusted_user_ca_keys
-    if path is None:
-        return ()
-    try:
-        keys = parse_authorized_keys(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"auth.trusted_user_ca_keys: {path}: {error}"
-        raise StartError(message) from error
-    if any(key.sources or key.expires_at for key in keys):
-        message = f"auth.trusted_user_ca_keys: {path}: options before a key are not supported here"
-        raise StartError(message)
-    return keys
+class _Counting(Protocol):
+    """A part that counts what it does."""
+
+    def readings(self) -> Iterable[Reading]:
+        """Yield its numbers as they are now."""
+
+
+def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
+    """Take the numbers of the parts together, below what this build is."""
+    labels = (__version__, config.node.name, config.node.version, node.schema)
+    build = Reading(metrics.BUILD, [(labels, 1)])
+    node.add(lambda: [build])
+    for part in parts:
+        node.add(part.readings)
 
 
 @asynccontextmanager
-async def _supervised(config: Config, listener: Listener, places: list[str]) -> AsyncIterator[None]:
-    """Tell the service manager how it goes while logins are taken, and read the host keys anew when it asks for it."""
-    supervisor = Supervisor()
+async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIterator[None]:
+    """Serve the metrics and the probes, where that is asked for, until the last session has ended."""
+    listen = console.current.config.metrics.listen
+    if not (listen or given.metrics):
+        yield
+        return
+    from server.endpoint.http import Endpoint  # noqa: PLC0415  its libraries cost 20 ms of the start
+    from server.endpoint.pages import pages  # noqa: PLC0415  likewise
 
-    def status() -> str:
-        return "listens on {}; {} connections, {} sessions".format(", ".join(places), *listener.held())
-
-    def reload() -> None:
-        supervisor.reloading()
-        _reload(config, listener)
-        supervisor.ready(status())
-
-    loop = asyncio.get_running_loop()
-    if not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
-        loop.add_signal_handler(signal.SIGHUP, reload)
-    supervisor.ready(status())
-    beats = loop.create_task(supervisor.beat(status))
+    host, _, port = listen.rpartition(":")
+    try:
+        opened = [*given.metrics] or await listening_sockets(host.strip("[]"), int(port))
+    except OSError as error:
+        message = f"cannot listen on {listen} (metrics.listen): {error.strerror or error}"
+        raise StartError(message) from error
+    endpoint = Endpoint(pages(console.node, lambda: listener.why_closed, console.store.schema))
+    await endpoint.start(opened)
+    for each in opened:
+        host, port = each.getsockname()[:2]
+        _log.info("metrics and probes at http://%s:%d/metrics", f"[{host}]" if ":" in host else host, port)
     try:
         yield
     finally:
-        beats.cancel()
-        supervisor.stopping()
+        await endpoint.stop()
 
 
-def _reload(config: Config, listener: Listener) -> None:
-    """Read the host keys anew; what cannot be read changes nothing."""
+@asynccontextmanager
+async def _supervised(
+    console: Console, listener: Listener, reloader: Reloader, asked: asyncio.Event
+) -> AsyncIterator[None]:
+    """Tell the service manager how it goes while logins are taken, and reload whenever it has asked for it."""
+    supervisor = Supervisor()
+    node, current = console.node, console.current
+
+    def status() -> str:
+        held = "listens on {}; {} connections, {} sessions".format(", ".join(node.places), *listener.held())
+        return held + reloader.remark
+
+    async def reload() -> None:
+        while await asked.wait():
+            asked.clear()
+            supervisor.reloading()
+            if reloader.reload():
+                await record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
+            supervisor.ready(status())
+
+    loop = asyncio.get_running_loop()
+    supervisor.ready(status())
+    tasks = [loop.create_task(supervisor.beat(status)), loop.create_task(reload())]
     try:
-        keys = host_keys(config.keys_dir)
-    except StartError as error:
-        _log.error("the host keys stay as they are: %s", error)
-        return
-    listener.use(keys)
-    _log.info("host keys read anew: %s", ", ".join(map(fingerprint_of, keys.announced)))
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        supervisor.stopping(f"draining: no more logins; {node.commands.running} commands run")
 
 
 def _tell_state(listener: Listener) -> None:
@@ -161,13 +209,35 @@ def _name(counted: tuple[Refusal, int]) -> str:
     return counted[0].value
 
 
-async def _announce(store: Store, config: Config, places: list[str]) -> None:
+async def _announce(console: Console) -> None:
+    """Tell what runs here, on what and where, in one line; then how to log in."""
+    config, node = console.current.config, console.node
+    read = str(config.file.absolute()) if config.file else "none, the defaults"
+    database = config.database.absolute()
+    _log.info(
+        "ecss-console %s as %s; configuration %s; database %s, schema %s; listens on %s",
+        __version__,
+        config.node.name,
+        read,
+        database,
+        node.schema,
+        ", ".join(node.places),
+        extra=about(
+            "started",
+            version=__version__,
+            configuration=read,
+            database=str(database),
+            schema=node.schema,
+            listens=node.places,
+            host_keys=node.fingerprints,
+            pid=os.getpid(),
+        ),
+    )
     everywhere = {"0.0.0.0", "::"}  # noqa: S104  compared with, not bound
-    known = await users.every(store)
+    known = await users.every(console.store)
     name = next((user.name for user in known), "USER")
-    for place in places:
+    for place in node.places:
         host, _, port = place.partition(" port ")
-        _log.info("%s listens on %s", config.node.name, place)
         _log.info("log in with: ssh -p %s %s@%s", port, name, "HOST" if host in everywhere else host)
     if not known:
         _log.warning("there are no users yet: ecss-console user add admin")

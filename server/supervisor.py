@@ -11,11 +11,14 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from server.errors import StartError
 
 _FIRST_DESCRIPTOR = 3
 _MICROSECONDS = 1_000_000
+#: `FileDescriptorName=` of the socket unit for the metrics.
+_METRICS = "metrics"
 
 
 class Supervisor:
@@ -38,9 +41,9 @@ class Supervisor:
         """Say that files are read anew; `ready` follows."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self) -> None:
+    def stopping(self, status: str) -> None:
         """Say that the end has begun."""
-        self._tell("STOPPING=1", "STATUS=stopping: no more logins, commands may end")
+        self._tell("STOPPING=1", f"STATUS={status}")
 
     async def beat(self, status: Callable[[], str]) -> None:
         """Feed the watchdog twice in its time, for ever; a loop that stands still starves it."""
@@ -59,15 +62,27 @@ class Supervisor:
                 return  # nobody listens, or not now: the service goes on, and a missed beat is followed by the next
 
 
-def given_sockets(environment: Mapping[str, str] = os.environ) -> tuple[socket.socket, ...]:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The listening sockets that the service manager has opened: for SSH clients, and for who asks for the metrics."""
+
+    ssh: tuple[socket.socket, ...] = ()
+    metrics: tuple[socket.socket, ...] = ()
+
+
+def given_sockets(environment: Mapping[str, str] = os.environ) -> Given:
     """Return the listening sockets that the service manager has opened; none when it has not.
 
-    Raises StartError for a descriptor that no SSH client can connect to.
+    Those with `FileDescriptorName=metrics` are for the metrics. Raises StartError for a descriptor that nobody can
+    connect to.
     """
     count = environment.get("LISTEN_FDS", "")
     if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
-        return ()
-    return tuple(_listening(_FIRST_DESCRIPTOR + index) for index in range(int(count)))
+        return Given()
+    opened = [_listening(_FIRST_DESCRIPTOR + index) for index in range(int(count))]
+    names = dict(enumerate(environment.get("LISTEN_FDNAMES", "").split(":")))
+    for_metrics = tuple(each for index, each in enumerate(opened) if names.get(index) == _METRICS)
+    return Given(tuple(each for each in opened if each not in for_metrics), for_metrics)
 
 
 def _listening(descriptor: int) -> socket.socket:

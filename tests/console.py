@@ -81,12 +81,12 @@ class ConsoleServer:
                 await integrations.insert(query, vault, domain, integration, key, "2021-02-16T08:00:00Z")
         await store.close()
 
-    def program(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    def program(self, *words: str, text: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the program's command line in the server's folder."""
         return subprocess.run(
             [*PROGRAM, *words],
             cwd=self.folder,
-            env=self.environment(),
+            env=self.environment(**environment),
             input=text,
             capture_output=True,
             text=True,

@@ -42,11 +42,11 @@ def test_the_example_is_a_configuration() -> None:
 
 def test_without_a_file_there_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_config(None, {}) == Config()
+    assert load_config(None, {}).model_dump() == Config().model_dump()
     (tmp_path / "config.yaml").write_text("listen:\n  port: 2222\n")
     assert load_config(None, {}).listen.port == 2222
     (tmp_path / "config.yaml").write_text("listen:\n# all commented out\n")
-    assert load_config(None, {}) == Config()
+    assert load_config(None, {}).model_dump() == Config().model_dump()
 
 
 def test_paths_are_relative_to_the_file_and_four_slashes_are_absolute(tmp_path: Path) -> None:

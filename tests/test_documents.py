@@ -40,7 +40,7 @@ def test_the_readme_opens_with_the_picture() -> None:
     assert "(docs/session.svg)" in opening
 
 
-@pytest.mark.parametrize("name", ["security.md", "automation.md", "backup.md"])
+@pytest.mark.parametrize("name", ["security.md", "automation.md", "reliability.md", "backup.md"])
 def test_every_claim_names_a_test_that_exists(name: str) -> None:
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)

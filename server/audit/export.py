@@ -14,12 +14,14 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
+from server.node import metrics
+from server.node.metrics import Reading, single
 from server.storage import events
 from server.storage.database import Store
 
@@ -57,6 +59,10 @@ class Exporter:
         self._stopping.set()
         await asyncio.wait({self._following}, timeout=_LAST_SECONDS)
         self._following.cancel()
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield whether the log cannot be written."""
+        yield single(metrics.AUDIT_LOG_FAILING, int(self._broken))
 
     async def _find_place(self) -> None:
         written = await _in_thread(partial(_last_written, self._path))

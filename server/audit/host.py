@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from typing import Any
 
 from server.audit.journal import Journal, utc_now
 from server.config import Config
+from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import events
 from server.storage.database import Store
@@ -15,28 +17,45 @@ from server.storage.database import Store
 _MOST_CHARACTERS = 200
 _HOST_KEY = "host_key"
 
+_log = logging.getLogger("ecss-console.audit")
 
-async def record_host(store: Store, journal: Journal, config: Config, host_key: str) -> None:
-    """Record the fingerprint of the host key and what is configured, unless the last such record says the same."""
+
+async def record_host(
+    store: Store, journal: Journal, config: Config, host_key: str, cause: str = "ecss-console serve"
+) -> None:
+    """Record the fingerprint of the host key and what is in force, unless the last such record says the same.
+
+    When the store does not answer, the log is told: the next start or reload finds the same change.
+    """
+    try:
+        await journal.flush()  # the last such record may still wait
+        event = await _change(store, config, host_key, cause)
+    except TemporaryError as error:
+        _log.warning("what is configured is not recorded: %s", error.message)
+        return
+    if event is not None:
+        journal.record_soon(event)
+
+
+async def _change(store: Store, config: Config, host_key: str, cause: str) -> Event | None:
     now = {_HOST_KEY: host_key, **_configured(config)}
     wanted = {"event": EventKind.HOST_CHANGE.value, "node": config.node.name}
     rows = await events.newest(store, wanted, None, 1)
     before = _arguments(rows[0][1 + events.COLUMNS.index("arguments")]) if rows else {}
     changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
     if not changed:
-        return
-    event = Event(
+        return None
+    return Event(
         kind=EventKind.HOST_CHANGE,
         at=utc_now(),
         node=config.node.name,
         user_name="",
         source="console host",
         session_id="",
-        command="ecss-console serve",
+        command=cause,
         arguments=json.dumps(now, ensure_ascii=False),
         detail=f"changed: {', '.join(changed)}" if rows else "first start",
     )
-    journal.record_soon(event)
 
 
 def _configured(config: Config) -> dict[str, Any]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from server.errors import TemporaryError
 from server.model.events import Event
+from server.node import metrics
+from server.node.metrics import Reading, single
 from server.storage import events, history
 from server.storage.database import Store
 from server.storage.writer import Query
@@ -39,6 +42,7 @@ class Journal:
         self._lines: list[tuple[str, str]] = []
         self._writing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._on_its_way = self._lost = 0
 
     async def record(self, query: Query, event: Event) -> None:
         """Record an event inside the transaction of the change it is about."""
@@ -47,6 +51,7 @@ class Journal:
     def record_soon(self, event: Event) -> None:
         """Record an event within a second."""
         if len(self._events) >= MOST_WAITING:
+            self._lost += 1
             _log.error("not in the store, which takes nothing: %s", event)
             return
         self._events.append(event)
@@ -62,6 +67,11 @@ class Journal:
         """Return the user's lines that are not in the store yet."""
         return [line for name, line in self._lines if name == user_name]
 
+    def readings(self) -> Iterator[Reading]:
+        """Yield how many records wait, and how many the store never took."""
+        yield single(metrics.AUDIT_WAITING, len(self._events) + self._on_its_way)
+        yield single(metrics.AUDIT_LOST, self._lost)
+
     async def flush(self) -> None:
         """Write what is waiting now; on TemporaryError it goes on waiting."""
         async with self._turn:
@@ -69,6 +79,7 @@ class Journal:
             lines, self._lines = self._lines, []
             if not (waiting or lines):
                 return
+            self._on_its_way = len(waiting)
             try:
                 async with self._store.transaction(_PATIENCE_SECONDS) as query:
                     await events.insert(query, *waiting)
@@ -80,6 +91,8 @@ class Journal:
                 self._events[:0] = waiting
                 self._lines[:0] = lines
                 raise
+            finally:
+                self._on_its_way = 0
 
     async def close(self) -> None:
         """Write what is left; what the store does not take is told to the log."""

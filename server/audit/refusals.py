@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from server.audit.journal import Journal, utc_now
+from server.log import about
 from server.model.events import Event, EventKind
 from server.model.refusals import Refusal
 
@@ -109,7 +110,9 @@ class Refusals:
         source = told.source or "other sources"
         number = "" if told.first else f"{told.count:,} more from "
         user = f" as {told.user_name}" if told.user_name else ""
-        _log.warning("refused %s%s%s: %s", number, source, user, told.reason.value)
+        fields = {"source": told.source, "user": told.user_name, "reason": told.reason.value, "count": told.count}
+        extra = about("connection.refused", **fields)
+        _log.warning("refused %s%s%s: %s", number, source, user, told.reason.value, extra=extra)
         event = Event(
             EventKind.CONNECTION_REFUSED,
             utc_now(),

@@ -22,16 +22,20 @@ class Admission:
 
     def __init__(self, limits: Limits, draw: Callable[[int], int] = secrets.randbelow) -> None:
         """Take the limits; `draw(n)` gives a number below n."""
-        self._limits = limits
-        self._max_startups = limits.startups
         self._draw = draw
-        self._sources = Sources(limits.block_lengths, limits.per_source_penalty_exempt_list)
+        self.use(limits)
         self._penalties = Penalties()
         self._connections: Counter[str] = Counter()
         self._startups: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
         self.connections = 0
         self.startups = 0
+
+    def use(self, limits: Limits) -> None:
+        """Take other limits from now on, with networks of the same length; places that are taken and penalties stay."""
+        self._limits = limits
+        self._max_startups = limits.startups
+        self._sources = Sources(limits.block_lengths, limits.per_source_penalty_exempt_list)
 
     def arrive(self, address: str, now: float) -> Refusal | None:
         """Take a place for a connection from `address`, or say why there is none for it."""
@@ -71,7 +75,8 @@ class Admission:
 
     def _refusal(self, address: str, source: str, now: float) -> Refusal | None:
         limits = self._limits
-        if self._penalties.refused_seconds(source, now) and not self._sources.is_exempt(address):
+        penalised = limits.per_source_penalties and self._penalties.refused_seconds(source, now)
+        if penalised and not self._sources.is_exempt(address):
             return Refusal.PENALTY
         if self.connections >= limits.max_connections:
             return Refusal.CONNECTIONS

@@ -36,14 +36,14 @@ class PasswordChecker:
     """Hashes and verifies passwords in a few threads; `close` it when logins end."""
 
     def __init__(self, threads: int = 2) -> None:
-        """Hash once for the users that do not exist, so that their logins cost the same."""
+        """Begin to hash once for the users that do not exist, so that their logins cost the same."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="password")
-        self._nobody = hash_password(secrets.token_urlsafe())
+        self._nobody = self._pool.submit(hash_password, secrets.token_urlsafe())  # the start does not wait for it
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
         """Tell whether the password is right; None as the hash costs as much and is never right."""
         loop = asyncio.get_running_loop()
-        right = await loop.run_in_executor(self._pool, _matches, password_hash or self._nobody, password)
+        right = await loop.run_in_executor(self._pool, self._matches, password_hash, password)
         return right and password_hash is not None
 
     async def hash(self, password: str) -> str:
@@ -53,6 +53,9 @@ class PasswordChecker:
     def outdated(self, password_hash: str) -> bool:
         """Tell whether a hash was made with other parameters than today's."""
         return _HASHER.check_needs_rehash(password_hash)
+
+    def _matches(self, password_hash: str | None, password: str) -> bool:
+        return _matches(password_hash or self._nobody.result(), password)
 
     def close(self) -> None:
         """End the threads after what is running."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.commands import audit, console, domains, exports, integrations, sessions, user_keys, users
+from server.commands import audit, console, domains, exports, integrations, node, sessions, user_keys, users
 from server.grammar.declare import Command
 from server.grammar.tree import Directory, build_tree
 
@@ -15,6 +15,7 @@ COMMANDS: tuple[Command, ...] = (
     *user_keys.COMMANDS,
     *sessions.COMMANDS,
     *audit.COMMANDS,
+    *node.COMMANDS,
 )
 
 

@@ -12,13 +12,14 @@ from typing import Any, Protocol
 from server.audit.journal import Journal, utc_now
 from server.auth.login import Doorkeeper
 from server.auth.standing import Standings
+from server.config import Current
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Argument, Command, Option
 from server.grammar.tree import Directory, Location
 from server.model.access import Operator, Permission
 from server.model.events import Event, EventKind
-from server.model.integrations import masked_key
 from server.model.sessions import OpenSession
+from server.node.status import Node
 from server.render.progress import progress_text
 from server.storage.database import Read, Store
 from server.storage.writer import CommittedError, Query
@@ -56,7 +57,7 @@ class _CheckedError(Exception):
 class Console:
     """What all sessions share: the store, the journal, the command tree, who may do what, and the name of the node.
 
-    With `masks_keys` replies show API keys in full only once, when they are made.
+    What the configuration says is asked of `current` each time; `node` counts, and knows what runs here.
     """
 
     store: Store
@@ -67,7 +68,13 @@ class Console:
     sessions: Sessions
     node_name: str
     node_version: str
-    masks_keys: bool
+    current: Current
+    node: Node
+
+    @property
+    def masks_keys(self) -> bool:
+        """Whether replies show API keys in full only once, when they are made."""
+        return self.current.config.integrations.show_keys == "masked"
 
     @property
     def nodes(self) -> str:
@@ -185,10 +192,10 @@ class Call:
             raise ArgumentError(message)
         return text
 
-    def listed_key(self, key: str) -> str:
-        """Return an API key as a list shows it to this operator."""
-        in_full = self.operator.may(Permission.KEYS_REVEAL) and not self.console.masks_keys
-        return key if in_full else masked_key(key)
+    @property
+    def lists_keys_in_full(self) -> bool:
+        """Whether a list shows API keys in full to this operator; asked once a list."""
+        return self.operator.may(Permission.KEYS_REVEAL) and not self.console.masks_keys
 
     def event(self, kind: EventKind, *, status: int, detail: str = "") -> Event:
         """Return the audit event of this command as it stands now."""

@@ -88,7 +88,8 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     found = await integrations.of_domain(call.store, domain)
     if found is None:
         raise no_such_domain(domain)
-    return Table(COLUMNS, [_row(call, each) for each in found])
+    in_full = call.lists_keys_in_full
+    return Table(COLUMNS, [_row(each, in_full=in_full) for each in found])
 
 
 @command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + "replace tester",))
@@ -171,9 +172,9 @@ def _described(integration: Integration) -> str:
     return f"{integration.type.value} {integration.client_id}{numbers}"
 
 
-def _row(call: Call, keyed: Keyed) -> tuple[object, ...]:
+def _row(keyed: Keyed, *, in_full: bool) -> tuple[object, ...]:
     integration = keyed.integration
-    key = _UNREADABLE if keyed.key is None else call.listed_key(keyed.key)
+    key = _UNREADABLE if keyed.key is None else keyed.key if in_full else masked_key(keyed.key)
     return (integration.client_id, integration.type.value, key, integration.numbers)
 
 

@@ -14,7 +14,8 @@ from server.model.integrations import parse_api_key, parse_client_id
 from server.model.numbers import MOST_NUMBERS, parse_numbers
 from server.storage import integrations, users
 
-MOST_CANDIDATES = 200
+#: As many as are listed; the last one that is added to them tells that there are more.
+MOST_CANDIDATES = 100
 _LONGEST_SLEEP_SECONDS = 86_400.0
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _HIGHEST_STATUS = 255

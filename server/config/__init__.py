@@ -1,6 +1,7 @@
-"""The configuration: its schema, and how it is read."""
+"""The configuration: its schema, how it is read, and what of it is in force."""
 
+from server.config.current import Current
 from server.config.reading import load_config
 from server.config.schema import Config, Limits
 
-__all__ = ["Config", "Limits", "load_config"]
+__all__ = ["Config", "Current", "Limits", "load_config"]

@@ -45,6 +45,7 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
     try:
         config = Config.model_validate(values)
         config._base = path.parent if path else Path()  # noqa: SLF001  of this module's own class
+        config._file = path  # noqa: SLF001  likewise
         config._credential = _credential(environment)  # noqa: SLF001  likewise
     except ValidationError as error:
         source.mistakes.extend(_mistakes(error, source.places))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from enum import Enum
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    ValidationInfo,
     field_validator,
 )
 
@@ -44,6 +46,14 @@ Whole = Annotated[int, BeforeValidator(_no_switch)]
 Network = Annotated[str, AfterValidator(_network)]
 
 
+class Counts(Enum):
+    """When a changed value counts, once SIGHUP has told the running server to read the configuration again."""
+
+    NOW = "at once"
+    NEXT = "for who comes from then on"
+    RESTART = "after a restart"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -51,23 +61,29 @@ class _Section(BaseModel):
 class Listen(_Section):
     """Where the SSH server listens."""
 
-    host: Text = Field(default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 or :: for all")
-    port: Whole = Field(default=8023, ge=0, le=65535, description="TCP port; 0 takes a free one and logs which")
+    host: Annotated[Text, Counts.RESTART] = Field(
+        default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 or :: for all"
+    )
+    port: Annotated[Whole, Counts.RESTART] = Field(
+        default=8023, ge=0, le=65535, description="TCP port; 0 takes a free one and logs which"
+    )
 
 
 class Node(_Section):
     """The identity in prompts and footers."""
 
-    name: str = Field(
+    name: Annotated[str, Counts.RESTART] = Field(
         default="ds1@ecss1", pattern=r"^[^\s,:]{1,64}$", description="name of this node in prompt and footer"
     )
-    version: str = Field(default="3.14.7.585", pattern=r"^[^\s,\]]{1,64}$", description="version that the footer names")
+    version: Annotated[str, Counts.RESTART] = Field(
+        default="3.14.7.585", pattern=r"^[^\s,\]]{1,64}$", description="version that the footer names"
+    )
 
 
 class Storage(_Section):
     """Where the data lie."""
 
-    url: Text = Field(
+    url: Annotated[Text, Counts.RESTART] = Field(
         default="sqlite:///var/console.db",
         description="SQLite database; sqlite:///FILE is relative to this file, sqlite:////FILE absolute",
     )
@@ -84,10 +100,10 @@ class Storage(_Section):
 class Keys(_Section):
     """Where secrets lie."""
 
-    dir: Text = Field(
+    dir: Annotated[Text, Counts.RESTART] = Field(
         default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise"
     )
-    storage_key_file: Text = Field(
+    storage_key_file: Annotated[Text, Counts.RESTART] = Field(
         default="", description="storage key in a place of its own, relative likewise; empty is storage.key in dir"
     )
 
@@ -95,11 +111,11 @@ class Keys(_Section):
 class Ssh(_Section):
     """How connections are protected."""
 
-    policy: Literal["default", "post-quantum"] = Field(
+    policy: Annotated[Literal["default", "post-quantum"], Counts.NEXT] = Field(
         default="default",
         description="default lets every current client in; post-quantum only clients that have mlkem768x25519-sha256",
     )
-    rekey_megabytes: Whole = Field(
+    rekey_megabytes: Annotated[Whole, Counts.NEXT] = Field(
         default=1024, ge=1, le=1048576, description="sent on one connection, after which new session keys are agreed"
     )
 
@@ -107,7 +123,7 @@ class Ssh(_Section):
 class Audit(_Section):
     """Where the audit goes besides the store."""
 
-    log: Text = Field(
+    log: Annotated[Text, Counts.RESTART] = Field(
         default="none",
         min_length=1,
         description="each event as a JSON line: none, stderr, or a file, relative like storage.url",
@@ -117,10 +133,10 @@ class Audit(_Section):
 class Keepalive(_Section):
     """How dead clients are noticed."""
 
-    interval_seconds: Whole = Field(
+    interval_seconds: Annotated[Whole, Counts.NEXT] = Field(
         default=30, ge=0, le=86400, description="silence after which the client is asked whether it lives; 0 never asks"
     )
-    count: Whole = Field(
+    count: Annotated[Whole, Counts.NEXT] = Field(
         default=3, ge=1, le=100, description="questions without an answer before the connection is closed"
     )
 
@@ -128,28 +144,40 @@ class Keepalive(_Section):
 class Limits(_Section):
     """sshd_config's limits, with its meanings where it has the same name."""
 
-    login_grace_time: Whole = Field(
+    login_grace_time: Annotated[Whole, Counts.NEXT] = Field(
         default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit"
     )
-    max_auth_tries: Whole = Field(
+    max_auth_tries: Annotated[Whole, Counts.NEXT] = Field(
         default=6, ge=1, le=1000, description="tries to log in that may fail on one connection, keys included"
     )
-    max_startups: str = Field(default="64:30:100", description="start:rate:full of connections that have not logged in")
-    per_source_max_startups: Whole = Field(default=64, ge=1, le=100000, description="the same from one source")
-    max_login_bytes: Whole = Field(
+    max_startups: Annotated[str, Counts.NEXT] = Field(
+        default="64:30:100", description="start:rate:full of connections that have not logged in"
+    )
+    per_source_max_startups: Annotated[Whole, Counts.NEXT] = Field(
+        default=64, ge=1, le=100000, description="the same from one source"
+    )
+    max_login_bytes: Annotated[Whole, Counts.NEXT] = Field(
         default=65536, ge=8192, le=2**30, description="bytes that a client may send before it has logged in"
     )
-    max_connections: Whole = Field(default=2000, ge=1, le=1000000, description="connections, logged in or not")
-    per_source_max_connections: Whole = Field(default=1000, ge=1, le=1000000, description="the same from one source")
-    max_sessions_per_user: Whole = Field(
+    max_connections: Annotated[Whole, Counts.NEXT] = Field(
+        default=2000, ge=1, le=1000000, description="connections, logged in or not"
+    )
+    per_source_max_connections: Annotated[Whole, Counts.NEXT] = Field(
+        default=1000, ge=1, le=1000000, description="the same from one source"
+    )
+    max_sessions_per_user: Annotated[Whole, Counts.NEXT] = Field(
         default=1000, ge=1, le=1000000, description="connections that one user has logged in on"
     )
-    max_sessions: Whole = Field(default=64, ge=0, le=100000, description="open sessions on one connection")
-    per_source_penalties: bool = Field(default=True, description="refuse sources that misbehave for a while")
-    per_source_penalty_exempt_list: tuple[Network, ...] = Field(
+    max_sessions: Annotated[Whole, Counts.NEXT] = Field(
+        default=64, ge=0, le=100000, description="open sessions on one connection"
+    )
+    per_source_penalties: Annotated[bool, Counts.NOW] = Field(
+        default=True, description="refuse sources that misbehave for a while"
+    )
+    per_source_penalty_exempt_list: Annotated[tuple[Network, ...], Counts.NOW] = Field(
         default=(), description="addresses and networks that are never refused so"
     )
-    per_source_net_block_size: str = Field(
+    per_source_net_block_size: Annotated[str, Counts.RESTART] = Field(
         default="32:128", description="bits of an IPv4 and of an IPv6 address that make a source"
     )
 
@@ -192,14 +220,18 @@ class Limits(_Section):
 class Greeting(_Section):
     """What people read around the login; may have several lines."""
 
-    banner: str = Field(default="", description="shown before the login, to anyone who connects")
-    motd: str = Field(default="", description="shown after the login to people at a terminal, never to scripts")
+    banner: Annotated[str, Counts.NEXT] = Field(
+        default="", description="shown before the login, to anyone who connects"
+    )
+    motd: Annotated[str, Counts.NEXT] = Field(
+        default="", description="shown after the login to people at a terminal, never to scripts"
+    )
 
 
 class Prompt(_Section):
     """How the prompt looks."""
 
-    colour: Literal["none", "red", "green", "yellow", "blue", "magenta", "cyan"] = Field(
+    colour: Annotated[Literal["none", "red", "green", "yellow", "blue", "magenta", "cyan"], Counts.NEXT] = Field(
         default="none",
         description="none, red, green, yellow, blue, magenta or cyan; people alone see it",
     )
@@ -208,7 +240,7 @@ class Prompt(_Section):
 class Integrations(_Section):
     """How integrations are shown."""
 
-    show_keys: Literal["full", "masked"] = Field(
+    show_keys: Annotated[Literal["full", "masked"], Counts.NOW] = Field(
         default="full", description="full, or masked: a key is shown once, when it is made, and by show --reveal"
     )
 
@@ -216,10 +248,10 @@ class Integrations(_Section):
 class Sessions(_Section):
     """When a session ends by itself; people are told a minute before."""
 
-    idle_seconds: Whole = Field(
+    idle_seconds: Annotated[Whole, Counts.NOW] = Field(
         default=0, ge=0, le=2_592_000, description="silence at the prompt after which a session ends; 0 is never"
     )
-    longest_seconds: Whole = Field(
+    longest_seconds: Annotated[Whole, Counts.NOW] = Field(
         default=0, ge=0, le=2_592_000, description="how long a session may last; 0 is for ever"
     )
 
@@ -227,10 +259,51 @@ class Sessions(_Section):
 class Auth(_Section):
     """Ways to log in besides the users' own passwords and keys."""
 
-    trusted_user_ca_keys: Text = Field(
+    trusted_user_ca_keys: Annotated[Text, Counts.NEXT] = Field(
         default="",
         description="file of public keys whose certificates let in the users that they name; relative to this file",
     )
+
+
+class Log(_Section):
+    """What the program tells on standard error."""
+
+    format: Annotated[Literal["console", "json"], Counts.NOW] = Field(
+        default="console", description="console for people, json for collectors: one object a line"
+    )
+    level: Annotated[Literal["debug", "info", "warning", "error"], Counts.NOW] = Field(
+        default="info", description="debug, info, warning or error: what is less than that is not told"
+    )
+
+
+class Metrics(_Section):
+    """Where Prometheus and probes ask: /metrics, /healthz and /readyz over HTTP, without a password."""
+
+    public: Annotated[bool, Counts.RESTART] = Field(
+        default=False, description="allow an address that others than this machine can reach"
+    )
+    listen: Annotated[Text, Counts.RESTART] = Field(
+        default="", description="ADDRESS:PORT, as 127.0.0.1:9823 or [::1]:9823; empty is off; port 0 takes a free one"
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _near(cls, text: str, info: ValidationInfo) -> str:
+        if not text:
+            return text
+        host, _, port = text.rpartition(":")
+        try:
+            address = ip_address(host.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            address = None
+        digits = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535  # noqa: PLR2004
+        if address is None or not digits or (address.version == 6) is not host.startswith("["):  # noqa: PLR2004
+            message = "an address and a port are expected, as in 127.0.0.1:9823 or [::1]:9823"
+            raise ValueError(message)
+        if not address.is_loopback and not info.data.get("public"):
+            message = f"{address} is not this machine alone: metrics.public: true allows it"
+            raise ValueError(message)
+        return text
 
 
 class Config(_Section):
@@ -249,8 +322,16 @@ class Config(_Section):
     integrations: Integrations = Integrations()
     sessions: Sessions = Sessions()
     auth: Auth = Auth()
+    log: Log = Log()
+    metrics: Metrics = Metrics()
     _base: Path = PrivateAttr(default=Path())
+    _file: Path | None = PrivateAttr(default=None)
     _credential: Path | None = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from; None when there was none."""
+        return self._file
 
     @property
     def database(self) -> Path:

@@ -26,6 +26,7 @@ class Permission(Enum):
     USERS_CHANGE = "users.change"
     SESSIONS_READ = "sessions.read"
     SESSIONS_KILL = "sessions.kill"
+    NODE_READ = "node.read"
 
     @property
     def changes(self) -> bool:

@@ -29,8 +29,10 @@ from server.grammar.filters import JSON, wants_json
 from server.grammar.match import Ready, Unknown, match
 from server.grammar.tokens import Line, tokenize
 from server.grammar.tree import Location
+from server.log import about
 from server.model.access import Operator
 from server.model.events import EventKind
+from server.node.measures import Run
 from server.render.document import error_document, reply_document
 from server.render.filters import filtered
 from server.render.reply import Help, Left, Lines, Moved, Reply, Script
@@ -86,7 +88,8 @@ async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
     start = _Start(console, datetime.now().astimezone(), monotonic())
     json = seat.json or wants_json(line.filters)
     try:
-        reply = await _run(console, seat if seat.json == json else replace(seat, json=json), line)
+        with Run(console.node.commands) as run:
+            reply = await _run(console, seat if seat.json == json else replace(seat, json=json), line, run)
     except OperatorError as error:
         return Outcome(error.status, _error_pieces(error, start, json=json))
     except Exception:  # noqa: BLE001  of the grammar: those of a handler are caught where they are recorded
@@ -113,8 +116,10 @@ def _error_pieces(error: OperatorError, start: _Start, *, json: bool) -> Iterato
         yield start.footer().text()
 
 
-async def _run(console: Console, seat: Seat, line: Line) -> Reply:
+async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
     outcome = match(console.root, seat.here, line)
+    if not isinstance(outcome, Unknown) and outcome.command is not None:
+        run.path = outcome.command.path
     if not isinstance(outcome, Ready):
         message, hints = complaint(outcome)
         kind = UnknownCommandError if isinstance(outcome, Unknown) else ArgumentError
@@ -158,7 +163,7 @@ async def _run(console: Console, seat: Seat, line: Line) -> Reply:
 def _incident(where: str) -> str:
     """Log the defect that is being handled, and return what it can be found by."""
     incident = secrets.token_hex(4).upper()
-    _log.exception("incident %s: %s", incident, where)
+    _log.exception("incident %s: %s", incident, where, extra=about("defect", incident=incident))
     return incident
 
 

@@ -6,13 +6,16 @@ A cancelled transaction ends whole or not at all before the cancellation goes on
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 
+from server.node import metrics
+from server.node.measures import Durations
+from server.node.metrics import Reading
 from server.storage.temporary import passing_as_temporary
 from server.storage.vault import Vault
 from server.storage.writer import Query, Row, Value, Writer
@@ -28,19 +31,27 @@ _STATEMENT_SECONDS = 0.2
 class Store:
     """The open store. Make one with `Store.open`; `close` it, or its threads keep the process alive."""
 
-    def __init__(self, writer: Writer, reader: aiosqlite.Connection, vault: Vault) -> None:
+    def __init__(self, writer: Writer, reader: aiosqlite.Connection, vault: Vault, path: Path) -> None:
         """Take two open connections to one file."""
         self._writer = writer
         self._reader = reader
         self.vault = vault
+        self._path = path
+        self._reads = Durations()
 
     @classmethod
-    async def open(cls, path: Path, vault: Vault) -> Store:
-        """Open a database that `storage.files` has prepared. Raises TemporaryError when it is away."""
+    async def open(cls, path: Path, vault: Vault, *, checkpoints: bool = True) -> Store:
+        """Open a database that `storage.files` has prepared. Raises TemporaryError when it is away.
+
+        Beside a server, a program opens it without `checkpoints`: SQLite before 3.51.3 may damage a database where
+        two connections make them at the same time. Whoever closes it as the last one makes one alone.
+        """
         with passing_as_temporary():
             writer = await _connected(path)
             try:
-                return cls(Writer(writer, vault.audit), await _connected(path), vault)
+                if not checkpoints:
+                    await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
+                return cls(Writer(writer, vault.audit), await _connected(path), vault, path)
             except BaseException:
                 await writer.close()
                 raise
@@ -56,9 +67,26 @@ class Store:
 
     async def read(self, sql: str, *values: Value) -> list[Row]:
         """Run one SELECT over what is committed. Raises TemporaryError while the store is busy or away."""
-        with passing_as_temporary():
+        with passing_as_temporary(), self._reads.timed():
             rows: Any = await self._reader.execute_fetchall(sql, values)  # aiosqlite types them as sqlite3.Row
             return rows if isinstance(rows, list) else list(rows)
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield how long the store took, and its size."""
+        writer = self._writer
+        timed = [(("read",), self._reads), (("change",), writer.changes), (("commit",), writer.commits)]
+        yield Reading(metrics.STORE_SECONDS, timed)
+        database, wal = self.sizes_bytes()
+        yield Reading(metrics.STORE_BYTES, [(("database",), database), (("wal",), wal)])
+
+    def sizes_bytes(self) -> tuple[int, int]:
+        """Return the size of the database, and of the file beside it that has what was committed last."""
+        return _size(self._path), _size(self._path.with_name(self._path.name + "-wal"))
+
+    async def schema(self) -> str:
+        """Return the number of the schema; whoever asks knows that the store answers."""
+        ((number,),) = await self.read("SELECT value FROM store WHERE name = 'schema'")
+        return str(number)
 
     def transaction(self, patience_seconds: float = PATIENCE_SECONDS) -> AbstractAsyncContextManager[Query]:
         """Give a `query` for one change; it is stored whole when the block has ended well, else not at all.
@@ -67,6 +95,13 @@ class Store:
         then.
         """
         return self._writer.transaction(patience_seconds)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 async def first_and_last(

@@ -93,7 +93,7 @@ def _refuse_without_key(database: Path, storage_key: Path, *, make: bool) -> Non
 
 def _make(database: Path, staged: Path, storage_key: Path) -> None:
     """Make the database aside, then its key, then put the database in place: a crash between leaves no riddle."""
-    database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(database.parent)
     staged.unlink(missing_ok=True)
     raw = new_storage_key()
     os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -105,10 +105,11 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
         file.write(base64.b64encode(raw) + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    sync_folder(database.parent)
     half_written.rename(storage_key)
+    sync_folder(storage_key.parent)  # a power cut must not leave a database whose key is gone
     staged.rename(database)
-    for folder in {database.parent, storage_key.parent}:
-        sync_folder(folder)
+    sync_folder(database.parent)
 
 
 def _finish_or_refuse(database: Path, staged: Path, storage_key: Path) -> None:
@@ -203,10 +204,18 @@ def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Hold the keys folder so that two programs do not make two stores at once."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for its owner only, and those above it, so that they survive a crash."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)

@@ -15,8 +15,10 @@ from typing import Any
 
 import aiosqlite
 
+from server.errors import TemporaryError
+from server.node.measures import Durations
 from server.storage.chain import Head, Sealer
-from server.storage.temporary import BUSY, passing_as_temporary, temporary
+from server.storage.temporary import BUSY, passing_as_temporary, temporary, unsure
 
 Value = str | int | None
 Row = tuple[Any, ...]
@@ -57,7 +59,7 @@ class _Group:
 
 
 class Writer:
-    """The connection that writes."""
+    """The connection that writes. `changes` and `commits` tell how long those took."""
 
     def __init__(self, connection: aiosqlite.Connection, audit: Sealer) -> None:
         """Take an open connection that nobody else writes with."""
@@ -65,6 +67,7 @@ class Writer:
         self._query = Query(self._run, audit)
         self._turn = asyncio.Lock()
         self._group: _Group | None = None
+        self.changes, self.commits = Durations(), Durations()
 
     async def close(self) -> None:
         """Wait for what is running and close the connection; safe to call twice."""
@@ -89,7 +92,7 @@ class Writer:
         then.
         """
         deadline = asyncio.get_running_loop().time() + patience_seconds
-        with passing_as_temporary():
+        with passing_as_temporary(), self.changes.timed():
             await self._take_turn(deadline)
             try:
                 group = await self._joined(deadline)
@@ -151,9 +154,10 @@ class Writer:
             if self._group is not group:
                 return  # it has failed
             try:
-                await self._run("COMMIT")
+                with self.commits.timed():
+                    await self._run("COMMIT")
             except BaseException as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
-                await self._fail(group, error)
+                await self._fail(group, await self._off_the_disk(error))
                 return
             self._group = None
             group.outcome.set_result(None)
@@ -164,7 +168,7 @@ class Writer:
         try:
             await self._roll_back()
         finally:
-            told = error if isinstance(error, sqlite3.Error) else temporary(_TAKEN_BACK)
+            told = error if isinstance(error, sqlite3.Error | TemporaryError) else temporary(_TAKEN_BACK)
             group.outcome.set_exception(told)
             group.outcome.exception()  # seen, also where its only change was the one that failed
 
@@ -173,6 +177,22 @@ class Writer:
             with suppress(sqlite3.Error):
                 await self._whole("ROLLBACK")
 
+    async def _off_the_disk(self, error: BaseException) -> BaseException:
+        """Write over what a commit has left in the write-ahead log whose sync alone has failed; return what to tell.
+
+        It would be in force after a restart, although its clients were told that nothing was changed. Any write begins
+        at the same place; this one changes nothing.
+        """
+        if _code(error) != sqlite3.SQLITE_IOERR_FSYNC:
+            return error  # what makes it a commit is written last, and was not
+        await self._roll_back()
+        try:
+            await self._whole("PRAGMA user_version = 0")
+        except sqlite3.Error as again:
+            if _code(again) != sqlite3.SQLITE_IOERR_FSYNC:
+                return unsure(error)
+        return error
+
     async def _run(self, sql: str, *values: Value) -> list[Row]:
         rows: Any = await self._connection.execute_fetchall(sql, values)  # aiosqlite types them as sqlite3.Row
         return rows if isinstance(rows, list) else list(rows)
@@ -180,6 +200,10 @@ class Writer:
     async def _whole(self, sql: str) -> None:
         """Run a statement to its end, even when the caller is cancelled meanwhile; the cancellation follows."""
         await _ended(asyncio.ensure_future(self._run(sql)), stores=False)
+
+
+def _code(error: BaseException) -> int | None:
+    return getattr(error, "sqlite_errorcode", None)
 
 
 async def _ended(running: asyncio.Future[Any], *, stores: bool = True) -> None:

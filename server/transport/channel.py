@@ -13,6 +13,7 @@ import asyncssh
 
 from server.commands.call import Console
 from server.errors import ArgumentError, InternalError, TemporaryError
+from server.log import about
 from server.model.access import Operator
 from server.shell.completion import Completion, complete
 from server.shell.options import LoginOptions, parse_login_options
@@ -183,7 +184,8 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             return await session.run_shell()
         except Exception:  # noqa: BLE001  whatever it is, the client gets a status and the log a traceback
             incident = secrets.token_hex(4).upper()
-            _log.exception("incident %s: session of %s", incident, self._operator.name)
+            told = about("defect", incident=incident, user=self._operator.name, session=self._operator.session_id)
+            _log.exception("incident %s: session of %s", incident, self._operator.name, extra=told)
             tty.write("".join(f"{line}\n" for line in InternalError(incident).lines()))
             return InternalError.status
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
+from typing import Any
 
 import asyncssh
 
@@ -17,7 +18,8 @@ from server.audit.refusals import Refusals
 from server.auth.admission import Admission
 from server.auth.tries import Tries
 from server.commands.call import Console
-from server.config import Limits
+from server.config import Current, Limits
+from server.log import about
 from server.model.access import Operator, UserKey
 from server.model.events import Event, EventKind
 from server.model.refusals import Parting, Refusal
@@ -42,15 +44,18 @@ class Shared:
 
     console: Console
     logins: Logins
-    banner: str
-    looks: Looks
-    limits: Limits
+    current: Current
     admission: Admission
     refusals: Refusals
     doorways: dict[int, Doorway] = field(default_factory=dict)
     authorities: tuple[UserKey, ...] = ()
     clients: set[Connection] = field(default_factory=set)
     stopping: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """The limits as they are now."""
+        return self.current.config.limits
 
     @property
     def channels(self) -> list[ConsoleChannel]:
@@ -103,13 +108,14 @@ class Connection(asyncssh.SSHServer):
         self._shared.admission.leave(self._address, self._operator.name)
         self._shared.logins.remove(self._operator.session_id)
         self._record(EventKind.LOGOUT, self._operator.name)
-        _log.info("%s from %s has left", self._operator.name, self._operator.source)
+        _log.info("%s from %s has left", self._operator.name, self._source, extra=self._about("logout"))
 
     async def begin_auth(self, username: str) -> bool:
         """Everybody proves who they are; the banner comes first. Called anew when the client gives another name."""
-        if self._shared.banner and not self._greeted:
+        banner = self._shared.current.config.greeting.banner
+        if banner and not self._greeted:
             self._greeted = True
-            self.ssh.send_auth_banner(self._shared.banner.rstrip("\n") + "\n")
+            self.ssh.send_auth_banner(banner.rstrip("\n") + "\n")
         self.ssh.set_authorized_keys(await self._proof.begin(split_login_name(username)[0]))
         return True
 
@@ -163,6 +169,10 @@ class Connection(asyncssh.SSHServer):
             return
         user, way = proved
         self._end_grace()
+        if self._shared.stopping:  # it was on its way in when the end began
+            self._parting = None
+            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, "The console is stopping; log in again later.")
+            return
         refusal = self._shared.admission.log_in(self._address, name)
         if refusal is not None:
             self._parting = None
@@ -176,7 +186,8 @@ class Connection(asyncssh.SSHServer):
         self._operator = Operator(name, user.role, self._source, session_id, user.domains, user.added_at)
         self._shared.logins.add(session_id, self)
         self._record(EventKind.LOGIN, name, way)
-        _log.info("%s from %s has logged in by %s", name, self._operator.source, way)
+        self._shared.console.node.logins["accepted", _method(way)] += 1
+        _log.info("%s from %s has logged in by %s", name, self._source, way, extra=self._about("login", method=way))
 
     def session_requested(self) -> ConsoleChannel | bool:
         """Give a channel, not while stopping."""
@@ -187,9 +198,9 @@ class Connection(asyncssh.SSHServer):
             self._shared.refusals.refuse(Refusal.CHANNELS, self._address, self._operator.name)
             message = f"too many sessions on this connection: {most} are allowed ({Refusal.CHANNELS.value})"
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, message)
-        channel = ConsoleChannel(
-            self._shared.console, self._operator, self.channels, self._login_options, self._shared.looks
-        )
+        config = self._shared.current.config
+        looks = Looks(config.greeting.motd, config.prompt.colour)
+        channel = ConsoleChannel(self._shared.console, self._operator, self.channels, self._login_options, looks)
         self._asked = monotonic()
         self._open_channels += 1
         channel.on_closed = self._channel_closed
@@ -262,14 +273,25 @@ class Connection(asyncssh.SSHServer):
             self._grace = None
 
     def _failed(self, name: str, way: str, reason: str) -> None:
-        _log.warning("login of %s from %s failed by %s: %s", _safe(name), self._source, way, reason)
+        self._shared.console.node.logins["failed", _method(way)] += 1
+        told = about("login.failed", user=_safe(name), source=self._source, method=way, reason=reason)
+        _log.warning("login of %s from %s failed by %s: %s", _safe(name), self._source, way, reason, extra=told)
         self._record(EventKind.LOGIN_FAILED, _safe(name), f"{way}: {reason}", status=1)
+
+    def _about(self, event: str, **fields: object) -> dict[str, Any]:
+        who = self.operator
+        return about(event, user=who.name, source=who.source, session=who.session_id, **fields)
 
     def _record(self, kind: EventKind, name: str, detail: str = "", *, status: int = 0) -> None:
         journal: Journal = self._shared.console.journal
         session_id = self._operator.session_id if self._operator else ""
         node = self._shared.console.node_name
         journal.record_soon(Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail))
+
+
+def _method(way: str) -> str:
+    """Return the first word of how somebody proved who they are: password, key or certificate."""
+    return way.split(maxsplit=1)[0].rstrip(",")
 
 
 def _safe(name: str) -> str:

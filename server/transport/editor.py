@@ -7,25 +7,19 @@ at most one line at a time and never writes: what stands on the screen is the `S
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from prompt_toolkit.application import Application, create_app_session
-from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.history import InMemoryHistory
-from prompt_toolkit.layout import BufferControl, HSplit, Layout, SearchBufferControl, Window
-from prompt_toolkit.output import DummyOutput
-from prompt_toolkit.renderer import Renderer
-from prompt_toolkit.search import SearchDirection, SearchState
-from prompt_toolkit.styles import DummyStyle
 from rich.cells import cell_len
 
 from server.errors import OperatorError
 from server.shell.completion import Completion
 from server.shell.terminal import EndOfInputError, LineDroppedError
-from server.transport.keys import Ending, QueueInput, ending_bindings
+from server.transport.ending import Ending
 from server.transport.plain import PlainEditor
-from server.transport.screen import Screen
 from server.transport.tty import Tty
+
+if TYPE_CHECKING:
+    from server.transport.editing import Editing
 
 Complete = Callable[[str], Awaitable[Completion]]
 Recall = Callable[[], Awaitable[list[str]]]
@@ -37,6 +31,19 @@ COLOURS = {"none": ""} | {
     name: f"\x1b[3{number}m"
     for number, name in enumerate(("red", "green", "yellow", "blue", "magenta", "cyan"), start=1)
 }
+
+
+def prepare() -> type[Editing]:
+    """Import prompt_toolkit, and make it fit a server with many sessions; safe to call again, and from a thread.
+
+    It takes a sixth of the whole start, so it is done when the console listens already, and at the first key if a
+    person is faster.
+    """
+    from server.transport.editing import Editing  # noqa: PLC0415
+    from server.transport.quiet import quieten  # noqa: PLC0415
+
+    quieten()
+    return Editing
 
 
 class LineEditor:
@@ -55,7 +62,7 @@ class LineEditor:
         self._complete = complete
         self._recall = recall
         self._typed: list[str] = []
-        self._running: _Running | None = None
+        self._running: Editing | None = None
         self._editing = False
         self._prompt = ""
 
@@ -64,7 +71,7 @@ class LineEditor:
         if self._tty.ended or len(self._tty) > _MOST_EDITED_CHARACTERS:
             return await PlainEditor(self._tty).edit(prompt)
         if self._running is None:
-            self._running = _Running(self._tty, await self._recall())
+            self._running = prepare()(self._tty, await self._recall(), _MOST_EDITED_CHARACTERS)
         self._running.begin(self._typed)
         self._prompt = prompt
         self._editing = True
@@ -95,7 +102,7 @@ class LineEditor:
         if self._running is not None and self._editing:
             self._running.screen.resize(columns)
 
-    async def _line(self, running: _Running, prompt: str) -> str:
+    async def _line(self, running: Editing, prompt: str) -> str:
         running.screen.begin(prompt, self._columns, self.painted(prompt))
         listed = ""
         while True:
@@ -121,7 +128,7 @@ class LineEditor:
                 case Ending.EXPLAIN:
                     self._list(running, prompt, await self._found(running))
 
-    async def _tab(self, running: _Running, prompt: str, tabbed: str) -> str:
+    async def _tab(self, running: Editing, prompt: str, tabbed: str) -> str:
         """Complete at the cursor; a second Tab at the same place lists the candidates. Returns the place."""
         here = running.buffer.document.text_before_cursor
         found = await self._found(running)
@@ -131,13 +138,13 @@ class LineEditor:
             self._list(running, prompt, found)
         return here + found.insert
 
-    async def _found(self, running: _Running) -> Completion:
+    async def _found(self, running: Editing) -> Completion:
         try:
             return await self._complete(running.buffer.document.text_before_cursor)
         except OperatorError:
             return Completion("", ())  # completion is a comfort: the command itself will say what is wrong
 
-    def _list(self, running: _Running, prompt: str, found: Completion) -> None:
+    def _list(self, running: Editing, prompt: str, found: Completion) -> None:
         """Show below the line what can come next, and the line once more below that."""
         if found.candidates or found.hints:
             running.screen.leave()
@@ -159,100 +166,3 @@ def _listing(found: Completion, columns: int) -> str:
 
 def _last_segment(path: str) -> str:
     return path[path.rstrip("/").rfind("/") + 1 :]
-
-
-class _Buffer(Buffer):
-    """A line that nobody remembers unless `LineEditor.remember` is told so: it may hold a secret."""
-
-    def append_to_history(self) -> None:
-        """Add nothing: `begin` adds what may be kept."""
-
-
-class _Running:
-    """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
-
-    def __init__(self, tty: Tty, lines: list[str]) -> None:
-        self.input = QueueInput(tty, self._takes)
-        self.screen = Screen(tty.write)
-        self._history = InMemoryHistory(lines)
-        self._added = 0
-        self.buffer = _Buffer(
-            history=self._history, enable_history_search=True, multiline=False, accept_handler=self._accept
-        )
-        searched = SearchBufferControl(Buffer(multiline=False))
-        self._line = BufferControl(buffer=self.buffer, search_buffer_control=searched, preview_search=True)
-        self._application: Application[Ending] = Application(
-            layout=Layout(HSplit([Window(self._line), Window(searched)])),
-            key_bindings=ending_bindings(tty),
-            include_default_pygments_style=False,
-            enable_page_navigation_bindings=False,
-            terminal_size_polling_interval=None,
-            input=self.input,
-            output=DummyOutput(),
-        )
-        self._application.renderer = _ScreenRenderer(self.screen, self._line)
-
-    def begin(self, lines: list[str]) -> None:
-        """Begin a new line; `lines` were typed since the session began, behind those from earlier sessions."""
-        for line in lines[self._added :]:
-            if line not in self._history.get_strings()[-1:]:
-                self._history.append_string(line)
-        self._added = len(lines)
-        self.buffer.reset()
-
-    async def keys(self) -> Ending:
-        """Act on keys until one of them, or the end of input, ends that."""
-        try:
-            # without a session of its own, prompt_toolkit keeps one current application for the whole process, and
-            # the keys of one terminal would act in another
-            with create_app_session(input=self.input, output=self._application.output):
-                return await self._application.run_async(
-                    pre_run=self.buffer.load_history_if_not_yet_loaded,
-                    set_exception_handler=False,
-                    handle_sigint=False,
-                )
-        except EOFError:
-            return Ending.LEAVE
-
-    def announce(self, text: str, prompt: str, painted: str, columns: int) -> None:
-        """Show a line of text below what is edited, and that once more below the text."""
-        self.screen.leave()
-        self.screen.write(f"{text}\n{painted}")
-        self.screen.begin(prompt, columns, painted)
-        self.screen.show(self.buffer.text, self.buffer.cursor_position)
-
-    def _takes(self, more: int) -> bool:
-        """Tell whether so many more characters may be read now; the rest stays in the queue."""
-        if self._application.is_done:
-            return False
-        if len(self.buffer.text) + more <= _MOST_EDITED_CHARACTERS:
-            return True
-        self._application.exit(result=Ending.TOO_LONG)
-        return False
-
-    def _accept(self, _buffer: Buffer) -> bool:
-        self._application.exit(result=Ending.ACCEPT)
-        return True
-
-
-class _ScreenRenderer(Renderer):
-    """Stands where prompt_toolkit draws its layout: there is one line, and the `Screen` shows it."""
-
-    def __init__(self, screen: Screen, control: BufferControl) -> None:
-        super().__init__(DummyStyle(), DummyOutput())
-        self._line = screen
-        self._control = control
-
-    def render(self, app: Application[Any], layout: Layout, is_done: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
-        buffer, search = self._control.buffer, self._control.search_buffer_control
-        if search is not None and layout.current_control is search and not is_done:
-            found = buffer.document_for_search(SearchState(search.buffer.text, SearchDirection.BACKWARD))
-            self._line.search(search.buffer.text, found.text)
-        else:
-            self._line.show(buffer.text, buffer.cursor_position)
-
-    def erase(self, leave_alternate_screen: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Nothing is erased behind the screen's back."""
-
-    def clear(self) -> None:
-        self._line.clear()

@@ -63,9 +63,16 @@ class Gate(socket.socket):
     """
 
     def __init__(
-        self, listening: socket.socket, may_begin: Callable[[str], bool], doorways: dict[int, Doorway], most_bytes: int
+        self,
+        listening: socket.socket,
+        may_begin: Callable[[str], bool],
+        doorways: dict[int, Doorway],
+        most_bytes: Callable[[], int],
     ) -> None:
-        """Take the socket; `may_begin(address)` decides, and takes the place of a connection that may."""
+        """Take the socket; `may_begin(address)` decides, and takes the place of a connection that may.
+
+        `most_bytes()` is what one may send before the login.
+        """
         super().__init__(listening.family, listening.type, listening.proto, fileno=listening.detach())
         self._may_begin = may_begin
         self._doorways = doorways
@@ -76,7 +83,7 @@ class Gate(socket.socket):
         for _ in range(_MOST_REFUSED_IN_A_TURN):
             connection, peer = super().accept()
             if self._may_begin(peer_address(peer)):
-                doorway = Doorway(connection, self._most_bytes)
+                doorway = Doorway(connection, self._most_bytes())
                 self._doorways[doorway.fileno()] = doorway
                 return doorway, peer
             with suppress(OSError):

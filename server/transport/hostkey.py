@@ -32,11 +32,16 @@ class HostKeys:
         """What clients are told of; the first is the one in use."""
         return [self.used] if self.next is None else [self.used, self.next]
 
+    @property
+    def fingerprints(self) -> list[str]:
+        """What clients see of those, in their order."""
+        return [fingerprint_of(key) for key in self.announced]
 
-def host_keys(keys_dir: Path) -> HostKeys:
-    """Return the host keys; one is made when there is none. Raises StartError for a file that is no key."""
+
+def host_keys(keys_dir: Path, *, make: bool = True) -> HostKeys:
+    """Return the host keys; with `make`, one where there is none. Raises StartError for a file that is no key."""
     path = keys_dir / HOST_KEY_NAME
-    if not path.exists():
+    if make and not path.exists():
         _make(path)
     following = keys_dir / NEXT_HOST_KEY_NAME
     return HostKeys(_read(path), _read(following) if following.exists() else None)

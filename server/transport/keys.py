@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from enum import Enum
 
 from prompt_toolkit.filters import is_searching
 from prompt_toolkit.input import Input
@@ -15,6 +14,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPress
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.keys import Keys
 
+from server.transport.ending import Ending
 from server.transport.tty import Tty
 
 #: Characters after which no more is read before they have been acted on.
@@ -27,17 +27,6 @@ _REPORTS = frozenset(
     {Keys.CPRResponse, Keys.Vt100MouseEvent, Keys.WindowsMouseEvent, Keys.Ignore, Keys.ScrollUp, Keys.ScrollDown}
 )
 _NOT_FOR_A_LINE = ("c-o", "c-q", "c-z")
-
-
-class Ending(Enum):
-    """Why the editor stopped reading keys."""
-
-    ACCEPT = "Enter"
-    COMPLETE = "Tab"
-    EXPLAIN = "? at the start of a word"
-    DROP = "Ctrl-C"
-    LEAVE = "Ctrl-D on an empty line, or the end of input"
-    TOO_LONG = "the line has grown beyond what is edited"
 
 
 def _visible(key: KeyPress) -> KeyPress:

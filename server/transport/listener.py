@@ -7,23 +7,24 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import asyncssh
 
 from server.audit.refusals import Refusals
 from server.auth.admission import Admission
 from server.commands.call import Console
-from server.config import Config
+from server.log import about
 from server.model.access import UserKey
 from server.model.refusals import Refusal
+from server.node import metrics
+from server.node.metrics import Reading, single
 from server.transport import algorithms
-from server.transport.channel import Looks
 from server.transport.connection import Connection, Shared
 from server.transport.gate import Gate, allow_descriptors, listening_sockets
 from server.transport.hostkey import HostKeys
 from server.transport.logins import Logins
-from server.transport.quiet import quieten
 
 _BACKLOG = 1024
 _MEGABYTE = 1024 * 1024
@@ -39,49 +40,61 @@ _log = logging.getLogger("ecss-console.limits")
 class Listener:
     """The listening server; `start` it once, `stop` it once."""
 
-    def __init__(self, console: Console, logins: Logins, config: Config, authorities: tuple[UserKey, ...]) -> None:
+    def __init__(self, console: Console, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
         """Take what the sessions share, and who signs certificates of users."""
-        looks = Looks(config.greeting.motd, config.prompt.colour)
-        self._config = config
+        self._current = console.current
         self._shared = Shared(
             console=console,
             logins=logins,
-            banner=config.greeting.banner,
-            looks=looks,
-            limits=config.limits,
-            admission=Admission(config.limits),
-            refusals=Refusals(console.journal, config.node.name),
+            current=console.current,
+            admission=Admission(console.current.config.limits),
+            refusals=Refusals(console.journal, console.node_name),
             authorities=authorities,
         )
         self._acceptors: list[asyncssh.SSHAcceptor] = []
 
     async def start(self, keys: HostKeys, sockets: Sequence[socket.socket] = ()) -> list[str]:
         """Listen on `sockets`, without any where it is configured; return where, as `HOST port N`. Raises OSError."""
-        quieten()
-        logging.getLogger("asyncssh").setLevel(logging.WARNING)
-        most = self._config.limits.max_connections
-        if (possible := allow_descriptors(most)) < most:
-            _log.warning(
-                "the limit of open files allows %d connections, not %d (limits.max_connections)", possible, most
-            )
-        host = self._config.listen.host
-        for listening in sockets or await listening_sockets(host, self._config.listen.port):
+        self._allow_descriptors()
+        host = self._current.config.listen.host
+        self._shared.console.node.fingerprints = keys.fingerprints
+        for listening in sockets or await listening_sockets(host, self._current.config.listen.port):
             self._acceptors.append(await self._serve(self._gate(listening), keys))
         if not sockets:
             return [f"{host} port {self._acceptors[0].get_port()}"]
         return ["{} port {}".format(*place) for acceptor in self._acceptors for place in acceptor.get_addresses()]
 
-    def use(self, keys: HostKeys) -> None:
-        """Show other host keys to the clients that connect from now on."""
+    def use(self, keys: HostKeys, authorities: tuple[UserKey, ...]) -> None:
+        """Take other keys, and what `current` says by now, for the clients that connect from now on."""
+        self._shared.authorities = authorities
+        self._shared.console.node.fingerprints = keys.fingerprints
+        self._shared.admission.use(self._shared.limits)
+        self._allow_descriptors()
         for acceptor in self._acceptors:
-            acceptor.update(server_host_keys=keys.announced)
+            acceptor.update(server_host_keys=keys.announced, **self._changeable())
+
+    def _allow_descriptors(self) -> None:
+        most = self._shared.limits.max_connections
+        if (possible := allow_descriptors(most)) < most:
+            _log.warning(
+                "the limit of open files allows %d connections, not %d (limits.max_connections)", possible, most
+            )
 
     def _gate(self, listening: socket.socket) -> Gate:
-        return Gate(listening, self._may_begin, self._shared.doorways, self._config.limits.max_login_bytes)
+        return Gate(listening, self._may_begin, self._shared.doorways, lambda: self._shared.limits.max_login_bytes)
+
+    def _changeable(self) -> dict[str, Any]:
+        """Return what asyncssh is told of the configuration; it counts for connections to come."""
+        config = self._current.config
+        return {
+            "keepalive_interval": config.keepalive.interval_seconds,
+            "keepalive_count_max": config.keepalive.count,
+            "kex_algs": algorithms.KEX[config.ssh.policy],
+            "rekey_bytes": config.ssh.rekey_megabytes * _MEGABYTE,
+        }
 
     async def _serve(self, gate: Gate, keys: HostKeys) -> asyncssh.SSHAcceptor:
         """Serve SSH to whom the gate lets in."""
-        config = self._config
         return await asyncssh.create_server(
             lambda: Connection(self._shared),
             sock=gate,
@@ -91,12 +104,8 @@ class Listener:
             encoding=None,
             line_editor=False,
             login_timeout=0,  # a Connection keeps the time itself
-            keepalive_interval=config.keepalive.interval_seconds,
-            keepalive_count_max=config.keepalive.count,
-            kex_algs=algorithms.KEX[config.ssh.policy],
             encryption_algs=algorithms.CIPHERS,
             mac_algs=algorithms.MACS,
-            rekey_bytes=config.ssh.rekey_megabytes * _MEGABYTE,
             signature_algs=algorithms.SIGNATURES,
             compression_algs=("none",),
             gss_host=None,
@@ -105,6 +114,7 @@ class Listener:
             x11_forwarding=False,
             allow_scp=False,
             backlog=_BACKLOG,
+            **self._changeable(),
         )
 
     def _may_begin(self, address: str) -> bool:
@@ -119,6 +129,28 @@ class Listener:
         """How many were refused since the start, by reason."""
         return self._shared.refusals.counted
 
+    @property
+    def stopping(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._shared.stopping
+
+    @property
+    def why_closed(self) -> str:
+        """Why nobody can log in now; empty when somebody can."""
+        if self._shared.stopping:
+            return "the console is stopping"
+        most = self._shared.limits.max_connections
+        full = self._shared.admission.connections >= most
+        return f"all places are taken: {most} connections are open (limits.max_connections)" if full else ""
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield who is connected, and who was refused."""
+        admission = self._shared.admission
+        states = [(("login",), admission.startups), (("open",), admission.connections - admission.startups)]
+        yield Reading(metrics.CONNECTIONS, states)
+        yield single(metrics.SESSIONS, len(self._shared.channels))
+        yield Reading(metrics.REFUSALS, [((reason.value,), self.refused[reason]) for reason in Refusal])
+
     def held(self) -> tuple[int, int]:
         """Return how many connections and how many sessions are open."""
         return len(self._shared.clients), len(self._shared.channels)
@@ -128,7 +160,9 @@ class Listener:
         self._shared.stopping = True
         for acceptor in self._acceptors:
             acceptor.close()
+        sessions = len(self._shared.channels)
         await self._end_sessions(_DRAIN_SECONDS, now=False)
+        interrupted = len(self._shared.channels)
         await self._end_sessions(_INTERRUPT_SECONDS, now=True)
         connections = [client.ssh for client in self._shared.clients]
         for connection in connections:
@@ -138,9 +172,13 @@ class Listener:
                 [asyncio.ensure_future(connection.wait_closed()) for connection in connections],
                 timeout=_CLOSE_SECONDS,
             )
-        for client in [*self._shared.clients]:
+        cut = [*self._shared.clients]
+        for client in cut:
             client.ssh.abort()
         self._shared.refusals.close()
+        told = about("drained", sessions=sessions, interrupted=interrupted, cut=len(cut))
+        message = "drained: %d sessions have ended, %d of them interrupted; %d connections cut"
+        _log.info(message, sessions, interrupted, len(cut), extra=told)
 
     async def _end_sessions(self, seconds: float, *, now: bool) -> None:
         for channel in self._shared.channels:

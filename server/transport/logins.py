@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from server.auth.standing import Standings
+from server.config import Current
 from server.errors import TemporaryError
+from server.log import about
 from server.model.access import Operator
 from server.model.sessions import OpenSession
 
@@ -62,9 +64,9 @@ class Ends:
 class Logins:
     """The open logins by session id; the `Sessions` of the commands."""
 
-    def __init__(self, ends: Ends) -> None:
-        """Begin with none."""
-        self._ends = ends
+    def __init__(self, current: Current) -> None:
+        """Begin with none; `sessions` of the configuration says when they end."""
+        self._current = current
         self._open: dict[str, Login] = {}
         self._warned: set[str] = set()
 
@@ -86,7 +88,9 @@ class Logins:
         login = self._open.get(session_id)
         if login is None:
             return False
-        _log.info("session %s of %s ends: %s", session_id, login.described().user_name, why)
+        user = login.operator.name
+        told = about("session.ended", session=session_id, user=user, why=why)
+        _log.info("session %s of %s ends: %s", session_id, user, why, extra=told)
         login.end(f"This session was ended: {why}.")
         return True
 
@@ -104,10 +108,11 @@ class Logins:
                 _log.exception("the open logins could not be looked at")
 
     def _end_overdue(self) -> None:
-        if not (self._ends.idle_seconds or self._ends.longest_seconds):
+        ends = Ends(self._current.config.sessions.idle_seconds, self._current.config.sessions.longest_seconds)
+        if not (ends.idle_seconds or ends.longest_seconds):
             return
         for session_id, login in [*self._open.items()]:
-            found = self._ends.left_seconds(login.described().idle_seconds, login.open_seconds())
+            found = ends.left_seconds(login.described().idle_seconds, login.open_seconds())
             if found is None or found[0] > _WARNING_SECONDS:
                 self._warned.discard(session_id)
             elif found[0] <= 0:

@@ -1,0 +1,1 @@
+"""What `make bench` and `make scaling` are made of: contenders, scenes, figures, tables, targets."""

@@ -1,0 +1,84 @@
+"""The node itself as it is now: `/node/`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from server import __version__
+from server.commands.call import Call
+from server.grammar.declare import command
+from server.model.access import Permission
+from server.node.measures import BOUNDS_SECONDS, Durations
+from server.node.metrics import Reading
+from server.render.reply import Column, Field, Record, Table
+
+_LONGER = f"> {BOUNDS_SECONDS[-1]:g}"
+_COLUMNS = (
+    Column("name", "Name"),
+    Column("labels", "Labels"),
+    Column("value", "Value", lambda value: _LONGER if value is None else f"{value:.10g}"),
+)
+#: What is said of durations besides their count and sum: the bound that half and 99 % of them stayed within.
+_SHARES = (("p50", 0.5), ("p99", 0.99))
+_Row = tuple[str, str, float | None]
+
+
+@command("/node/info", permission=Permission.CONSOLE, examples=("node/info | match Program",))
+async def info(call: Call) -> Record:
+    """Print what runs here: program and node, since when, where it listens, host keys, store and sessions.
+
+    Who may read the metrics sees also where its files are, and what of the configuration waits for a restart.
+    """
+    node, config = call.console.node, call.console.current.config
+    database_bytes, wal_bytes = call.store.sizes_bytes()
+    fields = [
+        Field("program", "Program", f"ecss-console {__version__}"),
+        Field("node", "Node", call.console.nodes),
+        Field("since", "Since", node.since.strftime("%d.%m.%Y %H:%M:%S %z")),
+        Field("up_seconds", "Up, s", int(node.up_seconds())),
+        Field("listens", "Listens on", ", ".join(node.places)),
+        Field("host_keys", "Host keys", ", ".join(node.fingerprints)),
+        Field("schema", "Schema", await call.store.schema()),
+        Field("store_bytes", "Store, bytes", database_bytes + wal_bytes),
+        Field("logins", "Logins open", len(call.console.sessions.every())),
+        Field("commands_running", "Commands running", node.commands.running),
+    ]
+    if call.operator.may(Permission.NODE_READ):
+        fields += [
+            Field("pid", "Process", os.getpid()),
+            Field("configuration", "Configuration", str(config.file.absolute()) if config.file else "the defaults"),
+            Field("waiting", "Waits for a restart", ", ".join(call.console.current.waiting) or "nothing"),
+            Field("database", "Database", str(config.database.absolute())),
+        ]
+    return Record("", tuple(fields))
+
+
+@command(
+    "/node/metrics",
+    permission=Permission.NODE_READ,
+    examples=("node/metrics | match config",),
+)
+async def metrics(call: Call) -> Table:
+    """List the numbers that Prometheus is given, as they are now.
+
+    Of durations: how many, their sum in seconds, and the bound in seconds that half and 99 % of them stayed within.
+    """
+    return Table(_COLUMNS, [row for reading in call.console.node.readings() for row in _rows(reading)])
+
+
+def _rows(reading: Reading) -> Iterator[_Row]:
+    name = reading.metric.name
+    for values, value in reading.values:
+        labels = ", ".join(f"{label}={text}" for label, text in zip(reading.metric.labels, values, strict=True))
+        if isinstance(value, Durations):
+            yield f"{name}_count", labels, value.count
+            yield f"{name}_sum", labels, round(value.sum_seconds, 6)
+            for suffix, share in _SHARES if value.count else ():
+                bound = value.below_seconds(share)
+                yield f"{name}_{suffix}", labels, None if bound == float("inf") else bound
+        else:
+            yield name, labels, value
+
+
+COMMANDS = (info, metrics)

@@ -1,0 +1,131 @@
+"""A few pages over HTTP, on the console's own event loop: an answer proves that the loop turns.
+
+h11 reads and writes the protocol. One request a connection; a client has five seconds for all of it, and there are few
+connections at once: whoever is slow, sends much or comes often costs nobody else anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import h11
+
+_CLIENT_SECONDS = 5.0
+_MOST_CONNECTIONS = 16
+_MOST_HEADER_BYTES = 8192
+_READ_BYTES = 4096
+_PLAIN = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a page says now."""
+
+    body: bytes
+    status: HTTPStatus = HTTPStatus.OK
+    content_type: str = _PLAIN
+
+
+#: Gives a page for a client's `Accept`.
+Page = Callable[[str], Awaitable[Answer]]
+
+
+class Endpoint:
+    """Serves `pages` by their paths; `start` it once, `stop` it once."""
+
+    def __init__(self, pages: Mapping[str, Page]) -> None:
+        """Take the pages."""
+        self._pages = pages
+        self._servers: list[asyncio.Server] = []
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def start(self, listening: list[socket.socket]) -> None:
+        """Serve on these sockets, which are the endpoint's from now on."""
+        for each in listening:
+            self._servers.append(await asyncio.start_server(self._connected, sock=each, limit=_MOST_HEADER_BYTES))
+
+    async def stop(self) -> None:
+        """Let nobody in and cut who is there."""
+        for server in self._servers:
+            server.close()
+        for task in [*self._open]:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= _MOST_CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request in time, or cut the connection."""
+        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until the client has all of it
+        try:
+            async with asyncio.timeout(_CLIENT_SECONDS):
+                await self._converse(reader, writer)
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, OSError, h11.LocalProtocolError):
+            pass  # the client is slow or gone: nobody is left to be told
+        finally:
+            writer.transport.abort()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEADER_BYTES)
+        try:
+            request = await _request(connection, reader)
+        except h11.RemoteProtocolError as wrong:
+            status = HTTPStatus(wrong.error_status_hint)
+            request, answer = None, Answer(f"{wrong}\n".encode(), status)
+        else:
+            if request is None:
+                return
+            answer = await self._answer(request)
+        bodiless = request is not None and request.method == b"HEAD"
+        headers = [
+            ("content-type", answer.content_type),
+            ("content-length", str(len(answer.body))),
+            ("cache-control", "no-store"),
+            ("connection", "close"),
+            *([("allow", "GET, HEAD")] if answer.status is HTTPStatus.METHOD_NOT_ALLOWED else []),
+        ]
+        sent = (
+            connection.send(h11.Response(status_code=answer.status, reason=answer.status.phrase, headers=headers))
+            or b""
+        )
+        sent += b"" if bodiless else connection.send(h11.Data(answer.body)) or b""
+        writer.write(sent)
+        await writer.drain()
+
+    async def _answer(self, request: h11.Request) -> Answer:
+        if request.method not in {b"GET", b"HEAD"}:
+            return Answer(b"GET or HEAD is expected\n", HTTPStatus.METHOD_NOT_ALLOWED)
+        page = self._pages.get(request.target.partition(b"?")[0].decode("ascii"))
+        if page is None:
+            there = ", ".join(self._pages)
+            return Answer(f"there is no such page; {there} are\n".encode(), HTTPStatus.NOT_FOUND)
+        accepted = b", ".join(value for name, value in request.headers if name == b"accept")
+        return await page(accepted.decode("latin-1"))
+
+
+async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    """Return the first request; None when the client leaves before it is whole. Raises RemoteProtocolError."""
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA:
+            return None
+        with suppress(ConnectionError):
+            data = await reader.read(_READ_BYTES)
+            connection.receive_data(data)
+            continue
+        return None

@@ -1,0 +1,107 @@
+"""The program's log on standard error: for people, or one JSON object a line for collectors.
+
+Whatever a client or a file brought into a message, it stays one line and moves no terminal: control characters, line
+ends of Unicode and what turns the direction of text are shown as escapes. A traceback's lines are indented, so that
+none of them can look like a line of the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from server.config import Config
+
+#: C0, DEL, C1, Unicode's line ends, what is not shown or turns the direction, and halves of characters.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_INDENT = "    "
+
+
+def about(event: str, **fields: object) -> dict[str, Any]:
+    """Return what a line is about, to be given as `extra`: a stable name of the event, and fields such as `user`."""
+    return {"fields": {"event": event, **fields}}
+
+
+def configure(config: Config) -> None:
+    """Write the log as configured from now on; called again by a reload."""
+    node = config.node.name
+    formatter = JsonLines(node) if config.log.format == "json" else ConsoleLines()
+    root = logging.getLogger()
+    for handler in root.handlers:
+        handler.setFormatter(formatter)
+    root.setLevel(config.log.level.upper())
+
+
+def begin() -> None:
+    """Write the log for people, until it is known what is configured."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.StreamHandler(sys.stderr))
+    root.handlers[0].setFormatter(ConsoleLines())
+    root.setLevel(logging.INFO)
+    # what asyncssh tells at lower levels is of no use to anybody here, and names what clients send
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
+
+
+def safe(text: str) -> str:
+    r"""Return a text as one line that moves no terminal: `\n` and ESC as `\x0a` and `\x1b`."""
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"  # noqa: PLR2004  two digits are enough up to here
+
+
+class ConsoleLines(logging.Formatter):
+    """`2026-11-24 01:02:03,456 WARNING ecss-console.login: …`, the node's time."""
+
+    def __init__(self) -> None:
+        """Begin each line as the program always did."""
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        """Return the line."""
+        return safe(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802  logging's name and type
+        """Return the traceback below the line."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802  logging's name
+        """Return the stack below the line."""
+        return _indented(super().formatStack(stack_info))
+
+
+class JsonLines(logging.Formatter):
+    """`{"at": …, "level": …, "logger": …, "node": …, "message": …}` and the fields of what it is about; UTC, ASCII."""
+
+    def __init__(self, node: str) -> None:
+        """Take the node's name."""
+        super().__init__()
+        self._node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        line: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "node": self._node,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        # JSON lets DEL stand as it is
+        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
+
+
+def _indented(text: str) -> str:
+    return "\n".join(_INDENT + safe(line) for line in text.split("\n"))

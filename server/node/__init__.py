@@ -1,0 +1,1 @@
+"""What this process is and counts, for whoever looks after it."""

@@ -1,0 +1,72 @@
+"""One node while it runs: what it is, where it listens, and where its numbers come from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from time import monotonic, time
+
+from server.node import metrics, process
+from server.node.measures import CommandMeasures, Durations
+from server.node.metrics import Reading, single
+
+#: Gives the readings of one part.
+Source = Callable[[], Iterable[Reading]]
+_LOOK_SECONDS = 0.5
+_TOLD_SECONDS = 1.0
+
+_log = logging.getLogger("ecss-console.loop")
+
+
+class Node:
+    """What is known of this process. The parts fill it in as they begin, and `add` where they count.
+
+    `places` are where it listens, as `HOST port N`; `fingerprints` its host keys, the one in use first.
+    """
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self.since = datetime.now().astimezone()
+        self.places: Sequence[str] = ()
+        self.fingerprints: Sequence[str] = ()
+        self.schema = ""
+        self.commands = CommandMeasures()
+        self.logins: Counter[tuple[str, ...]] = Counter()
+        self._lag = Durations()
+        self._began = monotonic()
+        self._began_at_seconds = time()
+        self._sources: list[Source] = [self._own, process.readings]
+
+    def add(self, source: Source) -> None:
+        """Take a part's readings into the whole."""
+        self._sources.append(source)
+
+    def readings(self) -> list[Reading]:
+        """Return all numbers as they are now."""
+        return [reading for source in self._sources for reading in source()]
+
+    def up_seconds(self) -> float:
+        """Return how long this has run."""
+        return monotonic() - self._began
+
+    async def watch_loop(self) -> None:
+        """Look for ever how late the event loop is; what everybody has felt is told to the log."""
+        while True:
+            due = monotonic() + _LOOK_SECONDS
+            await asyncio.sleep(_LOOK_SECONDS)
+            late_seconds = max(0.0, monotonic() - due)
+            self._lag.note(late_seconds)
+            if late_seconds >= _TOLD_SECONDS:
+                _log.warning("nobody was served for %.1f seconds: the event loop stood still", late_seconds)
+
+    def _own(self) -> Iterable[Reading]:
+        yield Reading(metrics.LOGINS, [*self.logins.items()])
+        yield Reading(metrics.COMMANDS, [*self.commands.outcomes.items()])
+        yield Reading(metrics.COMMAND_SECONDS, [((path,), each) for path, each in self.commands.durations.items()])
+        yield single(metrics.COMMANDS_RUNNING, self.commands.running)
+        yield single(metrics.LOOP_LAG, self._lag)
+        yield single(metrics.TASKS, len(asyncio.all_tasks()))
+        yield single(metrics.START_TIME, self._began_at_seconds)

@@ -1,0 +1,151 @@
+"""Reading the configuration and the keys again while the server runs: all of it, or, with any mistake, nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from server import log
+from server.auth.keys import parse_authorized_keys
+from server.config import Config, Current, load_config
+from server.config.current import Difference, differences, takeable
+from server.errors import ConfigurationError, StartError
+from server.log import about
+from server.model.access import UserKey
+from server.node import metrics
+from server.node.metrics import Reading, single
+from server.transport.hostkey import HostKeys, host_keys
+from server.transport.listener import Listener
+
+_MOST_CHARACTERS = 200
+
+_log = logging.getLogger("ecss-console.reload")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What lies in files besides the store: the configuration, the host keys, and who signs certificates of users."""
+
+    config: Config
+    keys: HostKeys
+    authorities: tuple[UserKey, ...]
+
+
+class Reloader:
+    """Takes what has changed into the running server; tells the log what counts now and what waits for a restart."""
+
+    def __init__(self, current: Current, listener: Listener) -> None:
+        """Take where the configuration in force stands, and what has to be told of a change."""
+        self._current = current
+        self._listener = listener
+        self._taken = True
+
+    @property
+    def remark(self) -> str:
+        """What of the configuration is not in force as it stands in the file; empty when all is."""
+        if not self._taken:
+            return "; the last reload was refused"
+        waiting = len(self._current.waiting)
+        return f"; {waiting} configured keys wait for a restart" if waiting else ""
+
+    def reload(self) -> bool:
+        """Read all again and take it; False when there were mistakes, and then nothing has changed."""
+        try:
+            loaded = _load(self._current.config)
+        except ConfigurationError as error:
+            self._taken = False
+            for mistake in error.mistakes:
+                _log.error("not reloaded, nothing has changed: %s", mistake, extra=about("reload.refused"))
+            return False
+        self._taken = True
+        self._take(loaded)
+        return True
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield how the last reload ended."""
+        yield single(metrics.RELOAD_OK, int(self._taken))
+        yield single(metrics.RELOAD_WAITING, len(self._current.waiting))
+
+    def _take(self, loaded: Loaded) -> None:
+        running = self._current.config
+        taken = takeable(loaded.config, running)
+        applied, waiting = differences(running, taken), differences(taken, loaded.config)
+        self._current.config = taken
+        self._current.waiting = tuple(each.name for each in waiting)
+        log.configure(taken)
+        self._listener.use(loaded.keys, loaded.authorities)
+        for each in applied:
+            _log.info("reload: %s", _told(each), extra=_about("config.applied", each))
+        for each in waiting:
+            _log.warning("reload: %s waits for a restart", _told(each), extra=_about("config.waiting", each))
+        fingerprints = loaded.keys.fingerprints
+        _log.info("host keys read anew: %s", ", ".join(fingerprints), extra=about("hostkeys.read", keys=fingerprints))
+        _log.info(
+            "reloaded %s: %d keys changed, %d wait for a restart; %d authorities of certificates",
+            taken.file or "the defaults",
+            len(applied),
+            len(waiting),
+            len(loaded.authorities),
+            extra=about("reloaded", applied=[each.name for each in applied], waiting=self._current.waiting),
+        )
+
+
+def authorities(config: Config) -> tuple[UserKey, ...]:
+    """Return the keys of `auth.trusted_user_ca_keys`; raises StartError when the file is not to be trusted blindly."""
+    path = config.trusted_user_ca_keys
+    if path is None:
+        return ()
+    try:
+        keys = parse_authorized_keys(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"auth.trusted_user_ca_keys: {path}: {error}"
+        raise StartError(message) from error
+    if any(key.sources or key.expires_at for key in keys):
+        message = f"auth.trusted_user_ca_keys: {path}: options before a key are not supported here"
+        raise StartError(message)
+    return keys
+
+
+def _load(running: Config) -> Loaded:
+    """Read everything again. Raises ConfigurationError with every mistake."""
+    mistakes: list[str] = []
+    config = running
+    trusted: tuple[UserKey, ...] = ()
+    try:
+        config = load_config(_readable_again(running.file))
+        trusted = authorities(config)
+    except ConfigurationError as error:
+        mistakes += error.mistakes
+    except StartError as error:
+        mistakes.append(str(error))
+    keys = None
+    try:
+        keys = host_keys(running.keys_dir, make=False)  # where the keys lie needs a restart
+    except StartError as error:
+        mistakes.append(str(error))
+    if mistakes or keys is None:
+        raise ConfigurationError(tuple(mistakes))
+    return Loaded(config, keys, trusted)
+
+
+def _readable_again(path: Path | None) -> Path | None:
+    if path is not None and path.exists() and not path.is_file():
+        raise ConfigurationError((f"{path} is no file that could be read a second time",))
+    return path
+
+
+def _told(difference: Difference) -> str:
+    return f"{difference.name}: {_short(difference.before)} → {_short(difference.now)}"
+
+
+def _about(event: str, difference: Difference) -> dict[str, object]:
+    return about(event, key=difference.name, before=difference.before, now=difference.now)
+
+
+def _short(value: object) -> str:
+    """Return a value as the configuration would have it, shortened; the configuration holds no secret."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}… ({len(text)} characters)"

@@ -1,0 +1,66 @@
+"""One server a store: a second one is refused while the first lives.
+
+Two would share the data safely, but neither knows the other's sessions, limits and penalties: who is sent away by one
+is still in at the other, and both would write the audit's log. The lock is the kernel's and dies with the process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server.errors import StartError
+from server.storage.files import make_folder
+
+
+@contextmanager
+def serving(database: Path) -> Iterator[None]:
+    """Hold the store for a server. Raises StartError when another one holds it, or where no lock can be written.
+
+    The lock is a file of its own: closing a second descriptor of the database would drop the locks of SQLite.
+    """
+    database = database.resolve()
+    lock = database.with_name(database.name + ".lock")
+    try:
+        make_folder(lock.parent)
+        descriptor = _locked(lock)
+    except BlockingIOError as error:
+        message = (
+            f"another ecss-console serves the store {database}, process {_holder(lock)}: "
+            "stop it first, or configure a storage.url of its own for this one"
+        )
+        raise StartError(message) from error
+    except OSError as error:
+        message = f"the store cannot be served: {error}"
+        raise StartError(message) from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(lock: Path) -> int:
+    """Return the locked file that has this name; one that is removed by who held it before is not it."""
+    while True:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _holder(lock: Path) -> str:
+    try:
+        return lock.read_text(encoding="ascii").strip() or "unknown"
+    except (OSError, ValueError):
+        return "unknown"

@@ -1,0 +1,66 @@
+"""A server that is killed at random moments, and whether its store holds what clients were told."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable
+
+from console import ConsoleServer
+from ledger import DOMAIN, Ledger, change_until_cut, complaints, copied
+
+_LOAD_SECONDS = 0.4
+_START_SECONDS = 0.8
+_CLIENTS = 8
+
+
+def declare(console: ConsoleServer) -> None:
+    """Declare the domain of the ledger; nobody serves afterwards."""
+    console.start()
+    console.run(f"domain/declare {DOMAIN}")
+    console.stop()
+
+
+async def kill_under_load(console: ConsoleServer, ledger: Ledger, name: str) -> list[str]:
+    """Start, let clients change things, kill, and return what is wrong with the store then.
+
+    The clients' integrations have names of their own, which begin with `name`.
+    """
+    await asyncio.to_thread(console.start)
+    connections = [await console.connected() for _ in range(2)]
+    work = [
+        asyncio.create_task(change_until_cut(connections[number % 2], ledger, f"{name}.{number}"))
+        for number in range(_CLIENTS)
+    ]
+    await asyncio.sleep(random.uniform(0, _LOAD_SECONDS))  # noqa: S311  a moment, not a secret
+    await asyncio.to_thread(console.stop, signal.SIGKILL)
+    await asyncio.gather(*work)
+    return await _look(console, ledger)
+
+
+async def kill_while_it_starts(console: ConsoleServer, ledger: Ledger, _name: str) -> list[str]:
+    """Start, kill before it serves or soon after, and return what is wrong with the store then."""
+    console.launch()
+    await asyncio.sleep(random.uniform(0, _START_SECONDS))  # noqa: S311
+    await asyncio.to_thread(console.stop, signal.SIGKILL)
+    return await _look(console, ledger)
+
+
+async def _look(console: ConsoleServer, ledger: Ledger) -> list[str]:
+    """Compare a copy of the store with what the clients know, and take what was under way for decided."""
+    wrong, stored = await complaints(copied(console.folder, console.folder / "copy"), ledger)
+    ledger.settle(stored)
+    return wrong
+
+
+async def kill_often(
+    console: ConsoleServer, ledger: Ledger, kills: int, told: Callable[[str], None] = lambda _what: None
+) -> list[str]:
+    """Kill a server so many times, every tenth time while it starts; return what was lost. `told` hears of each."""
+    wrong: list[str] = []
+    for number in range(kills):
+        starts = number % 10 == 9
+        wrong += await (kill_while_it_starts if starts else kill_under_load)(console, ledger, f"r{number}")
+        told("kills while it starts" if starts else "kills under load")
+    return wrong

@@ -1,0 +1,171 @@
+"""The log: for people or for collectors, one line for one thing, whatever somebody puts into it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
+import asyncssh
+import paramiko
+import pytest
+from console import ConsoleServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server import __version__
+from server.log import ConsoleLines, JsonLines, about, safe
+
+HOSTILE = "x\n2026-11-24 00:00:00,000 INFO    ecss-console.login: root\r\x1b[2J\x07\x9b31m\u2028\u202e\u200b\udcff\x7f"
+_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) +ecss-console[a-z.]*: .")
+
+
+def _record(message: str, *values: object, error: BaseException | None = None, **fields: object) -> logging.LogRecord:
+    info = (type(error), error, error.__traceback__) if error is not None else None
+    record = logging.LogRecord("ecss-console.test", logging.WARNING, __file__, 1, message, values, info)
+    record.__dict__.update(about("tested", **fields))
+    return record
+
+
+def _raised(text: str) -> ValueError:
+    try:
+        int(text)
+    except ValueError:
+        return ValueError(text).with_traceback(sys.exc_info()[2])
+    pytest.fail("a number")
+
+
+@given(st.text(st.characters(), max_size=60))
+def test_whatever_stands_in_a_message_it_is_one_printable_line(text: str) -> None:
+    line = ConsoleLines().format(_record("login of %s failed", text))
+    assert _LINE.match(line)
+    assert len(line.splitlines()) == 1
+    assert not any(ord(each) < 32 or 0x7F <= ord(each) < 0xA0 for each in line)
+    document = JsonLines("ds1@ecss1").format(_record("login of %s failed", text, user=text))
+    assert document.isascii()
+    assert document.isprintable()
+    assert json.loads(document)["user"] == text
+    assert json.loads(document)["message"] == f"login of {text} failed"
+
+
+def test_what_forges_lines_and_moves_terminals_is_shown_as_escapes() -> None:
+    assert safe("a\nb\r\x1b[2J\x9b\u2028\u202e") == r"a\x0ab\x0d\x1b[2J\x9b\u2028\u202e"
+    assert safe("Prüfung → gut") == "Prüfung → gut"
+
+
+def test_no_line_of_a_traceback_can_look_like_a_line_of_the_log() -> None:
+    text = ConsoleLines().format(_record("incident %s", "AB", error=_raised(HOSTILE)))
+    first, *rest = text.split("\n")
+    assert _LINE.match(first)
+    assert len(rest) > 3
+    assert all(line.startswith("    ") for line in rest)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    document = json.loads(JsonLines("n").format(_record("incident", error=_raised(HOSTILE))))
+    assert "ValueError: x\n2026" in document["traceback"]
+
+
+def test_a_json_line_has_the_promised_fields() -> None:
+    document = json.loads(JsonLines("ds1@ecss1").format(_record("%d of them", 3, user="eve", source="192.0.2.1:5")))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", document.pop("at"))
+    assert document == {
+        "level": "warning",
+        "logger": "ecss-console.test",
+        "node": "ds1@ecss1",
+        "message": "3 of them",
+        "event": "tested",
+        "user": "eve",
+        "source": "192.0.2.1:5",
+    }
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+async def test_a_hostile_client_forges_nothing(stopped_console: ConsoleServer, form: str) -> None:
+    console = stopped_console
+    console.start(ECSS_CONSOLE_LOG__FORMAT=form)
+    forged = "eve\n2026-11-24 00:00:00,000 INFO    ecss-console.login: admin from 10.0.0.1:1 has logged in\x1b[2J\x07"
+    for name, password in ((forged, "\n\x1b]0;owned\x07"), ("eve INFO has logged in …", "wrong")):
+        await asyncio.to_thread(_log_in_vain, console, name, password)  # the protocol's own rules refuse the first
+    async with console.asyncssh() as connection:
+        await connection.run("sleep 0\x1b[2J\x07")
+        await connection.run("echo \u202e\x1b[31m")
+    assert await asyncio.to_thread(console.logs, "has left")
+    assert await asyncio.to_thread(console.stop) == 0
+    whole = "".join(console.log)
+    assert "login of eve" in whole
+    assert not set(whole) & set("\x1b\x07\x9b\u202e\r")
+    if form == "json":
+        lines = [json.loads(line) for line in console.log]
+        assert all({"at", "level", "logger", "node", "message"} <= set(line) for line in lines)
+        assert {line.get("user") for line in lines if line.get("event") == "login"} == {"admin"}
+        failed = [line for line in lines if line.get("event") == "login.failed"]
+        assert failed
+        assert all(line["source"].startswith("127.0.0.1:") and line["method"] == "password" for line in failed)
+    else:
+        assert all(_LINE.match(line) for line in console.log)
+        tries = [line for line in console.log if "eve" in line]
+        assert tries
+        assert all("WARNING ecss-console.login: login of eve" in line for line in tries)
+
+
+def _log_in_vain(console: ConsoleServer, name: str, password: str) -> None:
+    with suppress(paramiko.SSHException, EOFError), console.paramiko(username=name, password=password):
+        pytest.fail("it came in")
+
+
+def test_the_life_of_a_session_as_a_collector_reads_it(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    (console.folder / "config.yaml").write_text("log: {format: json}\n")
+    console.start()
+    console.run("whoami")
+    assert console.logs('"logout"')
+    assert console.stop() == 0
+    told = {line["event"]: line for line in map(json.loads, console.log) if "event" in line}
+    started = told["started"]
+    assert started["version"] == __version__
+    assert started["configuration"] == str(console.folder / "config.yaml")
+    assert started["database"] == str(console.database)
+    assert started["listens"] == [f"127.0.0.1 port {console.port}"]
+    assert started["schema"].isdecimal()
+    assert started["host_keys"][0].startswith("SHA256:")
+    login, logout = told["login"], told["logout"]
+    assert (login["user"], login["node"]) == ("admin", "ds1@ecss1")
+    assert login["method"].startswith("key SHA256:")
+    assert (login["session"], login["source"]) == (logout["session"], logout["source"])
+    assert {"stopping", "drained", "stopped"} <= set(told)
+
+
+def test_one_line_says_what_runs_on_what_and_where(console: ConsoleServer) -> None:
+    line = next(line for line in console.log if "listens on" in line)
+    for word in (__version__, "ds1@ecss1", "none, the defaults", str(console.database), "schema ", str(console.port)):
+        assert word in line
+
+
+async def test_what_is_below_the_level_is_not_told(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start()
+    (console.folder / "config.yaml").write_text("log: {level: warning}\n")
+    assert console.process is not None
+    console.process.send_signal(signal.SIGHUP)
+    done = "host.change"
+    while '"SIGHUP"' not in await asyncio.to_thread(console.run, f"cocon/audit/list --event {done} --last 1 | json"):
+        pass
+    before = len(console.log)
+    with suppress(asyncssh.Error):
+        await console.connected(username="nobody", password="wrong", client_keys=None)
+    assert await asyncio.to_thread(console.logs, "WARNING", "login of nobody")
+    assert await asyncio.to_thread(console.stop) == 0
+    assert not any(" INFO " in line for line in console.log[before:])
+
+
+def test_nothing_heavy_is_imported_for_the_log_or_for_metrics_that_nobody_asks_for() -> None:
+    program = (
+        "import sys, server.__main__; print(*sorted({'structlog', 'h11', 'prometheus_client'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "\n"
