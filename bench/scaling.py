@@ -38,8 +38,8 @@ _SIZES = {
     "10,000 domains": Size(10_000, 10),
 }
 _TINY = {"1 domain, 10 integrations": _SMALLEST, "3 domains": Size(3, 10)}
-#: What is called growth over four powers of ten: more than so many times the smallest figure, by the least of the
-#: rounds, which other work on the machine disturbs least.
+#: What is called growth over four powers of ten: more than so many times the smallest store's figure, by the least of
+#: the rounds, which other work on the machine disturbs least.
 _GROWS_ABOVE = 1.5
 _ROUNDS = 5
 
