@@ -11,7 +11,9 @@ import pytest
 import pytest_asyncio
 from console import ConsoleServer
 
+from server.audit.journal import Journal
 from server.errors import TemporaryError
+from server.model.events import Event, EventKind
 from server.storage import domains
 from server.storage.database import Store
 from server.storage.files import prepare
@@ -121,6 +123,30 @@ async def test_who_is_cancelled_inside_is_taken_back_and_the_others_stand(store:
         await task
     await asyncio.gather(first, last)
     assert await declared(store) == {"first", "last"}
+
+
+async def test_a_batch_of_the_audit_whose_waiter_is_interrupted_is_stored_once(store: Store) -> None:
+    """Ctrl-C in audit/list while its batch was committed put the stored records back, to be stored again."""
+    journal = Journal(store)
+    journal.record_soon(Event(EventKind.LOGIN, NOW, "ds1", "eve", "127.0.0.1:22", "00000000"))
+    ended, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def behind() -> None:
+        async with store.transaction():
+            ended.set()
+            await may_go_on.wait()
+
+    flushing = asyncio.create_task(journal.flush())
+    await asyncio.sleep(0)
+    other = asyncio.create_task(behind())
+    await ended.wait()  # the batch has ended well and waits for the commit
+    flushing.cancel()
+    may_go_on.set()
+    with pytest.raises(CommittedError):
+        await flushing
+    await other
+    await journal.close()
+    assert await store.read("SELECT count(*) FROM audit") == [(1,)]
 
 
 async def test_a_group_that_the_disk_has_no_room_for_is_refused_whole(store: Store) -> None:

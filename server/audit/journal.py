@@ -17,7 +17,7 @@ from server.node import metrics
 from server.node.metrics import Reading, single
 from server.storage import events, history
 from server.storage.database import Store
-from server.storage.writer import Query
+from server.storage.writer import CommittedError, Query
 
 BATCH_SECONDS = 0.5
 #: Short, as a batch that was refused is tried again, and the last one must not hold up the end of the program.
@@ -87,6 +87,8 @@ class Journal:
                         await history.append(query, user_name, line)
                     for user_name in {user_name for user_name, _ in lines}:
                         await history.trim(query, user_name)
+            except CommittedError:
+                raise  # who waited for it was interrupted, and it is stored
             except BaseException:
                 self._events[:0] = waiting
                 self._lines[:0] = lines
