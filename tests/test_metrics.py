@@ -299,7 +299,9 @@ def _raw(address: str, *pieces: bytes, read: bool = True) -> bytes:
 def test_http_is_spoken_in_few_words_and_a_damaged_store_is_not_ready(
     stopped_console: ConsoleServer, address: str
 ) -> None:
-    _check_a_damaged_store_is_not_ready(stopped_console, address)
+    console = stopped_console
+    _check_a_damaged_store_is_not_ready(console, address)
+    console.log.clear()
     ok = _raw(address, b"GET /healthz?from=probe HTTP/1.1\r\nHost: x\r\n\r\n")
     assert ok.startswith(b"HTTP/1.1 200 OK\r\n")
     assert ok.endswith(b"\r\n\r\nok\n")
@@ -314,6 +316,11 @@ def test_http_is_spoken_in_few_words_and_a_damaged_store_is_not_ready(
     assert _raw(address, b"GET / HTTP/1.1\r\nX: ", b"x" * 100_000, b"\r\n\r\n")[:13] in {b"HTTP/1.1 431 ", b""}
     status, page = _get(f"{address}/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert (status, page.endswith("# EOF\n")) == (200, True)
+    # a version that is no number was a traceback in the log, and no answer
+    for odd in ("application/openmetrics-text; version=abc", "text/plain; version=1..0; escaping=x"):
+        assert _get(f"{address}/metrics", Accept=odd)[0] == 200
+    assert console.stop() == 0
+    assert "Traceback" not in "".join(console.log)
 
 
 def test_slow_and_many_clients_cost_nobody_else_anything(stopped_console: ConsoleServer, address: str) -> None:

@@ -25,8 +25,11 @@ class Exposition:
         self._registry.register(self)
 
     def written(self, accept: str) -> tuple[bytes, str]:
-        """Return the page and its content type, for a client's `Accept`."""
-        encode, content_type = choose_encoder(accept)
+        """Return the page and its content type, for a client's `Accept`; plain text for one that makes no sense."""
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # the library stumbles over a version that is no number
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
     def collect(self) -> Iterable[Metric]:

@@ -7,6 +7,7 @@ connections at once: whoever is slow, sends much or comes often costs nobody els
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -20,6 +21,8 @@ _MOST_CONNECTIONS = 16
 _MOST_HEADER_BYTES = 8192
 _READ_BYTES = 4096
 _PLAIN = "text/plain; charset=utf-8"
+
+_log = logging.getLogger("ecss-console.endpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,11 @@ class Endpoint:
             there = ", ".join(self._pages)
             return Answer(f"there is no such page; {there} are\n".encode(), HTTPStatus.NOT_FOUND)
         accepted = b", ".join(value for name, value in request.headers if name == b"accept")
-        return await page(accepted.decode("latin-1"))
+        try:
+            return await page(accepted.decode("latin-1"))
+        except Exception:  # noqa: BLE001  whatever it is, the client gets an answer and the log a traceback
+            _log.exception("a page cannot be given")
+            return Answer(b"the page cannot be given; the log says why\n", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
