@@ -1,7 +1,7 @@
 """A few pages over HTTP, on the console's own event loop: an answer proves that the loop turns.
 
 h11 reads and writes the protocol. One request a connection; a client has five seconds for all of it, and there are few
-connections at once: whoever is slow, sends much or comes often costs nobody else anything.
+connections at once, of which the oldest makes room: whoever is slow or sends much keeps no probe out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Endpoint:
         """Take the pages."""
         self._pages = pages
         self._servers: list[asyncio.Server] = []
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # the oldest first
 
     async def start(self, listening: list[socket.socket]) -> None:
         """Serve on these sockets, which are the endpoint's from now on."""
@@ -56,17 +56,21 @@ class Endpoint:
         """Let nobody in and cut who is there."""
         for server in self._servers:
             server.close()
-        for task in [*self._open]:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        tasks = [*self._open]
+        for task in tasks:
+            self._cut(task)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._open) >= _MOST_CONNECTIONS:
-            writer.transport.abort()
-            return
+            self._cut(next(iter(self._open)))
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        self._open[task] = writer
+        task.add_done_callback(lambda task: self._open.pop(task, None))
+
+    def _cut(self, task: asyncio.Task[None]) -> None:
+        self._open.pop(task).transport.abort()  # a task that has not begun would not do it
+        task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request in time, or cut the connection."""
