@@ -36,7 +36,7 @@ from server.storage.serving import serving
 from server.supervisor import Given, Supervisor, given_sockets
 from server.transport.editor import prepare as prepare_editor
 from server.transport.gate import listening_sockets
-from server.transport.hostkey import host_keys
+from server.transport.hostkey import HostKeys, host_keys
 from server.transport.listener import Listener
 from server.transport.logins import Logins
 
@@ -96,31 +96,24 @@ async def serve(config: Config) -> None:
         node.schema = await store.schema()
         _count(node, config, [store, journal, listener, reloader, *([exporter] if exporter else [])])
         try:
-            node.places = await listener.start(keys, given.ssh)
-            loop.add_signal_handler(signal.SIGUSR1, _tell_state, listener)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
-            raise StartError(message) from error
-        async with _probed(console, listener, given):
+            async with _probed(console, listener, given), _listening(console, listener, keys, given):
+                if exporter is not None:
+                    await exporter.start()
+                await record_host(store, journal, config, node.fingerprints[0])
+                watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
+                async with _supervised(console, listener, reloader, asked):
+                    await _announce(console)
+                    await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
+                    gc.collect()
+                    gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
+                    await ended.wait()
+                for task in watching:
+                    task.cancel()
+        finally:  # also where the start has failed: who was let in meanwhile stands in the audit
+            passwords.close()
+            await journal.close()
             if exporter is not None:
-                await exporter.start()
-            await record_host(store, journal, config, node.fingerprints[0])
-            watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
-            async with _supervised(console, listener, reloader, asked):
-                await _announce(console)
-                await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
-                gc.collect()
-                gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
-                await ended.wait()
-            for task in watching:
-                task.cancel()
-            _log.info("stopping: no more logins, commands may end", extra=about("stopping"))
-            await listener.stop()
-        passwords.close()
-        await journal.close()
-        if exporter is not None:
-            await exporter.stop()
+                await exporter.stop()
     _log.info("stopped", extra=about("stopped"))
 
 
@@ -165,6 +158,24 @@ async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIt
         yield
     finally:
         await endpoint.stop()
+
+
+@asynccontextmanager
+async def _listening(console: Console, listener: Listener, keys: HostKeys, given: Given) -> AsyncIterator[None]:
+    """Let clients in, and see them out however it ends. Raises StartError where it cannot listen."""
+    config = console.current.config
+    try:
+        console.node.places = await listener.start(keys, given.ssh)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
+        raise StartError(message) from error
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell_state, listener)
+    try:
+        yield
+    finally:
+        _log.info("stopping: no more logins, commands may end", extra=about("stopping"))
+        await listener.stop()
 
 
 @asynccontextmanager

@@ -6,11 +6,13 @@ import asyncio
 import base64
 import os
 import re
+import socket
 import sqlite3
 import statistics
 import struct
+import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import asyncssh
@@ -289,3 +291,48 @@ async def test_found_by_fuzzing_small_packets_before_login_do_not_keep_others_wa
         with suppress(asyncio.CancelledError):
             await hostile
     assert statistics.median(waited) < 0.2
+
+
+#: Serves as ever, but the start fails behind the listening, as soon as a file is there.
+_START_FAILS = """
+import asyncio, os, sys
+from server import app
+from server.errors import StartError
+
+async def fail(*_):
+    while not os.path.exists("fail"):
+        await asyncio.sleep(0.02)
+    raise StartError("it cannot begin")
+
+app.record_host = fail
+from server.__main__ import main
+sys.exit(main(["serve"]))
+"""
+
+
+async def test_who_logs_in_while_the_start_fails_is_recorded_and_told(stopped_console: ConsoleServer) -> None:
+    """Whoever was let in before the start failed was cut without a word, and left no trace in the audit."""
+    console = stopped_console
+    console.launcher = (sys.executable, "-c", _START_FAILS)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        console.port = free.getsockname()[1]
+    console.launch(ECSS_CONSOLE_LISTEN__PORT=str(console.port))
+    assert console.process is not None
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            connection = await console.connected()
+            break
+        except OSError:
+            assert time.monotonic() < deadline, "".join(console.log)
+            await asyncio.sleep(0.05)
+    async with connection:
+        shell = await connection.create_process(encoding="utf-8")
+        shell.stdin.write("whoami\n")
+        await shell.stdout.readuntil("exec at")
+        (console.folder / "fail").touch()
+        assert "The console is stopping; log in again later." in await shell.stdout.read()
+    assert await asyncio.to_thread(console.process.wait, 20) == 1
+    with closing(sqlite3.connect(console.database)) as database:
+        recorded = {row[0] for row in database.execute("SELECT event FROM audit")}
+    assert {"login", "logout", "command"} <= recorded

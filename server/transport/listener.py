@@ -130,15 +130,12 @@ class Listener:
         return self._shared.refusals.counted
 
     @property
-    def stopping(self) -> bool:
-        """Whether nobody is let in any more."""
-        return self._shared.stopping
-
-    @property
     def why_closed(self) -> str:
         """Why nobody can log in now; empty when somebody can."""
         if self._shared.stopping:
             return "the console is stopping"
+        if not self._acceptors:
+            return "the console is starting"
         most = self._shared.limits.max_connections
         full = self._shared.admission.connections >= most
         return f"all places are taken: {most} connections are open (limits.max_connections)" if full else ""
