@@ -11,6 +11,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from server.errors import StartError
@@ -54,12 +55,10 @@ class Supervisor:
     def _tell(self, *assignments: str) -> None:
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        # nobody listens, or descriptors are short: the service goes on, and a missed beat is followed by the next
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)  # noqa: FBT003  the name of the call says it
-            try:
-                sender.sendto("\n".join(assignments).encode(), self._address)
-            except OSError:
-                return  # nobody listens, or not now: the service goes on, and a missed beat is followed by the next
+            sender.sendto("\n".join(assignments).encode(), self._address)
 
 
 @dataclass(frozen=True, slots=True)

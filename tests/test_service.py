@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -138,6 +139,19 @@ def test_a_watchdog_of_another_process_is_not_fed() -> None:
     assert Supervisor({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_seconds == 0
     assert Supervisor({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 1
     assert Supervisor({"WATCHDOG_USEC": "1000000"}).watchdog_seconds == 1
+
+
+def test_a_beat_that_finds_no_descriptor_is_missed_and_not_the_last(manager: Manager) -> None:
+    """It ended the task that beats: systemd killed a server that was only short of descriptors for a moment."""
+    supervisor = Supervisor({"NOTIFY_SOCKET": manager.address})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        supervisor.ready("missed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    supervisor.ready("there again")
+    assert manager.told()["STATUS"] == "there again"
 
 
 async def test_without_a_service_manager_nothing_is_told() -> None:
