@@ -194,8 +194,11 @@ async def _supervised(
         while await asked.wait():
             asked.clear()
             supervisor.reloading()
-            if reloader.reload():
-                await record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
+            try:
+                if reloader.reload():
+                    await record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
+            except Exception:  # noqa: BLE001  whatever it is, the next SIGHUP must find somebody
+                _log.exception("the reload has failed")
             supervisor.ready(status())
 
     loop = asyncio.get_running_loop()

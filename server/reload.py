@@ -99,6 +99,9 @@ def authorities(config: Config) -> tuple[UserKey, ...]:
     if path is None:
         return ()
     try:
+        if path.exists() and not path.is_file():  # to read a pipe would stop everybody until somebody writes
+            message = "this is no file"
+            raise ValueError(message)  # noqa: TRY301  told as the others are
         keys = parse_authorized_keys(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         message = f"auth.trusted_user_ca_keys: {path}: {error}"
@@ -132,7 +135,11 @@ def _load(running: Config) -> Loaded:
 
 
 def _readable_again(path: Path | None) -> Path | None:
-    if path is not None and path.exists() and not path.is_file():
+    try:
+        readable = path is None or path.is_file() or not path.exists()
+    except OSError as error:
+        raise ConfigurationError((f"{path} cannot be read: {error.strerror}",)) from error
+    if not readable:
         raise ConfigurationError((f"{path} is no file that could be read a second time",))
     return path
 

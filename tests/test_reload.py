@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -258,7 +259,22 @@ def test_authorities_of_certificates_are_read_anew(stopped_console: ConsoleServe
     assert not comes_in()
     (folder / "trusted").unlink()
     _reload(console, "not reloaded", "auth.trusted_user_ca_keys")
+    os.mkfifo(folder / "trusted")  # everybody waited until somebody wrote into it
+    _reload(console, "not reloaded", "auth.trusted_user_ca_keys", "no file")
     assert not comes_in()
+
+
+def test_a_reload_that_fails_is_not_the_last(stopped_console: ConsoleServer) -> None:
+    """What no reload had thought of ended the task that waits for SIGHUP: later ones did nothing and said nothing."""
+    console = stopped_console
+    _write(console)
+    console.start()
+    (console.folder / "config.yaml").unlink()
+    (console.folder / "config.yaml").symlink_to("x" * 300)
+    _reload(console, "not reloaded", "config.yaml cannot be read: File name too long")
+    (console.folder / "config.yaml").unlink()
+    _write(console)
+    _reload(console, "0 keys changed")
 
 
 def test_a_reload_while_the_console_begins_or_stops_does_no_harm(stopped_console: ConsoleServer) -> None:
