@@ -152,7 +152,7 @@ async def look(load: Load, samples: list[Sample], idle: tuple[int, int]) -> None
     for _ in range(100):
         connections, tasks, _refused = await asyncio.to_thread(state, console)
         left = sample(console, 0)
-        if connections == 0 and (tasks, left.files) <= idle:
+        if connections == 0 and tasks <= idle[0] and left.files <= idle[1]:
             break
         await asyncio.sleep(0.2)
     else:

@@ -98,9 +98,18 @@ async def set_numbers(load: Load, connection: asyncssh.SSHClientConnection, shar
         if ran.exit_status == 0:
             shared.numbers = wanted
             load.done["shared numbers set"] += 1
+            await _look_at_numbers(load, connection, shared)
         elif ran.exit_status != 75:
             load.wrong.append(f"set: {ran.exit_status}: {ran.stdout!s:.200}")
         await load.pause(0.4)
+
+
+async def _look_at_numbers(load: Load, connection: asyncssh.SSHClientConnection, shared: Shared) -> None:
+    """Look now whether the other writer has undone the change: the next one would cover it up."""
+    await load.pause(0.1)
+    ran = await connection.run(f"{HERE}show {shared.client_id}")
+    if ran.exit_status == 0 and f"Numbers: {shared.numbers}\n" not in str(ran.stdout):
+        load.wrong.append(f"{shared.client_id} has lost the numbers {shared.numbers}: {ran.stdout!s:.200}")
 
 
 async def read(load: Load) -> None:
