@@ -285,6 +285,15 @@ async def test_a_log_that_cannot_be_written_is_told_once_and_stops_nothing(stopp
     assert any("is written again" in line for line in console.log)
 
 
+def test_a_log_that_nobody_may_even_look_at_is_told(stopped_console: ConsoleServer) -> None:
+    """The look for the log's end ended the export without a word, and the metric said that all was well."""
+    stopped_console.start(ECSS_CONSOLE_AUDIT__LOG="x" * 300)
+    stopped_console.run("whoami")
+    assert stopped_console.logs("the audit's log cannot be written")
+    assert stopped_console.stop() == 0
+    assert "never retrieved" not in "".join(stopped_console.log)
+
+
 async def test_a_full_disk_or_a_pipe_that_nobody_reads_stops_neither_a_change_nor_the_end(
     stopped_console: ConsoleServer,
 ) -> None:

@@ -147,9 +147,11 @@ def _append(path: Path | None, text: bytes) -> None:
 
 def _last_written(path: Path | None) -> int:
     """Return the id in the last whole line of the log, 0 where there is none."""
-    if path is None or not path.is_file():
+    if path is None:
         return 0
     try:
+        if not path.is_file():  # raises where nobody may look, or where the name is none
+            return 0
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
             lines = file.read().split(b"\n")
