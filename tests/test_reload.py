@@ -143,6 +143,7 @@ def test_a_reload_tells_each_key_and_whether_it_counts(stopped_console: ConsoleS
         assert line["message"].startswith(f"reload: {name}: ")
     assert waiting["node.name"]["message"] == 'reload: node.name: "ds1@ecss1" → "other@node" waits for a restart'
     fields = json.loads(console.run("node/info | json"))["fields"]
+    assert fields["configuration"] == str(console.folder / "config.yaml")
     assert fields["waiting"].split(", ") == [name for name in changed if name in RESTART]
     detail = "detail"
     _until(lambda: "limits.max_sessions" in console.run("cocon/audit/list --event host.change | last 1 | json"))

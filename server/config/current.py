@@ -46,13 +46,15 @@ def declared() -> Iterator[tuple[str, str, Counts]]:
 
 
 def takeable(new: Config, running: Config) -> Config:
-    """Return `new` as the server can take it: keys that need a restart are as they are in `running`."""
+    """Return `new` as the server can take it: keys that need a restart, and what paths start from, stay as they are."""
     sections: dict[str, dict[str, object]] = {}
     for section, key, when in declared():
         values = getattr(running if when is Counts.RESTART else new, section)
         sections.setdefault(section, {})[key] = getattr(values, key)
     models = {section: type(getattr(new, section)).model_validate(values) for section, values in sections.items()}
-    return running.model_copy(update=models)
+    taken = running.model_copy(update=models)
+    taken._file = new.file  # noqa: SLF001  at the start there may have been none
+    return taken
 
 
 def differences(before: Config, now: Config) -> list[Difference]:
