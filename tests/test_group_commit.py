@@ -172,6 +172,24 @@ async def test_a_group_that_the_disk_has_no_room_for_is_refused_whole(store: Sto
     assert "after" in await declared(store)
 
 
+@pytest.mark.parametrize("behind", [0, 1, 5])
+async def test_nobody_is_told_of_a_transaction_that_sqlite_rolled_back_behind_everybody(
+    store: Store, behind: int
+) -> None:
+    """The next change's savepoint began another transaction, whose commit was told to those of the first one."""
+
+    async def roll_back_unseen() -> None:
+        async with store.transaction() as query:
+            await query("ROLLBACK")  # as SQLite does by itself; who is interrupted at that moment does not see it
+
+    changes = [declare(store, f"d{number}") for number in range(behind)]
+    outcomes = await asyncio.gather(declare(store, "first"), roll_back_unseen(), *changes, return_exceptions=True)
+    assert isinstance(outcomes[0], TemporaryError)
+    assert isinstance(outcomes[1], TemporaryError)
+    assert outcomes[2:] == [None] * behind
+    assert await declared(store) == {f"d{number}" for number in range(behind)}
+
+
 async def test_closing_waits_for_a_group(store: Store) -> None:
     changes = [asyncio.create_task(declare(store, f"d{number}")) for number in range(WRITERS)]
     await asyncio.sleep(0)

@@ -117,6 +117,9 @@ class Writer:
 
     async def _joined(self, deadline: float) -> _Group:
         """Return the group that is open, behind a savepoint, or a new one, begun."""
+        if self._group is not None and not self._connection.in_transaction:
+            # a savepoint would begin another transaction, whose commit would be told to those who were in this one
+            await self._fail(self._group, temporary(_TAKEN_BACK))
         if self._group is None:
             await self._begin(deadline)
             self._group = _Group()
@@ -140,19 +143,26 @@ class Writer:
 
     async def _taken_back(self, group: _Group, error: BaseException) -> None:
         """Take back the change that failed. Where that cannot be done alone, the whole group fails with it."""
-        if group.changes and self._connection.in_transaction:
-            try:
-                await self._whole("ROLLBACK TO change")
-            except sqlite3.Error as broken:
-                await self._fail(group, broken)
-        else:
+        if not (group.changes and self._connection.in_transaction):
             await self._fail(group, error)
+            return
+        taking_back = asyncio.ensure_future(self._run("ROLLBACK TO change"))
+        try:
+            await _ended(taking_back, stores=False)
+        except (sqlite3.Error, asyncio.CancelledError) as ended:
+            if broken := taking_back.exception():  # also where a cancellation has come before it
+                await self._fail(group, broken)
+            if isinstance(ended, asyncio.CancelledError):
+                raise
 
     async def _commit(self, group: _Group) -> None:
         """Commit a group behind those that wait for their turn now, which join it."""
         async with self._turn:
             if self._group is not group:
                 return  # it has failed
+            if not self._connection.in_transaction:
+                await self._fail(group, temporary(_TAKEN_BACK))
+                return
             try:
                 with self.commits.timed():
                     await self._run("COMMIT")
