@@ -9,8 +9,9 @@ gc.disable()  # what is imported stays; to look through it again and again for g
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from server import __version__, log
 from server.app import serve
@@ -18,14 +19,16 @@ from server.config import Config, load_config
 from server.errors import ConfigurationError, OperatorError, StartError
 from server.model.access import Role
 from server.program import audit, hostkeys, users
-from server.program.answer import say
+from server.program.answer import complain, say
 
 gc.freeze()
 gc.enable()
 
-_Run = Callable[[Config, argparse.Namespace], Awaitable[None]]
+#: A word that only blocks runs without a loop, so that Ctrl-C ends it where it is.
+_Run = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, None] | None]
 
 EX_CONFIG = 78
+_PASSPHRASE_HELP = "its first line is the passphrase, - for standard input; asked for without it"  # noqa: S105  no passphrase
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,16 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.begin()
     try:
         config = load_config(options.config)
-        asyncio.run(options.run(config, options))
+        running = options.run(config, options)
+        if running is not None:
+            asyncio.run(running)
     except ConfigurationError as error:
         for mistake in error.mistakes:
-            _complain(mistake)
+            complain(mistake)
         return EX_CONFIG
     except (StartError, OperatorError) as error:
-        _complain(str(error))
+        complain(str(error))
         return 1
     except (KeyboardInterrupt, EOFError):
-        _complain("interrupted, nothing was changed")
+        complain("interrupted, nothing was changed")
         return 130
     return 0
 
@@ -57,8 +62,16 @@ async def _check(config: Config, _options: argparse.Namespace) -> None:
     say(config.model_dump_json(indent=2))
 
 
-def _complain(text: str) -> None:
-    sys.stderr.write(f"ecss-console: {text}\n")
+def _backup(config: Config, options: argparse.Namespace) -> None:
+    from server.program.backup import backup  # noqa: PLC0415  what packs and encrypts need not load to serve
+
+    backup(config, options)
+
+
+def _restore(config: Config, options: argparse.Namespace) -> None:
+    from server.program.restore import restore  # noqa: PLC0415  as above
+
+    restore(config, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,10 +107,41 @@ def _parser() -> argparse.ArgumentParser:
     audit_words = words.add_parser("audit", help="check the audit").add_subparsers(required=True, metavar="COMMAND")
     verified = _add(audit_words, common, "verify", audit.verify, "say what is whole, or what was done to which record")
     verified.add_argument("--head", metavar="SEQ:MAC", help="find also that the store was rolled back behind this head")
+    _add_backup(words, common)
     config = words.add_parser("config", help="look at the configuration")
     config_words = config.add_subparsers(required=True, metavar="COMMAND")
     _add(config_words, common, "check", _check, "report every mistake, or print what is in force")
     return parser
+
+
+def _add_backup(words: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    made = _add(words, common, "backup", _backup, "write the store and its keys to one file, while the server serves")
+    made.add_argument("file", type=Path, metavar="FILE")
+    how = made.add_mutually_exclusive_group()
+    how.add_argument("--passphrase-file", metavar="FILE", help=_PASSPHRASE_HELP)
+    how.add_argument(
+        "--recipient",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="encrypt to age1… or an SSH public key; repeatable",
+    )
+    how.add_argument("--unencrypted", action="store_true", help="do not encrypt the file")
+    made.add_argument("--identity", type=Path, action="append", default=[], metavar="FILE", help="verify with it")
+    made.add_argument("--without-keys", action="store_true", help="leave the storage key and the host keys out")
+    made.add_argument(
+        "--storage-key-in-clear", action="store_true", help="with --unencrypted: with the keys all the same"
+    )
+    made.add_argument("--force", action="store_true", help="replace FILE")
+    made.add_argument("--scratch", type=Path, metavar="DIR", help="where to copy the database to, not beside it")
+    put_back = _add(words, common, "restore", _restore, "put the store back from a backup, the server being stopped")
+    put_back.add_argument("file", type=Path, metavar="FILE")
+    put_back.add_argument("--passphrase-file", metavar="FILE", help=_PASSPHRASE_HELP)
+    put_back.add_argument(
+        "--identity", type=Path, action="append", default=[], metavar="FILE", help="what opens it; repeatable"
+    )
+    put_back.add_argument("--verify-only", action="store_true", help="say what is in it, and change nothing")
+    put_back.add_argument("--force", action="store_true", help="move the store that is there aside")
 
 
 def _add(

@@ -103,15 +103,15 @@ async def serve(config: Config) -> None:
             message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
             raise StartError(message) from error
         async with _probed(console, listener, given):
-            await _announce(console)
             if exporter is not None:
                 await exporter.start()
             await record_host(store, journal, config, node.fingerprints[0])
-            await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
-            gc.collect()
-            gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
             watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
             async with _supervised(console, listener, reloader, asked):
+                await _announce(console)
+                await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
+                gc.collect()
+                gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
                 await ended.wait()
             for task in watching:
                 task.cancel()

@@ -54,7 +54,7 @@ def test_command_is_completed_by_its_path_and_from_its_directory(declared: Comma
 def test_arguments_that_name_stored_things_are_completed(declared: Command) -> None:
     for argument in (*declared.arguments, *declared.places.values()):
         names_stored = argument.kind.metavar in {"<DOMAIN>", "<CLIENT_ID>", "<ClientId>", "<USER>", "<SESSION>"}
-        makes_new = declared.name in {"add", "declare"} and not argument.in_path
+        makes_new = declared.name in {"add", "adopt", "declare"} and not argument.in_path
         if names_stored and not makes_new:
             assert argument.kind.candidates is not None, argument.name
 
@@ -76,11 +76,22 @@ def test_the_generated_reference_is_up_to_date() -> None:
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPEVPWG4+g4EdxKpPS7wj1frid73wG5yEVQcgUbVRUaX"
 PRINT = "SHA256:NFuJ4z6VV8Diy/AkSx5MkAObPPRqXkgx9v1fAaZLfa0"
-ANSWERS = {"/passwd": f"{PASSWORD}\nsecond\nsecond\n"}
+ANSWERS = {
+    "/passwd": f"{PASSWORD}\nsecond\nsecond\n",
+    "/domain/<DOMAIN>/integrations/import": f'[{{"client_id": "i", "type": "widget", "api_key": "{"i" * 64}"}}]',
+}
 #: Each command that changes something, as a run of all of them; a new one without a line here fails.
 CHANGES = {
     "/domain/declare": ("domain/declare d", "declare domain d"),
     "/domain/<DOMAIN>/integrations/add": ("domain/d/integrations/add c", "add widget c to domain d, with a new key"),
+    "/domain/<DOMAIN>/integrations/adopt": (
+        f"domain/d/integrations/adopt a {'a' * 64}",
+        "add widget a to domain d, with the key that it has",
+    ),
+    "/domain/<DOMAIN>/integrations/import": (
+        "domain/d/integrations/import",
+        "add 1 integration to domain d, with the keys that they have: i",
+    ),
     "/domain/<DOMAIN>/integrations/set": (
         "domain/d/integrations/set c --service --numbers 1{0-1}",
         "change widget c of domain d into service c with 2 numbers from 10 on",
@@ -115,7 +126,7 @@ CHANGES = {
     "/passwd": ("passwd", "change the password of admin"),
     "/domain/remove": (
         "domain/remove d --force",
-        "remove domain d and the keys of its integrations, 0 in all",
+        "remove domain d and the keys of its integrations, 2 in all",
     ),
 }
 
@@ -138,7 +149,8 @@ def _kept(console: ConsoleServer) -> list[tuple[object, ...]]:
 def test_check_says_what_would_change_and_changes_nothing(console: ConsoleServer) -> None:
     for path, (line, what) in CHANGES.items():
         before = _kept(console)
-        printed = console.run(f"{line.removesuffix(' --force')} --check")
+        text = ANSWERS.get(path, "")
+        printed = console.ssh(f"{line.removesuffix(' --force')} --check", text=text).stdout.decode()
         assert printed.startswith(f"Nothing was changed. Without --check this would:\n  {what}\n\n[exec at: ")
         assert _kept(console) == before
         _changed(console, path)

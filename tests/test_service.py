@@ -27,6 +27,7 @@ from server.supervisor import Supervisor
 HERE = Path(__file__).parent
 UNITS = HERE.parent / "systemd"
 SERVICE, SOCKET = UNITS / "ecss-console.service", UNITS / "ecss-console.socket"
+METRICS = UNITS / "ecss-console-metrics.socket"
 #: Serves as ever, but SIGUSR2 keeps the event loop from running until a file appears; other threads go on.
 STALLING = """
 import os, signal, sys, time
@@ -273,13 +274,19 @@ def test_a_credential_changes_no_rule_of_what_is_made(stopped_console: ConsoleSe
 
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     needs("systemd-analyze")
-    (tmp_path / SOCKET.name).write_text(SOCKET.read_text())
+    for unit in (SOCKET, METRICS):
+        (tmp_path / unit.name).write_text(unit.read_text())
     program = tmp_path / "ecss-console"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     here = SERVICE.read_text().replace("/opt/ecss-console/.venv/bin/ecss-console", str(program))
     (tmp_path / SERVICE.name).write_text(here)
-    words = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in (SERVICE, SOCKET))]
+    words = [
+        "systemd-analyze",
+        "verify",
+        "--man=no",
+        *(str(tmp_path / unit.name) for unit in (SERVICE, SOCKET, METRICS)),
+    ]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 

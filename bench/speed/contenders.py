@@ -1,4 +1,4 @@
-"""Who is measured: our console, and the two peers where their compilers are installed."""
+"""Who is measured: our console, the two peers where their compilers are installed, and asyncssh by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from servers import OURS, Server  # isort: skip  a neighbour, not a package
 
-ERLANG, GO = "Erlang", "Go"
+ERLANG, GO, LIBRARY = "Erlang", "Go", "asyncssh"
 _HERE = Path(__file__).parent.parent
 _PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 0.001
@@ -96,6 +96,7 @@ def peers(folder: Path, key: Path, replies: Mapping[str, bytes]) -> list[Contend
     for name, needs, build in (
         (ERLANG, "erlc (Debian: erlang-base erlang-ssh)", _erlang),
         (GO, "go (Debian: golang-go golang-golang-x-crypto-dev golang-golang-x-term-dev)", _go),
+        (LIBRARY, "python3", _library),
     ):
         if shutil.which(needs.split()[0]) is None:
             print(f"no peer {name}: there is no {needs}")
@@ -128,3 +129,7 @@ def _go(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     words = ["go", "build", "-o", program, str(_HERE / "peers" / "console_peer.go")]
     subprocess.run(words, env={**os.environ, **settings}, check=True)
     return (program,), {}
+
+
+def _library(_folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    return (sys.executable, str(_HERE / "peers" / "console_peer.py")), {}

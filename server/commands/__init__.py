@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.commands import audit, console, domains, integrations, node, sessions, user_keys, users
+from server.commands import audit, console, domains, exports, integrations, node, sessions, user_keys, users
 from server.grammar.declare import Command
 from server.grammar.tree import Directory, build_tree
 
@@ -10,6 +10,7 @@ COMMANDS: tuple[Command, ...] = (
     *console.COMMANDS,
     *domains.COMMANDS,
     *integrations.COMMANDS,
+    *exports.COMMANDS,
     *users.COMMANDS,
     *user_keys.COMMANDS,
     *sessions.COMMANDS,

@@ -13,7 +13,7 @@ from server.audit.journal import Journal, utc_now
 from server.auth.login import Doorkeeper
 from server.auth.standing import Standings
 from server.config import Current
-from server.errors import CommandError
+from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Argument, Command, Option
 from server.grammar.tree import Directory, Location
 from server.model.access import Operator, Permission
@@ -26,6 +26,9 @@ from server.storage.writer import CommittedError, Query
 
 #: Asks the operator and returns the answer without its newline; None at the end of input.
 Ask = Callable[[str], Awaitable[str | None]]
+#: Reads a document of up to so many characters: what is piped into a single command, else one line. None at the end of
+#: input; what is longer comes back cut just above the limit.
+ReadDocument = Callable[[str, int], Awaitable[str | None]]
 #: Shows a line that tells how far long work is; the next one, or the reply, takes its place.
 ShowProgress = Callable[[str], None]
 #: Returns the operator as it stands now, or inside a change as its query reads it; raises PermissionDeniedError when
@@ -97,7 +100,7 @@ class Call:
     """One run of one command by one operator. `here` is the session's directory, `typed` its lines so far.
 
     Without `ask` nothing can be asked, as under `| json`; without `show_progress` nobody waits who would see it. With
-    `check` no change is kept; `plan` says what it would be.
+    `check` no change is kept; `plan` says what it would be. `json` tells that the reply becomes a document.
     """
 
     console: Console
@@ -109,9 +112,11 @@ class Call:
     gate: Gate
     ask: Ask | None
     ask_hidden: Ask | None
+    read_document: ReadDocument
     show_progress: ShowProgress | None
     typed: Sequence[str] = ()
     check: bool = False
+    json: bool = False
     plan: list[str] = field(default_factory=list)
     started: float = field(default_factory=monotonic)
     recorded: bool = False
@@ -174,6 +179,18 @@ class Call:
             message = "no answer, nothing was changed" if self.ask_hidden else "nothing can be asked under json"
             raise CommandError(message)
         return answer
+
+    async def document(self, question: str, most_characters: int) -> str:
+        """Return a document from the rest of the input. Raises ArgumentError when there is none or it is too long."""
+        text = await self.read_document(question, most_characters)
+        await self.pass_gate()
+        if text is None or not text.strip():
+            message = "no document was given: pipe one into the command, or type it on one line"
+            raise ArgumentError(message)
+        if len(text) > most_characters:
+            message = f"the document is longer than {most_characters:,} characters"
+            raise ArgumentError(message)
+        return text
 
     @property
     def lists_keys_in_full(self) -> bool:

@@ -25,7 +25,7 @@ _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
 #: Stands in the table for a key that was damaged in the store; `replace` mends it.
 _UNREADABLE = "unreadable, replace it"
-_COLUMNS = (
+COLUMNS = (
     Column("client_id", "Client id"),
     Column("type", "Type"),
     Column("api_key", "API Key"),
@@ -89,7 +89,7 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     if found is None:
         raise no_such_domain(domain)
     in_full = call.lists_keys_in_full
-    return Table(_COLUMNS, [_row(each, in_full=in_full) for each in found])
+    return Table(COLUMNS, [_row(each, in_full=in_full) for each in found])
 
 
 @command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + "replace tester",))

@@ -10,7 +10,7 @@ from server.auth.keys import parse_key, parse_sources, parse_time
 from server.commands.call import Seeker
 from server.grammar.declare import Kind, PathTo
 from server.model.access import Role, UserKey, parse_user_name
-from server.model.integrations import parse_client_id
+from server.model.integrations import parse_api_key, parse_client_id
 from server.model.numbers import MOST_NUMBERS, parse_numbers
 from server.storage import integrations, users
 
@@ -74,6 +74,7 @@ def _status(text: str) -> int:
 NEW_CLIENT_ID = Kind("<ClientId>", _CLIENT_ID_EXPECTED, parse_client_id)
 CLIENT_ID = Kind("<CLIENT_ID>", "client id of an integration of the domain", parse_client_id, _stored_client_ids)
 SET_CLIENT_ID = Kind("<ClientId>", CLIENT_ID.expected, parse_client_id, _stored_client_ids)
+API_KEY = Kind("<KEY>", "API key, 64 of A-Z a-z 0-9, as an export has it", parse_api_key, secret=True)
 NUMBER_RANGE = Kind(
     "<NumberRange>", f"numbers as in 24010{{0-1}},240200; at most {MOST_NUMBERS:,} of 1 to 32 digits", parse_numbers
 )

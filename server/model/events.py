@@ -20,6 +20,8 @@ class EventKind(Enum):
     USER_CHANGE = "user.change"
     HOST_CHANGE = "host.change"
     HOST_KEY_CHANGE = "hostkey.change"
+    BACKUP_MADE = "backup.made"
+    BACKUP_RESTORED = "backup.restored"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from server.errors import CommandError
 KEY_CHARACTERS = 64
 _KEY_ALPHABET = string.ascii_letters + string.digits
 _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_KEY = re.compile(rf"[A-Za-z0-9]{{{KEY_CHARACTERS}}}")
 _SHOWN_OF_MASKED = 4
 
 
@@ -39,6 +40,17 @@ class Integration:
 def new_key() -> str:
     """Make an API key: 64 characters of A-Z a-z 0-9, uniform, from the system's source of secrets."""
     return "".join(secrets.choice(_KEY_ALPHABET) for _ in range(KEY_CHARACTERS))
+
+
+def parse_api_key(text: str) -> str:
+    """Return the API key; raises ValueError, which does not repeat it, with what would be right."""
+    if _KEY.fullmatch(text):
+        return text
+    if "*" in text:
+        message = "the key is masked: an export has it in full"
+    else:
+        message = f"the key is not one of ours: {KEY_CHARACTERS} of A-Z a-z 0-9 are expected"
+    raise ValueError(message)
 
 
 def masked_key(key: str) -> str:

@@ -7,9 +7,11 @@ digits or `a-b`. The size of a range is known before anything is expanded, so no
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 from math import prod
+from posixpath import commonprefix
 
 MOST_NUMBERS = 10_000
 MOST_DIGITS = 32
@@ -58,6 +60,39 @@ def parse_numbers(text: str) -> tuple[str, ...]:
         raise ValueError(message)
     numbers = {"".join(digits) for item in items for digits in product(*(_texts(part) for part in item))}
     return tuple(sorted(numbers, key=lambda number: (len(number), number)))
+
+
+def number_range(numbers: Sequence[str]) -> str:
+    """Return a range that makes these numbers, which are ascending as `parse_numbers` returns them; '' for none.
+
+    What follows one another stands as `a-b` behind the digits that all numbers of a length begin with.
+    """
+    items = []
+    for width, group in groupby(numbers, key=len):
+        same = [*group]
+        shared = len(commonprefix([same[0], same[-1]]))
+        if len(same) == 1 or shared == width:
+            items += same
+            continue
+        choices = [_run(run, shared) for run in _runs(same)]
+        items.append(f"{same[0][:shared]}{{{','.join(choices)}}}")
+    return ",".join(items)
+
+
+def _runs(numbers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the first and last of what follows one another."""
+    first = last = numbers[0]
+    for number in numbers[1:]:
+        if int(number) != int(last) + 1:
+            yield first, last
+            first = number
+        last = number
+    yield first, last
+
+
+def _run(run: tuple[str, str], shared: int) -> str:
+    first, last = (number[shared:] for number in run)
+    return first if first == last else f"{first}-{last}"
 
 
 def _split(text: str) -> list[str]:

@@ -27,6 +27,11 @@ def say(text: str) -> None:
         raise StartError(message) from error
 
 
+def complain(text: str) -> None:
+    """Print a line beside the answer, on standard error."""
+    sys.stderr.write(f"ecss-console: {text}\n")
+
+
 async def record(
     query: Query,
     config: Config,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from server.errors import OperatorError
-from server.render.reply import Left, Lines, Moved, Record, Reply, Table
+from server.render.reply import Left, Lines, Moved, Record, Reply, Script, Table
 from server.render.text import Footer, reply_text
 
 
@@ -17,7 +17,7 @@ def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
     Names are those of columns and fields, stable snake_case.
     """
     rest = {"status": 0, "error": None, **_exec(footer)}
-    if not isinstance(reply, Table):
+    if not isinstance(reply, Table | Script):
         yield _line({**_content(reply), **rest})
         return
     keys = [column.key for column in reply.columns]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from server.grammar.filters import Filter
-from server.render.reply import Field, Left, Lines, Moved, Record, Reply, Table
+from server.render.reply import Field, Left, Lines, Moved, Record, Reply, Script, Table
 from server.render.text import reply_text
 
 _T = TypeVar("_T")
@@ -26,9 +26,20 @@ def _filtered(reply: Reply, each: Filter) -> Reply:
     if isinstance(reply, Table):
         rows = _kept(reply.rows, each, lambda row: " ".join(reply.texts(row)))
         return _counted(rows) if each.name == "count" else replace(reply, rows=rows)
+    if isinstance(reply, Script):
+        return _filtered_script(reply, each)
     lines = reply.lines if isinstance(reply, Lines) else "".join(reply_text(reply)).splitlines()
     kept = _kept(lines, each, str)
     return _counted(kept) if each.name == "count" else Lines(kept)
+
+
+def _filtered_script(script: Script, each: Filter) -> Reply:
+    items: list[str | tuple[Any, ...]] = [*script.opening, *script.rows]
+    kept = _kept(items, each, lambda item: item if isinstance(item, str) else script.line(item))
+    if each.name == "count":
+        return _counted(kept)
+    opening = tuple(item for item in kept if isinstance(item, str))
+    return replace(script, opening=opening, rows=[item for item in kept if not isinstance(item, str)])
 
 
 def _counted(rows: Sequence[object]) -> Record:

@@ -56,6 +56,19 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Script:
+    """Lines that the console can run again, `opening` before one for each row; nothing else is printed, no footer.
+
+    Under json it is the rows.
+    """
+
+    columns: tuple[Column, ...]
+    opening: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    line: Callable[[tuple[Any, ...]], str]
+
+
+@dataclass(frozen=True, slots=True)
 class Help:
     """The help page of one command."""
 
@@ -92,4 +105,4 @@ class Left:
     status: int
 
 
-Reply = Lines | Record | Table | Help | Overview | Moved | Left
+Reply = Lines | Record | Table | Script | Help | Overview | Moved | Left

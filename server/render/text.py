@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from server.errors import OperatorError
 from server.grammar.explain import Page
 from server.render.examples import example
-from server.render.reply import Help, Left, Lines, Moved, Overview, Record, Reply, Table
+from server.render.reply import Help, Left, Lines, Moved, Overview, Record, Reply, Script, Table
 from server.render.table import table_rows
 
 HELP_COLUMNS = 100
@@ -42,6 +42,9 @@ def reply_text(reply: Reply) -> Iterator[str]:
             yield _joined([*([message] if message else []), *(f"{field.title}: {field.value}" for field in fields)])
         case Table():
             yield from table_rows(reply)
+        case Script(_, opening, rows, line):
+            yield _joined(opening)
+            yield from (f"{line(row)}\n" for row in rows)
         case Help(page):
             yield help_text(page)
         case Overview():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
-from server.commands.call import Ask, Call, Console, ShowProgress
+from server.commands.call import Ask, Call, Console, ReadDocument, ShowProgress
 from server.commands.domains import admit_to_domain
 from server.errors import (
     ArgumentError,
@@ -35,7 +35,7 @@ from server.model.events import EventKind
 from server.node.measures import Run
 from server.render.document import error_document, reply_document
 from server.render.filters import filtered
-from server.render.reply import Help, Left, Lines, Moved, Reply
+from server.render.reply import Help, Left, Lines, Moved, Reply, Script
 from server.render.text import Footer, error_text, reply_text
 from server.storage.database import Read
 
@@ -62,6 +62,7 @@ class Seat:
     here: Location
     ask: Ask
     ask_hidden: Ask
+    read_document: ReadDocument
     show_progress: ShowProgress
     typed: Sequence[str]
     json: bool = False
@@ -96,8 +97,8 @@ async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
         return Outcome(defect.status, _error_pieces(defect, start, json=json))
     if json:
         return Outcome(0, reply_document(reply, start.footer()), reply)
-    if isinstance(reply, Moved | Left):
-        return Outcome(0, iter(()), reply)
+    if isinstance(reply, Moved | Left | Script):
+        return Outcome(0, reply_text(reply), reply)
     return Outcome(0, _pieces(reply, start.footer()), reply)
 
 
@@ -137,9 +138,11 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
         gate=_admitted,
         ask=None if seat.json else seat.ask,
         ask_hidden=None if seat.json else seat.ask_hidden,
+        read_document=seat.read_document,
         show_progress=None if seat.json else seat.show_progress,
         typed=seat.typed,
         check=check,
+        json=seat.json,
     )
     try:
         reply = await _authorised(call)

@@ -9,6 +9,7 @@ from time import monotonic
 
 from server.commands.call import Console
 from server.errors import InterruptedByOperatorError, TemporaryError
+from server.grammar.secrets import holds_secret
 from server.grammar.tree import Location, shown
 from server.model.access import Operator
 from server.render.reply import Left, Moved
@@ -34,7 +35,7 @@ class Session:
         self._task: asyncio.Task[object] | None = None
         self._running = False
         self._interrupted = False
-        self._stopping = self._asked_hidden = False
+        self._stopping = self._asked_hidden = self._only_command = False
         self._parting = ""
         self.here: Location = ()
 
@@ -73,9 +74,17 @@ class Session:
 
     async def run_command(self, command: str) -> int:
         """Run the lines of an exec request; return the status of the last."""
+        self._only_command = True
         self._task = asyncio.current_task()
         status = 0
-        for line in command.split("\n"):
+        for number, line in enumerate(command.split("\n")):
+            try:
+                await self._terminal.drain()
+                if number:
+                    await asyncio.sleep(0)  # many lines must not hold the other sessions up
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
             if self._stopping:
                 return TemporaryError.status
             ran = await self._run_line(line.removesuffix("\r"))
@@ -85,13 +94,6 @@ class Session:
                     return ran.reply.status
                 if status == InterruptedByOperatorError.status or (self._options.strict and status):
                     return status
-            try:
-                await self._terminal.drain()
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                if not self._stopping:
-                    raise
-                return TemporaryError.status
         return status
 
     def interrupt(self) -> None:
@@ -113,6 +115,7 @@ class Session:
             here=self.here,
             ask=self._ask,
             ask_hidden=self._ask_hidden,
+            read_document=self._read_document,
             show_progress=show_progress,
             typed=self._typed,
             json=self._options.json,
@@ -161,6 +164,17 @@ class Session:
         self._asked_hidden = True
         return await self._asked(question, hidden=True)
 
+    async def _read_document(self, question: str, most_characters: int) -> str | None:
+        self._asked_hidden = True
+        try:
+            return await self._terminal.read_document(
+                question, to_the_end=self._only_command, most_characters=most_characters
+            )
+        except EndOfInputError:
+            return None
+        except LineDroppedError:
+            raise InterruptedByOperatorError from None
+
     async def _asked(self, question: str, *, hidden: bool) -> str | None:
         try:
             return await self._terminal.ask(question, hidden=hidden)
@@ -170,6 +184,9 @@ class Session:
             raise InterruptedByOperatorError from None
 
     def _remember(self, line: str) -> None:
+        if holds_secret(self._console.root, self.here, line):
+            return
+        self._terminal.remember(line)
         if self._terminal.remembers:
             self._console.journal.remember_soon(self._operator.name, line)
         else:

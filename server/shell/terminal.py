@@ -27,6 +27,15 @@ class Terminal(Protocol):
     async def ask(self, question: str, *, hidden: bool) -> str:
         """Like `read_line`, without history or completion; a `hidden` answer is not echoed."""
 
+    async def read_document(self, question: str, *, to_the_end: bool, most_characters: int) -> str:
+        """Return one line that is not echoed, or all there is `to_the_end`, for which nothing is shown.
+
+        What is longer is taken whole and comes back cut just above the limit. Raises as `read_line` does.
+        """
+
+    def remember(self, line: str) -> None:
+        """Let a person bring a line back that was read."""
+
     def write(self, text: str) -> None:
         r"""Send text; `\n` ends lines."""
 

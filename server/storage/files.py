@@ -15,17 +15,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from server.errors import StartError
-from server.storage.chain import BEGINNING, Beginning
+from server.storage import schema
+from server.storage.restoring import finish, restoring_folder
+from server.storage.snapshot import sync_folder
 from server.storage.temporary import passing_reason
 from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
 
 STORAGE_KEY_NAME = "storage.key"
-_CHAIN_MIGRATION = 3
-_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +46,37 @@ def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: P
     database = database.absolute()  # a relative `:memory:` would be no file to SQLite
     storage_key = storage_key or keys_dir / STORAGE_KEY_NAME
     staged = database.with_name(database.name + ".new")
-    try:
+    with store_errors():
+        if restoring_folder(database).exists():
+            with locked_folder(keys_dir):
+                finish(database, keys_dir)
         if not storage_key.exists():
             _refuse_without_key(database, storage_key, make=make)
-        with _locked_folder(keys_dir):
+        with locked_folder(keys_dir):
             made = not database.exists() and not storage_key.exists()
             if made:
                 _make(database, staged, storage_key)
-            vault = Vault(_storage_key(storage_key))
+            vault = Vault(read_storage_key(storage_key))
             if not database.exists():
                 _finish_or_refuse(database, staged, storage_key)
-            schema = _check(database, vault)
+            found = _check(database, vault)
             _close_to_others(keys_dir, database, storage_key)
-            if schema < max(_migrations()):
-                _migrate(database, vault)
+            if found < schema.newest():
+                schema.upgrade(database, vault)
+    return Prepared(database, vault, made)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what SQLite and the system say of the store's files into StartError."""
+    try:
+        yield
     except OSError as error:
         message = f"the store cannot be opened: {error}"
         raise StartError(message) from error
     except sqlite3.Error as error:
         message = f"the store cannot be opened: {passing_reason(error) or error}; nothing was changed"
         raise StartError(message) from error
-    return Prepared(database, vault, made)
 
 
 def _refuse_without_key(database: Path, storage_key: Path, *, make: bool) -> None:
@@ -87,9 +97,7 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     staged.unlink(missing_ok=True)
     raw = new_storage_key()
     os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    _migrate(staged, Vault(raw))
-    with closing(_connect(staged)) as connection:
-        connection.execute("INSERT INTO store (name, value) VALUES ('storage key', ?)", (Vault(raw).fingerprint,))
+    schema.make(staged, Vault(raw))
     half_written = storage_key.with_name(storage_key.name + ".new")
     half_written.unlink(missing_ok=True)
     descriptor = os.open(half_written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
@@ -115,15 +123,27 @@ def _finish_or_refuse(database: Path, staged: Path, storage_key: Path) -> None:
     raise StartError(message)
 
 
-def _storage_key(path: Path) -> bytes:
+def read_storage_key(path: Path) -> bytes:
+    """Return the storage key of a file. Raises StartError when it holds none, or OSError."""
+    return parse_storage_key(path.read_bytes(), str(path))
+
+
+def parse_storage_key(text: bytes, where: str) -> bytes:
+    """Return the storage key that stands in a file. Raises StartError, which says `where`, when it is none."""
     try:
-        raw = base64.b64decode(path.read_bytes(), validate=False)
+        raw = base64.b64decode(text, validate=False)
     except binascii.Error:
         raw = b""
     if len(raw) != STORAGE_KEY_BYTES:
-        message = f"{path} is no storage key: {STORAGE_KEY_BYTES} bytes in base64 are expected"
+        message = f"{where} is no storage key: {STORAGE_KEY_BYTES} bytes in base64 are expected"
         raise StartError(message)
     return raw
+
+
+def check(database: Path, vault: Vault) -> int:
+    """Return the schema's number of a store, which is neither changed nor upgraded. Raises StartError."""
+    with store_errors():
+        return _check(database, vault)
 
 
 def _check(database: Path, vault: Vault) -> int:
@@ -134,22 +154,21 @@ def _check(database: Path, vault: Vault) -> int:
         if isinstance(error, sqlite3.DatabaseError) and passing_reason(error):
             raise
         verdict, values = str(error), {}
-    schema = values.get("schema", "")
-    if verdict != "ok" or not re.fullmatch(r"[1-9][0-9]{0,8}", schema):
+    number = values.get("schema", "")
+    if verdict != "ok" or not _NUMBER.fullmatch(number):
         what = "the number of its schema is missing" if verdict == "ok" else verdict
         message = f"the database {database} is damaged ({what}): restore it from a backup; nothing was changed"
         raise StartError(message)
     if values.get("storage key") != vault.fingerprint:
         message = f"the database {database} was made with another storage key: put its own key back"
         raise StartError(message)
-    newest = max(_migrations())
-    if int(schema) > newest:
+    if int(number) > schema.newest():
         message = (
-            f"the database {database} has schema {values['schema']}, this program knows {newest}: "
+            f"the database {database} has schema {number}, this program knows {schema.newest()}: "
             "install the newer program; nothing was changed"
         )
         raise StartError(message)
-    return int(schema)
+    return int(number)
 
 
 def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
@@ -160,57 +179,9 @@ def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
         verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         values = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    missing = set(_TABLE.findall(_migrations()[1])) - tables
+    number = values.get("schema", "")
+    missing = schema.tables_of(int(number) if _NUMBER.fullmatch(number) else 1) - tables
     return (f"the table {min(missing)} is missing" if missing else verdict), values
-
-
-def _migrate(database: Path, vault: Vault) -> None:
-    """Run the migrations that are missing, each whole or not at all."""
-    with closing(_connect(database)) as connection:
-        tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'store'").fetchone()[0]
-        select = "SELECT value FROM store WHERE name = 'schema'"
-        done = int(connection.execute(select).fetchone()[0]) if tables else 0
-        for number, script in sorted(_migrations().items()):
-            if number <= done:
-                continue
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _statements(script):
-                connection.execute(statement)
-            if number == _CHAIN_MIGRATION:
-                _mark_beginning(connection, vault)
-            connection.execute(
-                "INSERT INTO store (name, value) VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = ?",
-                (str(number), str(number)),
-            )
-            connection.execute("COMMIT")
-
-
-def _mark_beginning(connection: sqlite3.Connection, vault: Vault) -> None:
-    """Sign which records are from before the chain, so that no later one can be passed off as such."""
-    beginning = Beginning(*connection.execute("SELECT coalesce(max(id), 0), count(*) FROM audit").fetchone())
-    connection.execute(
-        "INSERT OR REPLACE INTO store (name, value) VALUES (?, ?)", (BEGINNING, vault.audit.mark(beginning))
-    )
-
-
-def _connect(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(database, isolation_level=None)
-
-
-def _migrations() -> dict[int, str]:
-    """Return the migrations by number, from `migrations/0001_first.sql` and its followers."""
-    folder = files("server.storage") / "migrations"
-    scripts = [file for file in folder.iterdir() if file.name.endswith(".sql")]
-    return {int(file.name.partition("_")[0]): file.read_text(encoding="utf-8") for file in scripts}
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
@@ -231,7 +202,7 @@ def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
 
 
 @contextmanager
-def _locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Hold the keys folder so that two programs do not make two stores at once."""
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -248,12 +219,3 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names that were given or taken in a folder survive a crash."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

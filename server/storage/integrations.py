@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,6 +14,10 @@ from server.storage.vault import Vault
 from server.storage.writer import Query
 
 _ROWS_PER_TURN = 256
+#: What one statement takes; a larger one would hold the store's thread, and what waits for it, for longer.
+_ROWS_PER_STATEMENT = 100
+#: Places in a sealed row.
+_CLIENT_ID, _KEY_HASH = 1, 5
 _TYPES = {each.value: each for each in IntegrationType}
 
 _log = logging.getLogger("ecss-console.storage")
@@ -52,6 +57,61 @@ async def insert(query: Query, vault: Vault, domain: str, integration: Integrati
     if rows:
         return Added.DONE
     return Added.KNOWN if await query("SELECT 1 FROM domains WHERE name = ?", domain) else Added.NO_DOMAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Why an integration cannot be put in: its client id is there, or its key is that of `owner`, (domain, client)."""
+
+    client_id: str
+    owner: tuple[str, str] | None
+
+
+def sealed_row(vault: Vault, domain: str, keyed: Keyed, now: str) -> tuple[str, ...]:
+    """Return what `insert_rows` puts in, the key sealed: that is done before the transaction. The key is there."""
+    integration, key = keyed.integration, keyed.key or ""
+    numbers = ",".join(integration.numbers)
+    sealed, found_by = vault.seal(domain, integration.client_id, key), vault.lookup_hash(key)
+    return (domain, integration.client_id, integration.type.value, numbers, sealed, found_by, now, now)
+
+
+async def conflicts(query: Query, domain: str, rows: Sequence[tuple[str, ...]]) -> list[Conflict]:
+    """Return every conflict of sealed rows with what is stored, sorted by client id."""
+    found: list[Conflict] = []
+    for some in _batches(rows):
+        marks = ", ".join("?" * len(some))
+        known = await query(
+            f"SELECT client_id FROM integrations WHERE domain = ? AND client_id IN ({marks})",
+            domain,
+            *(row[_CLIENT_ID] for row in some),
+        )
+        owners = await query(
+            f"SELECT key_hash, domain, client_id FROM integrations WHERE key_hash IN ({marks})",
+            *(row[_KEY_HASH] for row in some),
+        )
+        clients = {row[_KEY_HASH]: row[_CLIENT_ID] for row in some}
+        found += [Conflict(client_id, None) for (client_id,) in known]
+        found += [Conflict(clients[found_by], (owner, client_id)) for found_by, owner, client_id in owners]
+    return sorted(found, key=lambda conflict: (conflict.client_id, conflict.owner is not None))
+
+
+async def insert_rows(query: Query, rows: Sequence[tuple[str, ...]], show: Callable[[int], None]) -> None:
+    """Put in sealed rows that have no conflict; `show` is told how many are done."""
+    done = 0
+    for some in _batches(rows):
+        marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+        await query(
+            "INSERT INTO integrations (domain, client_id, type, numbers, sealed_key, key_hash, added_at, changed_at) "
+            f"VALUES {marks}",
+            *(value for row in some for value in row),
+        )
+        done += len(some)
+        show(done)
+
+
+def _batches(rows: Sequence[tuple[str, ...]]) -> Iterator[Sequence[tuple[str, ...]]]:
+    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+        yield rows[start : start + _ROWS_PER_STATEMENT]
 
 
 async def find(query: Query, domain: str, client_id: str) -> Integration | None:

@@ -36,6 +36,7 @@ class Vault:
         self.audit = Sealer(
             _derived(storage_key, b"ecss-console audit record"), _derived(storage_key, b"ecss-console audit head")
         )
+        self._backup = _derived(storage_key, b"ecss-console backup manifest")
         self.fingerprint = _derived(storage_key, b"ecss-console storage key fingerprint").hex()
 
     def seal(self, domain: str, client_id: str, key: str) -> str:
@@ -56,6 +57,10 @@ class Vault:
     def lookup_hash(self, key: str) -> str:
         """Return the keyed hash by which the client of a key is found."""
         return hmac.new(self._hashing, key.encode(), hashlib.sha256).hexdigest()
+
+    def backup_mac(self, manifest: bytes) -> str:
+        """Return what proves that a holder of the storage key made a backup, in hex."""
+        return hmac.digest(self._backup, manifest, "sha256").hex()
 
 
 def new_storage_key() -> bytes:

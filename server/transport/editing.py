@@ -19,6 +19,13 @@ from server.transport.screen import Screen
 from server.transport.tty import Tty
 
 
+class _Buffer(Buffer):
+    """A line that nobody remembers unless `LineEditor.remember` is told so: it may hold a secret."""
+
+    def append_to_history(self) -> None:
+        """Add nothing: `begin` adds what may be kept."""
+
+
 class Editing:
     """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
 
@@ -29,7 +36,7 @@ class Editing:
         self.screen = Screen(tty.write)
         self._history = InMemoryHistory(lines)
         self._added = 0
-        self.buffer = Buffer(
+        self.buffer = _Buffer(
             history=self._history, enable_history_search=True, multiline=False, accept_handler=self._accept
         )
         searched = SearchBufferControl(Buffer(multiline=False))
@@ -48,7 +55,7 @@ class Editing:
     def begin(self, lines: list[str]) -> None:
         """Begin a new line; `lines` were typed since the session began, behind those from earlier sessions."""
         for line in lines[self._added :]:
-            if line not in self._history.get_strings()[-1:]:  # an edited line, which its buffer has added
+            if line not in self._history.get_strings()[-1:]:
                 self._history.append_string(line)
         self._added = len(lines)
         self.buffer.reset()

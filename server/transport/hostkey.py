@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncssh
 
 from server.errors import StartError
-from server.storage.files import sync_folder
+from server.storage.snapshot import sync_folder
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"

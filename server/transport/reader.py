@@ -10,8 +10,9 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
+from server.shell.terminal import EndOfInputError, LineDroppedError
 from server.transport.plain import PlainEditor
-from server.transport.tty import Tty
+from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
 
 _ERASE_LINE = "\r\x1b[K"
 #: A key is up to so many characters, the arrows' three; what comes in larger pieces is no hand's work.
@@ -49,14 +50,49 @@ class LineReader:
 
     async def read_line(self, prompt: str) -> str:
         """Show the prompt and return one line; see `Terminal`."""
-        line = await self._read(prompt, self._editor or self._plain)
-        if self._editor is not None:
-            self._editor.remember(line)
-        return line
+        return await self._read(prompt, self._editor or self._plain)
 
     async def ask(self, question: str, *, hidden: bool) -> str:
         """Show the question and return the answer; see `Terminal`."""
         return await self._read(question, PlainEditor(self._tty, hidden=hidden), hidden=hidden)
+
+    async def read_document(self, question: str, *, to_the_end: bool, most_characters: int) -> str:
+        """Return one line of any length, or all there is; see `Terminal`."""
+        tty = self._tty
+        tty.reading, tty.last_input = True, monotonic()
+        try:
+            if not to_the_end and self._prompts:
+                self.write(question)
+            text = await self._document("" if to_the_end else "\r", most_characters)
+            if tty.pty:
+                self.write("\n")
+            return text
+        finally:
+            tty.reading = False
+
+    async def _document(self, line_end: str, most_characters: int) -> str:
+        kept: list[str] = []
+        room = most_characters + 1
+        while True:
+            await self._tty.drain()
+            await self._tty.wait()
+            text = self._tty.take_through(line_end + INTERRUPT + END_OF_INPUT)
+            if text.endswith(INTERRUPT):
+                self.write("^C\n")
+                raise LineDroppedError
+            ended = not text or (text[-1] in line_end + END_OF_INPUT)
+            kept.append(text[: min(room, len(text) - (ended and bool(text)))])
+            room -= len(kept[-1])
+            if ended and not (text or any(kept)):
+                raise EndOfInputError
+            if ended:
+                return "".join(kept)
+            await asyncio.sleep(0)
+
+    def remember(self, line: str) -> None:
+        """Let a person bring a line back."""
+        if self._editor is not None:
+            self._editor.remember(line)
 
     def tell(self, text: str) -> None:
         """Show a person at the prompt a line of the console's own, and the prompt again; scripts are told nothing."""

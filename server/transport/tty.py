@@ -16,6 +16,7 @@ from typing import Protocol
 PAUSE_ABOVE = 262_144
 RESUME_BELOW = 65_536
 INTERRUPT = "\x03"
+END_OF_INPUT = "\x04"
 #: The echo of a line waits so long for the reply, which most commands give sooner: a packet costs as much as a command.
 _SOON_SECONDS = 0.005
 _COMPACT_ABOVE = 65_536

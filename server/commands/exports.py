@@ -1,0 +1,188 @@
+"""A domain's integrations taken out with their keys, and put in again: `/domain/<DOMAIN>/integrations/`.
+
+`export` prints commands that the console can run again, under `| json` one document that `import` reads. Keys are in
+both, in full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from server.audit.journal import utc_now
+from server.commands.call import Call
+from server.commands.domains import DOMAIN, no_such_domain
+from server.commands.integrations import COLUMNS
+from server.commands.kinds import API_KEY, NEW_CLIENT_ID, NUMBER_RANGE
+from server.errors import ArgumentError, CommandError
+from server.grammar.declare import Relation, command
+from server.grammar.tokens import MOST_CHARACTERS as LONGEST_LINE
+from server.model.access import Operator, Permission
+from server.model.exports import MOST_CHARACTERS, Row, read_rows
+from server.model.integrations import Integration, IntegrationType
+from server.model.numbers import number_range
+from server.render.reply import Lines, Script
+from server.storage import domains, integrations
+from server.storage.integrations import Conflict, Keyed
+
+_HERE = "/domain/{domain}/integrations/"
+_EXAMPLE = "domain/biysk.local/integrations/"
+_KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
+_QUESTION = "JSON document on one line: "
+_ROWS_PER_TURN = 100
+_MOST_MISTAKES = 100
+_MOST_NAMED = 10
+
+
+@command(
+    _HERE + "export",
+    permission=Permission.KEYS_REVEAL,
+    examples=(_EXAMPLE + "export", _EXAMPLE + "export | json"),
+)
+async def export(
+    call: Call,
+    domain: Annotated[str, DOMAIN],
+    *,
+    reveal: Annotated[bool, Relation("export the keys in full where the configuration masks them")] = False,
+) -> Script:
+    """Print commands that rebuild the domain with the same keys, ready to be piped into a console.
+
+    Nothing else is printed, no footer either. With | json it is one document for import. Whoever has it has the keys.
+    """
+    if call.console.masks_keys and not reveal:
+        message = "keys are masked here, and an export has them in full: give --reveal if that is meant"
+        raise CommandError(message)
+    found = await integrations.of_domain(call.store, domain)
+    if found is None:
+        raise no_such_domain(domain)
+    damaged = [each.integration.client_id for each in found if each.key is None]
+    if damaged:
+        message = f"{len(damaged)} keys cannot be read, replace or remove them first"
+        raise CommandError(message, *damaged)
+    if not call.json:
+        _refuse_unspeakable(domain, found)
+    return Script(
+        COLUMNS, (f"domain/declare {domain}",), [_row(each) for each in found], lambda row: _adopt_line(domain, row)
+    )
+
+
+@command(_HERE + "adopt", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + f"adopt crm {_KEY}",))
+async def adopt(
+    call: Call,
+    domain: Annotated[str, DOMAIN],
+    client_id: Annotated[str, NEW_CLIENT_ID],
+    key: Annotated[str, API_KEY],
+    *,
+    service: Annotated[bool, Relation("it is a service; without it a widget")] = False,
+    numbers: Annotated[tuple[str, ...], NUMBER_RANGE, Relation("the service's numbers", needs="service")] = (),
+) -> Lines:
+    """Add an integration that has its key already, as export prints it.
+
+    The line is kept out of history, and the key out of the audit.
+    """
+    kind = IntegrationType.SERVICE if service else IntegrationType.WIDGET
+    call.will(f"add {kind.value} {client_id} to domain {domain}, with the key that it has")
+    await _put_in(call, domain, [Row(Integration(client_id, kind, numbers), key)])
+    return Lines((f"Integration {client_id} added with its key",))
+
+
+@command(
+    _HERE + "import",
+    permission=Permission.INTEGRATIONS_CHANGE,
+    examples=(_EXAMPLE + 'import\n{"rows": [{"client_id": "crm", "type": "widget", "api_key": "' + _KEY + '"}]}',),
+)
+async def import_(call: Call, domain: Annotated[str, DOMAIN]) -> Lines:
+    """Add the integrations of a document that export | json has printed, with their keys: all of them or none.
+
+    The document is what is piped into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`; in a
+    shell it is one line, neither echoed nor kept. What is there already is not changed, and refuses the import.
+    """
+    text = await call.document(_QUESTION, MOST_CHARACTERS)
+    rows = await _read(text)
+    call.will(_described(domain, rows))
+    await _put_in(call, domain, rows)
+    return Lines((f"Integrations added with their keys: {len(rows)}",))
+
+
+async def _read(text: str) -> list[Row]:
+    """Return the rows of a document; raises ArgumentError with all that is wrong."""
+    rows: list[Row] = []
+    mistakes: list[str] = []
+    try:
+        for count, each in enumerate(read_rows(text), 1):
+            if isinstance(each, Row):
+                rows.append(each)
+            else:
+                mistakes.append(each)
+            if count % _ROWS_PER_TURN == 0:
+                await asyncio.sleep(0)
+    except ValueError as wrong:
+        raise ArgumentError(str(wrong)) from wrong
+    if mistakes:
+        message = f"the document has {_counted(len(mistakes), 'mistake')}, nothing was changed"
+        raise ArgumentError(message, *_first(mistakes, _MOST_MISTAKES))
+    return rows
+
+
+async def _put_in(call: Call, domain: str, rows: Sequence[Row]) -> None:
+    """Add all rows in one transaction; raises CommandError with every conflict."""
+    sealed: list[tuple[str, ...]] = []
+    now = utc_now()
+    for count, row in enumerate(rows, 1):
+        sealed.append(integrations.sealed_row(call.store.vault, domain, Keyed(row.integration, row.key), now))
+        if count % _ROWS_PER_TURN == 0:
+            await asyncio.sleep(0)  # ten thousand keys to seal must not hold the other sessions up
+    async with call.change() as query:
+        if not await domains.exists(query, domain):
+            raise no_such_domain(domain)
+        told = [_told(call.operator, domain, each) for each in await integrations.conflicts(query, domain, sealed)]
+        if told:
+            message = told[0] if len(rows) == 1 else f"{_counted(len(told), 'conflict')}, nothing was changed"
+            raise CommandError(message, *(told[1:] if len(rows) == 1 else told))
+        total = len(sealed)
+        await integrations.insert_rows(query, sealed, lambda done: call.progress(done, total, "integrations"))
+
+
+def _told(operator: Operator, domain: str, conflict: Conflict) -> str:
+    if conflict.owner is None:
+        return f"integration {conflict.client_id} exists already in domain {domain}"
+    owning, client_id = conflict.owner
+    owner = f"integration {client_id} in domain {owning}" if operator.reaches(owning) else "another domain's"
+    return f"the key of {conflict.client_id} is that of {owner} already"
+
+
+def _refuse_unspeakable(domain: str, found: Sequence[Keyed]) -> None:
+    """A service may have more numbers than a line can name, if they came by import."""
+    long = [each.integration.client_id for each in found if len(_adopt_line(domain, _row(each))) > LONGEST_LINE]
+    if long:
+        message = "the numbers of these do not fit into a line, export with | json"
+        raise CommandError(message, *long)
+
+
+def _row(keyed: Keyed) -> tuple[Any, ...]:
+    integration = keyed.integration
+    return (integration.client_id, integration.type.value, keyed.key, integration.numbers)
+
+
+def _adopt_line(domain: str, row: tuple[Any, ...]) -> str:
+    client_id, kind, key, numbers = row
+    service = " --service" if kind == IntegrationType.SERVICE.value else ""
+    with_numbers = f" --numbers {number_range(numbers)}" if numbers else ""
+    return f"domain/{domain}/integrations/adopt {client_id} {key}{service}{with_numbers}"
+
+
+def _described(domain: str, rows: Sequence[Row]) -> str:
+    named = ", ".join(_first([row.integration.client_id for row in rows], _MOST_NAMED))
+    return f"add {_counted(len(rows), 'integration')} to domain {domain}, with the keys that they have: {named}"
+
+
+def _first(items: Sequence[str], most: int) -> list[str]:
+    return [*items[:most], *([f"and {len(items) - most:,} more"] if len(items) > most else [])]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+COMMANDS = (export, adopt, import_)

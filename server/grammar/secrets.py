@@ -1,0 +1,29 @@
+"""Which lines hold a secret, so that no history keeps them. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from server.grammar.declare import Argument, Option
+from server.grammar.tokens import tokenize
+from server.grammar.tree import Directory, Location, find
+
+#: No word but a secret or a hash is so long without a break; numbers have up to 32 digits.
+_LONG = re.compile(r"[A-Za-z0-9]{33}")
+
+
+def holds_secret(root: Directory, here: Location, text: str) -> bool:
+    """Tell whether a line may hold a secret.
+
+    It does when its command takes one, or when it names no command and has something that looks like one. `here` is
+    the directory in which it was typed.
+    """
+    if not _LONG.search(text):
+        return False
+    words = tokenize(text).words
+    found = find(root, here, words[0].text) if words else None
+    command = found.command if found else None
+    if command is None:
+        return True
+    takers: tuple[Argument | Option, ...] = (*command.arguments, *command.options)
+    return any(taker.kind is not None and taker.kind.secret for taker in takers)

@@ -1,0 +1,163 @@
+"""What `export | json` prints and `import` reads: rows of integrations with their keys. Pure.
+
+A document is read row by row, so that whoever reads ten thousand can let others have a turn between them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from server.model.integrations import Integration, IntegrationType, parse_api_key, parse_client_id
+from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, parse_numbers
+
+MOST_ROWS = 100_000
+#: Ten thousand services of a hundred numbers each fit well.
+MOST_CHARACTERS = 32 * 1024 * 1024
+_FIELDS = ("client_id", "type", "api_key", "numbers")
+_ROWS = "rows"
+_BLANK = re.compile(r"[ \t\r\n]*")
+_NUMBER = re.compile(rf"[0-9]{{1,{MOST_DIGITS}}}")
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One integration of a document with its key in clear."""
+
+    integration: Integration
+    key: str
+
+
+def read_rows(text: str) -> Iterator[Row | str]:
+    """Yield each row, or what is wrong with it.
+
+    A document is an object with `rows`, whatever else stands in it, or the list alone. Raises ValueError for one
+    that cannot be read.
+    """
+    try:
+        start = _rows_at(text)
+        yield from _rows(text, start)
+    except (json.JSONDecodeError, RecursionError, IndexError) as error:
+        why = (
+            f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else "it ends too soon"
+        )
+        message = f"the document is no JSON: {why}"
+        raise ValueError(message) from None
+
+
+def _rows_at(text: str) -> int:
+    """Return where the list of rows begins."""
+    at = _after_blanks(text, 0)
+    if text[at] == "[":
+        return at
+    if text[at] != "{":
+        message = "Expecting an object with rows, as export | json prints it"
+        raise json.JSONDecodeError(message, text, at)
+    at = _after_blanks(text, at + 1)
+    while text[at] != "}":
+        name, at = _DECODER.raw_decode(text, at)
+        at = _after_blanks(text, at)
+        if text[at] != ":" or not isinstance(name, str):
+            message = "Expecting a name and :"
+            raise json.JSONDecodeError(message, text, at)
+        at = _after_blanks(text, at + 1)
+        if name == _ROWS and text[at] == "[":
+            return at
+        _, at = _DECODER.raw_decode(text, at)
+        at = _after_comma(text, at, "}")
+    message = "the document has no rows: it is not what export | json prints"
+    raise ValueError(message)
+
+
+def _rows(text: str, at: int) -> Iterator[Row | str]:
+    clients: dict[str, int] = {}
+    keys: dict[str, int] = {}
+    count = 0
+    at = _after_blanks(text, at + 1)
+    while text[at] != "]":
+        said, at = _DECODER.raw_decode(text, at)
+        at = _after_comma(text, at, "]")
+        count += 1
+        if count > MOST_ROWS:
+            message = f"the document has more than {MOST_ROWS:,} integrations"
+            raise ValueError(message)
+        where = f"integration {count}"
+        try:
+            row = _row(said)
+        except ValueError as wrong:
+            yield f"{where}: {wrong}"
+            continue
+        client_id = row.integration.client_id
+        where = f"{where}, {client_id}"
+        if client_id in clients:
+            yield f"{where}: the client id is that of integration {clients[client_id]} too"
+        elif row.key in keys:
+            yield f"{where}: the key is that of integration {keys[row.key]} too"
+        else:
+            yield row
+        clients.setdefault(client_id, count)
+        keys.setdefault(row.key, count)
+
+
+def _row(said: Any) -> Row:  # noqa: ANN401  whatever JSON can be
+    if not isinstance(said, dict):
+        message = f"an object with {', '.join(_FIELDS)} is expected"
+        raise ValueError(message)  # noqa: TRY004  all mistakes of a document are of one kind
+    foreign = sorted(said.keys() - {*_FIELDS})
+    if foreign:
+        message = f"there is no field {ascii(foreign[0])[:60]}: {', '.join(_FIELDS)} are known"
+        raise ValueError(message)
+    client_id = parse_client_id(_text(said, "client_id"))
+    kind = _type(_text(said, "type"))
+    key = parse_api_key(_text(said, "api_key"))
+    numbers = _numbers(said.get("numbers", []))
+    if numbers and kind is IntegrationType.WIDGET:
+        message = f"{client_id} is a widget: only a service has numbers"
+        raise ValueError(message)
+    return Row(Integration(client_id, kind, numbers), key)
+
+
+def _text(said: dict[str, Any], name: str) -> str:
+    value = said.get(name)
+    if not isinstance(value, str):
+        message = f"{name} is missing" if name not in said else f"{name} is no text"
+        raise ValueError(message)  # noqa: TRY004  as above
+    return value
+
+
+def _type(text: str) -> IntegrationType:
+    try:
+        return IntegrationType(text)
+    except ValueError:
+        message = f"{ascii(text)[:60]} is no type: {', '.join(kind.value for kind in IntegrationType)} are"
+        raise ValueError(message) from None
+
+
+def _numbers(said: Any) -> tuple[str, ...]:  # noqa: ANN401  as above
+    if not isinstance(said, list) or not all(isinstance(each, str) and _NUMBER.fullmatch(each) for each in said):
+        message = f"numbers is a list of texts of 1 to {MOST_DIGITS} digits, in quotes so that zeros are kept"
+        raise ValueError(message)
+    if len(said) > MOST_NUMBERS:
+        message = f"{len(said):,} numbers, at most {MOST_NUMBERS:,} are allowed"
+        raise ValueError(message)
+    return parse_numbers(",".join(said)) if said else ()
+
+
+def _after_blanks(text: str, at: int) -> int:
+    found = _BLANK.match(text, at)
+    return found.end() if found else at
+
+
+def _after_comma(text: str, at: int, end: str) -> int:
+    """Return where the next item begins, or where `end` stands."""
+    at = _after_blanks(text, at)
+    if text[at] == end:
+        return at
+    if text[at] != ",":
+        message = f"Expecting , or {end}"
+        raise json.JSONDecodeError(message, text, at)
+    return _after_blanks(text, at + 1)

@@ -1,0 +1,55 @@
+"""The passphrase of a backup: from a file, standard input or a terminal, never from the command line."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+
+from server.errors import StartError
+
+FEWEST_CHARACTERS = 10
+_FROM_STDIN = "-"
+
+
+def new_passphrase(file: str | None) -> str:
+    """Return the passphrase for a new backup, asked for twice at a terminal. Raises StartError for one too short."""
+    if file is not None:
+        return _long_enough(_first_line(file))
+    passphrase = _long_enough(_asked("Passphrase of the backup: "))
+    if _asked("Once more: ") != passphrase:
+        message = "the two passphrases differ; nothing was written"
+        raise StartError(message)
+    return passphrase
+
+
+def known_passphrase(file: str | None) -> str:
+    """Return the passphrase of a backup that is there. Raises StartError where there is nobody to ask."""
+    return _first_line(file) if file is not None else _asked("Passphrase of the backup: ")
+
+
+def _asked(question: str) -> str:
+    if sys.stdin is None or not sys.stdin.isatty():
+        message = "there is no terminal to ask for the passphrase: give --passphrase-file FILE, - for standard input"
+        raise StartError(message)
+    return getpass.getpass(question)
+
+
+def _first_line(file: str) -> str:
+    try:
+        if file == _FROM_STDIN:
+            raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+        else:
+            with Path(file).open("rb") as opened:
+                raw = opened.readline()
+        return raw.decode().removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"the passphrase cannot be read from {file}: {error}"
+        raise StartError(message) from error
+
+
+def _long_enough(passphrase: str) -> str:
+    if len(passphrase) < FEWEST_CHARACTERS:
+        message = f"a passphrase has at least {FEWEST_CHARACTERS} characters; nothing was written"
+        raise StartError(message)
+    return passphrase

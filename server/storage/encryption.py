@@ -1,0 +1,222 @@
+"""Files encrypted in the age format (age-encryption.org/v1), which the program `age` opens too. Blocking.
+
+Recipients are served in bounded memory. A passphrase needs the whole file in memory, a few times, and the work that
+age's scrypt asks for: about a second and half a gigabyte.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any, TypeVar
+
+from server.errors import StartError
+
+#: What is encrypted to a passphrase may have so many bytes.
+MOST_PASSPHRASE_BYTES = 512 * 1024 * 1024
+_AGE = b"age-encryption.org/v1\n"
+_GZIP = b"\x1f\x8b"
+_T = TypeVar("_T")
+
+
+class Lock(Enum):
+    """How a file is locked."""
+
+    NONE = "not encrypted"
+    PASSPHRASE = "encrypted with a passphrase"  # noqa: S105  no passphrase
+    RECIPIENT = "encrypted to recipients"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What opens or locks a file; nothing at all leaves it open. Never shown."""
+
+    passphrase: str | None = field(default=None, repr=False)
+    recipients: Sequence[str] = ()
+    identities: Sequence[Path] = ()
+
+    @property
+    def lock(self) -> Lock:
+        """How a file that is made with these is locked."""
+        if self.passphrase is not None:
+            return Lock.PASSPHRASE
+        return Lock.RECIPIENT if self.recipients else Lock.NONE
+
+
+def lock_of(path: Path) -> Lock:
+    """Tell from its first bytes how a file is locked. Raises StartError when it can be no backup, or OSError."""
+    with path.open("rb") as file:
+        beginning = file.read(64)
+    if beginning.startswith(_AGE):
+        return Lock.PASSPHRASE if beginning[len(_AGE) :].startswith(b"-> scrypt ") else Lock.RECIPIENT
+    if beginning.startswith(_GZIP):
+        return Lock.NONE
+    message = f"{path} is no backup of ecss-console: neither an age file nor a tar.gz"
+    raise StartError(message)
+
+
+def check_recipients(recipients: Sequence[str]) -> None:
+    """Raise StartError for a recipient that is none."""
+    _recipients(_pyrage(), recipients)
+
+
+def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -> None:
+    """Give `write` a stream and put what it writes into `target`, locked. Raises StartError or OSError."""
+    if keys.lock is Lock.NONE:
+        write(target)
+    elif keys.passphrase is not None:
+        plain = _Limited()
+        write(plain)
+        target.write(_pyrage().passphrase.encrypt(plain.getvalue(), keys.passphrase))
+    else:
+        pyrage = _pyrage()
+        recipients = _recipients(pyrage, keys.recipients)
+        kept = _Remembering(target)
+        piped = _Piped(write)
+        try:
+            pyrage.encrypt_io(piped.end, kept, recipients)
+        except pyrage.EncryptError as error:
+            raise kept.failed or StartError(f"the backup cannot be encrypted: {error}") from error
+        finally:
+            piped.close()
+        piped.check()
+
+
+def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys: Keys) -> _T:
+    """Give `read` a stream of what is locked in `source` and return what it returns.
+
+    Raises StartError when the keys do not open it or it was changed or cut; then what `read` has seen is worth
+    nothing.
+    """
+    if lock is Lock.NONE:
+        return _read_to_end(read, source)
+    pyrage = _pyrage()
+    if lock is Lock.PASSPHRASE:
+        try:
+            plain = pyrage.passphrase.decrypt(source.read(), keys.passphrase or "")
+        except pyrage.DecryptError as error:
+            message = f"the passphrase is wrong, or the file is damaged ({error})"
+            raise StartError(message) from error
+        return _read_to_end(read, BytesIO(plain))
+    identities = [each for path in keys.identities for each in _identities(pyrage, path)]
+    piped = _Piped(lambda pipe: pyrage.decrypt_io(source, pipe, identities))
+    try:
+        return _read_to_end(read, piped.end)
+    finally:
+        piped.close()
+        if isinstance(piped.failed, pyrage.DecryptError):
+            message = f"no identity opens the file, or it is damaged ({piped.failed})"
+            raise StartError(message) from piped.failed
+
+
+class _Limited(BytesIO):
+    """Memory up to a limit."""
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401  whatever has bytes
+        if self.tell() + len(data) > MOST_PASSPHRASE_BYTES:
+            message = (
+                f"the store is too large for a passphrase, which takes {MOST_PASSPHRASE_BYTES // 1024**2} MB of packed "
+                "data: give --recipient, which has no limit"
+            )
+            raise StartError(message)
+        return super().write(data)
+
+
+class _Remembering:
+    """A stream that keeps the error of its last write, which does not come through the library unchanged."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self.failed: Exception | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._target.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def flush(self) -> None:
+        self._target.flush()
+
+
+class _Piped:
+    """Work in a thread that writes into a pipe, whose other `end` is read here."""
+
+    def __init__(self, work: Callable[[IO[bytes]], None]) -> None:
+        reading, writing = os.pipe()
+        self.end: IO[bytes] = os.fdopen(reading, "rb")
+        self.failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(work, os.fdopen(writing, "wb")), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the work, whose writing fails from here on."""
+        self.end.close()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise what the work has raised."""
+        if self.failed is not None:
+            raise self.failed
+
+    def _run(self, work: Callable[[IO[bytes]], None], pipe: IO[bytes]) -> None:
+        try:
+            work(pipe)
+        except BaseException as error:  # noqa: BLE001  raised by `check`
+            self.failed = error
+        finally:
+            try:
+                pipe.close()
+            except OSError as error:
+                self.failed = self.failed or error
+
+
+def _read_to_end(read: Callable[[IO[bytes]], _T], source: IO[bytes]) -> _T:
+    found = read(source)
+    if source.read(1):
+        message = "the file is damaged: something follows the archive"
+        raise StartError(message)
+    return found
+
+
+def _recipients(pyrage: ModuleType, texts: Sequence[str]) -> list[object]:
+    return [_recipient(pyrage, text) for text in texts]
+
+
+def _recipient(pyrage: ModuleType, text: str) -> object:
+    kind = pyrage.ssh if text.startswith("ssh-") else pyrage.x25519
+    try:
+        return kind.Recipient.from_str(text)
+    except pyrage.RecipientError as error:
+        message = f"{text} is no recipient: age1… of age-keygen, or the line of an SSH public key, is expected"
+        raise StartError(message) from error
+
+
+def _identities(pyrage: ModuleType, path: Path) -> list[object]:
+    """Return the identities of a file of age-keygen, or of an SSH private key without a passphrase."""
+    try:
+        raw = path.read_bytes()
+        if raw.startswith(b"-----BEGIN"):
+            return [pyrage.ssh.Identity.from_buffer(raw)]
+        lines = [line.strip() for line in raw.decode().splitlines()]
+        found: list[object] = [
+            pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")
+        ]
+    except (OSError, UnicodeDecodeError, pyrage.IdentityError) as error:
+        why = error.strerror if isinstance(error, OSError) else "a file of age-keygen or an SSH private key is expected"
+        message = f"the identity {path} cannot be read: {why}"
+        raise StartError(message) from error
+    return found
+
+
+def _pyrage() -> ModuleType:
+    import pyrage  # noqa: PLC0415  only backups need it
+
+    return pyrage  # type: ignore[no-any-return, unused-ignore]

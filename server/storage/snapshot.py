@@ -1,0 +1,119 @@
+"""Consistent copies of a database that others may be writing to, and what can be told of a copy. Blocking."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def snapshot(database: Path, target: Path) -> None:
+    """Write what is committed at this moment to `target`, one file for its owner only, synced.
+
+    What was deleted is not in it. Others go on reading and writing. Raises OSError, FileExistsError for a target
+    that is there, or sqlite3.Error; what was begun is taken away then.
+    """
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+    try:
+        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+            connection.execute("VACUUM INTO ?", (str(target),))
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+    except BaseException:
+        target.unlink()
+        raise
+
+
+def damage(connection: sqlite3.Connection) -> str | None:
+    """Return what SQLite finds wrong with a whole database, rows without their owner included; None for nothing."""
+    verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    if verdict != "ok":
+        return verdict
+    orphan = connection.execute("PRAGMA foreign_key_check").fetchone()
+    return None if orphan is None else f"a row of {orphan[0]} belongs to no row of {orphan[2]}"
+
+
+def counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return how many rows each table has."""
+    tables = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
+    ).fetchall()
+    return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in tables}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a database is: `damage` is None where nothing is wrong, and the rest may be empty where something is."""
+
+    damage: str | None
+    schema: int = 0
+    storage_key: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def contents(database: Path) -> Contents:
+    """Look at all of a database that nobody writes to."""
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            found = damage(connection)
+            said = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}
+            number = said.get("schema", "")
+            if found is None and not (number.isdecimal() and number.isascii()):
+                found = "the number of its schema is missing"
+            return Contents(found, 0 if found else int(number), said.get("storage key", ""), counts(connection))
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        return Contents(str(error))
+
+
+@contextmanager
+def scratch_folder(database: Path, folder: Path | None = None) -> Iterator[Path]:
+    """Give a folder for files that are as secret as the database, beside it unless told otherwise.
+
+    It goes when the block ends; what a program that was killed has left is taken away by the next one.
+    """
+    folder = folder or database.parent
+    prefix = f"{database.name}.scratch-"
+    for left in folder.glob(f"{prefix}*"):
+        with _held(left) as alone:
+            if alone:
+                shutil.rmtree(left, ignore_errors=True)
+    with ExitStack() as stack:
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        while not (stack.enter_context(_held(made)) and made.exists()):  # another program took it for one that is left
+            made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder; False when another program does or it is none."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were given or taken in a folder survive a crash."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
