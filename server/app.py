@@ -43,7 +43,7 @@ from server.transport.logins import Logins
 _log = logging.getLogger("ecss-console")
 
 #: Python's 700, 10, 10 is for small machines: a list of 10,000 was looked through for garbage thirty times while it was
-#: made. The older generations are looked through sooner instead: an editor that is gone is a ring of thousands of objects.
+#: made. The older generations are looked through sooner instead: an editor that is gone is thousands of objects.
 _COLLECTING = (10_000, 3, 3)
 
 
