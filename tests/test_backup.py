@@ -605,5 +605,19 @@ def test_a_backup_that_cannot_be_recorded_is_made_and_says_so(store: ConsoleServ
     assert _verified(Path("b")) == 0
 
 
+def test_the_record_of_a_backup_makes_no_checkpoint_beside_a_server(store: ConsoleServer) -> None:
+    """Two that make one at once may damage a database, with SQLite before 3.51.3."""
+    with closing(sqlite3.connect(store.database, isolation_level=None)) as serving:
+        serving.execute("PRAGMA wal_autocheckpoint = 0")
+        lines = [("x" * 4000,)] * 1500
+        serving.execute("BEGIN")
+        serving.executemany("INSERT INTO history (user_name, line) VALUES ('admin', ?)", lines)
+        serving.execute("COMMIT")
+        before = store.database.read_bytes()
+        _made("b", *_CLEAR)
+        assert store.database.read_bytes() == before
+    assert _events(store.database)[-1] == "backup.made"
+
+
 def test_what_a_backup_holds_is_what_the_keys_folder_has() -> None:
     assert {*KEY_NAMES} == {"storage.key", HOST_KEY_NAME, NEXT_HOST_KEY_NAME}

@@ -230,7 +230,7 @@ async def _record(
         "head": manifest.heads.get(config.node.name, ""),
     }
     try:
-        store = await Store.open(config.database, vault)
+        store = await Store.open(config.database, vault, checkpoints=False)  # a server may have it open
         try:
             async with store.transaction() as query:
                 await record(query, config, "backup", given, EventKind.BACKUP_MADE)
