@@ -225,13 +225,15 @@ def test_a_passphrase_is_asked_for_twice_and_stands_on_no_command_line(store: Co
         (("--recipient", "age1nonsense"), "age1nonsense is no recipient"),
         (("--passphrase-file", "absent"), "the passphrase cannot be read from absent"),
         (("--passphrase-file", "short"), "at least 10 characters"),
-        (("--unencrypted", "--without-keys", "--scratch", "absent"), "absent"),
+        (("--passphrase-file", "latin"), "the passphrase cannot be read from latin: it is no UTF-8 text\n"),
+        (("--unencrypted", "--without-keys", "--scratch", "absent"), "there is no folder absent"),
     ],
 )
 def test_what_would_be_unsafe_or_wrong_is_refused(
     store: ConsoleServer, capsys: pytest.CaptureFixture[str], words: Sequence[str], told: str
 ) -> None:
     Path("short").write_text("short\n")
+    Path("latin").write_bytes(b"long enough \xe4\n")
     assert _ran("backup", "b", *words) == 1
     assert told in capsys.readouterr().err
     assert not [path for path in store.folder.iterdir() if path.name.strip(".").startswith("b")]
@@ -249,6 +251,30 @@ def test_an_existing_file_or_link_is_not_written_over(store: ConsoleServer, caps
     assert _ran("backup", "precious", *_CLEAR, "--force") == 0
     assert _ran("restore", "precious", "--verify-only") == 0
     assert store.database.exists()
+
+
+def test_a_file_that_cannot_be_written_or_read_is_told_as_that(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _kept(store.folder)
+    for name in ("x" * 300, "x" * 250):
+        assert _ran("backup", name, *_CLEAR) == 1
+        assert f"the backup cannot be written to {name}: File name too long" in capsys.readouterr().err
+    assert _ran("restore", "absent", "--verify-only") == 1
+    assert "the backup absent cannot be read: No such file or directory" in capsys.readouterr().err
+    assert _ran("restore", "/dev/null", "--verify-only") == 1
+    assert "/dev/null is no plain file" in capsys.readouterr().err
+    assert _kept(store.folder) == before
+
+
+@pytest.mark.parametrize("name", ["var/console.db", "keys/storage.key", "keys/ssh_host_ed25519_key"])
+def test_a_backup_does_not_replace_what_it_is_of(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    before = _kept(store.folder)
+    assert _ran("backup", name, *_CLEAR, "--force") == 1
+    assert f"{name} belongs to the store" in capsys.readouterr().err
+    assert _kept(store.folder) == before
 
 
 def test_without_keys_it_needs_the_key_that_fits(store: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:

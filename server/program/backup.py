@@ -8,7 +8,8 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -50,7 +51,8 @@ def backup(config: Config, options: argparse.Namespace) -> None:
 
     What was written is read back and checked before it gets its name.
     """
-    _refuse_unsafe(options)
+    with _writing(options.file):
+        _refuse_unsafe(config, options)
     with store_errors():
         vault = _vault(config)
         check(config.database, vault)
@@ -65,7 +67,7 @@ def backup(config: Config, options: argparse.Namespace) -> None:
     _tell(options, keys, manifest, recorded)
 
 
-def _refuse_unsafe(options: argparse.Namespace) -> None:
+def _refuse_unsafe(config: Config, options: argparse.Namespace) -> None:
     target: Path = options.file
     if options.unencrypted and not options.without_keys and not options.storage_key_in_clear:
         message = (
@@ -77,8 +79,13 @@ def _refuse_unsafe(options: argparse.Namespace) -> None:
         how = "give --force to replace it" if target.is_file() and not target.is_symlink() else "it is no plain file"
         message = f"{target} is there already: {how}; nothing was written"
         raise StartError(message)
-    if not target.parent.is_dir():
-        message = f"there is no folder {target.parent}"
+    for folder in (target.parent, options.scratch or target.parent):
+        if not folder.is_dir():
+            message = f"there is no folder {folder}"
+            raise StartError(message)
+    own = [config.database, config.storage_key, *(config.keys_dir / name for name in KEY_NAMES)]
+    if target.exists() and any(path.exists() and target.samefile(path) for path in own):
+        message = f"{target} belongs to the store that is to be backed up; nothing was written"
         raise StartError(message)
 
 
@@ -143,23 +150,31 @@ def _write(
 ) -> None:
     """Write aside, sync, read back, and only then give the file its name."""
     target: Path = options.file
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    partial = Path(name)
+    with _writing(target):
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        partial = Path(name)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                hashing = _Hashing(file)
+                encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
+                _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
+            _name(partial, target, replace=options.force)
+            sync_folder(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Tell of a file that cannot be written as what it is, and not as a store that cannot be opened."""
     try:
-        with os.fdopen(descriptor, "w+b") as file:
-            hashing = _Hashing(file)
-            encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
-            _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
-        _name(partial, target, replace=options.force)
-        sync_folder(target.parent)
+        yield
     except OSError as error:
-        message = f"the backup cannot be written to {target}: {error.strerror}; nothing is there under that name"
+        message = f"the backup cannot be written to {target}: {error.strerror}"
         raise StartError(message) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _name(partial: Path, target: Path, *, replace: bool) -> None:

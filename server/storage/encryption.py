@@ -22,6 +22,7 @@ from server.errors import StartError
 MOST_PASSPHRASE_BYTES = 512 * 1024 * 1024
 _AGE = b"age-encryption.org/v1\n"
 _GZIP = b"\x1f\x8b"
+_IDENTITY_EXPECTED = "a file of age-keygen or an SSH key of RSA or Ed25519 without a passphrase is expected"
 _T = TypeVar("_T")
 
 
@@ -50,9 +51,16 @@ class Keys:
 
 
 def lock_of(path: Path) -> Lock:
-    """Tell from its first bytes how a file is locked. Raises StartError when it can be no backup, or OSError."""
-    with path.open("rb") as file:
-        beginning = file.read(64)
+    """Tell from its first bytes how a file is locked. Raises StartError when it can be no backup."""
+    try:
+        if path.exists() and not path.is_file():
+            message = f"{path} is no plain file, and is read more than once: copy it to one"
+            raise StartError(message)
+        with path.open("rb") as file:
+            beginning = file.read(64)
+    except OSError as error:
+        message = f"the backup {path} cannot be read: {error.strerror}"
+        raise StartError(message) from error
     if beginning.startswith(_AGE):
         return Lock.PASSPHRASE if beginning[len(_AGE) :].startswith(b"-> scrypt ") else Lock.RECIPIENT
     if beginning.startswith(_GZIP):
@@ -195,7 +203,8 @@ def _recipient(pyrage: ModuleType, text: str) -> object:
     try:
         return kind.Recipient.from_str(text)
     except pyrage.RecipientError as error:
-        message = f"{text} is no recipient: age1… of age-keygen, or the line of an SSH public key, is expected"
+        expected = "age1… of age-keygen, or the line of an SSH public key of RSA or Ed25519, is expected"
+        message = f"{text} is no recipient: {expected}"
         raise StartError(message) from error
 
 
@@ -210,7 +219,7 @@ def _identities(pyrage: ModuleType, path: Path) -> list[object]:
             pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")
         ]
     except (OSError, UnicodeDecodeError, pyrage.IdentityError) as error:
-        why = error.strerror if isinstance(error, OSError) else "a file of age-keygen or an SSH private key is expected"
+        why = error.strerror if isinstance(error, OSError) else _IDENTITY_EXPECTED
         message = f"the identity {path} cannot be read: {why}"
         raise StartError(message) from error
     return found
