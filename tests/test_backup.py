@@ -6,14 +6,17 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,10 @@ import pexpect
 import pyrage
 import pytest
 from console import PROGRAM, ConsoleServer, needs
-from killed import killed_at_every_step, without_room
+from killed import in_child, killed_at_every_step, without_room
 
 from server.__main__ import main
-from server.storage import schema
+from server.storage import restoring, schema
 from server.storage.archive import KEY_NAMES
 from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 
@@ -325,7 +328,7 @@ def test_a_store_that_is_there_is_kept_and_a_running_one_is_left_alone(
     before = _dump(store.database)
     for words in ((), ("--force",)):
         assert _ran("restore", backup, *words) == 1
-        assert "stop the server first" in capsys.readouterr().err
+        assert "stop it first" in capsys.readouterr().err
     assert "later.local" in store.run("domain/list")
     store.stop(9)  # its last changes are in the -wal
     assert _dump(store.database) == before
@@ -610,6 +613,82 @@ def test_without_room_there_is_no_backup(store: ConsoleServer, words: Sequence[s
         assert not list(store.database.parent.glob("*.scratch-*"))
     assert refused >= 4
     assert _dump(store.database, "audit", "audit_heads") == [line for line in before if 'INTO "audit' not in line]
+
+
+def _killed_behind_its_step(backup: Path) -> None:
+    """Restore, and be killed when the new store is ready and nothing of it in its place."""
+
+    def kill(*_: object) -> list[Path]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    killed = in_child(lambda: _ran("restore", backup, "--force"), lambda: setattr(restoring, "finish", kill))
+    assert killed == -signal.SIGKILL
+
+
+def test_a_backup_finishes_a_restore_that_was_killed(store: ConsoleServer) -> None:
+    """It was told that the database has another storage key: one was the restored one, the other was not."""
+    backup = _made("b", *_CLEAR)
+    key = (store.folder / "keys" / "storage.key").read_bytes()
+    _lost(store)
+    assert _ran("init") == 0
+    _killed_behind_its_step(backup)
+    assert (store.folder / "keys" / "storage.key").read_bytes() != key
+    assert _verified(_made("after", *_CLEAR)) == 0
+    assert (store.folder / "keys" / "storage.key").read_bytes() == key
+    assert _events(store.database)[-2:] == ["backup.restored", "backup.made"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root restores for somebody else")
+@pytest.mark.parametrize("lost", ["lost", "there"])
+def test_what_root_restores_belongs_to_whom_the_folder_belongs(store: ConsoleServer, lost: str) -> None:
+    """The service runs as a user of its own, and could not read a store of root's."""
+    backup = _made("b", *_CLEAR)
+    places = [store.folder / "var", store.folder / "keys"]
+
+    def found() -> list[Path]:
+        return [each for place in places if place.exists() for each in (place, *place.rglob("*"))]
+
+    if lost == "lost":
+        _lost(store)
+    for path in [store.folder, *found()]:
+        os.chown(path, 65534, 65534)
+    _killed_behind_its_step(backup)
+    assert not [path for path in found() if path.stat().st_uid != 65534 and "scratch" not in path.name]
+    assert _ran("restore", backup, "--force") == 0
+    assert not [path for path in found() if path.stat().st_uid != 65534]
+    assert store.database.stat().st_mode & 0o777 == 0o600
+
+
+def test_two_restores_in_one_second_keep_what_was_there_before_each(
+    store: ConsoleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> Clock:  # noqa: ARG003
+            return cls(2026, 11, 24, tzinfo=UTC)
+
+    backup = _made("b", *_CLEAR)
+    monkeypatch.setattr("server.program.restore.datetime", Clock)
+    before = []
+    for _ in range(3):
+        before.append(_dump(store.database))
+        assert _ran("restore", backup, "--force") == 0
+    kept = [_dump(path) for path in sorted(store.database.parent.glob("*.before-restore-*"))]
+    assert kept == before
+
+
+def test_a_server_whose_database_was_lost_under_it_is_not_restored_under(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would go on with the file that has no name any more, and what it acknowledges would be lost."""
+    backup = _made("b", *_CLEAR)
+    store.start()
+    assert store.process is not None
+    store.database.unlink()
+    assert _ran("restore", backup) == 1
+    assert f"process {store.process.pid}: stop it first" in capsys.readouterr().err
+    assert not store.database.exists()
 
 
 def test_without_room_nothing_is_restored(store: ConsoleServer) -> None:

@@ -36,7 +36,7 @@ from server.storage.archive import (
 from server.storage.database import Store
 from server.storage.encryption import Keys, Lock, check_recipients, decrypt, encrypt
 from server.storage.events import outline
-from server.storage.files import STORAGE_KEY_NAME, check, read_storage_key, store_errors
+from server.storage.files import STORAGE_KEY_NAME, check, finish_restore, read_storage_key, store_errors
 from server.storage.schema import newest
 from server.storage.snapshot import contents, scratch_folder, snapshot, sync_folder
 from server.storage.vault import Vault
@@ -54,6 +54,7 @@ def backup(config: Config, options: argparse.Namespace) -> None:
     with _writing(options.file):
         _refuse_unsafe(config, options)
     with store_errors():
+        finish_restore(config.database, config.keys_dir)
         vault = _vault(config)
         check(config.database, vault)
         keys = _keys_to_lock_with(options)
