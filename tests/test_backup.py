@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from console import PROGRAM, ConsoleServer, needs
 from killed import in_child, killed_at_every_step, without_room
 
 from server.__main__ import main
+from server.program import backup as backing_up
+from server.program import restore as restoring_program
 from server.storage import restoring, schema
 from server.storage.archive import KEY_NAMES
 from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
@@ -444,6 +447,7 @@ TRICKS: dict[str, tuple[Callable[[list[Any]], None], str]] = {
     "format": (_said(lambda said: said.update(format=2)), "format 2, this program knows 1"),
     "manifest": (_said(lambda said: said.update(node="other")), "its manifest was changed"),
     "counts": (_said(lambda said: said["counts"].update(users=9)), "not the one that the manifest describes"),
+    "format in colour": (_said(lambda said: said.update(format="\x1b[31m2")), "its manifest cannot be read"),
     "no manifest": (_said(lambda said: said.pop("files")), "its manifest cannot be read"),
 }
 
@@ -722,6 +726,71 @@ def test_the_record_of_a_backup_makes_no_checkpoint_beside_a_server(store: Conso
         _made("b", *_CLEAR)
         assert store.database.read_bytes() == before
     assert _events(store.database)[-1] == "backup.made"
+
+
+def _ended_in(place: object, name: str, number: signal.Signals) -> None:
+    """Let a signal come whenever something is called."""
+    called = getattr(place, name)
+
+    def call(*words: Any, **more: Any) -> Any:  # noqa: ANN401
+        os.kill(os.getpid(), number)
+        return called(*words, **more)
+
+    setattr(place, name, call)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_no_copy_of_the_store_behind(
+    store: ConsoleServer, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A terminal that is closed left the opened backup, password hashes and all, in TMPDIR."""
+    backup = _made("b", *_CLEAR)
+    scratch = store.folder / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    before = [path for path in store.folder.rglob("*") if path.name != "console.db"]
+
+    for program, name in ((restoring_program, "contents"), (backing_up, "contents"), (backing_up, "_read_back")):
+        words = ("backup", "b2", *_CLEAR) if program is backing_up else ("restore", backup, "--verify-only")
+        assert in_child(partial(_ran, *words), partial(_ended_in, program, name, number)) == 130
+        assert [path for path in store.folder.rglob("*") if path.name != "console.db"] == before
+
+
+def test_ctrl_c_ends_an_encryption_as_anything_else(store: ConsoleServer) -> None:
+    """It was told as "the backup cannot be encrypted: KeyboardInterrupt:"."""
+    before = sorted(store.folder.rglob("*"))
+    set_trap = partial(_ended_in, backing_up._Hashing, "write", signal.SIGINT)  # noqa: SLF001  what the library calls
+    assert in_child(partial(_ran, "backup", "b", *LOCKS["recipient"][0]), set_trap) == 130
+    assert sorted(store.folder.rglob("*")) == before
+
+
+def test_a_signal_behind_the_step_does_not_say_that_nothing_was_changed(store: ConsoleServer) -> None:
+    def set_trap(program: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            _ended_in(program, "_tell", number)
+
+    assert in_child(partial(_ran, "backup", "b", *_CLEAR), partial(set_trap, backing_up)) == 0
+    assert _events(store.database)[-1] == "backup.made"
+    assert in_child(partial(_ran, "restore", "b", "--force"), partial(set_trap, restoring_program)) == 0
+    assert _events(store.database)[-1] == "backup.restored"
+
+
+def test_what_a_backup_says_of_itself_does_not_steer_the_terminal(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = _made("b", "--unencrypted", "--without-keys")
+    (store.folder / "keys" / "storage.key").unlink()  # nobody knows then who made it
+    members = _members(backup)
+    _said(lambda said: said.update(node="\x1b]0;evil\x07", findings=["\x9b31m"]))(members)
+    Path(os.fsdecode(b"\xff")).write_bytes(_archive(members))
+    capsys.readouterr()
+    assert _verified(Path(os.fsdecode(b"\xff"))) == 0
+    told = capsys.readouterr()
+    assert "\\x1b]0;evil\\x07" in told.out
+    assert "\\x9b31m" in told.err
+    assert not [each for each in told.out + told.err if not (each.isprintable() or each == "\n")]
+    assert _ran("restore", os.fsdecode(b"\xfe"), "--verify-only") == 1
+    assert "the backup \\udcfe cannot be read" in capsys.readouterr().err
 
 
 def test_what_a_backup_holds_is_what_the_keys_folder_has() -> None:

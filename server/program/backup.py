@@ -21,6 +21,7 @@ from server.config import Config
 from server.errors import OperatorError, StartError
 from server.model.events import EventKind
 from server.program.answer import complain, record, say
+from server.program.ending import go_through
 from server.program.passphrase import new_passphrase
 from server.storage.archive import (
     DATABASE_NAME,
@@ -162,6 +163,7 @@ def _write(
                 os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
                 _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
+            go_through()
             _name(partial, target, replace=options.force)
             sync_folder(target.parent)
         finally:

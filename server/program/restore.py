@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from server.errors import StartError
 from server.model.events import EventKind
 from server.program.answer import complain, record, say
 from server.program.backup import audited, described
+from server.program.ending import go_through
 from server.program.passphrase import known_passphrase
 from server.storage.archive import Unpacked, damaged, unpack
 from server.storage.database import Store
@@ -154,11 +154,8 @@ def _put_back(config: Config, options: argparse.Namespace, checked: _Checked, fo
     ready.mkdir(mode=0o700)
     aside = free_aside(config.database, config.keys_dir, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     make_ready(ready, unpacked.database, keys, aside, owner=config.database.parent)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on "nothing was changed" would be wrong
-    try:
-        return put_in_place(ready, config.database, config.keys_dir)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    go_through()
+    return put_in_place(ready, config.database, config.keys_dir)
 
 
 def _refuse_foreign_place(config: Config, vault: Vault) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from io import BytesIO
@@ -85,15 +86,17 @@ def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -
     else:
         pyrage = _pyrage()
         recipients = _recipients(pyrage, keys.recipients)
-        kept = _Remembering(target)
         piped = _Piped(write)
+        source, kept = _Remembering(piped.end), _Remembering(target)
         try:
-            pyrage.encrypt_io(piped.end, kept, recipients)
+            pyrage.encrypt_io(source, kept, recipients)
         except pyrage.EncryptError as error:
-            raise kept.failed or StartError(f"the backup cannot be encrypted: {error}") from error
+            raise kept.failed or source.failed or StartError(f"the backup cannot be encrypted: {error}") from error
         finally:
             piped.close()
         piped.check()
+        if kept.failed is not None:  # the library says nothing of what fails when it drops its buffer at the end
+            raise kept.failed
 
 
 def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys: Keys) -> _T:
@@ -137,21 +140,31 @@ class _Limited(BytesIO):
 
 
 class _Remembering:
-    """A stream that keeps the error of its last write, which does not come through the library unchanged."""
+    """A stream that keeps what ended its last call, Ctrl-C too: it does not come through the library unchanged."""
 
-    def __init__(self, target: IO[bytes]) -> None:
-        self._target = target
-        self.failed: Exception | None = None
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.failed: BaseException | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        with self._remembered():
+            return self._stream.read(size)
 
     def write(self, data: bytes) -> int:
-        try:
-            return self._target.write(data)
-        except OSError as error:
-            self.failed = error
-            raise
+        with self._remembered():
+            return self._stream.write(data)
 
     def flush(self) -> None:
-        self._target.flush()
+        with self._remembered():
+            self._stream.flush()
+
+    @contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.failed = error
+            raise
 
 
 class _Piped:
