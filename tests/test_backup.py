@@ -729,8 +729,9 @@ def test_the_record_of_a_backup_makes_no_checkpoint_beside_a_server(store: Conso
 
 
 def _ended_in(place: object, name: str, number: signal.Signals) -> None:
-    """Let a signal come whenever something is called."""
+    """Let a signal come whenever something is called; whoever runs the tests may ignore it."""
     called = getattr(place, name)
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def call(*words: Any, **more: Any) -> Any:  # noqa: ANN401
         os.kill(os.getpid(), number)
