@@ -664,6 +664,26 @@ def test_what_root_restores_belongs_to_whom_the_folder_belongs(store: ConsoleSer
     assert store.database.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_database_behind_a_link_is_backed_up_and_put_back_where_it_lies(store: ConsoleServer) -> None:
+    """Its write-ahead log lies beside the file and not beside the link: a server in use passed for one at rest."""
+    disk = store.folder / "disk"
+    disk.mkdir()
+    store.database.rename(disk / "real.db")
+    store.database.symlink_to(disk / "real.db")
+    backup = _made("b", *_CLEAR)
+    store.start()
+    store.run("domain/declare later.local")
+    store.stop(9)
+    assert (disk / "real.db-wal").exists()
+    before = _dump(disk / "real.db")
+    assert _ran("restore", backup, "--force") == 0
+    assert store.database.is_symlink()
+    assert "later.local" not in "\n".join(_dump(disk / "real.db"))
+    (old,) = (path for path in disk.glob("*.before-restore-*") if path.name.endswith("Z"))
+    assert _dump(old) == before
+    assert _ran("user", "list") == 0
+
+
 def test_two_restores_in_one_second_keep_what_was_there_before_each(
     store: ConsoleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
