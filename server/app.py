@@ -42,6 +42,9 @@ from server.transport.logins import Logins
 
 _log = logging.getLogger("ecss-console")
 
+#: Python's 700 is for small machines: a list of 10,000 was looked through for garbage thirty times while it was made.
+_OBJECTS_BEFORE_COLLECTING = 10_000
+
 
 @asynccontextmanager
 async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
@@ -112,6 +115,7 @@ async def serve(config: Config) -> None:
                 await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
                 gc.collect()
                 gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
+                gc.set_threshold(_OBJECTS_BEFORE_COLLECTING)
                 await ended.wait()
             for task in watching:
                 task.cancel()

@@ -117,8 +117,8 @@ def test_nothing_is_offered_that_the_role_may_not(text: str, here: tuple[str, ..
         (("domain", "x"), "integrations/l", ["integrations/list"]),
         (("domain", "x", "integrations"), "",
          [
-            "add", "cd", "date", "echo", "exit", "help", "history", "list", "ls", "man", "passwd", "pwd", "quit",
-            "remove", "replace", "set", "show", "sleep", "whoami",
+            "add", "adopt", "cd", "date", "echo", "exit", "export", "help", "history", "import", "list", "ls", "man",
+            "passwd", "pwd", "quit", "remove", "replace", "set", "show", "sleep", "whoami",
         ]),
         ((), "domain/x/integrations/add a --", ["--widget", "--service", "--check", "--help"]),
         ((), "domain/x/integrations/add a --service --", ["--numbers", "--check", "--help"]),

@@ -100,7 +100,8 @@ def test_every_command_is_behind_the_gate(staffed: ConsoleServer, role: Role) ->
 
 
 def _word(metavar: str) -> str:
-    return {"<DOMAIN>": "open.local", "<USER>": "admin", "<KEY>": "ssh-ed25519"}.get(metavar, "tester")
+    words = {"<DOMAIN>": "open.local", "<USER>": "admin", "<KEY>": "ssh-ed25519", "<ApiKey>": "k" * 64}
+    return words.get(metavar, "tester")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def _status(text: str) -> int:
 NEW_CLIENT_ID = Kind("<ClientId>", _CLIENT_ID_EXPECTED, parse_client_id)
 CLIENT_ID = Kind("<CLIENT_ID>", "client id of an integration of the domain", parse_client_id, _stored_client_ids)
 SET_CLIENT_ID = Kind("<ClientId>", CLIENT_ID.expected, parse_client_id, _stored_client_ids)
-API_KEY = Kind("<KEY>", "API key, 64 of A-Z a-z 0-9, as an export has it", parse_api_key, secret=True)
+API_KEY = Kind("<ApiKey>", "API key, 64 of A-Z a-z 0-9, as an export has it", parse_api_key, secret=True)
 NUMBER_RANGE = Kind(
     "<NumberRange>", f"numbers as in 24010{{0-1}},240200; at most {MOST_NUMBERS:,} of 1 to 32 digits", parse_numbers
 )

@@ -23,7 +23,7 @@ def table_rows(table: Table) -> Iterator[str]:
         widths.append(max(cell_len(column.title), _widest(texts[-1])))
         yield ""
     yield _rule(widths, *"┌┬┐")
-    yield _line([_centred(column.title, width) for column, width in zip(table.columns, widths, strict=True)])
+    yield _line([_centred(column.title, width) for column, width in zip(table.columns, widths, strict=True)], widths)
     between = _rule(widths, *"├┼┤")
     for row in zip(*texts, strict=True):
         yield between
@@ -40,13 +40,14 @@ def _widest(texts: Sequence[str]) -> int:
 
 def _row(texts: Sequence[str], widths: Sequence[int]) -> str:
     if not any("\n" in text for text in texts):
-        return _line([_padded(text, width) for text, width in zip(texts, widths, strict=True)])
+        return _line(texts, widths)
     cells = zip_longest(*(text.split("\n") for text in texts), fillvalue="")
-    return "".join(_line([_padded(cell, width) for cell, width in zip(line, widths, strict=True)]) for line in cells)
+    return "".join(_line(line, widths) for line in cells)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "│" + "│".join(cells) + "│\n"
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = map(str.ljust, cells, widths) if "".join(cells).isascii() else map(_padded, cells, widths)
+    return "│" + "│".join(padded) + "│\n"
 
 
 def _rule(widths: Sequence[int], left: str, middle: str, right: str) -> str:
@@ -54,7 +55,7 @@ def _rule(widths: Sequence[int], left: str, middle: str, right: str) -> str:
 
 
 def _padded(text: str, width: int) -> str:
-    return text.ljust(width) if text.isascii() else text + " " * (width - cell_len(text))
+    return text + " " * (width - cell_len(text))
 
 
 def _centred(text: str, width: int) -> str:

@@ -75,7 +75,7 @@ class Session:
     async def run_command(self, command: str) -> int:
         """Run the lines of an exec request; return the status of the last."""
         self._only_command = True
-        self._task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
         status = 0
         for number, line in enumerate(command.split("\n")):
             try:
@@ -94,7 +94,8 @@ class Session:
                     return ran.reply.status
                 if status == InterruptedByOperatorError.status or (self._options.strict and status):
                     return status
-        return status
+        # a command may have ended its own session
+        return TemporaryError.status if task is not None and task.cancelling() else status
 
     def interrupt(self) -> None:
         """Cancel the command that runs now, if one does; the session lives on."""

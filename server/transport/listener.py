@@ -34,7 +34,7 @@ _DRAIN_SECONDS = 2.5
 _INTERRUPT_SECONDS = 0.5
 _CLOSE_SECONDS = 0.7
 
-_log = logging.getLogger("ecss-console.limits")
+_log = logging.getLogger("ecss-console.transport")
 
 
 class Listener:
