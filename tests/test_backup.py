@@ -814,5 +814,23 @@ def test_what_a_backup_says_of_itself_does_not_steer_the_terminal(
     assert "the backup \\udcfe cannot be read" in capsys.readouterr().err
 
 
+def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database and its keys would be those of two stores, and the file could not be restored."""
+    copied = backing_up.snapshot
+
+    def replaced(database: Path, target: Path) -> None:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("UPDATE store SET value = 'that of another' WHERE name = 'storage key'")
+            connection.commit()
+        copied(database, target)
+
+    monkeypatch.setattr(backing_up, "snapshot", replaced)
+    assert _ran("backup", "b", *_CLEAR) == 1
+    assert "was replaced meanwhile" in capsys.readouterr().err
+    assert not (store.folder / "b").exists()
+
+
 def test_what_a_backup_holds_is_what_the_keys_folder_has() -> None:
     assert {*KEY_NAMES} == {"storage.key", HOST_KEY_NAME, NEXT_HOST_KEY_NAME}

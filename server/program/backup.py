@@ -120,6 +120,9 @@ async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[
     if found.damage is not None:
         message = f"the database {config.database} is damaged ({found.damage}): no backup was written"
         raise StartError(message)
+    if found.storage_key != vault.fingerprint:
+        message = f"the store {config.database} was replaced meanwhile by one with another storage key; try again"
+        raise StartError(message)
     heads, wrong = await audited(copy, vault) if found.schema >= _CHAIN_SCHEMA else ({}, [])
     manifest = Manifest(
         format=FORMAT,
