@@ -32,6 +32,7 @@ from server.program import backup as backing_up
 from server.program import restore as restoring_program
 from server.storage import restoring, schema
 from server.storage.archive import KEY_NAMES
+from server.storage.snapshot import snapshot
 from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 
 _HERE = "domain/biysk.local/integrations"
@@ -818,7 +819,7 @@ def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
     store: ConsoleServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its database and its keys would be those of two stores, and the file could not be restored."""
-    copied = backing_up.snapshot
+    copied = snapshot
 
     def replaced(database: Path, target: Path) -> None:
         with closing(sqlite3.connect(database)) as connection:
@@ -826,7 +827,7 @@ def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
             connection.commit()
         copied(database, target)
 
-    monkeypatch.setattr(backing_up, "snapshot", replaced)
+    monkeypatch.setattr("server.program.backup.snapshot", replaced)
     assert _ran("backup", "b", *_CLEAR) == 1
     assert "was replaced meanwhile" in capsys.readouterr().err
     assert not (store.folder / "b").exists()
