@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.model.integrations import Integration, IntegrationType, parse_api_key, parse_client_id
-from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, parse_numbers
+from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, ascending
 
 MOST_ROWS = 100_000
 #: Ten thousand services of a hundred numbers each fit well.
@@ -168,7 +168,7 @@ def _numbers(said: Any) -> tuple[str, ...]:  # noqa: ANN401  as above
     if len(said) > MOST_NUMBERS:
         message = f"{len(said):,} numbers, at most {MOST_NUMBERS:,} are allowed"
         raise ValueError(message)
-    return parse_numbers(",".join(said)) if said else ()
+    return ascending(said)
 
 
 def _after_blanks(text: str, at: int) -> int:
