@@ -20,6 +20,7 @@ from server.errors import ConfigurationError, OperatorError, StartError
 from server.model.access import Role
 from server.program import audit, hostkeys, users
 from server.program.answer import complain, say
+from server.program.ending import interruptible
 
 gc.freeze()
 gc.enable()
@@ -65,13 +66,15 @@ async def _check(config: Config, _options: argparse.Namespace) -> None:
 def _backup(config: Config, options: argparse.Namespace) -> None:
     from server.program.backup import backup  # noqa: PLC0415  what packs and encrypts need not load to serve
 
-    backup(config, options)
+    with interruptible():
+        backup(config, options)
 
 
 def _restore(config: Config, options: argparse.Namespace) -> None:
     from server.program.restore import restore  # noqa: PLC0415  as above
 
-    restore(config, options)
+    with interruptible():
+        restore(config, options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,14 +6,18 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,14 @@ import pexpect
 import pyrage
 import pytest
 from console import PROGRAM, ConsoleServer, needs
-from killed import killed_at_every_step, without_room
+from killed import in_child, killed_at_every_step, without_room
 
 from server.__main__ import main
-from server.storage import schema
+from server.program import backup as backing_up
+from server.program import restore as restoring_program
+from server.storage import restoring, schema
 from server.storage.archive import KEY_NAMES
+from server.storage.snapshot import snapshot
 from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 
 _HERE = "domain/biysk.local/integrations"
@@ -225,13 +232,15 @@ def test_a_passphrase_is_asked_for_twice_and_stands_on_no_command_line(store: Co
         (("--recipient", "age1nonsense"), "age1nonsense is no recipient"),
         (("--passphrase-file", "absent"), "the passphrase cannot be read from absent"),
         (("--passphrase-file", "short"), "at least 10 characters"),
-        (("--unencrypted", "--without-keys", "--scratch", "absent"), "absent"),
+        (("--passphrase-file", "latin"), "the passphrase cannot be read from latin: it is no UTF-8 text\n"),
+        (("--unencrypted", "--without-keys", "--scratch", "absent"), "there is no folder absent"),
     ],
 )
 def test_what_would_be_unsafe_or_wrong_is_refused(
     store: ConsoleServer, capsys: pytest.CaptureFixture[str], words: Sequence[str], told: str
 ) -> None:
     Path("short").write_text("short\n")
+    Path("latin").write_bytes(b"long enough \xe4\n")
     assert _ran("backup", "b", *words) == 1
     assert told in capsys.readouterr().err
     assert not [path for path in store.folder.iterdir() if path.name.strip(".").startswith("b")]
@@ -249,6 +258,30 @@ def test_an_existing_file_or_link_is_not_written_over(store: ConsoleServer, caps
     assert _ran("backup", "precious", *_CLEAR, "--force") == 0
     assert _ran("restore", "precious", "--verify-only") == 0
     assert store.database.exists()
+
+
+def test_a_file_that_cannot_be_written_or_read_is_told_as_that(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _kept(store.folder)
+    for name in ("x" * 300, "x" * 250):
+        assert _ran("backup", name, *_CLEAR) == 1
+        assert f"the backup cannot be written to {name}: File name too long" in capsys.readouterr().err
+    assert _ran("restore", "absent", "--verify-only") == 1
+    assert "the backup absent cannot be read: No such file or directory" in capsys.readouterr().err
+    assert _ran("restore", "/dev/null", "--verify-only") == 1
+    assert "/dev/null is no plain file" in capsys.readouterr().err
+    assert _kept(store.folder) == before
+
+
+@pytest.mark.parametrize("name", ["var/console.db", "keys/storage.key", "keys/ssh_host_ed25519_key"])
+def test_a_backup_does_not_replace_what_it_is_of(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    before = _kept(store.folder)
+    assert _ran("backup", name, *_CLEAR, "--force") == 1
+    assert f"{name} belongs to the store" in capsys.readouterr().err
+    assert _kept(store.folder) == before
 
 
 def test_without_keys_it_needs_the_key_that_fits(store: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +332,7 @@ def test_a_store_that_is_there_is_kept_and_a_running_one_is_left_alone(
     before = _dump(store.database)
     for words in ((), ("--force",)):
         assert _ran("restore", backup, *words) == 1
-        assert "stop the server first" in capsys.readouterr().err
+        assert "stop it first" in capsys.readouterr().err
     assert "later.local" in store.run("domain/list")
     store.stop(9)  # its last changes are in the -wal
     assert _dump(store.database) == before
@@ -415,6 +448,7 @@ TRICKS: dict[str, tuple[Callable[[list[Any]], None], str]] = {
     "format": (_said(lambda said: said.update(format=2)), "format 2, this program knows 1"),
     "manifest": (_said(lambda said: said.update(node="other")), "its manifest was changed"),
     "counts": (_said(lambda said: said["counts"].update(users=9)), "not the one that the manifest describes"),
+    "format in colour": (_said(lambda said: said.update(format="\x1b[31m2")), "its manifest cannot be read"),
     "no manifest": (_said(lambda said: said.pop("files")), "its manifest cannot be read"),
 }
 
@@ -586,6 +620,102 @@ def test_without_room_there_is_no_backup(store: ConsoleServer, words: Sequence[s
     assert _dump(store.database, "audit", "audit_heads") == [line for line in before if 'INTO "audit' not in line]
 
 
+def _killed_behind_its_step(backup: Path) -> None:
+    """Restore, and be killed when the new store is ready and nothing of it in its place."""
+
+    def kill(*_: object) -> list[Path]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    killed = in_child(lambda: _ran("restore", backup, "--force"), lambda: setattr(restoring, "finish", kill))
+    assert killed == -signal.SIGKILL
+
+
+def test_a_backup_finishes_a_restore_that_was_killed(store: ConsoleServer) -> None:
+    """It was told that the database has another storage key: one was the restored one, the other was not."""
+    backup = _made("b", *_CLEAR)
+    key = (store.folder / "keys" / "storage.key").read_bytes()
+    _lost(store)
+    assert _ran("init") == 0
+    _killed_behind_its_step(backup)
+    assert (store.folder / "keys" / "storage.key").read_bytes() != key
+    assert _verified(_made("after", *_CLEAR)) == 0
+    assert (store.folder / "keys" / "storage.key").read_bytes() == key
+    assert _events(store.database)[-2:] == ["backup.restored", "backup.made"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root restores for somebody else")
+@pytest.mark.parametrize("lost", ["lost", "there"])
+def test_what_root_restores_belongs_to_whom_the_folder_belongs(store: ConsoleServer, lost: str) -> None:
+    """The service runs as a user of its own, and could not read a store of root's."""
+    backup = _made("b", *_CLEAR)
+    places = [store.folder / "var", store.folder / "keys"]
+
+    def found() -> list[Path]:
+        return [each for place in places if place.exists() for each in (place, *place.rglob("*"))]
+
+    if lost == "lost":
+        _lost(store)
+    for path in [store.folder, *found()]:
+        os.chown(path, 65534, 65534)
+    _killed_behind_its_step(backup)
+    assert not [path for path in found() if path.stat().st_uid != 65534 and "scratch" not in path.name]
+    assert _ran("restore", backup, "--force") == 0
+    assert not [path for path in found() if path.stat().st_uid != 65534]
+    assert store.database.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_database_behind_a_link_is_backed_up_and_put_back_where_it_lies(store: ConsoleServer) -> None:
+    """Its write-ahead log lies beside the file and not beside the link: a server in use passed for one at rest."""
+    disk = store.folder / "disk"
+    disk.mkdir()
+    store.database.rename(disk / "real.db")
+    store.database.symlink_to(disk / "real.db")
+    backup = _made("b", *_CLEAR)
+    store.start()
+    store.run("domain/declare later.local")
+    store.stop(9)
+    assert (disk / "real.db-wal").exists()
+    before = _dump(disk / "real.db")
+    assert _ran("restore", backup, "--force") == 0
+    assert store.database.is_symlink()
+    assert "later.local" not in "\n".join(_dump(disk / "real.db"))
+    (old,) = (path for path in disk.glob("*.before-restore-*") if path.name.endswith("Z"))
+    assert _dump(old) == before
+    assert _ran("user", "list") == 0
+
+
+def test_two_restores_in_one_second_keep_what_was_there_before_each(
+    store: ConsoleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> Clock:  # noqa: ARG003
+            return cls(2026, 11, 24, tzinfo=UTC)
+
+    backup = _made("b", *_CLEAR)
+    monkeypatch.setattr("server.program.restore.datetime", Clock)
+    before = []
+    for _ in range(3):
+        before.append(_dump(store.database))
+        assert _ran("restore", backup, "--force") == 0
+    kept = [_dump(path) for path in sorted(store.database.parent.glob("*.before-restore-*"))]
+    assert kept == before
+
+
+def test_a_server_whose_database_was_lost_under_it_is_not_restored_under(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would go on with the file that has no name any more, and what it acknowledges would be lost."""
+    backup = _made("b", *_CLEAR)
+    store.start()
+    assert store.process is not None
+    store.database.unlink()
+    assert _ran("restore", backup) == 1
+    assert f"process {store.process.pid}: stop it first" in capsys.readouterr().err
+    assert not store.database.exists()
+
+
 def test_without_room_nothing_is_restored(store: ConsoleServer) -> None:
     backup = _made("b", *_CLEAR)
     before = _dump(store.database)
@@ -603,6 +733,104 @@ def test_a_backup_that_cannot_be_recorded_is_made_and_says_so(store: ConsoleServ
     assert ran.returncode == 0, ran.stderr
     assert "the backup is not in the audit: the store is busy" in ran.stderr
     assert _verified(Path("b")) == 0
+
+
+def test_the_record_of_a_backup_makes_no_checkpoint_beside_a_server(store: ConsoleServer) -> None:
+    """Two that make one at once may damage a database, with SQLite before 3.51.3."""
+    with closing(sqlite3.connect(store.database, isolation_level=None)) as serving:
+        serving.execute("PRAGMA wal_autocheckpoint = 0")
+        lines = [("x" * 4000,)] * 1500
+        serving.execute("BEGIN")
+        serving.executemany("INSERT INTO history (user_name, line) VALUES ('admin', ?)", lines)
+        serving.execute("COMMIT")
+        before = store.database.read_bytes()
+        _made("b", *_CLEAR)
+        assert store.database.read_bytes() == before
+    assert _events(store.database)[-1] == "backup.made"
+
+
+def _ended_in(place: object, name: str, number: signal.Signals) -> None:
+    """Let a signal come whenever something is called; whoever runs the tests may ignore it."""
+    called = getattr(place, name)
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    def call(*words: Any, **more: Any) -> Any:  # noqa: ANN401
+        os.kill(os.getpid(), number)
+        return called(*words, **more)
+
+    setattr(place, name, call)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_no_copy_of_the_store_behind(
+    store: ConsoleServer, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A terminal that is closed left the opened backup, password hashes and all, in TMPDIR."""
+    backup = _made("b", *_CLEAR)
+    scratch = store.folder / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    before = [path for path in store.folder.rglob("*") if path.name != "console.db"]
+
+    for program, name in ((restoring_program, "contents"), (backing_up, "contents"), (backing_up, "_read_back")):
+        words = ("backup", "b2", *_CLEAR) if program is backing_up else ("restore", backup, "--verify-only")
+        assert in_child(partial(_ran, *words), partial(_ended_in, program, name, number)) == 130
+        assert [path for path in store.folder.rglob("*") if path.name != "console.db"] == before
+
+
+def test_ctrl_c_ends_an_encryption_as_anything_else(store: ConsoleServer) -> None:
+    """It was told as "the backup cannot be encrypted: KeyboardInterrupt:"."""
+    before = sorted(store.folder.rglob("*"))
+    set_trap = partial(_ended_in, backing_up._Hashing, "write", signal.SIGINT)  # noqa: SLF001  what the library calls
+    assert in_child(partial(_ran, "backup", "b", *LOCKS["recipient"][0]), set_trap) == 130
+    assert sorted(store.folder.rglob("*")) == before
+
+
+def test_a_signal_behind_the_step_does_not_say_that_nothing_was_changed(store: ConsoleServer) -> None:
+    def set_trap(program: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            _ended_in(program, "_tell", number)
+
+    assert in_child(partial(_ran, "backup", "b", *_CLEAR), partial(set_trap, backing_up)) == 0
+    assert _events(store.database)[-1] == "backup.made"
+    assert in_child(partial(_ran, "restore", "b", "--force"), partial(set_trap, restoring_program)) == 0
+    assert _events(store.database)[-1] == "backup.restored"
+
+
+def test_what_a_backup_says_of_itself_does_not_steer_the_terminal(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = _made("b", "--unencrypted", "--without-keys")
+    (store.folder / "keys" / "storage.key").unlink()  # nobody knows then who made it
+    members = _members(backup)
+    _said(lambda said: said.update(node="\x1b]0;evil\x07", findings=["\x9b31m"]))(members)
+    Path(os.fsdecode(b"\xff")).write_bytes(_archive(members))
+    capsys.readouterr()
+    assert _verified(Path(os.fsdecode(b"\xff"))) == 0
+    told = capsys.readouterr()
+    assert "\\x1b]0;evil\\x07" in told.out
+    assert "\\x9b31m" in told.err
+    assert not [each for each in told.out + told.err if not (each.isprintable() or each == "\n")]
+    assert _ran("restore", os.fsdecode(b"\xfe"), "--verify-only") == 1
+    assert "the backup \\udcfe cannot be read" in capsys.readouterr().err
+
+
+def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database and its keys would be those of two stores, and the file could not be restored."""
+    copied = snapshot
+
+    def replaced(database: Path, target: Path) -> None:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("UPDATE store SET value = 'that of another' WHERE name = 'storage key'")
+            connection.commit()
+        copied(database, target)
+
+    monkeypatch.setattr("server.program.backup.snapshot", replaced)
+    assert _ran("backup", "b", *_CLEAR) == 1
+    assert "was replaced meanwhile" in capsys.readouterr().err
+    assert not (store.folder / "b").exists()
 
 
 def test_what_a_backup_holds_is_what_the_keys_folder_has() -> None:

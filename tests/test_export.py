@@ -17,9 +17,12 @@ from console import PASSWORD, PROMPT, ConsoleServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from server.commands import exports
+from server.errors import CommandError
 from server.model.exports import Row, read_rows
 from server.model.integrations import Integration, IntegrationType, new_key
 from server.model.numbers import number_range, parse_numbers
+from server.storage.integrations import Keyed
 
 _HERE = "domain/biysk.local/integrations"
 _ID = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", fullmatch=True)
@@ -201,6 +204,10 @@ _GOOD = {"client_id": "crm", "type": "widget", "api_key": "K" * 64}
         ("crm", "the document is no JSON: Expecting an object with rows"),
         ('{"rows": [}', "the document is no JSON: Expecting value, character 11"),
         ('{"lines": [], "status": 1}', "the document has no rows"),
+        ('{"rows": []', "the document is no JSON: it ends too soon"),
+        ('{"rows": [], "status": 0}\n{"rows": []}\n', "something follows the document, character 27"),
+        ("[] []", "something follows the document, character 4"),
+        ('{"rows": [], "rows": []}', "the document has rows twice"),
         ("[1]", "integration 1: an object with client_id, type, api_key, numbers is expected"),
         ([{**_GOOD, "client_id": ".crm"}], "integration 1: a client id is 1 to 64"),
         ([{**_GOOD, "type": "gadget"}], "integration 1: 'gadget' is no type: widget, service are"),
@@ -230,6 +237,25 @@ def test_all_mistakes_of_a_document_are_told_at_once() -> None:
     good, bad = _GOOD, {**_GOOD, "type": "gadget"}
     found = [*read_rows(json.dumps([bad, good, bad]))]
     assert [isinstance(each, Row) for each in found] == [False, True, False]
+
+
+async def test_others_have_their_turns_while_many_numbers_are_told_in_short() -> None:
+    """An export of ten thousand services of a hundred numbers held every other session up for a second."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    numbers = tuple(f"{number}" for number in range(10_000_000, 10_140_000, 7))
+    service = Keyed(Integration("ivr", IntegrationType.SERVICE, numbers), new_key())
+    counting = asyncio.create_task(count())
+    with pytest.raises(CommandError):
+        await exports._refuse_unspeakable("biysk.local", [service] * 10)  # noqa: SLF001  what export does first
+    counting.cancel()
+    assert turns >= 5
 
 
 def test_who_may_not_see_keys_exports_none(console: ConsoleServer) -> None:

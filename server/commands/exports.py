@@ -7,8 +7,9 @@ both, in full.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Iterable, Sequence
+from time import monotonic
+from typing import Annotated, Any, TypeVar
 
 from server.audit.journal import utc_now
 from server.commands.call import Call
@@ -30,9 +31,10 @@ _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
 _KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
 _QUESTION = "JSON document on one line: "
-_ROWS_PER_TURN = 100
+_TURN_SECONDS = 0.005
 _MOST_MISTAKES = 100
 _MOST_NAMED = 10
+_T = TypeVar("_T")
 
 
 @command(
@@ -61,7 +63,7 @@ async def export(
         message = f"{len(damaged)} keys cannot be read, replace or remove them first"
         raise CommandError(message, *damaged)
     if not call.json:
-        _refuse_unspeakable(domain, found)
+        await _refuse_unspeakable(domain, found)
     return Script(
         COLUMNS, (f"domain/declare {domain}",), [_row(each) for each in found], lambda row: _adopt_line(domain, row)
     )
@@ -110,13 +112,11 @@ async def _read(text: str) -> list[Row]:
     rows: list[Row] = []
     mistakes: list[str] = []
     try:
-        for count, each in enumerate(read_rows(text), 1):
+        async for each in _in_turns(read_rows(text)):
             if isinstance(each, Row):
                 rows.append(each)
             else:
                 mistakes.append(each)
-            if count % _ROWS_PER_TURN == 0:
-                await asyncio.sleep(0)
     except ValueError as wrong:
         raise ArgumentError(str(wrong)) from wrong
     if mistakes:
@@ -125,14 +125,21 @@ async def _read(text: str) -> list[Row]:
     return rows
 
 
+async def _in_turns(items: Iterable[_T]) -> AsyncIterator[_T]:
+    """Yield items, and let the other sessions run whenever making them and using them took its time."""
+    began = monotonic()
+    for item in items:
+        yield item
+        if monotonic() - began > _TURN_SECONDS:
+            await asyncio.sleep(0)
+            began = monotonic()
+
+
 async def _put_in(call: Call, domain: str, rows: Sequence[Row]) -> None:
     """Add all rows in one transaction; raises CommandError with every conflict."""
-    sealed: list[tuple[str, ...]] = []
-    now = utc_now()
-    for count, row in enumerate(rows, 1):
-        sealed.append(integrations.sealed_row(call.store.vault, domain, Keyed(row.integration, row.key), now))
-        if count % _ROWS_PER_TURN == 0:
-            await asyncio.sleep(0)  # ten thousand keys to seal must not hold the other sessions up
+    vault, now = call.store.vault, utc_now()
+    keyed = (Keyed(row.integration, row.key) for row in rows)
+    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in _in_turns(keyed)]
     async with call.change() as query:
         if not await domains.exists(query, domain):
             raise no_such_domain(domain)
@@ -152,9 +159,10 @@ def _told(operator: Operator, domain: str, conflict: Conflict) -> str:
     return f"the key of {conflict.client_id} is that of {owner} already"
 
 
-def _refuse_unspeakable(domain: str, found: Sequence[Keyed]) -> None:
+async def _refuse_unspeakable(domain: str, found: Sequence[Keyed]) -> None:
     """A service may have more numbers than a line can name, if they came by import."""
-    long = [each.integration.client_id for each in found if len(_adopt_line(domain, _row(each))) > LONGEST_LINE]
+    lines = ((each, len(_adopt_line(domain, _row(each)))) for each in found)
+    long = [each.integration.client_id async for each, length in _in_turns(lines) if length > LONGEST_LINE]
     if long:
         message = "the numbers of these do not fit into a line, export with | json"
         raise CommandError(message, *long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -335,8 +336,9 @@ class Config(_Section):
 
     @property
     def database(self) -> Path:
-        """The SQLite file."""
-        return self._base / self.storage.url.removeprefix(_SQLITE)
+        """The SQLite file; where it is a link, what it links to, as SQLite puts its other files beside that."""
+        path = self._base / self.storage.url.removeprefix(_SQLITE)
+        return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  fails for nobody
 
     @property
     def trusted_user_ca_keys(self) -> Path | None:

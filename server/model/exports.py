@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from server.model.integrations import Integration, IntegrationType, parse_api_key, parse_client_id
-from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, parse_numbers
+from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, ascending
 
 MOST_ROWS = 100_000
 #: Ten thousand services of a hundred numbers each fit well.
@@ -39,8 +39,8 @@ def read_rows(text: str) -> Iterator[Row | str]:
     that cannot be read.
     """
     try:
-        start = _rows_at(text)
-        yield from _rows(text, start)
+        end = yield from _rows(text, _rows_at(text))
+        _refuse_what_follows(text, end)
     except (json.JSONDecodeError, RecursionError, IndexError) as error:
         why = (
             f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else "it ends too soon"
@@ -57,7 +57,15 @@ def _rows_at(text: str) -> int:
     if text[at] != "{":
         message = "Expecting an object with rows, as export | json prints it"
         raise json.JSONDecodeError(message, text, at)
-    at = _after_blanks(text, at + 1)
+    at = _to_rows_or_end(text, _after_blanks(text, at + 1))
+    if text[at] == "[":
+        return at
+    message = "the document has no rows: it is not what export | json prints"
+    raise ValueError(message)
+
+
+def _to_rows_or_end(text: str, at: int) -> int:
+    """Read an object on from one of its names; return where the list of its rows begins, or where it ends."""
     while text[at] != "}":
         name, at = _DECODER.raw_decode(text, at)
         at = _after_blanks(text, at)
@@ -69,11 +77,26 @@ def _rows_at(text: str) -> int:
             return at
         _, at = _DECODER.raw_decode(text, at)
         at = _after_comma(text, at, "}")
-    message = "the document has no rows: it is not what export | json prints"
-    raise ValueError(message)
+    return at
 
 
-def _rows(text: str, at: int) -> Iterator[Row | str]:
+def _refuse_what_follows(text: str, at: int) -> None:
+    """Read on from the end of the rows: a document that was cut, or another one behind it, must not pass for one."""
+    at += 1
+    if text[_after_blanks(text, 0)] == "{":
+        at = _to_rows_or_end(text, _after_comma(text, at, "}"))
+        if text[at] == "[":
+            message = "the document has rows twice"
+            raise ValueError(message)
+        at += 1
+    at = _after_blanks(text, at)
+    if at < len(text):
+        message = f"something follows the document, character {at + 1}: import one at a time"
+        raise ValueError(message)
+
+
+def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
+    """Yield the rows of the list that begins here; return where it ends."""
     clients: dict[str, int] = {}
     keys: dict[str, int] = {}
     count = 0
@@ -101,6 +124,7 @@ def _rows(text: str, at: int) -> Iterator[Row | str]:
             yield row
         clients.setdefault(client_id, count)
         keys.setdefault(row.key, count)
+    return at
 
 
 def _row(said: Any) -> Row:  # noqa: ANN401  whatever JSON can be
@@ -144,7 +168,7 @@ def _numbers(said: Any) -> tuple[str, ...]:  # noqa: ANN401  as above
     if len(said) > MOST_NUMBERS:
         message = f"{len(said):,} numbers, at most {MOST_NUMBERS:,} are allowed"
         raise ValueError(message)
-    return parse_numbers(",".join(said)) if said else ()
+    return ascending(said)
 
 
 def _after_blanks(text: str, at: int) -> int:

@@ -7,7 +7,7 @@ digits or `a-b`. The size of a range is known before anything is expanded, so no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 from math import prod
@@ -59,7 +59,12 @@ def parse_numbers(text: str) -> tuple[str, ...]:
         message = f"{_short(text)} makes {many} numbers, at most {MOST_NUMBERS:,} are allowed"
         raise ValueError(message)
     numbers = {"".join(digits) for item in items for digits in product(*(_texts(part) for part in item))}
-    return tuple(sorted(numbers, key=lambda number: (len(number), number)))
+    return ascending(numbers)
+
+
+def ascending(numbers: Iterable[str]) -> tuple[str, ...]:
+    """Return numbers in their order, shorter ones first, then by value, without duplicates."""
+    return tuple(sorted(set(numbers), key=lambda number: (len(number), number)))
 
 
 def number_range(numbers: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from server.storage.writer import Query
 def say(text: str) -> None:
     """Print a line of the answer; raises StartError when nobody can read it."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(_printable(text) + "\n")
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails at its end
@@ -29,7 +29,12 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print a line beside the answer, on standard error."""
-    sys.stderr.write(f"ecss-console: {text}\n")
+    sys.stderr.write(f"ecss-console: {_printable(text)}\n")
+
+
+def _printable(text: str) -> str:
+    """Return a text whose control characters are told and not sent: names come from files, too, of anybody."""
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
 
 
 async def record(

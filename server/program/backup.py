@@ -8,7 +8,8 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,7 @@ from server.config import Config
 from server.errors import OperatorError, StartError
 from server.model.events import EventKind
 from server.program.answer import complain, record, say
+from server.program.ending import go_through
 from server.program.passphrase import new_passphrase
 from server.storage.archive import (
     DATABASE_NAME,
@@ -35,7 +37,7 @@ from server.storage.archive import (
 from server.storage.database import Store
 from server.storage.encryption import Keys, Lock, check_recipients, decrypt, encrypt
 from server.storage.events import outline
-from server.storage.files import STORAGE_KEY_NAME, check, read_storage_key, store_errors
+from server.storage.files import STORAGE_KEY_NAME, check, finish_restore, read_storage_key, store_errors
 from server.storage.schema import newest
 from server.storage.snapshot import contents, scratch_folder, snapshot, sync_folder
 from server.storage.vault import Vault
@@ -50,8 +52,10 @@ def backup(config: Config, options: argparse.Namespace) -> None:
 
     What was written is read back and checked before it gets its name.
     """
-    _refuse_unsafe(options)
+    with _writing(options.file):
+        _refuse_unsafe(config, options)
     with store_errors():
+        finish_restore(config.database, config.keys_dir)
         vault = _vault(config)
         check(config.database, vault)
         keys = _keys_to_lock_with(options)
@@ -65,7 +69,7 @@ def backup(config: Config, options: argparse.Namespace) -> None:
     _tell(options, keys, manifest, recorded)
 
 
-def _refuse_unsafe(options: argparse.Namespace) -> None:
+def _refuse_unsafe(config: Config, options: argparse.Namespace) -> None:
     target: Path = options.file
     if options.unencrypted and not options.without_keys and not options.storage_key_in_clear:
         message = (
@@ -77,8 +81,13 @@ def _refuse_unsafe(options: argparse.Namespace) -> None:
         how = "give --force to replace it" if target.is_file() and not target.is_symlink() else "it is no plain file"
         message = f"{target} is there already: {how}; nothing was written"
         raise StartError(message)
-    if not target.parent.is_dir():
-        message = f"there is no folder {target.parent}"
+    for folder in (target.parent, options.scratch or target.parent):
+        if not folder.is_dir():
+            message = f"there is no folder {folder}"
+            raise StartError(message)
+    own = [config.database, config.storage_key, *(config.keys_dir / name for name in KEY_NAMES)]
+    if target.exists() and any(path.exists() and target.samefile(path) for path in own):
+        message = f"{target} belongs to the store that is to be backed up; nothing was written"
         raise StartError(message)
 
 
@@ -110,6 +119,9 @@ async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[
     found = contents(copy)
     if found.damage is not None:
         message = f"the database {config.database} is damaged ({found.damage}): no backup was written"
+        raise StartError(message)
+    if found.storage_key != vault.fingerprint:
+        message = f"the store {config.database} was replaced meanwhile by one with another storage key; try again"
         raise StartError(message)
     heads, wrong = await audited(copy, vault) if found.schema >= _CHAIN_SCHEMA else ({}, [])
     manifest = Manifest(
@@ -143,23 +155,32 @@ def _write(
 ) -> None:
     """Write aside, sync, read back, and only then give the file its name."""
     target: Path = options.file
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    partial = Path(name)
+    with _writing(target):
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        partial = Path(name)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                hashing = _Hashing(file)
+                encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
+                _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
+            go_through()
+            _name(partial, target, replace=options.force)
+            sync_folder(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Tell of a file that cannot be written as what it is, and not as a store that cannot be opened."""
     try:
-        with os.fdopen(descriptor, "w+b") as file:
-            hashing = _Hashing(file)
-            encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
-            _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
-        _name(partial, target, replace=options.force)
-        sync_folder(target.parent)
+        yield
     except OSError as error:
-        message = f"the backup cannot be written to {target}: {error.strerror}; nothing is there under that name"
+        message = f"the backup cannot be written to {target}: {error.strerror}"
         raise StartError(message) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _name(partial: Path, target: Path, *, replace: bool) -> None:
@@ -230,7 +251,7 @@ async def _record(
         "head": manifest.heads.get(config.node.name, ""),
     }
     try:
-        store = await Store.open(config.database, vault)
+        store = await Store.open(config.database, vault, checkpoints=False)  # a server may have it open
         try:
             async with store.transaction() as query:
                 await record(query, config, "backup", given, EventKind.BACKUP_MADE)

@@ -44,7 +44,8 @@ def _first_line(file: str) -> str:
                 raw = opened.readline()
         return raw.decode().removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
-        message = f"the passphrase cannot be read from {file}: {error}"
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"  # which would show its bytes
+        message = f"the passphrase cannot be read from {file}: {why}"
         raise StartError(message) from error
 
 

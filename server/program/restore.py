@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from server.errors import StartError
 from server.model.events import EventKind
 from server.program.answer import complain, record, say
 from server.program.backup import audited, described
+from server.program.ending import go_through
 from server.program.passphrase import known_passphrase
 from server.storage.archive import Unpacked, damaged, unpack
 from server.storage.database import Store
@@ -27,8 +27,9 @@ from server.storage.files import (
     read_storage_key,
     store_errors,
 )
-from server.storage.restoring import alone, finish, make_ready, put_in_place
+from server.storage.restoring import alone, finish, free_aside, make_ready, put_in_place
 from server.storage.schema import newest, upgrade
+from server.storage.serving import serving
 from server.storage.snapshot import contents, scratch_folder
 from server.storage.vault import Vault
 
@@ -52,8 +53,7 @@ def restore(config: Config, options: argparse.Namespace) -> None:
                 checked = _checked(config, options.file, keys, Path(name))
             _tell(checked)
             return
-        config.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locked_folder(config.keys_dir), alone(config.database):
+        with serving(config.database), locked_folder(config.keys_dir), alone(config.database):
             finish(config.database, config.keys_dir)
             _refuse_if_there(config, options)
             with scratch_folder(config.database) as folder:
@@ -152,13 +152,10 @@ def _put_back(config: Config, options: argparse.Namespace, checked: _Checked, fo
     asyncio.run(_record(config, options, unpacked, vault))
     ready = folder / "ready"
     ready.mkdir(mode=0o700)
-    aside = f".before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    make_ready(ready, unpacked.database, keys, aside)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on "nothing was changed" would be wrong
-    try:
-        return put_in_place(ready, config.database, config.keys_dir)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    aside = free_aside(config.database, config.keys_dir, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    make_ready(ready, unpacked.database, keys, aside, owner=config.database.parent)
+    go_through()
+    return put_in_place(ready, config.database, config.keys_dir)
 
 
 def _refuse_foreign_place(config: Config, vault: Vault) -> None:

@@ -135,8 +135,8 @@ def _unpacked(packed: gzip.GzipFile, folder: Path) -> Unpacked:
 def _manifest(raw: bytes) -> Manifest:
     try:
         said: dict[str, Any] = json.loads(raw)
-        if said["format"] != FORMAT:
-            message = f"the backup has format {said['format']}, this program knows {FORMAT}: install the newer program"
+        if (number := int(said["format"])) != FORMAT:
+            message = f"the backup has format {number}, this program knows {FORMAT}: install the newer program"
             raise StartError(message)
         said["files"] = {name: (int(size), str(digest)) for name, (size, digest) in said["files"].items()}
         said["counts"] = {str(table): int(count) for table, count in said["counts"].items()}

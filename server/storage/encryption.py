@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from io import BytesIO
@@ -22,6 +23,7 @@ from server.errors import StartError
 MOST_PASSPHRASE_BYTES = 512 * 1024 * 1024
 _AGE = b"age-encryption.org/v1\n"
 _GZIP = b"\x1f\x8b"
+_IDENTITY_EXPECTED = "a file of age-keygen or an SSH key of RSA or Ed25519 without a passphrase is expected"
 _T = TypeVar("_T")
 
 
@@ -50,9 +52,16 @@ class Keys:
 
 
 def lock_of(path: Path) -> Lock:
-    """Tell from its first bytes how a file is locked. Raises StartError when it can be no backup, or OSError."""
-    with path.open("rb") as file:
-        beginning = file.read(64)
+    """Tell from its first bytes how a file is locked. Raises StartError when it can be no backup."""
+    try:
+        if path.exists() and not path.is_file():
+            message = f"{path} is no plain file, and is read more than once: copy it to one"
+            raise StartError(message)
+        with path.open("rb") as file:
+            beginning = file.read(64)
+    except OSError as error:
+        message = f"the backup {path} cannot be read: {error.strerror}"
+        raise StartError(message) from error
     if beginning.startswith(_AGE):
         return Lock.PASSPHRASE if beginning[len(_AGE) :].startswith(b"-> scrypt ") else Lock.RECIPIENT
     if beginning.startswith(_GZIP):
@@ -77,15 +86,17 @@ def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -
     else:
         pyrage = _pyrage()
         recipients = _recipients(pyrage, keys.recipients)
-        kept = _Remembering(target)
         piped = _Piped(write)
+        source, kept = _Remembering(piped.end), _Remembering(target)
         try:
-            pyrage.encrypt_io(piped.end, kept, recipients)
+            pyrage.encrypt_io(source, kept, recipients)
         except pyrage.EncryptError as error:
-            raise kept.failed or StartError(f"the backup cannot be encrypted: {error}") from error
+            raise kept.failed or source.failed or StartError(f"the backup cannot be encrypted: {error}") from error
         finally:
             piped.close()
         piped.check()
+        if kept.failed is not None:  # the library says nothing of what fails when it drops its buffer at the end
+            raise kept.failed
 
 
 def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys: Keys) -> _T:
@@ -129,21 +140,31 @@ class _Limited(BytesIO):
 
 
 class _Remembering:
-    """A stream that keeps the error of its last write, which does not come through the library unchanged."""
+    """A stream that keeps what ended its last call, Ctrl-C too: it does not come through the library unchanged."""
 
-    def __init__(self, target: IO[bytes]) -> None:
-        self._target = target
-        self.failed: Exception | None = None
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.failed: BaseException | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        with self._remembered():
+            return self._stream.read(size)
 
     def write(self, data: bytes) -> int:
-        try:
-            return self._target.write(data)
-        except OSError as error:
-            self.failed = error
-            raise
+        with self._remembered():
+            return self._stream.write(data)
 
     def flush(self) -> None:
-        self._target.flush()
+        with self._remembered():
+            self._stream.flush()
+
+    @contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.failed = error
+            raise
 
 
 class _Piped:
@@ -195,7 +216,8 @@ def _recipient(pyrage: ModuleType, text: str) -> object:
     try:
         return kind.Recipient.from_str(text)
     except pyrage.RecipientError as error:
-        message = f"{text} is no recipient: age1… of age-keygen, or the line of an SSH public key, is expected"
+        expected = "age1… of age-keygen, or the line of an SSH public key of RSA or Ed25519, is expected"
+        message = f"{text} is no recipient: {expected}"
         raise StartError(message) from error
 
 
@@ -210,7 +232,7 @@ def _identities(pyrage: ModuleType, path: Path) -> list[object]:
             pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")
         ]
     except (OSError, UnicodeDecodeError, pyrage.IdentityError) as error:
-        why = error.strerror if isinstance(error, OSError) else "a file of age-keygen or an SSH private key is expected"
+        why = error.strerror if isinstance(error, OSError) else _IDENTITY_EXPECTED
         message = f"the identity {path} cannot be read: {why}"
         raise StartError(message) from error
     return found

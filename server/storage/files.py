@@ -19,6 +19,7 @@ from pathlib import Path
 
 from server.errors import StartError
 from server.storage import schema
+from server.storage.owner import give
 from server.storage.restoring import finish, restoring_folder
 from server.storage.snapshot import sync_folder
 from server.storage.temporary import passing_reason
@@ -47,9 +48,7 @@ def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: P
     storage_key = storage_key or keys_dir / STORAGE_KEY_NAME
     staged = database.with_name(database.name + ".new")
     with store_errors():
-        if restoring_folder(database).exists():
-            with locked_folder(keys_dir):
-                finish(database, keys_dir)
+        finish_restore(database, keys_dir)
         if not storage_key.exists():
             _refuse_without_key(database, storage_key, make=make)
         with locked_folder(keys_dir):
@@ -64,6 +63,13 @@ def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: P
             if found < schema.newest():
                 schema.upgrade(database, vault)
     return Prepared(database, vault, made)
+
+
+def finish_restore(database: Path, keys_dir: Path) -> None:
+    """Finish a restore that was killed behind its step, before anything looks at the store."""
+    if restoring_folder(database).exists():
+        with locked_folder(keys_dir):
+            finish(database, keys_dir)
 
 
 @contextmanager
@@ -214,8 +220,12 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for its owner only, and those above it, so that they survive a crash."""
+    """Make a folder for its owner only, and those above it, so that they survive a crash.
+
+    What root makes in a folder of somebody else is theirs.
+    """
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
+        give(folder, folder.parent)
         sync_folder(folder.parent)

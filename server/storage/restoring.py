@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.errors import StartError
+from server.storage.owner import give, give_open
 from server.storage.snapshot import sync_folder
 
 _PLAN = "plan.json"
@@ -44,20 +45,33 @@ def alone(database: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCKS, _LOCKS_AT)
         except OSError as error:
-            message = f"another program has {database} open: stop the server first; nothing was changed"
+            message = f"another program has {database} open: end it first; nothing was changed"
             raise StartError(message) from error
         yield
 
 
-def make_ready(folder: Path, database: Path, keys: Mapping[str, bytes], aside: str) -> None:
-    """Fill an empty folder with a new store; `aside` is what the names of the old files get behind them."""
+def make_ready(folder: Path, database: Path, keys: Mapping[str, bytes], aside: str, owner: Path) -> None:
+    """Fill an empty folder with a new store; `aside` is what the names of the old files get behind them.
+
+    It belongs to whom the folder `owner` belongs, who finishes what a restore by root may have begun.
+    """
     database.rename(folder / _DATABASE)
     (folder / _KEYS).mkdir(mode=0o700)
     for name, content in keys.items():
-        write_synced(folder / _KEYS / name, content)
+        write_synced(folder / _KEYS / name, content, owner)
     sync_folder(folder / _KEYS)
-    write_synced(folder / _PLAN, json.dumps({_ASIDE: aside}).encode())
+    write_synced(folder / _PLAN, json.dumps({_ASIDE: aside}).encode(), owner)
     sync_folder(folder)
+    for path in (folder / _DATABASE, folder / _KEYS, folder):
+        give(path, owner)
+
+
+def free_aside(database: Path, keys_dir: Path, now: str) -> str:
+    """Return what is put behind the names of what is moved aside, so that nothing has such a name yet."""
+    aside = f".before-restore-{now}"
+    while any([*folder.glob(f"*{aside}*")] for folder in (database.parent, keys_dir)):
+        aside += "-again"
+    return aside
 
 
 def put_in_place(folder: Path, database: Path, keys_dir: Path) -> list[Path]:
@@ -94,7 +108,7 @@ def _place_key(key: Path, target: Path, aside: str) -> list[Path]:
     moved = _move_aside(target, aside)
     staged = target.with_name(target.name + ".new")
     staged.unlink(missing_ok=True)
-    write_synced(staged, content)
+    write_synced(staged, content, target.parent)
     staged.rename(target)
     return moved
 
@@ -122,9 +136,10 @@ def _move_aside(path: Path, aside: str) -> list[Path]:
     return [kept]
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file for its owner only, down to the disk."""
+def write_synced(path: Path, content: bytes, owner: Path) -> None:
+    """Write a new file for the owner of the folder `owner` only, down to the disk."""
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600), "wb") as file:
+        give_open(file.fileno(), owner)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from server.errors import StartError
 from server.storage.files import make_folder
+from server.storage.owner import give_open
 
 
 @contextmanager
 def serving(database: Path) -> Iterator[None]:
-    """Hold the store for a server. Raises StartError when another one holds it, or where no lock can be written.
+    """Hold the store for a server, or for what must not run beside one.
+
+    Raises StartError when another one holds it, or where no lock can be written.
 
     The lock is a file of its own: closing a second descriptor of the database would drop the locks of SQLite.
     """
@@ -29,7 +32,7 @@ def serving(database: Path) -> Iterator[None]:
         descriptor = _locked(lock)
     except BlockingIOError as error:
         message = (
-            f"another ecss-console serves the store {database}, process {_holder(lock)}: "
+            f"another ecss-console serves or restores the store {database}, process {_holder(lock)}: "
             "stop it first, or configure a storage.url of its own for this one"
         )
         raise StartError(message) from error
@@ -46,8 +49,9 @@ def serving(database: Path) -> Iterator[None]:
 def _locked(lock: Path) -> int:
     """Return the locked file that has this name; one that is removed by who held it before is not it."""
     while True:
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            give_open(descriptor, lock.parent)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
                 os.truncate(descriptor, 0)
