@@ -7,10 +7,13 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+_TRIES, _RETRY_SECONDS = 50, 0.02
 
 
 def snapshot(database: Path, target: Path) -> None:
@@ -90,7 +93,16 @@ def scratch_folder(database: Path, folder: Path | None = None) -> Iterator[Path]
         try:
             yield made
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            _remove(made)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a thread that was interrupted may still be opening a database."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_RETRY_SECONDS)
 
 
 @contextmanager
