@@ -358,6 +358,13 @@ def test_users_added_while_the_console_serves_go_into_the_same_chain(console: Co
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_a_record_of_the_whole_configuration_does_not_widen_the_table(console: ConsoleServer) -> None:
+    shown = console.run("cocon/audit/list --event host.change")
+    assert max(map(len, shown.splitlines())) < 320
+    (row,) = [row for row in _rows(console) if row["event"] == "host.change"]
+    assert all(f'"{key}"' in shown for key in json.loads(str(row["arguments"])))
+
+
 def test_another_host_key_or_configuration_is_recorded_once(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     banner = "Keep out. " * 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from contextlib import suppress
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from server.storage import events
 from server.storage.chain import Head
 
 _MOST_LISTED = 10_000
+_LINE_COLUMNS = 100
 _CODES = ", ".join(kind.value for kind in EventKind)
 
 
@@ -41,6 +43,13 @@ EVENT = Kind("<CODE>", f"kind of event: {_CODES}", _code)
 USER = Kind("<USER>", "name of a user, who need not be there any more", parse_user_name)
 HEAD = Kind("<SEQ:MAC>", "a head as verify printed it", parse_head)
 
+
+def _in_lines(arguments: str) -> str:
+    """Break what a reload or a start records, the whole configuration, into lines; nothing is left out."""
+    lines = textwrap.wrap(arguments, _LINE_COLUMNS, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
+
+
 _COLUMNS = (
     Column("seq", "Seq", lambda seq: "" if seq is None else str(seq)),
     Column("at", "At"),
@@ -50,7 +59,7 @@ _COLUMNS = (
     Column("source", "Source"),
     Column("session_id", "Session"),
     Column("command", "Command"),
-    Column("arguments", "Arguments"),
+    Column("arguments", "Arguments", _in_lines),
     Column("status", "Status"),
     Column("detail", "Detail"),
     Column("duration_ms", "Duration, ms"),
