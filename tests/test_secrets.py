@@ -48,6 +48,9 @@ def test_a_row_moved_to_another_client_does_not_open(console: ConsoleServer) -> 
     assert re.search(r"│one +│widget│[A-Za-z0-9]{64}│", table)
     assert re.search(r"│two +│widget│unreadable, replace it +│", table)
     assert console.logs("the key of two in biysk.local does not open with this storage key")
+    assert '"api_key": "unreadable, replace it"' in console.run("domain/biysk.local/integrations/list | json")
+    console.run("domain/biysk.local/integrations/remove one")
+    assert "│two      │widget│unreadable, replace it│" in console.run("domain/biysk.local/integrations/list")
     replaced = _KEY.search(console.run("domain/biysk.local/integrations/replace two"))
     assert replaced
     assert replaced[1] in console.run("domain/biysk.local/integrations/list")

@@ -6,6 +6,8 @@ appears; what it replaced, and what `remove` removed, is dead then.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from server.audit.journal import utc_now
@@ -15,20 +17,44 @@ from server.commands.kinds import CLIENT_ID, NEW_CLIENT_ID, NUMBER_RANGE, SET_CL
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Relation, command
 from server.model.access import Permission
-from server.model.integrations import Integration, IntegrationType, changed, masked_key, new_key
+from server.model.integrations import KEY_CHARACTERS, Integration, IntegrationType, changed, masked_key, new_key
 from server.render.reply import Column, Field, Lines, Record, Table
 from server.storage import domains, integrations
 from server.storage.database import Read
-from server.storage.integrations import Added, Keyed
+from server.storage.integrations import Added
+from server.storage.vault import Vault
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
 #: Stands in the table for a key that was damaged in the store; `replace` mends it.
 _UNREADABLE = "unreadable, replace it"
+
+
+@dataclass(slots=True, repr=False)
+class _ListedKey:
+    """A key as `list` shows it, opened when it is looked at: ten thousand are, behind the first byte of the table."""
+
+    vault: Vault
+    domain: str
+    client_id: str
+    sealed: str
+    in_full: bool
+
+    def __str__(self) -> str:
+        key = integrations.opened(self.vault, self.domain, self.client_id, self.sealed)
+        return _UNREADABLE if key is None else key if self.in_full else masked_key(key)
+
+
+def _widest(keys: Sequence[object]) -> int:
+    """Return the width of a column of keys: masked or not, all that can be read are of one length."""
+    first = len(str(keys[0])) if keys else 0
+    return first if first in {0, KEY_CHARACTERS} else max(len(str(key)) for key in keys)
+
+
 COLUMNS = (
     Column("client_id", "Client id"),
     Column("type", "Type"),
-    Column("api_key", "API Key"),
+    Column("api_key", "API Key", width=_widest),
     Column("numbers", "Options", lambda numbers: "\n".join(("Numbers:", *numbers)) if numbers else ""),
 )
 
@@ -85,11 +111,15 @@ async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotate
 )
 async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     """List the integrations of the domain with their keys."""
-    found = await integrations.of_domain(call.store, domain)
+    found = await integrations.sealed_of_domain(call.store, domain)
     if found is None:
         raise no_such_domain(domain)
-    in_full = call.lists_keys_in_full
-    return Table(COLUMNS, [_row(each, in_full=in_full) for each in found])
+    vault, in_full = call.store.vault, call.lists_keys_in_full
+    rows = [
+        (each.client_id, each.type.value, _ListedKey(vault, domain, each.client_id, sealed, in_full), each.numbers)
+        for each, sealed in found
+    ]
+    return Table(COLUMNS, rows)
 
 
 @command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + "replace tester",))
@@ -170,12 +200,6 @@ def _described(integration: Integration) -> str:
     count = len(integration.numbers)
     numbers = f" with {count} number{'s' if count > 1 else ''} from {integration.numbers[0]} on" if count else ""
     return f"{integration.type.value} {integration.client_id}{numbers}"
-
-
-def _row(keyed: Keyed, *, in_full: bool) -> tuple[object, ...]:
-    integration = keyed.integration
-    key = _UNREADABLE if keyed.key is None else keyed.key if in_full else masked_key(keyed.key)
-    return (integration.client_id, integration.type.value, key, integration.numbers)
 
 
 COMMANDS = (add, remove, list_, replace, set_, show)

@@ -23,7 +23,7 @@ def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
     keys = [column.key for column in reply.columns]
     yield '{"rows": ['
     for count, row in enumerate(reply.rows):
-        yield (", " if count else "") + json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False)
+        yield (", " if count else "") + json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False, default=str)
     yield "], " + _line(rest).removeprefix("{")
 
 

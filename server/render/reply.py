@@ -36,11 +36,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    r"""One column of a table: `text` is how people read its values, in lines parted by `\n`."""
+    r"""One column of a table: `text` is how people read its values, in lines parted by `\n`.
+
+    `width` tells how wide the widest of some texts is, where that is known without making them all: these are then made
+    row by row, while the table is sent.
+    """
 
     key: str
     title: str
     text: Callable[[Any], str] = str
+    width: Callable[[Sequence[Any]], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ of its tests. Source of the shape: the reference's `list`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from rich.cells import cell_len
@@ -16,11 +16,18 @@ from server.render.reply import Table
 
 def table_rows(table: Table) -> Iterator[str]:
     r"""Yield the table piece by piece, each whole lines that end in `\n`; empty ones while widths are measured."""
-    texts: list[list[str]] = []
+    texts: list[Iterable[str]] = []
     widths: list[int] = []
     for index, column in enumerate(table.columns):
-        texts.append([column.text(row[index]) for row in table.rows])
-        widths.append(max(cell_len(column.title), _widest(texts[-1])))
+        values = [row[index] for row in table.rows]
+        if column.width is None:
+            made = [column.text(value) for value in values]
+            texts.append(made)
+            width = _widest(made)
+        else:
+            texts.append(map(column.text, values))
+            width = column.width(values)
+        widths.append(max(cell_len(column.title), width))
         yield ""
     yield _rule(widths, *"┌┬┐")
     yield _line([_centred(column.title, width) for column, width in zip(table.columns, widths, strict=True)], widths)

@@ -35,11 +35,18 @@ class Added(Enum):
 class Keyed(NamedTuple):
     """An integration with its key in clear; None when the stored key does not open.
 
-    A tuple, as a list of a domain makes ten thousand of them before its first byte.
+    A tuple, as there are ten thousand in a domain.
     """
 
     integration: Integration
     key: str | None
+
+
+class Sealed(NamedTuple):
+    """An integration with its key as it lies in the store; `opened` opens it."""
+
+    integration: Integration
+    key: str
 
 
 async def insert(query: Query, vault: Vault, domain: str, integration: Integration, key: str, now: str) -> Added:
@@ -162,7 +169,7 @@ async def delete(query: Query, domain: str, client_id: str) -> bool:
     return bool(rows)
 
 
-async def of_domain(store: Store, domain: str) -> list[Keyed] | None:
+async def sealed_of_domain(store: Store, domain: str) -> list[Sealed] | None:
     """Return the integrations of a domain, sorted by client id in code points; None when there is no such domain."""
     rows = await store.read(
         """SELECT i.client_id, i.type, i.numbers, i.sealed_key
@@ -171,14 +178,26 @@ async def of_domain(store: Store, domain: str) -> list[Keyed] | None:
     )
     if not rows:
         return None
-    found: list[Keyed] = []
+    found: list[Sealed] = []
     for count, (client_id, kind, numbers, sealed) in enumerate(rows, 1):
         if client_id is not None:
-            key = _opened(store.vault, domain, client_id, sealed)
-            found.append(Keyed(_integration(client_id, kind, numbers), key))
+            found.append(Sealed(_integration(client_id, kind, numbers), sealed))
         if count % _ROWS_PER_TURN == 0:
-            await asyncio.sleep(0)  # ten thousand keys to open must not hold the other sessions up
+            await asyncio.sleep(0)  # ten thousand must not hold the other sessions up
     return found
+
+
+async def of_domain(store: Store, domain: str) -> list[Keyed] | None:
+    """Return the same with their keys in clear."""
+    found = await sealed_of_domain(store, domain)
+    if found is None:
+        return None
+    keyed: list[Keyed] = []
+    for count, (integration, sealed) in enumerate(found, 1):
+        keyed.append(Keyed(integration, opened(store.vault, domain, integration.client_id, sealed)))
+        if count % _ROWS_PER_TURN == 0:
+            await asyncio.sleep(0)
+    return keyed
 
 
 async def one(store: Store, domain: str, client_id: str) -> Keyed | None:
@@ -187,7 +206,7 @@ async def one(store: Store, domain: str, client_id: str) -> Keyed | None:
         "SELECT type, numbers, sealed_key FROM integrations WHERE domain = ? AND client_id = ?", domain, client_id
     )
     for kind, numbers, sealed in rows:
-        return Keyed(_integration(client_id, kind, numbers), _opened(store.vault, domain, client_id, sealed))
+        return Keyed(_integration(client_id, kind, numbers), opened(store.vault, domain, client_id, sealed))
     return None
 
 
@@ -200,8 +219,8 @@ def _integration(client_id: str, kind: str, numbers: str) -> Integration:
     return Integration(client_id, _TYPES[kind], tuple(numbers.split(",")) if numbers else ())
 
 
-def _opened(vault: Vault, domain: str, client_id: str, sealed: str) -> str | None:
-    """Return the key, or None with a word in the log: one damaged row must not hide the others."""
+def opened(vault: Vault, domain: str, client_id: str, sealed: str) -> str | None:
+    """Return a sealed key in clear, or None with a word in the log: one damaged row must not hide the others."""
     try:
         return vault.open(domain, client_id, sealed)
     except ValueError as error:
