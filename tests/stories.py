@@ -136,7 +136,7 @@ STORIES: dict[str, tuple[list[str], list[str]]] = {
         ["the mark of where the chain begins was changed or removed"],
     ),
     "a record is changed together with its mac": (
-        ["UPDATE audit SET detail = 'nothing', mac = replace(mac, 'a', 'b') WHERE id = 60"],
+        ["UPDATE audit SET detail = 'nothing', mac = substr(mac, 2) || substr(mac, 1, 1) WHERE id = 60"],
         [
             f"record 60 of {NODE} was changed",
             f"record 61 of {NODE} was changed, or cannot be checked because record 60 was changed",

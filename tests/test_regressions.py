@@ -148,6 +148,44 @@ async def test_a_stop_while_the_store_is_locked_stays_within_five_seconds(stoppe
     assert "not in the store" in log  # what could not be recorded is told to the log, not lost
 
 
+async def test_a_command_that_ends_while_the_console_stops_keeps_its_status(stopped_console: ConsoleServer) -> None:
+    """The client was disconnected in the moment in which the last command had ended.
+
+    To OpenSSH a disconnect is status 255, also when it is read together with the exit status: scripts took what had
+    worked for a failure, and might have done it again. On this line everything from the server comes together.
+    """
+    console = stopped_console
+    console.start()
+    bad = asyncio.Event()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, late: bool) -> None:
+        with closing(writer):
+            while data := await reader.read(4096):
+                if late and bad.is_set():
+                    await asyncio.sleep(0.25)
+                    with suppress(TimeoutError):
+                        data += await asyncio.wait_for(reader.read(65536), 0.1)
+                writer.write(data)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, questions = await asyncio.open_connection("127.0.0.1", console.port)
+        await asyncio.gather(carry(reader, questions, late=False), carry(answers, writer, late=True))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as line:
+        port = {str(console.port): str(line.sockets[0].getsockname()[1])}
+        words = [port.get(word, word) for word in [*console.ssh_words(), "sleep 1"]]
+        client = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL, stdout=-1, stderr=-1)
+        running = "node/metrics | match commands_running"
+        while "│2" not in await asyncio.to_thread(console.run, running):
+            pass
+        bad.set()
+        assert console.process is not None
+        console.process.terminate()
+        said, complaint = await asyncio.wait_for(client.communicate(), 20)
+    assert (client.returncode, b"exec at" in said, complaint) == (0, True, b"")
+    assert console.stop() == 0
+
+
 @pytest.mark.parametrize("early", ["signal", "break", "window-change"])
 def test_a_request_before_the_shell_does_not_end_the_connection(console: ConsoleServer, early: str) -> None:
     """What the session is made of did not exist yet, and the error took the whole connection down."""

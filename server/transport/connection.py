@@ -30,6 +30,7 @@ from server.transport.gate import Doorway, TooMuchBeforeLoginError, peer_address
 from server.transport.logins import Logins
 from server.transport.proof import Challenge, Proof, Witness
 
+STOPPING = "The console is stopping; log in again later."
 _MOST_LOGGED_CHARACTERS = 64
 #: What a session that is ended may take to say its parting words before its connection is closed.
 _PARTING_SECONDS = 0.5
@@ -171,7 +172,7 @@ class Connection(asyncssh.SSHServer):
         self._end_grace()
         if self._shared.stopping:  # it was on its way in when the end began
             self._parting = None
-            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, "The console is stopping; log in again later.")
+            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, STOPPING)
             return
         refusal = self._shared.admission.log_in(self._address, name)
         if refusal is not None:
@@ -205,6 +206,11 @@ class Connection(asyncssh.SSHServer):
         self._open_channels += 1
         channel.on_closed = self._channel_closed
         return channel
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether somebody has proved who they are."""
+        return self._operator is not None
 
     @property
     def operator(self) -> Operator:

@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import asyncssh
@@ -21,18 +21,19 @@ from server.model.refusals import Refusal
 from server.node import metrics
 from server.node.metrics import Reading, single
 from server.transport import algorithms
-from server.transport.connection import Connection, Shared
+from server.transport.connection import STOPPING, Connection, Shared
 from server.transport.gate import Gate, allow_descriptors, listening_sockets
 from server.transport.hostkey import HostKeys
 from server.transport.logins import Logins
 
 _BACKLOG = 1024
 _MEGABYTE = 1024 * 1024
-_STOPPING = "\nThe console is stopping; log in again later.\n"
 #: Together with the journal's last batch these stay below the promised 5 seconds.
 _DRAIN_SECONDS = 2.5
 _INTERRUPT_SECONDS = 0.5
-_CLOSE_SECONDS = 0.7
+_LEAVE_SECONDS = 0.7
+_CLOSE_SECONDS = 0.5
+_LOOK_SECONDS = 0.02
 
 _log = logging.getLogger("ecss-console.transport")
 
@@ -161,9 +162,11 @@ class Listener:
         await self._end_sessions(_DRAIN_SECONDS, now=False)
         interrupted = len(self._shared.channels)
         await self._end_sessions(_INTERRUPT_SECONDS, now=True)
+        # one that is disconnected takes its status for 255, however the command ended: let it leave by itself
+        await self._gone(lambda: any(client.logged_in for client in self._shared.clients), _LEAVE_SECONDS)
         connections = [client.ssh for client in self._shared.clients]
         for connection in connections:
-            connection.close()
+            connection.disconnect(asyncssh.DISC_BY_APPLICATION, STOPPING)
         if connections:
             await asyncio.wait(
                 [asyncio.ensure_future(connection.wait_closed()) for connection in connections],
@@ -179,8 +182,12 @@ class Listener:
 
     async def _end_sessions(self, seconds: float, *, now: bool) -> None:
         for channel in self._shared.channels:
-            channel.stop(_STOPPING, now=now)
+            channel.stop(f"\n{STOPPING}\n", now=now)
+        await self._gone(lambda: bool(self._shared.channels), seconds)
+
+    async def _gone(self, there: Callable[[], bool], seconds: float) -> None:
+        """Wait until nobody is `there` any more, but no longer than `seconds`."""
         waited = 0.0
-        while self._shared.channels and waited < seconds:
-            await asyncio.sleep(0.02)
-            waited += 0.02
+        while there() and waited < seconds:
+            await asyncio.sleep(_LOOK_SECONDS)
+            waited += _LOOK_SECONDS
