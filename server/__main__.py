@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _serve(config: Config, _options: argparse.Namespace) -> None:
-    await serve(config)
+    with log.unblocked():
+        await serve(config)
 
 
 async def _check(config: Config, _options: argparse.Namespace) -> None:

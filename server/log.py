@@ -2,16 +2,21 @@
 
 Whatever a client or a file brought into a message, it stays one line and moves no terminal: control characters, line
 ends of Unicode and what turns the direction of text are shown as escapes. A traceback's lines are indented, so that
-none of them can look like a line of the log.
+none of them can look like a line of the log. What serves leaves the writing to a thread.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any
 
 from server.config import Config
@@ -19,6 +24,11 @@ from server.config import Config
 #: C0, DEL, C1, Unicode's line ends, what is not shown or turns the direction, and halves of characters.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _INDENT = "    "
+#: So many lines wait for a reader of standard error; what comes then is counted and lost.
+MOST_WAITING_LINES = 10_000
+_LAST_SECONDS = 0.5
+
+_log = logging.getLogger("ecss-console.log")
 
 
 def about(event: str, **fields: object) -> dict[str, Any]:
@@ -45,6 +55,70 @@ def begin() -> None:
     root.setLevel(logging.INFO)
     # what asyncssh tells at lower levels is of no use to anybody here, and names what clients send
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
+
+
+@contextmanager
+def unblocked() -> Iterator[None]:
+    """Let nobody who logs wait for standard error: a pipe that is not read would hold up every session.
+
+    At the end what waits is written, for half a second at most. Call `begin` before it.
+    """
+    stream = sys.__stderr__
+    if stream is None:  # closed by whoever started the program
+        yield
+        return
+    root = logging.getLogger()
+    direct = root.handlers[0]
+    behind = Behind(stream.fileno())
+    behind.setFormatter(direct.formatter)
+    root.handlers[0] = behind
+    try:
+        yield
+    finally:
+        root.handlers[0] = direct
+        behind.close()
+
+
+class Behind(logging.Handler):
+    """Writes lines to a descriptor in a thread of its own, and tells how many were lost where too many waited."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take the descriptor, which stays the caller's."""
+        super().__init__()
+        self._descriptor = descriptor
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self._lost = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line, or count it where there is no room."""
+        if self._lines.qsize() >= MOST_WAITING_LINES:
+            self._lost += 1
+            return
+        self._tell_lost()
+        self._lines.put(self.format(record) + "\n")
+
+    def close(self) -> None:
+        """Write what waits, for half a second at most."""
+        self._tell_lost()
+        self._lines.put(None)
+        self._thread.join(_LAST_SECONDS)
+        super().close()
+
+    def _tell_lost(self) -> None:
+        if self._lost:
+            message = "%d lines of the log were lost: nobody read standard error"
+            told = _log.makeRecord(_log.name, logging.WARNING, "", 0, message, (self._lost,), None)
+            self._lost = 0
+            self._lines.put(self.format(told) + "\n")
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            rest = line.encode(errors="backslashreplace")
+            with suppress(OSError):  # there is nobody left to tell
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
 
 
 def safe(text: str) -> str:

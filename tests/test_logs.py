@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 
 import asyncssh
@@ -19,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server import __version__
-from server.log import ConsoleLines, JsonLines, about, safe
+from server.log import MOST_WAITING_LINES, Behind, ConsoleLines, JsonLines, about, safe
 
 HOSTILE = "x\n2026-11-24 00:00:00,000 INFO    ecss-console.login: root\r\x1b[2J\x07\x9b31m\u2028\u202e\u200b\udcff\x7f"
 _LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) +ecss-console[a-z.]*: .")
@@ -161,6 +165,56 @@ async def test_what_is_below_the_level_is_not_told(stopped_console: ConsoleServe
     assert await asyncio.to_thread(console.logs, "WARNING", "login of nobody")
     assert await asyncio.to_thread(console.stop) == 0
     assert not any(" INFO " in line for line in console.log[before:])
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    read, write = os.pipe()
+    room = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    words = [*console.launcher, "serve"]
+    process = subprocess.Popen(words, cwd=console.folder, env=console.environment(), stderr=write)
+    os.close(write)
+    said = b""
+    while not (found := re.search(rb"listens on \S+ port (\d+)", said)):
+        said += os.read(read, 4096)
+    console.port = int(found[1])
+    for _ in range(100):
+        process.send_signal(signal.SIGUSR1)  # a line each
+        time.sleep(0.01)
+    assert console.run("echo still here").startswith("still here")
+    process.terminate()
+    assert process.wait(5) == 0
+    left = b""
+    while more := os.read(read, 65536):
+        left += more
+    os.close(read)
+    assert room * 0.9 < len(left) <= room
+
+
+def test_lines_that_found_no_room_are_counted() -> None:
+    read, write = os.pipe()
+    log = Behind(write)
+    log.setFormatter(ConsoleLines())
+    for number in range(MOST_WAITING_LINES + 2000):
+        log.handle(_record("line %d of many, with as much in it as others have", number))
+    lines: list[str] = []
+
+    def collect() -> None:
+        with os.fdopen(read, encoding="utf-8") as pipe:
+            lines.extend(pipe)
+
+    reader = threading.Thread(target=collect)
+    reader.start()
+    log.close()
+    for thread in threading.enumerate():
+        if thread.name == "log":
+            thread.join(20)
+    os.close(write)
+    reader.join(20)
+    (told,) = (line for line in lines if "lines of the log were lost: nobody read standard error" in line)
+    lost = int(re.findall(r": (\d+) lines", told)[0])
+    assert 0 < lost <= 2000
+    assert len(lines) == MOST_WAITING_LINES + 2000 - lost + 1
 
 
 def test_nothing_heavy_is_imported_for_the_log_or_for_metrics_that_nobody_asks_for() -> None:
