@@ -383,3 +383,17 @@ def test_another_host_key_or_configuration_is_recorded_once(stopped_console: Con
     assert last["host_key"].startswith("SHA256:")
     assert last["greeting.banner"].startswith("sha256:")
     assert last["limits.max_auth_tries"] == 6
+
+
+def test_lines_that_are_no_command_are_recorded_without_their_words(console: ConsoleServer) -> None:
+    """Whoever tries what there is leaves a trace, and what may be a secret among the words leaves none."""
+    assert console.ssh("cocon/user/ad hunter2").returncode == 127
+    assert console.ssh("cocon/user/add hunter2 --password hunter3").returncode == 2
+    assert console.ssh('echo "hunter4').returncode == 2
+    told = json.loads(console.run("cocon/audit/list --event command --last 3 | json"))["rows"]
+    assert [(row["command"], row["status"], row["detail"]) for row in told] == [
+        ("", 127, "no such command"),
+        ("/cocon/user/add", 2, "wrong arguments"),
+        ("/echo", 2, "wrong arguments"),
+    ]
+    assert "hunter" not in json.dumps(told)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import re
 import shlex
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -180,6 +181,26 @@ def test_history_is_kept_across_sessions(console: ConsoleServer, person: Person)
         other.sees_at_end(f"{PROMPT}echo remembered")
     finally:
         other.leaves()
+
+
+def test_history_keeps_a_thousand_lines_and_no_password(console: ConsoleServer, person: Person) -> None:
+    person.pastes("".join(f"echo n{number}\n" for number in range(1003)))
+    person.sees("\nn1002\n")
+    person.types("cocon/user/add eve --password hunter2", "Enter")
+    person.sees("no option --password")
+    person.types("password hunter3", "Enter")
+    person.sees("There is no such command: password")
+    person.types("echo password expired", "Enter")
+    person.sees("\npassword expired\n")
+    for _ in range(2):  # of the session and of the store
+        lines = [line.split("  ")[-1] for line in console.run("history").split("\n\n")[0].splitlines()]
+        assert lines == [*(f"echo n{number}" for number in range(4, 1003)), "echo password expired"]
+        time.sleep(1)
+    person.types("history | count", "Enter")
+    person.sees("Count: 1000")
+    with sqlite3.connect(console.database) as database:
+        assert database.execute("SELECT count(*) FROM history").fetchone() == (1000,)
+    database.close()
 
 
 def test_a_question_mark_at_the_start_of_a_word_shows_what_can_come_next(person: Person) -> None:

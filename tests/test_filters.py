@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
@@ -188,3 +189,39 @@ def test_options_that_exclude_each_other_are_refused_with_a_word(console: Consol
 async def test_a_wrong_option_is_not_told_before_the_login(console: ConsoleServer) -> None:
     with pytest.raises(asyncssh.PermissionDenied):
         await console.connected(username="admin+tea", client_keys=None, password="wrong")
+
+
+@pytest.mark.parametrize(("user", "line"), [("admin", "sleep 60 | json"), ("admin+json", "sleep 60")])
+async def test_a_document_comes_of_what_is_interrupted_too(console: ConsoleServer, user: str, line: str) -> None:
+    """With the time at which the command began, and no `^C` beside it."""
+    async with console.asyncssh(username=user) as connection:
+        process = await connection.create_process(line, encoding="utf-8")
+        while not await asyncio.to_thread(console.run, "node/metrics | match /sleep"):
+            pass
+        await asyncio.sleep(0.5)
+        process.send_signal("INT")
+        ended = await asyncio.wait_for(process.wait(), 20)
+    assert ended.exit_status == 130
+    found = json.loads(str(ended.stdout))
+    assert (found["status"], found["error"]["kind"]) == (130, "interrupted")
+    assert found["exec"]["time_ms"] >= 500
+
+
+async def test_a_stop_leaves_json_lines_whole(stopped_console: ConsoleServer) -> None:
+    console = stopped_console
+    console.start()
+    why = "The console is stopping; log in again later."
+    async with console.asyncssh(username="admin+json") as connection:
+        idle = await connection.create_process(encoding="utf-8")
+        idle.stdin.write("whoami\n")
+        first = await idle.stdout.readline()
+        busy = await connection.create_process("sleep 60", encoding="utf-8")
+        while "│2" not in await asyncio.to_thread(console.run, "node/metrics | match commands_running"):
+            pass
+        assert await asyncio.to_thread(console.stop) == 0
+        told = [await asyncio.wait_for(process.wait(), 20) for process in (idle, busy)]
+    assert json.loads(first)["lines"] == ["admin"]
+    for ended in told:
+        assert ended.exit_status == 75
+        found = json.loads(str(ended.stdout))
+        assert found["error"] == {"kind": "temporary", "message": why, "hints": []}

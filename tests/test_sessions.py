@@ -27,7 +27,13 @@ async def test_sessions_are_listed_and_killed(console: ConsoleServer) -> None:
         ]
         assert rows[0]["idle_seconds"] is not None
         assert rows[1]["idle_seconds"] is None
-        killed = await asyncio.to_thread(console.run, f"cocon/session/kill {rows[0]['session']}")
+        end = f"cocon/session/kill {rows[0]['session']}"
+        would = await asyncio.to_thread(console.run, f"{end} --check")
+        assert would.startswith(
+            f"Nothing was changed. Without --check this would:\n  end session {rows[0]['session']}\n"
+        )
+        assert len(json.loads(await asyncio.to_thread(console.run, "cocon/session/list | json"))["rows"]) == 2
+        killed = await asyncio.to_thread(console.run, end)
         assert killed.startswith(f"Session {rows[0]['session']} ended\n")
         ended = await asyncio.wait_for(shell.wait(), 10)
         assert "This session was ended: ended by admin." in str(ended.stdout)
@@ -45,11 +51,15 @@ async def test_a_session_that_is_killed_does_not_finish_what_it_runs(console: Co
             rows = found[:1]
         await asyncio.to_thread(console.run, f"cocon/session/kill {rows[0]['session']}")
         ended = await asyncio.wait_for(running.wait(), 10)
-        assert ended.exit_status in {75, 130}
+        assert ended.exit_status == 75
+        assert str(ended.stdout).startswith(
+            "Command error: temporary locked: This session was ended: ended by admin.\n"
+        )
 
 
 def test_killing_what_is_not_there_is_a_command_error(console: ConsoleServer) -> None:
     assert console.told("admin", "cocon/session/kill 00000000") == (1, "Command error: there is no session 00000000\n")
+    assert console.told("admin", "cocon/session/kill 00000000 --check")[0] == 1
 
 
 async def test_an_idle_session_ends_and_people_are_told_before(stopped_console: ConsoleServer) -> None:

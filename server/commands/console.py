@@ -72,7 +72,7 @@ async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
 async def history_(call: Call) -> Lines:
     """List what you typed, the oldest first: earlier interactive sessions, then this one."""
     earlier = await history.lines(call.store, call.operator.name)
-    lines = [*earlier, *call.console.journal.lines_waiting(call.operator.name), *call.typed]
+    lines = [*earlier, *call.console.journal.lines_waiting(call.operator.name), *call.typed][-history.KEPT_LINES :]
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
 
 

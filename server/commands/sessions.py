@@ -43,7 +43,13 @@ async def list_(call: Call) -> Table:
 @command(_HERE + "kill", permission=Permission.SESSIONS_KILL, examples=(_EXAMPLE + "kill 00000000",))
 async def kill(call: Call, session: Annotated[str, SESSION]) -> Lines:
     """End a session: what runs in it is interrupted, its client is told and disconnected."""
-    if not call.console.sessions.end(session, f"ended by {call.operator.name}"):
+    call.will(f"end session {session}")
+    sessions = call.console.sessions
+    if call.check:
+        found = any(each.session_id == session for each in sessions.every())
+    else:
+        found = sessions.end(session, f"ended by {call.operator.name}")
+    if not found:
         message = f"there is no session {session}"
         raise CommandError(message)
     return Lines((f"Session {session} ended",))

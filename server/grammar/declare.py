@@ -165,7 +165,7 @@ def command(
             details=details.strip(),
             permission=permission,
             arguments=tuple(argument for argument in arguments if not argument.in_path),
-            options=(*options, CHECK) if permission.changes else options,
+            options=(*options, CHECK) if permission.checks else options,
             examples=tuple(examples),
             run=handler,
             places={argument.name: argument for argument in arguments if argument.in_path},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from server.grammar.declare import Argument, Option
+from server.grammar.match import Ready, match
 from server.grammar.tokens import tokenize
 from server.grammar.tree import Directory, Location, find
 
@@ -15,9 +16,12 @@ _LONG = re.compile(r"[A-Za-z0-9]{33}")
 def holds_secret(root: Directory, here: Location, text: str) -> bool:
     """Tell whether a line may hold a secret.
 
-    It does when its command takes one, or when it names no command and has something that looks like one. `here` is
-    the directory in which it was typed.
+    It does when its command takes one, or when it names no command and has something that looks like one; and when it
+    cannot run and speaks of a password, which the console only ever asks for: `--password hunter2` is a mistake that
+    people make. `here` is the directory in which it was typed.
     """
+    if "passw" in text.lower() and not isinstance(match(root, here, tokenize(text)), Ready):
+        return True
     if not _LONG.search(text):
         return False
     words = tokenize(text).words

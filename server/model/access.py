@@ -33,6 +33,11 @@ class Permission(Enum):
         """Whether a command under this permission changes the store, and so leaves an audit row with the change."""
         return self.value.endswith(".change")
 
+    @property
+    def checks(self) -> bool:
+        """Whether a command under this permission takes `--check`: all that do something."""
+        return self.changes or self is Permission.SESSIONS_KILL
+
 
 class Role(StrEnum):
     """What a user is; the value is what `user add --role` takes."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
+from server.audit.journal import utc_now
 from server.commands.call import Ask, Call, Console, ReadDocument, ShowProgress
 from server.commands.domains import admit_to_domain
 from server.errors import (
@@ -21,6 +22,7 @@ from server.errors import (
     InterruptedByOperatorError,
     OperatorError,
     PermissionDeniedError,
+    TemporaryError,
     UnknownCommandError,
 )
 from server.grammar.declare import CHECK
@@ -31,8 +33,8 @@ from server.grammar.tokens import Line, tokenize
 from server.grammar.tree import Location
 from server.log import about
 from server.model.access import Operator
-from server.model.events import EventKind
-from server.node.measures import Run
+from server.model.events import Event, EventKind
+from server.node.measures import NO_COMMAND, Run
 from server.render.document import error_document, reply_document
 from server.render.filters import filtered
 from server.render.reply import Help, Left, Lines, Moved, Reply, Script
@@ -69,51 +71,65 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
-    """When a line began to run, and on which node."""
+class Begun:
+    """A line that is on its way: `run` it once; where that is cancelled, `cut` is what the client is told."""
 
     console: Console
+    seat: Seat
+    line: Line
     at: datetime
     monotonic_seconds: float
 
+    @property
     def footer(self) -> Footer:
+        """The footer of a reply that ends now."""
         return Footer(self.at, round((monotonic() - self.monotonic_seconds) * 1000), self.console.nodes)
 
+    async def run(self) -> Outcome:
+        """Run the line. Raises nothing but CancelledError."""
+        try:
+            with Run(self.console.node.commands) as run:
+                reply = await _run(self.console, self.seat, self.line, run)
+        except InterruptedByOperatorError as error:  # at a question: the terminal has shown its ^C
+            return self.cut(error) if self.seat.json else Outcome(error.status, iter(()))
+        except OperatorError as error:
+            return self.cut(error)
+        except Exception:  # noqa: BLE001  of the grammar: those of a handler are caught where they are recorded
+            return self.cut(InternalError(_incident(f"a line of {self.seat.operator.name}")))
+        if self.seat.json:
+            return Outcome(0, reply_document(reply, self.footer), reply)
+        if isinstance(reply, Moved | Left | Script):
+            return Outcome(0, reply_text(reply), reply)
+        return Outcome(0, _pieces(reply, self.footer), reply)
 
-async def dispatch(console: Console, seat: Seat, text: str) -> Outcome | None:
-    """Run one line; None for an empty one. Raises nothing but CancelledError."""
+    def cut(self, error: OperatorError) -> Outcome:
+        """Return what an error makes of the line: Ctrl-C is a bare `^C`, all else has its footer."""
+        return Outcome(error.status, self._error_pieces(error))
+
+    def _error_pieces(self, error: OperatorError) -> Iterator[str]:
+        if self.seat.json:
+            yield error_document(error, self.footer)
+            return
+        yield error_text(error)
+        if not isinstance(error, InterruptedByOperatorError):
+            yield self.footer.text()
+
+
+def begin(console: Console, seat: Seat, text: str) -> Begun | None:
+    """Begin with a line; None for an empty one."""
     line = tokenize(text)
     if not (line.words or line.filters or line.mistake):
         return None
-    start = _Start(console, datetime.now().astimezone(), monotonic())
-    json = seat.json or wants_json(line.filters)
-    try:
-        with Run(console.node.commands) as run:
-            reply = await _run(console, seat if seat.json == json else replace(seat, json=json), line, run)
-    except OperatorError as error:
-        return Outcome(error.status, _error_pieces(error, start, json=json))
-    except Exception:  # noqa: BLE001  of the grammar: those of a handler are caught where they are recorded
-        defect = InternalError(_incident(f"a line of {seat.operator.name}"))
-        return Outcome(defect.status, _error_pieces(defect, start, json=json))
+    if not seat.json and wants_json(line.filters):
+        seat = replace(seat, json=True)
+    return Begun(console, seat, line, datetime.now().astimezone(), monotonic())
+
+
+def parting(console: Console, why: str, *, json: bool) -> str:
+    """Return what a session that is ended from outside is told at its prompt: a line, or a document."""
     if json:
-        return Outcome(0, reply_document(reply, start.footer()), reply)
-    if isinstance(reply, Moved | Left | Script):
-        return Outcome(0, reply_text(reply), reply)
-    return Outcome(0, _pieces(reply, start.footer()), reply)
-
-
-def interrupted(console: Console, *, json: bool) -> Outcome:
-    """Return what Ctrl-C makes of a command: `^C` without a footer, or its document."""
-    error, start = InterruptedByOperatorError(), _Start(console, datetime.now().astimezone(), monotonic())
-    return Outcome(error.status, iter((error_document(error, start.footer()) if json else error_text(error),)))
-
-
-def _error_pieces(error: OperatorError, start: _Start, *, json: bool) -> Iterator[str]:
-    if json:
-        yield error_document(error, start.footer())
-    elif not isinstance(error, InterruptedByOperatorError):  # the terminal has shown its ^C
-        yield error_text(error)
-        yield start.footer().text()
+        return error_document(TemporaryError(why), Footer(datetime.now().astimezone(), 0, console.nodes))
+    return f"\n{why}\n"
 
 
 async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
@@ -121,8 +137,9 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
     if not isinstance(outcome, Unknown) and outcome.command is not None:
         run.path = outcome.command.path
     if not isinstance(outcome, Ready):
-        message, hints = complaint(outcome)
         kind = UnknownCommandError if isinstance(outcome, Unknown) else ArgumentError
+        _record_misspelt(console, seat.operator, run, kind.status)
+        message, hints = complaint(outcome)
         raise kind(message, *hints)
     filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
@@ -210,6 +227,23 @@ def _record(call: Call, status: int, detail: str = "") -> None:
     if not call.recorded:
         kind = EventKind.COMMAND_REFUSED if status == PermissionDeniedError.status else EventKind.COMMAND
         call.console.journal.record_soon(call.event(kind, status=status, detail=detail))
+
+
+def _record_misspelt(console: Console, operator: Operator, run: Run, status: int) -> None:
+    """Record a line that was no command, or not as it must be; without its words, as a secret may be among them."""
+    console.journal.record_soon(
+        Event(
+            kind=EventKind.COMMAND,
+            at=utc_now(),
+            node=console.node_name,
+            user_name=operator.name,
+            source=operator.source,
+            session_id=operator.session_id,
+            command="" if run.path == NO_COMMAND else run.path,
+            status=status,
+            detail="no such command" if status == UnknownCommandError.status else "wrong arguments",
+        )
+    )
 
 
 def _pieces(reply: Reply, footer: Footer) -> Iterator[str]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from time import monotonic
 
 from server.commands.call import Console
-from server.errors import InterruptedByOperatorError, TemporaryError
+from server.errors import InterruptedByOperatorError, OperatorError, TemporaryError
 from server.grammar.secrets import holds_secret
 from server.grammar.tree import Location, shown
 from server.model.access import Operator
 from server.render.reply import Left, Moved
-from server.shell.dispatch import Outcome, Seat, dispatch, interrupted
+from server.shell.dispatch import Outcome, Seat, begin, parting
 from server.shell.options import LoginOptions
 from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
 from server.storage.history import KEPT_LINES
@@ -69,7 +69,8 @@ class Session:
                 return ran.reply.status
             if self._options.strict and status:
                 return status
-        self._terminal.write(self._parting)
+        if self._parting:
+            self._terminal.write(parting(self._console, self._parting, json=self._options.json))
         return TemporaryError.status
 
     async def run_command(self, command: str) -> int:
@@ -103,9 +104,12 @@ class Session:
             self._interrupted = True
             self._task.cancel()
 
-    def stop(self, parting: str) -> None:
-        """End the session, a shell with `parting` words: at the prompt now, else when what runs now has ended."""
-        self._stopping, self._parting = True, parting
+    def stop(self, why: str) -> None:
+        """End the session: at the prompt now, else when what runs now has ended.
+
+        `why` is a sentence, or empty; a shell is told, and a command that is interrupted.
+        """
+        self._stopping, self._parting = True, why
         if not self._running and self._task is not None:
             self._task.cancel()
 
@@ -121,41 +125,54 @@ class Session:
             typed=self._typed,
             json=self._options.json,
         )
+        begun = begin(self._console, seat, line)
+        if begun is None:
+            return None
         self._running, self._asked_hidden = True, False
         try:
-            ran = await dispatch(self._console, seat, line)
-            if ran is not None and ran.status and self._asked_hidden:
+            ran = await begun.run()
+            if ran.status and self._asked_hidden:
                 self._terminal.drop_typed_ahead()  # it may be the secret that was to come
-            if ran is not None:
-                await self._send(ran.pieces)
+            await self._send(ran.pieces)
         except asyncio.CancelledError:
             # cancelled once by `interrupt`, and perhaps again because the client is gone
             if not self._interrupted or self._task is None or self._task.uncancel() > 0:
                 raise
-            cut = interrupted(self._console, json=self._options.json)
-            self._terminal.write("".join(cut.pieces))
-            return cut
+            ran = begun.cut(self._why_cut())
+            self._terminal.write("".join(ran.pieces))
         finally:
             self._running = self._interrupted = False
-        if ran is not None and isinstance(ran.reply, Moved):
+        if isinstance(ran.reply, Moved):
             self.here = ran.reply.location
         return ran
+
+    def _why_cut(self) -> OperatorError:
+        """Return what a command is told that was interrupted: by the operator, or by the end of the session."""
+        if not self._stopping:
+            return InterruptedByOperatorError()
+        why, self._parting = self._parting, ""
+        return TemporaryError(why or "the session was ended")
 
     async def _send(self, pieces: Iterator[str]) -> None:
         """Write a reply: a short one at once, a long one as fast as the client takes it, letting others run between."""
         waiting: list[str] = []
-        size, began = 0, monotonic()
-        for piece in pieces:
-            waiting.append(piece)
-            size += len(piece)
-            if size >= _CHARACTERS_PER_WRITE:
-                self._terminal.write("".join(waiting))
-                waiting, size = [], 0
-                await self._terminal.drain()
-            elif monotonic() - began < _TURN_SECONDS:
-                continue
-            await asyncio.sleep(0)
-            began = monotonic()
+        size, began, written = 0, monotonic(), ""
+        try:
+            for piece in pieces:
+                waiting.append(piece)
+                size += len(piece)
+                if size >= _CHARACTERS_PER_WRITE:
+                    self._terminal.write("".join(waiting))
+                    waiting, size, written = [], 0, piece
+                    await self._terminal.drain()
+                elif monotonic() - began < _TURN_SECONDS:
+                    continue
+                await asyncio.sleep(0)
+                began = monotonic()
+        except asyncio.CancelledError:
+            if written and not written.endswith("\n"):
+                self._terminal.write("\n")  # what comes next is no part of this line
+            raise
         self._terminal.write("".join(waiting))
 
     async def _ask(self, question: str) -> str | None:

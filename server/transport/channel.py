@@ -160,7 +160,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             self._task.cancel()
 
     def stop(self, parting: str, *, now: bool) -> None:
-        """End the session with `parting` words: when what runs has ended, or `now`."""
+        """End the session with a `parting` sentence: when what runs has ended, or `now`."""
         if self._session is not None:
             self._session.stop(parting)
             if now:

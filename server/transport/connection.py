@@ -245,7 +245,7 @@ class Connection(asyncssh.SSHServer):
         self._ended = True
         self._record(EventKind.SESSION_KILLED, self.operator.name, why)
         for channel in [*self.channels]:
-            channel.stop(f"\n{why}\n", now=True)
+            channel.stop(why, now=True)
         asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, why)
 
     def _parted(self, exc: Exception | None) -> Parting | None:

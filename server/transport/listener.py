@@ -182,7 +182,7 @@ class Listener:
 
     async def _end_sessions(self, seconds: float, *, now: bool) -> None:
         for channel in self._shared.channels:
-            channel.stop(f"\n{STOPPING}\n", now=now)
+            channel.stop(STOPPING, now=now)
         await self._gone(lambda: bool(self._shared.channels), seconds)
 
     async def _gone(self, there: Callable[[], bool], seconds: float) -> None:
