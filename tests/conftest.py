@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 from console import ConsoleServer, needs
+from hypothesis import HealthCheck, settings
+
+# the same examples on every machine, as slow as it may be: `make scorecard` is where chance looks for more
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,7 @@ async def test_ctrl_c_at_the_question_leaves_the_domain(console: ConsoleServer) 
 
 async def test_several_channels_share_one_connection(shared_console: ConsoleServer) -> None:
     async with shared_console.asyncssh() as connection:
-        slow = await connection.create_process("sleep 0.5")
+        slow = await connection.create_process("sleep 3")
         ran = await asyncio.gather(*(connection.run(f"echo {number}") for number in range(20)))
         assert [str(each.stdout).splitlines()[0] for each in ran] == [str(number) for number in range(20)]
         assert slow.exit_status is None

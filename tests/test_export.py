@@ -134,7 +134,7 @@ def test_openssh_pipes_one_console_into_another(console: ConsoleServer, tmp_path
     fed = console.ssh(text=script.read_bytes())
     assert fed.returncode == 0, fed.stdout
     assert json.loads(console.run(f"{_HERE}/list | json"))["rows"] == rows
-    assert console.run(f"{_HERE}/export | match crm").splitlines() == script.read_text().splitlines()[1:2]
+    assert console.run(f"{_HERE}/export | match ' crm '").splitlines() == script.read_text().splitlines()[1:2]
     assert "Count: 4" in console.run(f"{_HERE}/export | count")
 
 

@@ -112,7 +112,7 @@ async def test_a_hostile_client_forges_nothing(stopped_console: ConsoleServer, f
         assert all(line["source"].startswith("127.0.0.1:") and line["method"] == "password" for line in failed)
     else:
         assert all(_LINE.match(line) for line in console.log)
-        tries = [line for line in console.log if "eve" in line]
+        tries = [line for line in console.log if "login of eve" in line]
         assert tries
         assert all("WARNING ecss-console.login: login of eve" in line for line in tries)
 

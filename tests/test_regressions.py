@@ -173,7 +173,7 @@ async def test_a_command_that_ends_while_the_console_stops_keeps_its_status(stop
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as line:
         port = {str(console.port): str(line.sockets[0].getsockname()[1])}
-        words = [port.get(word, word) for word in [*console.ssh_words(), "sleep 1"]]
+        words = [port.get(word, word) for word in [*console.ssh_words(), "sleep 2"]]
         client = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL, stdout=-1, stderr=-1)
         running = "node/metrics | match commands_running"
         while "│2" not in await asyncio.to_thread(console.run, running):

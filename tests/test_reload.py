@@ -284,7 +284,7 @@ def test_a_reload_while_the_console_begins_or_stops_does_no_harm(stopped_console
     assert console.process is not None
     console.process.send_signal(signal.SIGHUP)  # it listens, and is not ready yet
     assert console.logs("reloaded the defaults: 0 keys changed")
-    with subprocess.Popen([*console.ssh_words(), "sleep 1"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as busy:
+    with subprocess.Popen([*console.ssh_words(), "sleep 2"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as busy:
         _until(lambda: "│ecss_console_commands_running│      │2" in console.run("node/metrics | match running"))
         console.process.terminate()
         assert console.logs("stopping: no more logins")

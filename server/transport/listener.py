@@ -187,7 +187,6 @@ class Listener:
 
     async def _gone(self, there: Callable[[], bool], seconds: float) -> None:
         """Wait until nobody is `there` any more, but no longer than `seconds`."""
-        waited = 0.0
-        while there() and waited < seconds:
+        until = time.monotonic() + seconds
+        while there() and time.monotonic() < until:  # noqa: ASYNC110  it is the state of many that is waited for
             await asyncio.sleep(_LOOK_SECONDS)
-            waited += _LOOK_SECONDS
