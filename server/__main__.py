@@ -8,6 +8,7 @@ gc.disable()  # what is imported stays; to look through it again and again for g
 
 import argparse
 import asyncio
+import resource
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ _PASSPHRASE_HELP = "its first line is the passphrase, - for standard input; aske
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of the memory would have keys in it
     options = _parser().parse_args(argv)
     log.begin()
     try:

@@ -53,8 +53,9 @@ def begin() -> None:
         root.addHandler(logging.StreamHandler(sys.stderr))
     root.handlers[0].setFormatter(ConsoleLines())
     root.setLevel(logging.INFO)
-    # what asyncssh tells at lower levels is of no use to anybody here, and names what clients send
-    logging.getLogger("asyncssh").setLevel(logging.WARNING)
+    # at lower levels asyncssh tells what clients send, and aiosqlite each value that is stored, hashes of passwords too
+    for library in ("asyncssh", "aiosqlite"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 @contextmanager

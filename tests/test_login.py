@@ -218,18 +218,3 @@ def test_a_client_that_cannot_change_the_password_is_refused(console: ConsoleSer
     with pytest.raises(paramiko.SSHException), console.paramiko(username="vera", password="first"):
         pass
     assert console.ssh("whoami").returncode == 0
-
-
-async def test_unknown_wrong_and_locked_get_the_same_answer(console: ConsoleServer) -> None:
-    console.add_user("vera", "viewer")
-    console.run("cocon/user/lock vera")
-    told = set()
-    for name in ("nobody", "admin", "vera"):
-        with pytest.raises(asyncssh.PermissionDenied) as refused:
-            await console.connected(username=name, client_keys=None, password="wrong")
-        told.add(refused.value.reason.replace(name, "USER"))
-    assert len(told) == 1
-    await asyncio.sleep(1)
-    with closing(sqlite3.connect(console.database)) as database:
-        reasons = {detail for (detail,) in database.execute("SELECT detail FROM audit WHERE event = 'login.failed'")}
-    assert {"password: unknown user", "password: wrong password"} <= reasons

@@ -8,6 +8,9 @@ import re
 import resource
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -24,36 +27,68 @@ def _resident_mb(console: ConsoleServer) -> float:
     return pages * resource.getpagesize() / 1_000_000
 
 
-def _open_files(console: ConsoleServer) -> int:
-    assert console.process is not None
-    return len(list(Path(f"/proc/{console.process.pid}/fd").iterdir()))
+@dataclass(frozen=True)
+class Held:
+    """What a server that nobody is connected to holds."""
+
+    connections: int
+    tasks: int
+    files: int
+
+    def within(self, before: Held) -> bool:
+        """Tell whether nothing has come to it."""
+        return self.connections <= before.connections and self.tasks <= before.tasks and self.files <= before.files
 
 
-async def _settled_tasks(console: ConsoleServer, most: int) -> int:
-    """Return how many tasks there are, as soon as they are no more than `most` or have had ten seconds to end.
-
-    Tasks that come and go, as the one that writes the audit's batch, may be caught at work; what is left behind stays.
-    """
-    for _ in range(50):
-        if (tasks := _tasks(console)) <= most:
-            break
-        await asyncio.sleep(0.2)
-    return tasks
-
-
-def _tasks(console: ConsoleServer) -> int:
-    """Ask the process how many tasks it holds, as an administrator does."""
+def _held(console: ConsoleServer) -> Held:
+    """Ask the process what it holds, as an administrator does, and the kernel for its files."""
     assert console.process is not None
     known = len(console.log)
     console.process.send_signal(signal.SIGUSR1)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         for line in console.log[known:]:
-            if found := re.search(r"now: \d+ connections, \d+ sessions, (\d+) tasks", line):
-                return int(found[1])
+            if found := re.search(r"now: (\d+) connections, \d+ sessions, (\d+) tasks", line):
+                files = len(list(Path(f"/proc/{console.process.pid}/fd").iterdir()))
+                return Held(int(found[1]), int(found[2]), files)
         time.sleep(0.01)
     message = "SIGUSR1 is not answered"
     raise AssertionError(message)
+
+
+async def _held_at_rest(console: ConsoleServer) -> Held:
+    """Return the least of what is held within a second, once nobody is connected any more.
+
+    Somebody has been there before: what the first session brings stays.
+    """
+    await asyncio.to_thread(console.run, "whoami")
+    readings: list[Held] = []
+    while len(readings) < 5:
+        await asyncio.sleep(0.2)
+        if not (now := _held(console)).connections:
+            readings.append(now)
+    return Held(0, min(each.tasks for each in readings), min(each.files for each in readings))
+
+
+async def _settled(console: ConsoleServer, before: Held) -> Held:
+    """Return what is held as soon as it is no more than `before`, or when it has had ten seconds to go.
+
+    Tasks that come and go, as the one that writes the audit's batch, may be caught at work; what is left behind stays.
+    """
+    for _ in range(50):
+        if (now := _held(console)).within(before):
+            break
+        await asyncio.sleep(0.2)
+    return now
+
+
+@asynccontextmanager
+async def leaving_nothing(console: ConsoleServer) -> AsyncIterator[Held]:
+    """Compare what the server holds before with what it holds when all within has gone."""
+    before = await _held_at_rest(console)
+    yield before
+    after = await _settled(console, before)
+    assert after.within(before), (before, after)
 
 
 class Witness:
@@ -80,6 +115,11 @@ class Witness:
             self.answers += 1
             await asyncio.sleep(0.01)
 
+    def check(self, case: str) -> None:
+        """Tell the longest wait, which docs/reliability.md has in a table, and fail when it was long."""
+        print(f"\nwaited | {case} | {self.longest_seconds * 1000:.0f} ms | {self.answers}")  # noqa: T201  for the table
+        assert self.longest_seconds < LONGEST_WAIT_SECONDS
+
     async def __aexit__(self, *_outcome: object) -> None:
         before = self.answers
         for _attempt in range(500):
@@ -98,6 +138,8 @@ async def _shell(
 
 
 PERSON = {"client_version": "OpenSSH_9.9"}
+#: Four times the worst that was measured while both cores were busy, the work of this hostile client included.
+LONGEST_WAIT_SECONDS = 1.0
 
 
 @pytest.mark.parametrize(
@@ -125,10 +167,14 @@ PERSON = {"client_version": "OpenSSH_9.9"}
 )
 @pytest.mark.parametrize("reader", ["editor", "plain", "pipe"])
 async def test_whatever_one_client_types_the_others_are_answered(
-    console: ConsoleServer, typed: bytes, reader: str
+    console: ConsoleServer, typed: bytes, reader: str, request: pytest.FixtureRequest
 ) -> None:
     version = PERSON if reader == "editor" else {}
-    async with Witness(console) as witness, console.asyncssh(**version) as connection:
+    async with (
+        leaving_nothing(console),
+        Witness(console) as witness,
+        console.asyncssh(**version) as connection,
+    ):
         shell = await _shell(connection, None if reader == "pipe" else "xterm")
         shell.stdin.write(typed[: len(typed) // 2])
         await asyncio.sleep(0.1)
@@ -143,7 +189,7 @@ async def test_whatever_one_client_types_the_others_are_answered(
         await asyncio.wait({reading}, timeout=3)
         reading.cancel()
         assert witness.answers
-    assert witness.longest_seconds < 5
+    witness.check(request.node.callspec.id)
     assert _resident_mb(console) < 250
 
 
@@ -152,17 +198,17 @@ async def test_a_hundred_megabytes_that_nobody_reads(stopped_console: ConsoleSer
     rows = [(Integration(f"client{number:05}", IntegrationType.WIDGET), new_key()) for number in range(15_000)]
     await console.seed("biysk.local", rows)
     console.start()
-    connection = await console.connected()
-    shell = await connection.create_process(encoding=None, window=1 << 16)
-    channel = shell.channel
-    channel.pause_reading()
-    async with Witness(console) as witness:
-        shell.stdin.write(b"domain/biysk.local/integrations/list\n" * 20)
-        await asyncio.sleep(4)
-        assert witness.answers > 5
-    assert _resident_mb(console) < 300
-    connection.abort()
-    await connection.wait_closed()
+    async with leaving_nothing(console):
+        connection = await console.connected()
+        shell = await connection.create_process(encoding=None, window=1 << 16)
+        shell.channel.pause_reading()
+        async with Witness(console) as witness:
+            shell.stdin.write(b"domain/biysk.local/integrations/list\n" * 20)
+            await asyncio.sleep(4)
+        witness.check("100 MB that nobody reads")
+        assert _resident_mb(console) < 300
+        connection.abort()
+        await connection.wait_closed()
     console.run("whoami")
 
 
@@ -191,18 +237,15 @@ async def test_four_hundred_abrupt_disconnects_leave_nothing_behind(console: Con
         connection.abort()
         await connection.wait_closed()
 
-    before = _tasks(console)
-    figures = []
-    for start in range(0, 400, 100):
-        for first in range(start, start + 100, 10):
-            await asyncio.gather(*(vanish(number) for number in range(first, first + 10)))
-        await asyncio.sleep(0.5)
-        tasks_left = await _settled_tasks(console, before)
-        figures.append((_open_files(console), _resident_mb(console), tasks_left))
-    files, resident, tasks = zip(*figures, strict=True)
-    assert max(files) <= files[0] + 2, figures
-    assert max(tasks) <= before, figures
-    assert resident[-1] - resident[1] < 8, figures
+    resident = []
+    async with leaving_nothing(console) as before:
+        for start in range(0, 400, 100):
+            for first in range(start, start + 100, 10):
+                await asyncio.gather(*(vanish(number) for number in range(first, first + 10)))
+            await asyncio.sleep(0.5)
+            await _settled(console, before)
+            resident.append(_resident_mb(console))
+    assert resident[-1] - resident[1] < 8, resident
     assert "biysk.local" in console.run("domain/list")
 
 
@@ -222,11 +265,12 @@ async def test_five_hundred_shells_open_at_once_each_answer(console: ConsoleServ
         shell.stdin.write(f"echo {number}\n")
         return f"\r\n{number}\r\n" in await shell.stdout.readuntil(PROMPT)
 
-    shells = await asyncio.gather(*(opened() for _ in range(500)))
-    assert all(await asyncio.gather(*(answered(shell, number) for number, shell in enumerate(shells))))
-    for connection in connections:
-        connection.abort()
-    await asyncio.gather(*(connection.wait_closed() for connection in connections))
+    async with leaving_nothing(console):
+        shells = await asyncio.gather(*(opened() for _ in range(500)))
+        assert all(await asyncio.gather(*(answered(shell, number) for number, shell in enumerate(shells))))
+        for connection in connections:
+            connection.abort()
+        await asyncio.gather(*(connection.wait_closed() for connection in connections))
 
 
 async def test_ten_thousand_names_complete_without_a_stall(stopped_console: ConsoleServer) -> None:
@@ -234,7 +278,11 @@ async def test_ten_thousand_names_complete_without_a_stall(stopped_console: Cons
     rows = [(Integration(f"client{number:05}", IntegrationType.WIDGET), new_key()) for number in range(10_000)]
     await console.seed("biysk.local", rows)
     console.start()
-    async with Witness(console) as witness, console.asyncssh(**PERSON) as connection:
+    async with (
+        leaving_nothing(console),
+        Witness(console) as witness,
+        console.asyncssh(**PERSON) as connection,
+    ):
         shell = await connection.create_process(term_type="xterm", term_size=(80, 24), encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
         for key in "domain/biysk.local/integrations/remove c":
@@ -247,4 +295,4 @@ async def test_ten_thousand_names_complete_without_a_stall(stopped_console: Cons
             await asyncio.sleep(0.02)
         shell.stdin.write("9999\t")
         await shell.stdout.readuntil("9999 ")
-    assert witness.longest_seconds < 1
+    witness.check("Tab over 10,000 names")

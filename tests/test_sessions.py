@@ -7,10 +7,17 @@ import json
 import signal
 import subprocess
 import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import asyncssh
 import pytest
-from console import PROMPT, ConsoleServer
+from console import ADMIN, PROMPT, ConsoleServer
+
+from server.config import Config, Current
+from server.model.access import Operator
+from server.model.sessions import OpenSession
+from server.transport.logins import Logins
 
 PERSON = {"client_version": "OpenSSH_9.9"}
 
@@ -81,6 +88,74 @@ async def test_an_idle_session_ends_and_people_are_told_before(stopped_console: 
         assert "ends in" not in told
         assert "This session was ended: it was idle for too long." in told
         assert (await asyncio.wait_for(running.wait(), 20)).exit_status == 0
+
+
+@dataclass
+class Clocked:
+    """A login whose times are given."""
+
+    idle: float | None = 0.0
+    lasted: float = 0.0
+    told: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    operator: Operator = ADMIN
+
+    def described(self) -> OpenSession:
+        """Return an idle time as it was given."""
+        began = datetime(2026, 11, 24, tzinfo=UTC)
+        return OpenSession(ADMIN.session_id, ADMIN.name, ADMIN.role, ADMIN.source, began, self.idle, 1)
+
+    def open_seconds(self) -> float:
+        """Return how long it has lasted, as it was given."""
+        return self.lasted
+
+    def tell(self, text: str) -> None:
+        """Note what people are told."""
+        self.told.append(text)
+
+    def end(self, why: str) -> None:
+        """Note why it ends."""
+        self.ended.append(why)
+
+
+def _looking(login: Clocked, idle: int, longest: int = 0) -> Logins:
+    sessions = {"idle_seconds": idle, "longest_seconds": longest}
+    logins = Logins(Current(Config.model_validate({"sessions": sessions})))
+    logins.add(ADMIN.session_id, login)
+    return logins
+
+
+def test_people_are_told_a_minute_before_and_once() -> None:
+    login = Clocked()
+    logins = _looking(login, idle=600)
+    for idle in (0.0, 539.0, 539.9, 540.0, 541.0, 599.9):
+        login.idle = idle
+        logins.end_overdue()
+        assert len(login.told) == (idle >= 540), idle
+    assert login.told == ["This session ends in 60 seconds: it was idle for too long."]
+    assert not login.ended
+    login.idle = 600.0
+    logins.end_overdue()
+    assert login.ended == ["This session was ended: it was idle for too long."]
+
+
+def test_who_stirs_after_the_warning_is_told_again_the_next_time() -> None:
+    login = Clocked()
+    logins = _looking(login, idle=600)
+    for idle in (550.0, None, 3.0, 555.0, 556.0):  # None: a command runs
+        login.idle = idle
+        logins.end_overdue()
+    assert [each.split()[4] for each in login.told] == ["50", "45"]
+    assert not login.ended
+
+
+def test_what_ends_first_is_what_is_told() -> None:
+    login = Clocked(idle=530.0, lasted=3550.0)
+    _looking(login, idle=600, longest=3600).end_overdue()
+    assert login.told == ["This session ends in 50 seconds: it has lasted as long as it may."]
+    login = Clocked(idle=1e6, lasted=1e6)
+    _looking(login, idle=0).end_overdue()
+    assert (login.told, login.ended) == ([], [])
 
 
 async def test_a_question_that_nobody_answers_is_idle_too(stopped_console: ConsoleServer) -> None:

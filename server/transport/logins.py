@@ -94,20 +94,8 @@ class Logins:
         login.end(f"This session was ended: {why}.")
         return True
 
-    async def watch(self, standings: Standings) -> None:
-        """Look once a second, for ever."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                self._end_overdue()
-                await standings.changed_elsewhere()
-                await self._end_shut_out(standings)
-            except TemporaryError as error:
-                _log.warning("users cannot be looked up: %s", error.message)
-            except Exception:  # noqa: BLE001  whatever it is, the next look must come
-                _log.exception("the open logins could not be looked at")
-
-    def _end_overdue(self) -> None:
+    def end_overdue(self) -> None:
+        """Look once: end those whose time is over, and tell those who have a minute left, once until they stir."""
         ends = Ends(self._current.config.sessions.idle_seconds, self._current.config.sessions.longest_seconds)
         if not (ends.idle_seconds or ends.longest_seconds):
             return
@@ -120,6 +108,19 @@ class Logins:
             elif session_id not in self._warned:
                 self._warned.add(session_id)
                 login.tell(f"This session ends in {max(1, round(found[0]))} seconds: {found[1]}.")
+
+    async def watch(self, standings: Standings) -> None:
+        """Look once a second, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                self.end_overdue()
+                await standings.changed_elsewhere()
+                await self._end_shut_out(standings)
+            except TemporaryError as error:
+                _log.warning("users cannot be looked up: %s", error.message)
+            except Exception:  # noqa: BLE001  whatever it is, the next look must come
+                _log.exception("the open logins could not be looked at")
 
     async def _end_shut_out(self, standings: Standings) -> None:
         for session_id, login in [*self._open.items()]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,16 +47,18 @@ class Proof:
         return self._tries.any_failed
 
     async def begin(self, name: str) -> asyncssh.SSHAuthorizedKeys | None:
-        """Forget what was proved for another name; return whose certificates let this one in, if anybody's."""
+        """Forget what was proved for another name; return whose certificates are looked at, None where nobody's are.
+
+        For a name that nobody may use they are looked at too, or it could be told by the time that this takes; what
+        they would have to say is what no certificate says.
+        """
         self._proved = self._certified = None
         if not self._authorities:
             return None
         self._certified = await self._doorkeeper.known(name)
-        # the same work for a user that does not exist
-        principal = self._certified.name if self._certified else "nobody"
+        principal = self._certified.name if self._certified else secrets.token_hex()
         lines = [f'cert-authority,principals="{principal}" {key.public_key}' for key in self._authorities]
-        trusted = asyncssh.import_authorized_keys("\n".join(lines))
-        return trusted if self._certified else None
+        return asyncssh.import_authorized_keys("\n".join(lines))
 
     async def password(self, name: str, password: str) -> Verdict:
         """Judge a password."""
