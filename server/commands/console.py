@@ -83,9 +83,10 @@ async def whoami(call: Call) -> Lines:
 
 
 @command("/date", permission=_CONSOLE, examples=("date",))
-async def date(call: Call) -> Lines:  # noqa: ARG001  every handler takes its call
+async def date(call: Call) -> Lines:
     """Print the node's local time."""
-    return Lines((datetime.now().astimezone().strftime("%d.%m.%Y %H:%M:%S %z"),))
+    now = datetime.now().astimezone()
+    return Lines((now.isoformat(timespec="seconds") if call.json else now.strftime("%d.%m.%Y %H:%M:%S %z"),))
 
 
 @command("/sleep", permission=_CONSOLE, examples=("sleep 0.1",))
@@ -99,7 +100,7 @@ async def sleep(call: Call, seconds: Annotated[float, SECONDS]) -> Lines:
 
 
 @command("/echo", permission=_CONSOLE, examples=('echo "two  words" and more',))
-async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001
+async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001  every handler takes its call
     """Print the words."""
     return Lines((" ".join(text),))
 

@@ -39,7 +39,7 @@ def reply_text(reply: Reply) -> Iterator[str]:
         case Lines(lines):
             yield _joined(lines)
         case Record(message, fields):
-            yield _joined([*([message] if message else []), *(f"{field.title}: {field.value}" for field in fields)])
+            yield _joined([*([message] if message else []), *(field.line for field in fields)])
         case Table():
             yield from table_rows(reply)
         case Script(_, opening, rows, line):
