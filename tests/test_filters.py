@@ -103,6 +103,7 @@ def test_json_of_rows_fields_and_lines(stocked: ConsoleServer) -> None:
         ("node/info", "since", r"^Since: \d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}$"),
         ("date", "lines", r"^\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}$"),
     ],
+    ids=["sessions", "users", "audit", "node", "date"],
 )
 def test_times_in_documents_have_an_offset(stocked: ConsoleServer, command: str, key: str, people: str) -> None:
     stocked.run("cocon/user/add eve --key 'ssh-ed25519 " + KEY + "' --expires 2030-12-31Z")

@@ -81,4 +81,5 @@ def _rows(reading: Reading) -> Iterator[_Row]:
             yield name, labels, value
 
 
+DIRECTORIES = {"/node": "What runs here, and the numbers of its work."}
 COMMANDS = (info, metrics)

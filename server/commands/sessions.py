@@ -54,4 +54,5 @@ def _row(session: OpenSession, role: Role) -> tuple[object, ...]:
     return (session.session_id, session.user_name, role.value, session.source, session.since, idle, session.shells)
 
 
+DIRECTORIES = {"/cocon/session": "The logins that are open on this node."}
 COMMANDS = (list_, kill)
