@@ -7,12 +7,14 @@ python docs/commands.py --check    fail when it is not up to date
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from server.commands import COMMANDS
+from server.commands import COMMANDS, command_tree
 from server.grammar.declare import Command
 from server.grammar.explain import page
 from server.grammar.filters import FILTERS, FilterKind
+from server.grammar.tree import Directory
 from server.render.examples import example
 
 TARGET = Path(__file__).with_name("commands.md")
@@ -22,6 +24,8 @@ INTRODUCTION = """\
 Generated from the declarations by `make docs`; do not edit.
 
 The commands in `/` work in every directory. `PATH --help` and `help PATH` show the same at the console.
+
+## Directories
 """
 
 FILTERS_INTRODUCTION = """\
@@ -34,7 +38,7 @@ its header, else on the lines.
 
 def reference() -> str:
     """Return the whole page."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, "".join(f"- `{path}`: {text}\n" for path, text in _directories("/", command_tree()))]
     directory = ""
     for command in sorted(COMMANDS, key=lambda each: (each.directory, each.name)):
         here = command.path.removesuffix(command.name)
@@ -45,6 +49,14 @@ def reference() -> str:
     parts.append(FILTERS_INTRODUCTION)
     parts += [f"- `| {each.usage}`: {each.help}{_expected(each)}" for each in FILTERS]
     return "\n".join(parts) + "\n"
+
+
+def _directories(path: str, directory: Directory) -> Iterator[tuple[str, str]]:
+    yield path, directory.help
+    for name, inside in sorted(directory.directories.items()):
+        yield from _directories(f"{path}{name}/", inside)
+    if directory.place is not None and directory.inside is not None:
+        yield from _directories(f"{path}{directory.place.kind.metavar}/", directory.inside)
 
 
 def _expected(each: FilterKind) -> str:

@@ -170,7 +170,7 @@ async def complaints(folder: Path, ledger: Ledger, position: float = inf) -> tup
     """Open a store and return what is wrong with it, and the integrations that are in it."""
     store = await opened(folder)
     try:
-        keyed = await integrations.of_domain(store, DOMAIN) or []
+        keyed = await integrations.of_domain(store, DOMAIN, lambda _done, _total: None) or []
         stored = {each.integration.client_id: Standing(each.key, ",".join(each.integration.numbers)) for each in keyed}
         wrong = list(ledger.lost(stored, position))
         wrong += findings(await inspect(store, None, lambda _done, _total: None))

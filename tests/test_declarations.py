@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import json
 import sqlite3
 import subprocess
 import sys
@@ -12,11 +14,13 @@ from typing import Annotated
 import pytest
 from console import ADMIN, PASSWORD, ConsoleServer
 
-from server.commands import COMMANDS, command_tree
+import server.commands
+from server.commands import COMMANDS, DIRECTORIES, command_tree, node
 from server.commands.kinds import CLIENT_ID, TEXT
 from server.grammar.candidates import offer
 from server.grammar.declare import CHECK, Command, Relation, command
 from server.grammar.explain import page
+from server.grammar.tree import build_tree
 from server.model.access import PERMISSIONS, Permission, Role
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "commands.md"
@@ -63,7 +67,7 @@ def test_arguments_that_name_stored_things_are_completed(declared: Command) -> N
 def test_help_page_over_ssh(shared_console: ConsoleServer, declared: Command) -> None:
     path = declared.path.replace("<DOMAIN>", "any.domain")
     printed = shared_console.run(f"{path} --help")
-    assert printed.startswith(f"{declared.path}\n\n  {declared.summary}\n")
+    assert " ".join(printed.split()).startswith(f"{declared.path} {declared.summary} ")
     assert f"\nUsage: {page(declared).usage}\n" in printed
     assert "\n[exec at: " in printed
     assert shared_console.run(f"help {path}").split("\n[exec")[0] == printed.split("\n[exec")[0]
@@ -205,7 +209,37 @@ def test_two_commands_cannot_claim_one_path() -> None:
     async def again(call: object, word: Annotated[str, TEXT], client_id: Annotated[str, CLIENT_ID] = "") -> None:
         """Do nothing."""
 
-    from server.grammar.tree import build_tree  # noqa: PLC0415
-
     with pytest.raises(TypeError, match="declared twice"):
-        build_tree((*COMMANDS, command("/quit", permission=Permission.CONSOLE, examples=("quit",))(again)))
+        build_tree((*COMMANDS, command("/quit", permission=Permission.CONSOLE, examples=("quit",))(again)), DIRECTORIES)
+
+
+@pytest.mark.parametrize("path", DIRECTORIES)
+def test_a_directory_is_described_wherever_it_is_listed(shared_console: ConsoleServer, path: str) -> None:
+    text = DIRECTORIES[path]
+    shown = path.replace("{domain}", "described.local")
+    assert text.endswith(".")
+    assert f"`{path.rstrip('/').replace('{domain}', '<DOMAIN>')}/`: {text}\n" in REFERENCE.read_text(encoding="utf-8")
+    if "{domain}" in path and "described.local" not in shared_console.run("domain/list"):
+        shared_console.run("domain/declare described.local")
+    assert shared_console.run(f"help {shown}").startswith(f"Directory {shown}\n  {text}\n\nHere:\n")
+    if path == "/":
+        return
+    above, _, name = shown.rpartition("/")
+    listed = json.loads(shared_console.run(f"ls {above or '/'} --long | json"))["rows"]
+    assert {"name": f"{name}/", "help": text} in listed
+    offered = offer(command_tree(), (), f"{above}/", ADMIN)
+    if path == "/domain/{domain}":
+        assert offered.lookup is not None
+        assert offered.lookup.help == text
+    else:
+        assert text in [candidate.help for candidate in offered.candidates]
+
+
+def test_a_directory_without_a_description_is_an_error_at_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(node.DIRECTORIES, "/node")
+    with pytest.raises(TypeError, match="/node: a directory needs a description"):
+        importlib.reload(server.commands)
+    monkeypatch.setitem(node.DIRECTORIES, "/node", "Again.")
+    monkeypatch.setitem(node.DIRECTORIES, "/nodes", "What runs here.")
+    with pytest.raises(TypeError, match="/nodes: described, and no command is there"):
+        importlib.reload(server.commands)

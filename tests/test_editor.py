@@ -27,10 +27,10 @@ from server.transport.tty import Tty
 class Person:
     """Somebody at a terminal of tmux."""
 
-    def __init__(self, console: ConsoleServer, socket: str, columns: int = 100) -> None:
+    def __init__(self, console: ConsoleServer, socket: str, columns: int = 100, rows: int = 30) -> None:
         self._tmux = ["tmux", "-S", socket, "-f", "/dev/null"]
         command = shlex.join(console.ssh_words()) + "; echo status $?; sleep 60"
-        self._run("new-session", "-d", "-s", "t", "-x", str(columns), "-y", "30", command)
+        self._run("new-session", "-d", "-s", "t", "-x", str(columns), "-y", str(rows), command)
         self.sees(PROMPT.rstrip())
 
     def _run(self, *words: str) -> str:
@@ -115,10 +115,43 @@ def test_a_second_tab_lists_what_can_come_next(person: Person) -> None:
     person.sees_at_end("domain/b")
     person.types("Tab")
     screen = person.sees("barnaul.local/")
-    assert re.search(r"^barnaul\.local/ +<DOMAIN>\nbiysk\.local/ +<DOMAIN>\n", screen, re.MULTILINE)
+    assert re.search(
+        r"^barnaul\.local/ +One domain, a virtual PBX\.\nbiysk\.local/ +One domain, a virtual PBX\.\n",
+        screen,
+        re.MULTILINE,
+    )
     assert screen.endswith(f"\n{PROMPT}domain/b")
     person.types("i", "Tab", "integrations/", "Tab", "Tab")
     assert "list     List the integrations of the domain with their keys.\n" in person.sees("replace  Replace")
+
+
+@pytest.mark.parametrize("here", ["/", "/domain", "/domain/biysk.local/integrations", "/cocon/user"])
+def test_help_teaches_the_console_on_one_screen_of_80_by_24(console: ConsoleServer, here: str) -> None:
+    needs("tmux")
+    console.run("domain/declare biysk.local")
+    someone = Person(console, str(console.folder / "tmux"), columns=80, rows=24)
+    prompt = PROMPT.replace(":/", f":{here}").rstrip()
+    someone.types(f"cd {here}", "Enter", "help", "Enter")
+    someone.sees("\n[exec at: ")
+    someone.sees_at_end(f"\n{prompt}")
+    screen = someone.screen()
+    someone.leaves()
+    told = console.ssh(text=f"cd {here}\nhelp\n").stdout.decode().partition("Commands form")[2].split("\n\n[exec at")[0]
+    assert f"Commands form{told}\n\n[exec at: " in screen  # whole, and no line is broken by the terminal
+    words = (
+        "cd domain",
+        "domain/list",
+        "help PATH",
+        "Tab",
+        "?",
+        "--check",
+        "| FILTER",
+        "regex <RE>",
+        "cocon/",
+        "whoami",
+    )
+    assert all(word in told for word in words)
+    assert ("  here " in told) == (here != "/")
 
 
 def test_editing_in_the_midst_of_a_line_and_history(person: Person) -> None:

@@ -160,6 +160,28 @@ def test_ten_thousand_are_put_in_and_taken_out(console: ConsoleServer) -> None:
     assert arguments == '{"domain": "biysk.local"}'
 
 
+async def test_an_export_shows_its_progress_to_whoever_typed_it_alone(stopped_console: ConsoleServer) -> None:
+    console, numbers = stopped_console, tuple(f"{number}" for number in range(1000, 9000, 7))
+    stored = [(Integration(f"c{each}", IntegrationType.SERVICE, numbers), new_key()) for each in range(600)]
+    await console.seed("biysk.local", stored)
+    console.start()
+    async with console.asyncssh(client_version="OpenSSH_9.9") as connection:
+        shell = await connection.create_process(term_type="xterm", term_size=(80, 24))
+        await shell.stdout.readuntil(PROMPT)
+        for key in f"{_HERE}/export | count":
+            shell.stdin.write(key)
+            await asyncio.sleep(0.01)
+        shell.stdin.write("\r")
+        told = await shell.stdout.readuntil("nodes: ")
+        shell.stdin.write_eof()
+    assert re.search(r"━+╸? +256 of 600 keys", told)
+    assert re.search(r"━+╸? +\d+ of 600 commands", told)
+    assert re.search(r"\r\x1b\[K\S*Count: 601\r\n", told)  # in place of the bar
+    script = await asyncio.to_thread(console.ssh, text=f"{_HERE}/export | count\n", options=["-tt"])
+    assert b"Count: 601" in script.stdout
+    assert b" of 600 " not in script.stdout
+
+
 def test_every_conflict_is_named_and_nothing_is_changed(console: ConsoleServer) -> None:
     for domain in ("biysk.local", "secret.local", "barnaul.local"):
         console.run(f"domain/declare {domain}")
@@ -253,7 +275,7 @@ async def test_others_have_their_turns_while_many_numbers_are_told_in_short() ->
     service = Keyed(Integration("ivr", IntegrationType.SERVICE, numbers), new_key())
     counting = asyncio.create_task(count())
     with pytest.raises(CommandError):
-        await exports._refuse_unspeakable("biysk.local", [service] * 10)  # noqa: SLF001  what export does first
+        await exports._refuse_unspeakable("biysk.local", [service] * 10, lambda _: None)  # noqa: SLF001  what export does first
     counting.cancel()
     assert turns >= 5
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
+from datetime import datetime
 
 import asyncssh
 import pytest
@@ -13,6 +15,7 @@ from console import ADMIN, PROMPT, ConsoleServer, read_until_end
 from server.grammar.filters import FILTERS, parse_filters
 from server.grammar.tokens import tokenize
 
+KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPEVPWG4+g4EdxKpPS7wj1frid73wG5yEVQcgUbVRUaX"
 LIST = "domain/biysk.local/integrations/list"
 
 
@@ -90,6 +93,32 @@ def test_json_of_rows_fields_and_lines(stocked: ConsoleServer) -> None:
     assert document(stocked, "domain/list | json")["rows"] == [{"domain": "biysk.local", "integrations": 4}]
     assert document(stocked, "whoami | json")["lines"] == ["admin"]
     assert document(stocked, "cd domain | json")["lines"] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "people"),
+    [
+        ("cocon/session/list", "since", r"│\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d│"),
+        ("cocon/user/list | match eve", "expires_at", "│2030-12-31 00:00:00Z│"),
+        ("cocon/audit/list", "at", r"│\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00│"),
+        ("node/info", "since", r"^Since: \d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}$"),
+        ("date", "lines", r"^\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}$"),
+    ],
+    ids=["sessions", "users", "audit", "node", "date"],
+)
+def test_times_in_documents_have_an_offset(stocked: ConsoleServer, command: str, key: str, people: str) -> None:
+    stocked.run("cocon/user/add eve --key 'ssh-ed25519 " + KEY + "' --expires 2030-12-31Z")
+    assert re.search(people, stocked.run(command), re.MULTILINE)
+    told = re.search(rf'"{key}": \[?"([^"]+)"', stocked.run(f"{command} | json"))
+    assert told is not None
+    assert datetime.fromisoformat(told[1]).tzinfo is not None
+
+
+def test_numbers_in_documents_are_numbers(stocked: ConsoleServer) -> None:
+    fields = document(stocked, "node/info | json")["fields"]
+    assert isinstance(fields, dict)
+    counted = ("up_seconds", "schema", "store_bytes", "logins", "commands_running", "pid")
+    assert all(isinstance(fields[key], int) for key in counted)
 
 
 def test_json_of_errors_has_the_code_of_the_exit_status(stocked: ConsoleServer) -> None:

@@ -210,7 +210,7 @@ def test_info_tells_everybody_what_runs_and_admins_where_it_is(console: ConsoleS
     assert fields["waiting"] == "nothing"
     assert fields["database"] == str(console.database)
     with closing(sqlite3.connect(console.database)) as database:
-        assert database.execute("SELECT value FROM store WHERE name = 'schema'").fetchone() == (fields["schema"],)
+        assert database.execute("SELECT value FROM store WHERE name = 'schema'").fetchone() == (str(fields["schema"]),)
     keys = console.program("hostkey", "list").stdout
     assert fields["host_keys"] in keys
     assert fields["store_bytes"] >= console.database.stat().st_size

@@ -6,7 +6,6 @@ The tests play systemd; docs/adr/0005 tells what was tried under a real one.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import re
 import resource
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confine import LIBRARY
+from confine import confinable
 from console import PASSWORD, PROGRAM, ConsoleServer, needs
 
 from server.supervisor import Supervisor
@@ -29,6 +28,7 @@ HERE = Path(__file__).parent
 UNITS = HERE.parent / "systemd"
 SERVICE, SOCKET = UNITS / "ecss-console.service", UNITS / "ecss-console.socket"
 METRICS = UNITS / "ecss-console-metrics.socket"
+BACKUP = [UNITS / f"ecss-console-backup.{kind}" for kind in ("service", "timer")]
 #: Serves as ever, but SIGUSR2 keeps the event loop from running until a file appears; other threads go on.
 STALLING = """
 import os, signal, sys, time
@@ -288,18 +288,18 @@ def test_a_credential_changes_no_rule_of_what_is_made(stopped_console: ConsoleSe
 
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     needs("systemd-analyze")
-    for unit in (SOCKET, METRICS):
-        (tmp_path / unit.name).write_text(unit.read_text())
     program = tmp_path / "ecss-console"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    here = SERVICE.read_text().replace("/opt/ecss-console/.venv/bin/ecss-console", str(program))
-    (tmp_path / SERVICE.name).write_text(here)
+    units = (SERVICE, SOCKET, METRICS, *BACKUP)
+    for unit in units:
+        here = unit.read_text().replace("/opt/ecss-console/.venv/bin/ecss-console", str(program))
+        (tmp_path / unit.name).write_text(here)
     words = [
         "systemd-analyze",
         "verify",
         "--man=no",
-        *(str(tmp_path / unit.name) for unit in (SERVICE, SOCKET, METRICS)),
+        *(str(tmp_path / unit.name) for unit in units),
     ]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
@@ -315,19 +315,9 @@ def test_the_exposure_that_systemd_reckons_is_below_one_and_a_half() -> None:
     assert ran.returncode == 0
 
 
-def _confinable() -> None:
-    needs("systemd-analyze")
-    try:
-        ctypes.CDLL(LIBRARY)
-    except OSError:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"the library {LIBRARY} is not installed")
-        pytest.skip(f"the library {LIBRARY} is not installed")
-
-
 def test_the_console_works_under_the_units_system_call_filters(stopped_console: ConsoleServer) -> None:
     """SystemCallFilter, MemoryDenyWriteExecute and RestrictAddressFamilies of the unit, put in force by libseccomp."""
-    _confinable()
+    confinable()
     with socket.create_server(("127.0.0.1", 0)) as held:
         _activated(stopped_console, held)
         stopped_console.launcher = (sys.executable, HERE / "confine.py", SERVICE, *stopped_console.launcher)
@@ -356,7 +346,7 @@ def test_the_console_works_under_the_units_system_call_filters(stopped_console: 
     ],
 )
 def test_the_filters_that_the_console_works_under_refuse(attempt: str, refused: str) -> None:
-    _confinable()
+    confinable()
     program = f"import mmap, os, socket\n{attempt}"
     words = [sys.executable, str(HERE / "confine.py"), str(SERVICE), sys.executable, "-c", program]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)

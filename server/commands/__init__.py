@@ -1,4 +1,4 @@
-"""The commands, one file per noun. A module lists its `COMMANDS`; importing it registers nothing."""
+"""The commands, one file per noun. A module lists its `COMMANDS` and describes the `DIRECTORIES` that they are in."""
 
 from __future__ import annotations
 
@@ -17,8 +17,21 @@ COMMANDS: tuple[Command, ...] = (
     *audit.COMMANDS,
     *node.COMMANDS,
 )
+#: What each directory is for, by its path.
+DIRECTORIES: dict[str, str] = {
+    "/cocon": "This console: its users, its sessions and its audit.",
+    **console.DIRECTORIES,
+    **domains.DIRECTORIES,
+    **integrations.DIRECTORIES,
+    **users.DIRECTORIES,
+    **user_keys.DIRECTORIES,
+    **sessions.DIRECTORIES,
+    **audit.DIRECTORIES,
+    **node.DIRECTORIES,
+}
+_ROOT = build_tree(COMMANDS, DIRECTORIES)  # here, so that what is missing or said twice is an error at import
 
 
 def command_tree() -> Directory:
-    """Build the tree of all commands."""
-    return build_tree(COMMANDS)
+    """Return the tree of all commands, which nobody changes."""
+    return _ROOT

@@ -112,4 +112,5 @@ async def verify(
     return Lines(certificate(inspection))
 
 
+DIRECTORIES = {"/cocon/audit": "Who did what and when, and whether a record was changed since."}
 COMMANDS = (list_, verify)

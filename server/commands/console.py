@@ -12,22 +12,28 @@ from server.commands.call import Call
 from server.commands.domains import admit_to_domain, no_such_domain
 from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
 from server.errors import CommandError, TemporaryError
-from server.grammar.declare import command
+from server.grammar.declare import Command, Relation, command
 from server.grammar.explain import page, usage
 from server.grammar.filters import FILTERS
 from server.grammar.tree import Directory, Found, find, locate, offered, shown, starts, walk
 from server.model.access import Permission
 from server.model.domains import folded
-from server.render.reply import Help, Left, Lines, Moved, Overview, Section
+from server.render.reply import Column, Help, Left, Lines, Moved, Overview, Section, Table
 from server.storage import domains, history
 
 _CONSOLE = Permission.CONSOLE
 _PROGRESS_SECONDS = 1.0
-_INTRODUCTION = (
-    "Commands form a tree that is walked like a file system: a directory groups, a command runs.",
-    "A command is reached by its path from the root or from here, as in domain/list, or after cd as list.",
-    "The commands under Everywhere work in every directory. Tab completes; COMMAND --help explains.",
-    "Behind any command: | " + ", | ".join(each.usage for each in FILTERS) + ".",
+_LISTED = (Column("name", "Name"), Column("help", "What it is for"))
+_SHAPE = "Commands form a tree that is walked like a file system"
+_WALKING = (
+    ("ls, ls domain", "what is here, or there; directories end in /"),
+    ("cd domain, cd ..", "go there, and back; cd alone goes to the root"),
+    ("domain/list", "run a command by its path, from the root or from here"),
+    ("help PATH", "explain a directory, or a command with its examples"),
+    ("Tab", "complete the word; a second Tab lists what can come next"),
+    ("?", "list it at once, with a word of help each"),
+    ("COMMAND --check", "what a change would do; nothing is changed"),
+    ("COMMAND | FILTER", ", ".join(each.usage for each in FILTERS)),
 )
 
 
@@ -38,15 +44,22 @@ async def cd(call: Call, path: Annotated[str, DIRECTORY] = "/") -> Moved:
     return Moved(found.location)
 
 
-@command("/ls", permission=_CONSOLE, examples=("ls", "ls domain"))
-async def ls(call: Call, path: Annotated[str, DIRECTORY] = ".") -> Lines:
+@command("/ls", permission=_CONSOLE, examples=("ls", "ls domain", "ls cocon --long"))
+async def ls(
+    call: Call,
+    path: Annotated[str, DIRECTORY] = ".",
+    *,
+    long: Annotated[bool, Relation("say what each is for")] = False,
+) -> Lines | Table:
     """List a directory: its directories with a trailing /, then its commands."""
     directory = (await _directory(call, path)).directory
-    names = [name for name, inside in directory.directories.items() if offered(inside, call.operator)]
-    if directory.place is not None and call.operator.may(Permission.DOMAINS_READ):
-        names += [each.name for each in await domains.every(call.store) if call.operator.reaches(each.name)]
-    commands = (name for name, each in directory.commands.items() if call.operator.may(each.permission))
-    return Lines((*(f"{name}/" for name in sorted(names)), *sorted(commands)))
+    inside = {name: each.help for name, each in directory.directories.items() if offered(each, call.operator)}
+    if directory.inside is not None and call.operator.may(Permission.DOMAINS_READ):
+        reached = (each.name for each in await domains.every(call.store) if call.operator.reaches(each.name))
+        inside |= dict.fromkeys(reached, directory.inside.help)
+    commands = {name: each.summary for name, each in directory.commands.items() if call.operator.may(each.permission)}
+    rows = [*((f"{name}/", text) for name, text in sorted(inside.items())), *sorted(commands.items())]
+    return Table(_LISTED, rows) if long else Lines([name for name, _ in rows])
 
 
 @command("/pwd", permission=_CONSOLE, examples=("pwd",))
@@ -59,19 +72,23 @@ async def pwd(call: Call) -> Lines:
 async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
     """Explain a command or a directory; without a path, the console."""
     if not path:
-        return _overview(call, walk(call.console.root, call.here), _INTRODUCTION)
+        return _overview(call)
     found = find(call.console.root, call.here, path)
     if found is None:
         message = f"there is no command or directory {path}"
         raise CommandError(message)
     if found.command is not None:
         return Help(page(found.command))
-    return _overview(call, found, (f"Directory {shown(found.location)}",))
+    introduction = (f"Directory {shown(found.location)}", f"  {found.directory.help}")
+    return Overview(introduction, (_inside(call, found.directory),))
 
 
 @command("/history", permission=_CONSOLE, examples=("whoami\nhistory",))
 async def history_(call: Call) -> Lines:
-    """List what you typed, the oldest first: earlier interactive sessions, then this one."""
+    """List what you typed, the oldest first.
+
+    Lines of earlier interactive sessions come before those of this one.
+    """
     with suppress(TemporaryError):  # what the store does not take now is shown behind what it has
         await call.console.journal.flush()
     earlier = await history.lines(call.store, call.operator.name)
@@ -86,9 +103,10 @@ async def whoami(call: Call) -> Lines:
 
 
 @command("/date", permission=_CONSOLE, examples=("date",))
-async def date(call: Call) -> Lines:  # noqa: ARG001  every handler takes its call
+async def date(call: Call) -> Lines:
     """Print the node's local time."""
-    return Lines((datetime.now().astimezone().strftime("%d.%m.%Y %H:%M:%S %z"),))
+    now = datetime.now().astimezone()
+    return Lines((now.isoformat(timespec="seconds") if call.json else now.strftime("%d.%m.%Y %H:%M:%S %z"),))
 
 
 @command("/sleep", permission=_CONSOLE, examples=("sleep 0.1",))
@@ -102,7 +120,7 @@ async def sleep(call: Call, seconds: Annotated[float, SECONDS]) -> Lines:
 
 
 @command("/echo", permission=_CONSOLE, examples=('echo "two  words" and more',))
-async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001
+async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001  every handler takes its call
     """Print the words."""
     return Lines((" ".join(text),))
 
@@ -140,30 +158,40 @@ async def _stored_name(call: Call, text: str) -> str | None:
     return domain.name if domain else None
 
 
-def _overview(call: Call, found: Found | None, introduction: tuple[str, ...]) -> Overview:
-    directory = found.directory if found is not None else call.console.root
-    root = call.console.root
-    sections = []
-    if directory is not root:
-        sections.append(Section("Here", _entries(call, directory)))
-    else:
-        sections.append(Section("Directories", _entries(call, directory, commands=False)))
-    sections.append(Section("Everywhere", _entries(call, root, directories=False)))
-    return Overview(introduction, tuple(sections))
+def _overview(call: Call) -> Overview:
+    """Teach the shape of the console; fits a screen of 80x24, wherever it is asked for."""
+    root, found = call.console.root, walk(call.console.root, call.here)
+    here = found.directory if found is not None else root
+    named = [("everywhere", ", ".join(each.name for each in _offered_commands(call, root)))]
+    if here is not root:
+        inside = [name for name, _ in _offered_directories(call, here)]
+        named.insert(0, ("here", ", ".join([*inside, *(each.name for each in _offered_commands(call, here))])))
+    sections = (
+        Section(_SHAPE, _WALKING),
+        Section("Directories of the root", _offered_directories(call, root)),
+        Section("Commands", tuple(named)),
+    )
+    return Overview((), sections)
 
 
-def _entries(
-    call: Call, directory: Directory, *, directories: bool = True, commands: bool = True
-) -> tuple[tuple[str, str], ...]:
-    entries = []
-    if directories:
-        inside = (name for name, each in directory.directories.items() if offered(each, call.operator))
-        names = [*sorted(inside), *([directory.place.kind.metavar] if directory.place else [])]
-        entries += [(f"{name}/", "directory") for name in names]
-    if commands:
-        visible = {each.path: each for each in directory.commands.values() if call.operator.may(each.permission)}
-        entries += [(usage(each), each.summary) for _, each in sorted(visible.items())]
-    return tuple(entries)
+def _inside(call: Call, directory: Directory) -> Section:
+    commands = ((usage(each), each.summary) for each in _offered_commands(call, directory))
+    return Section("Here", (*_offered_directories(call, directory), *commands))
 
 
+def _offered_directories(call: Call, directory: Directory) -> tuple[tuple[str, str], ...]:
+    named = sorted(directory.directories.items())
+    inside = [(f"{name}/", each.help) for name, each in named if offered(each, call.operator)]
+    if directory.place is not None and directory.inside is not None:
+        inside.append((f"{directory.place.kind.metavar}/", directory.inside.help))
+    return tuple(inside)
+
+
+def _offered_commands(call: Call, directory: Directory) -> list[Command]:
+    """Return the commands of a directory, each once, whatever else it is called."""
+    visible = {each.path: each for each in directory.commands.values() if call.operator.may(each.permission)}
+    return [each for _, each in sorted(visible.items())]
+
+
+DIRECTORIES = {"/": "Where a session begins; the commands here work in every directory."}
 COMMANDS = (cd, ls, pwd, help_, history_, whoami, date, sleep, echo, exit_)

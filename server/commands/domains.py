@@ -102,4 +102,8 @@ async def remove(
     return Lines((f"Domain {domain} removed",))
 
 
+DIRECTORIES = {
+    "/domain": "The domains, virtual PBXs, each with its integrations.",
+    "/domain/{domain}": "One domain, a virtual PBX.",
+}
 COMMANDS = (declare, list_, remove)

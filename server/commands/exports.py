@@ -7,7 +7,7 @@ both, in full.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from time import monotonic
 from typing import Annotated, Any, TypeVar
 
@@ -55,7 +55,7 @@ async def export(
     if call.console.masks_keys and not reveal:
         message = "keys are masked here, and an export has them in full: give --reveal if that is meant"
         raise CommandError(message)
-    found = await integrations.of_domain(call.store, domain)
+    found = await integrations.of_domain(call.store, domain, lambda done, total: call.progress(done, total, "keys"))
     if found is None:
         raise no_such_domain(domain)
     damaged = [each.integration.client_id for each in found if each.key is None]
@@ -63,7 +63,7 @@ async def export(
         message = f"{len(damaged)} keys cannot be read, replace or remove them first"
         raise CommandError(message, *damaged)
     if not call.json:
-        await _refuse_unspeakable(domain, found)
+        await _refuse_unspeakable(domain, found, lambda done: call.progress(done, len(found), "commands"))
     return Script(
         COLUMNS, (f"domain/declare {domain}",), [_row(each) for each in found], lambda row: _adopt_line(domain, row)
     )
@@ -125,12 +125,17 @@ async def _read(text: str) -> list[Row]:
     return rows
 
 
-async def _in_turns(items: Iterable[_T]) -> AsyncIterator[_T]:
-    """Yield items, and let the other sessions run whenever making them and using them took its time."""
+async def _in_turns(items: Iterable[_T], show: Callable[[int], None] | None = None) -> AsyncIterator[_T]:
+    """Yield items, and let the other sessions run whenever making them and using them took its time.
+
+    `show` is told then how many are done.
+    """
     began = monotonic()
-    for item in items:
+    for done, item in enumerate(items, 1):
         yield item
         if monotonic() - began > _TURN_SECONDS:
+            if show is not None:
+                show(done)
             await asyncio.sleep(0)
             began = monotonic()
 
@@ -159,10 +164,10 @@ def _told(operator: Operator, domain: str, conflict: Conflict) -> str:
     return f"the key of {conflict.client_id} is that of {owner} already"
 
 
-async def _refuse_unspeakable(domain: str, found: Sequence[Keyed]) -> None:
+async def _refuse_unspeakable(domain: str, found: Sequence[Keyed], show: Callable[[int], None]) -> None:
     """A service may have more numbers than a line can name, if they came by import."""
     lines = ((each, len(_adopt_line(domain, _row(each)))) for each in found)
-    long = [each.integration.client_id async for each, length in _in_turns(lines) if length > LONGEST_LINE]
+    long = [each.integration.client_id async for each, length in _in_turns(lines, show) if length > LONGEST_LINE]
     if long:
         message = "the numbers of these do not fit into a line, export with | json"
         raise CommandError(message, *long)

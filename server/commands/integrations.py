@@ -202,4 +202,5 @@ def _described(integration: Integration) -> str:
     return f"{integration.type.value} {integration.client_id}{numbers}"
 
 
+DIRECTORIES = {"/domain/{domain}/integrations": "Third-party services that use the Call API, and their keys."}
 COMMANDS = (add, remove, list_, replace, set_, show)

@@ -35,11 +35,11 @@ async def info(call: Call) -> Record:
     fields = [
         Field("program", "Program", f"ecss-console {__version__}"),
         Field("node", "Node", call.console.nodes),
-        Field("since", "Since", node.since.strftime("%d.%m.%Y %H:%M:%S %z")),
+        Field("since", "Since", node.since, lambda since: since.strftime("%d.%m.%Y %H:%M:%S %z")),
         Field("up_seconds", "Up, s", int(node.up_seconds())),
         Field("listens", "Listens on", ", ".join(node.places)),
         Field("host_keys", "Host keys", ", ".join(node.fingerprints)),
-        Field("schema", "Schema", await call.store.schema()),
+        Field("schema", "Schema", int(await call.store.schema())),
         Field("store_bytes", "Store, bytes", database_bytes + wal_bytes),
         Field("logins", "Logins open", len(call.console.sessions.every())),
         Field("commands_running", "Commands running", node.commands.running),
@@ -81,4 +81,5 @@ def _rows(reading: Reading) -> Iterator[_Row]:
             yield name, labels, value
 
 
+DIRECTORIES = {"/node": "What runs here, and the numbers of its work."}
 COMMANDS = (info, metrics)

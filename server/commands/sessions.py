@@ -20,7 +20,7 @@ _COLUMNS = (
     Column("user", "User"),
     Column("role", "Role"),
     Column("source", "From"),
-    Column("since", "Since"),
+    Column("since", "Since", lambda since: since.strftime("%d.%m.%Y %H:%M:%S")),
     Column("idle_seconds", "Idle", lambda idle: "runs" if idle is None else f"{idle} s"),
     Column("shells", "Shells"),
 )
@@ -56,9 +56,9 @@ async def kill(call: Call, session: Annotated[str, SESSION]) -> Lines:
 
 
 def _row(session: OpenSession, role: Role) -> tuple[object, ...]:
-    since = session.since.strftime("%d.%m.%Y %H:%M:%S")
     idle = None if session.idle_seconds is None else int(session.idle_seconds)
-    return (session.session_id, session.user_name, role.value, session.source, since, idle, session.shells)
+    return (session.session_id, session.user_name, role.value, session.source, session.since, idle, session.shells)
 
 
+DIRECTORIES = {"/cocon/session": "The logins that are open on this node."}
 COMMANDS = (list_, kill)

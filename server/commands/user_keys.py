@@ -99,4 +99,5 @@ def _row(key: UserKey) -> tuple[object, ...]:
     return (fingerprint(key.public_key), algorithm, key.sources, key.expires_at, key.comment)
 
 
+DIRECTORIES = {"/cocon/user/key": "The public keys that let users in."}
 COMMANDS = (add, list_, remove)

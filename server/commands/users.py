@@ -213,7 +213,10 @@ async def revoke(call: Call, user: Annotated[str, USER], domain: Annotated[str, 
 
 @command("/passwd", permission=Permission.PASSWORD_CHANGE, examples=("passwd --check",))
 async def own_passwd(call: Call) -> Lines:
-    """Change your own password: asks for the one in force, then twice for the new one."""
+    """Change your own password.
+
+    Asks for the one in force, then twice for the new one.
+    """
     name = call.operator.name
     call.will(f"change the password of {name}")
     if call.check:
@@ -244,4 +247,5 @@ def _row(user: User) -> tuple[object, ...]:
     return (user.name, user.role.value, state, user.password_hash is not None, len(user.keys), user.expires_at, reached)
 
 
+DIRECTORIES = {"/cocon/user": "The users: who may log in, as what, and to which domains."}
 COMMANDS = (add, list_, set_, passwd, remove, lock, unlock, grant, revoke, own_passwd)

@@ -187,15 +187,16 @@ def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
             names = {name: candidate for name, candidate in names.items() if not candidate.goes_on}
         near = names | near
         place = found.directory.place
-        if place is not None and place.kind.candidates is not None and lookup is None:
-            lookup = Lookup(place.kind.candidates, {}, last, before, "/", place.kind.metavar)
+        inside = found.directory.inside
+        if place is not None and inside is not None and place.kind.candidates is not None and lookup is None:
+            lookup = Lookup(place.kind.candidates, {}, last, before, "/", inside.help)
     return Offer(typed.start, typed.text, tuple(sorted(near.values(), key=_directories_first)), lookup)
 
 
 def _names(cursor: _Cursor, directory: Directory, before: str, last: str, *, commands: bool) -> dict[str, Candidate]:
     """Return what the names of a directory that begin with `last` offer, by name."""
     names = {
-        name: Candidate(f"{before}{name}/", "directory", goes_on=True)
+        name: Candidate(f"{before}{name}/", inside.help, goes_on=True)
         for name, inside in directory.directories.items()
         if name.startswith(last) and offered(inside, cursor.operator)
     }

@@ -5,7 +5,7 @@ Names are never abbreviated. A place (`<DOMAIN>`) takes any segment that no fixe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from server.grammar.declare import Argument, Command, place_of
@@ -19,6 +19,7 @@ Location = tuple[str, ...]
 class Directory:
     """One directory. `place` and `inside` are set where any name can stand, as in `/domain/<DOMAIN>`."""
 
+    help: str
     commands: dict[str, Command] = field(default_factory=dict)
     directories: dict[str, Directory] = field(default_factory=dict)
     place: Argument | None = None
@@ -48,13 +49,17 @@ def offered(directory: Directory, operator: Operator) -> bool:
     )
 
 
-def build_tree(commands: Iterable[Command]) -> Directory:
-    """Build the tree and return its root. Raises TypeError when two declarations claim one path."""
-    root = Directory()
+def build_tree(commands: Sequence[Command], descriptions: Mapping[str, str]) -> Directory:
+    """Build the tree and return its root; `descriptions` are those of its directories, by their declared paths.
+
+    Raises TypeError when two declarations claim one path, a directory has no description, or a description none.
+    """
+    _check_descriptions(commands, descriptions)
+    root = Directory(descriptions["/"])
     for command in commands:
         directory = root
-        for segment in command.directory:
-            directory = _descend(directory, segment, command)
+        for depth, segment in enumerate(command.directory, 1):
+            directory = _descend(directory, segment, command, descriptions[shown(command.directory[:depth])])
         for name in (command.name, *command.also):
             if name in directory.commands or name in directory.directories:
                 message = f"{command.path} is declared twice"
@@ -63,12 +68,20 @@ def build_tree(commands: Iterable[Command]) -> Directory:
     return root
 
 
-def _descend(directory: Directory, segment: str, command: Command) -> Directory:
+def _check_descriptions(commands: Sequence[Command], descriptions: Mapping[str, str]) -> None:
+    needed = {shown(each.directory[:depth]) for each in commands for depth in range(len(each.directory) + 1)}
+    for path in sorted(needed ^ {path for path, text in descriptions.items() if text}):
+        what = "a directory needs a description" if path in needed else "described, and no command is there"
+        message = f"{path}: {what}"
+        raise TypeError(message)
+
+
+def _descend(directory: Directory, segment: str, command: Command, description: str) -> Directory:
     place = place_of(segment)
     if place is None:
-        return directory.directories.setdefault(segment, Directory())
+        return directory.directories.setdefault(segment, Directory(description))
     if directory.inside is None:
-        directory.place, directory.inside = command.places[place], Directory()
+        directory.place, directory.inside = command.places[place], Directory(description)
     return directory.inside
 
 

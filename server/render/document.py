@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from server.errors import OperatorError
@@ -14,7 +15,7 @@ from server.render.text import Footer, reply_text
 def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
     """Yield the document of a command that is done, piece by piece, on one line.
 
-    Names are those of columns and fields, stable snake_case.
+    Names are those of columns and fields, stable snake_case; times are ISO 8601 with their offset.
     """
     rest = {"status": 0, "error": None, **_exec(footer)}
     if not isinstance(reply, Table | Script):
@@ -23,7 +24,7 @@ def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
     keys = [column.key for column in reply.columns]
     yield '{"rows": ['
     for count, row in enumerate(reply.rows):
-        yield (", " if count else "") + json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False, default=str)
+        yield (", " if count else "") + _json(dict(zip(keys, row, strict=True)))
     yield "], " + _line(rest).removeprefix("{")
 
 
@@ -47,9 +48,16 @@ def _content(reply: Reply) -> dict[str, Any]:
 
 
 def _exec(footer: Footer) -> dict[str, Any]:
-    at = footer.at.isoformat(timespec="seconds")
-    return {"exec": {"at": at, "time_ms": footer.time_ms, "nodes": [footer.nodes]}}
+    return {"exec": {"at": footer.at, "time_ms": footer.time_ms, "nodes": [footer.nodes]}}
 
 
 def _line(document: dict[str, Any]) -> str:
-    return json.dumps(document, ensure_ascii=False) + "\n"
+    return _json(document) + "\n"
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from server.grammar.explain import Page
@@ -19,11 +20,17 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One `Title: value` of a record."""
+    """One `Title: value` of a record; `text` is how people read the value."""
 
     key: str
     title: str
-    value: str | int
+    value: str | int | datetime
+    text: Callable[[Any], str] = str
+
+    @property
+    def line(self) -> str:
+        """The field as people read it."""
+        return f"{self.title}: {self.text(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +16,9 @@ from server.render.examples import example
 from server.render.reply import Help, Left, Lines, Moved, Overview, Record, Reply, Script, Table
 from server.render.table import table_rows
 
-HELP_COLUMNS = 100
-_WORD_COLUMNS = 40
+#: Fits a terminal of 80, and is the same for everybody: replies do not depend on who reads them.
+HELP_COLUMNS = 78
+_WORD_COLUMNS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def reply_text(reply: Reply) -> Iterator[str]:
         case Lines(lines):
             yield _joined(lines)
         case Record(message, fields):
-            yield _joined([*([message] if message else []), *(f"{field.title}: {field.value}" for field in fields)])
+            yield _joined([*([message] if message else []), *(field.line for field in fields)])
         case Table():
             yield from table_rows(reply)
         case Script(_, opening, rows, line):
@@ -60,9 +62,8 @@ def error_text(error: OperatorError) -> str:
 
 def help_text(page: Page) -> str:
     """Return a help page: usage, what it does, its words and options, and what examples of it print."""
-    parts = [f"{page.path}\n\n{_indented(page.summary)}"]
-    if page.details:
-        parts.append(_indented(page.details))
+    parts = [f"{page.path}\n\n{_wrapped(page.summary)}"]
+    parts += [_wrapped(paragraph) for paragraph in page.details.split("\n\n") if paragraph]
     parts.append(f"Usage: {page.usage}\n")
     if page.words:
         parts.append("Arguments:\n" + _two_columns(page.words))
@@ -75,7 +76,7 @@ def help_text(page: Page) -> str:
 
 
 def _overview_text(overview: Overview) -> str:
-    parts = [_joined(overview.introduction)]
+    parts = [_joined(overview.introduction)] if overview.introduction else []
     parts += [f"{section.title}:\n{_two_columns(section.entries)}" for section in overview.sections]
     return "\n".join(parts)
 
@@ -99,6 +100,10 @@ def _two_columns(entries: Iterable[tuple[str, str]]) -> str:
         grid.add_row(Text("  " + word if cell_len(word) <= widest else ""), Text(text))
         console.print(grid)
     return _joined(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _wrapped(text: str) -> str:
+    return _indented(textwrap.fill(text, HELP_COLUMNS - 2, break_long_words=False, break_on_hyphens=False))
 
 
 def _indented(text: str) -> str:

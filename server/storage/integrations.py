@@ -187,8 +187,8 @@ async def sealed_of_domain(store: Store, domain: str) -> list[Sealed] | None:
     return found
 
 
-async def of_domain(store: Store, domain: str) -> list[Keyed] | None:
-    """Return the same with their keys in clear."""
+async def of_domain(store: Store, domain: str, show: Callable[[int, int], None]) -> list[Keyed] | None:
+    """Return the same with their keys in clear; `show` is told how many are done, and of how many."""
     found = await sealed_of_domain(store, domain)
     if found is None:
         return None
@@ -196,6 +196,7 @@ async def of_domain(store: Store, domain: str) -> list[Keyed] | None:
     for count, (integration, sealed) in enumerate(found, 1):
         keyed.append(Keyed(integration, opened(store.vault, domain, integration.client_id, sealed)))
         if count % _ROWS_PER_TURN == 0:
+            show(count, len(found))
             await asyncio.sleep(0)
     return keyed
 
