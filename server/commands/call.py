@@ -37,6 +37,7 @@ Gate = Callable[["Call", Read | None], Awaitable[Operator]]
 _SURE = "Are you sure?: yes/no ?> "
 #: The longest name, a domain of 253, stands in a record whole.
 _MOST_AUDITED_CHARACTERS = 256
+_AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Sessions(Protocol):
@@ -207,7 +208,7 @@ class Call:
             source=self.operator.source,
             session_id=self.operator.session_id,
             command=self.command.path,
-            arguments=json.dumps(self._audited_arguments(), ensure_ascii=False),
+            arguments=_AS_JSON(self._audited_arguments()),
             status=status,
             detail=detail or "; ".join(self.plan),
             duration_ms=round((monotonic() - self.started) * 1000),

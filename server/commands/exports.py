@@ -6,10 +6,8 @@ both, in full.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from time import monotonic
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 from server.audit.journal import utc_now
 from server.commands.call import Call
@@ -26,15 +24,14 @@ from server.model.numbers import number_range
 from server.render.reply import Lines, Script
 from server.storage import domains, integrations
 from server.storage.integrations import Conflict, Keyed
+from server.turns import in_turns
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
 _KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
 _QUESTION = "JSON document on one line: "
-_TURN_SECONDS = 0.005
 _MOST_MISTAKES = 100
 _MOST_NAMED = 10
-_T = TypeVar("_T")
 
 
 @command(
@@ -112,7 +109,7 @@ async def _read(text: str) -> list[Row]:
     rows: list[Row] = []
     mistakes: list[str] = []
     try:
-        async for each in _in_turns(read_rows(text)):
+        async for each in in_turns(read_rows(text)):
             if isinstance(each, Row):
                 rows.append(each)
             else:
@@ -125,26 +122,11 @@ async def _read(text: str) -> list[Row]:
     return rows
 
 
-async def _in_turns(items: Iterable[_T], show: Callable[[int], None] | None = None) -> AsyncIterator[_T]:
-    """Yield items, and let the other sessions run whenever making them and using them took its time.
-
-    `show` is told then how many are done.
-    """
-    began = monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        if monotonic() - began > _TURN_SECONDS:
-            if show is not None:
-                show(done)
-            await asyncio.sleep(0)
-            began = monotonic()
-
-
 async def _put_in(call: Call, domain: str, rows: Sequence[Row]) -> None:
     """Add all rows in one transaction; raises CommandError with every conflict."""
     vault, now = call.store.vault, utc_now()
     keyed = (Keyed(row.integration, row.key) for row in rows)
-    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in _in_turns(keyed)]
+    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in in_turns(keyed)]
     async with call.change() as query:
         if not await domains.exists(query, domain):
             raise no_such_domain(domain)
@@ -167,7 +149,7 @@ def _told(operator: Operator, domain: str, conflict: Conflict) -> str:
 async def _refuse_unspeakable(domain: str, found: Sequence[Keyed], show: Callable[[int], None]) -> None:
     """A service may have more numbers than a line can name, if they came by import."""
     lines = ((each, len(_adopt_line(domain, _row(each)))) for each in found)
-    long = [each.integration.client_id async for each, length in _in_turns(lines, show) if length > LONGEST_LINE]
+    long = [each.integration.client_id async for each, length in in_turns(lines, show) if length > LONGEST_LINE]
     if long:
         message = "the numbers of these do not fit into a line, export with | json"
         raise CommandError(message, *long)

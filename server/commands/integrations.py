@@ -23,6 +23,7 @@ from server.storage import domains, integrations
 from server.storage.database import Read
 from server.storage.integrations import Added
 from server.storage.vault import Vault
+from server.turns import in_turns
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
@@ -31,18 +32,25 @@ _UNREADABLE = "unreadable, replace it"
 
 
 @dataclass(slots=True, repr=False)
-class _ListedKey:
-    """A key as `list` shows it, opened when it is looked at: ten thousand are, behind the first byte of the table."""
+class _Keys:
+    """How `list` shows the keys of a domain."""
 
     vault: Vault
     domain: str
-    client_id: str
-    sealed: str
     in_full: bool
 
+
+class _ListedKey:
+    """A key as `list` shows it, opened when it is looked at: ten thousand are, behind the first byte of the table."""
+
+    __slots__ = ("_client_id", "_keys", "_sealed")
+
+    def __init__(self, keys: _Keys, client_id: str, sealed: str) -> None:
+        self._keys, self._client_id, self._sealed = keys, client_id, sealed
+
     def __str__(self) -> str:
-        key = integrations.opened(self.vault, self.domain, self.client_id, self.sealed)
-        return _UNREADABLE if key is None else key if self.in_full else masked_key(key)
+        key = integrations.opened(self._keys.vault, self._keys.domain, self._client_id, self._sealed)
+        return _UNREADABLE if key is None else key if self._keys.in_full else masked_key(key)
 
 
 def _widest(keys: Sequence[object]) -> int:
@@ -114,10 +122,10 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     found = await integrations.sealed_of_domain(call.store, domain)
     if found is None:
         raise no_such_domain(domain)
-    vault, in_full = call.store.vault, call.lists_keys_in_full
+    keys = _Keys(call.store.vault, domain, call.lists_keys_in_full)
     rows = [
-        (each.client_id, each.type.value, _ListedKey(vault, domain, each.client_id, sealed, in_full), each.numbers)
-        for each, sealed in found
+        (client_id, kind, _ListedKey(keys, client_id, sealed), integrations.stored_numbers(numbers))
+        async for client_id, kind, numbers, sealed in in_turns(found)
     ]
     return Table(COLUMNS, rows)
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any, get_type_hints
 
 from server.model.access import Permission
@@ -110,7 +111,7 @@ class Command:
     run: Handler
     places: Mapping[str, Argument] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def path(self) -> str:
         """The absolute path with the metavars of its places."""
         return "/" + "/".join((*(self.segment(name) for name in self.directory), self.name))

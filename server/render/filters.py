@@ -9,33 +9,37 @@ from typing import Any, TypeVar
 from server.grammar.filters import Filter
 from server.render.reply import Field, Left, Lines, Moved, Record, Reply, Script, Table
 from server.render.text import reply_text
+from server.turns import in_turns
 
 _T = TypeVar("_T")
 
 
-def filtered(reply: Reply, filters: Sequence[Filter]) -> Reply:
-    """Return what the filters leave of a reply; `json` is not for here. What only changes the session stays."""
+async def filtered(reply: Reply, filters: Sequence[Filter]) -> Reply:
+    """Return what the filters leave of a reply; `json` is not for here. What only changes the session stays.
+
+    Thousands of rows, of which each may be a key to be opened, are looked through in turns.
+    """
     for each in filters:
         if isinstance(reply, Moved | Left):
             return reply
-        reply = _filtered(reply, each)
+        reply = await _filtered(reply, each)
     return reply
 
 
-def _filtered(reply: Reply, each: Filter) -> Reply:
+async def _filtered(reply: Reply, each: Filter) -> Reply:
     if isinstance(reply, Table):
-        rows = _kept(reply.rows, each, lambda row: " ".join(reply.texts(row)))
+        rows = await _kept(reply.rows, each, lambda row: " ".join(reply.texts(row)))
         return _counted(rows) if each.name == "count" else replace(reply, rows=rows)
     if isinstance(reply, Script):
-        return _filtered_script(reply, each)
+        return await _filtered_script(reply, each)
     lines = reply.lines if isinstance(reply, Lines) else "".join(reply_text(reply)).splitlines()
-    kept = _kept(lines, each, str)
+    kept = await _kept(lines, each, str)
     return _counted(kept) if each.name == "count" else Lines(kept)
 
 
-def _filtered_script(script: Script, each: Filter) -> Reply:
+async def _filtered_script(script: Script, each: Filter) -> Reply:
     items: list[str | tuple[Any, ...]] = [*script.opening, *script.rows]
-    kept = _kept(items, each, lambda item: item if isinstance(item, str) else script.line(item))
+    kept = await _kept(items, each, lambda item: item if isinstance(item, str) else script.line(item))
     if each.name == "count":
         return _counted(kept)
     opening = tuple(item for item in kept if isinstance(item, str))
@@ -46,14 +50,14 @@ def _counted(rows: Sequence[object]) -> Record:
     return Record("", (Field("count", "Count", len(rows)),))
 
 
-def _kept(rows: Sequence[_T], each: Filter, text: Callable[[_T], str]) -> Sequence[_T]:
+async def _kept(rows: Sequence[_T], each: Filter, text: Callable[[_T], str]) -> Sequence[_T]:
     match each.name:
         case "match":
-            return [row for row in rows if each.value in text(row).casefold()]
+            return [row async for row in in_turns(rows) if each.value in text(row).casefold()]
         case "except":
-            return [row for row in rows if each.value not in text(row).casefold()]
+            return [row async for row in in_turns(rows) if each.value not in text(row).casefold()]
         case "regex":
-            return [row for row in rows if each.value(text(row))]
+            return [row async for row in in_turns(rows) if each.value(text(row))]
         case "first":
             return rows[: each.value]
         case "last":

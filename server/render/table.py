@@ -29,12 +29,11 @@ def table_rows(table: Table) -> Iterator[str]:
             width = column.width(values)
         widths.append(max(cell_len(column.title), width))
         yield ""
-    yield _rule(widths, *"┌┬┐")
-    yield _line([_centred(column.title, width) for column, width in zip(table.columns, widths, strict=True)], widths)
+    titles = [_centred(column.title, width) for column, width in zip(table.columns, widths, strict=True)]
+    yield _rule(widths, *"┌┬┐") + _line(titles)
     between = _rule(widths, *"├┼┤")
     for row in zip(*texts, strict=True):
-        yield between
-        yield _row(row, widths)
+        yield between + _row(row, widths)
     yield _rule(widths, *"└┴┘")
 
 
@@ -46,15 +45,16 @@ def _widest(texts: Sequence[str]) -> int:
 
 
 def _row(texts: Sequence[str], widths: Sequence[int]) -> str:
-    if not any("\n" in text for text in texts):
-        return _line(texts, widths)
+    row = "".join(texts)
+    pad = str.ljust if row.isascii() else _padded
+    if "\n" not in row:
+        return _line(map(pad, texts, widths))
     cells = zip_longest(*(text.split("\n") for text in texts), fillvalue="")
-    return "".join(_line(line, widths) for line in cells)
+    return "".join([_line(map(pad, line, widths)) for line in cells])
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = map(str.ljust, cells, widths) if "".join(cells).isascii() else map(_padded, cells, widths)
-    return "│" + "│".join(padded) + "│\n"
+def _line(cells: Iterable[str]) -> str:
+    return f"│{'│'.join(cells)}│\n"
 
 
 def _rule(widths: Sequence[int], left: str, middle: str, right: str) -> str:

@@ -143,7 +143,7 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
         raise kind(message, *hints)
     filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
-        return filtered(Help(page(outcome.command)), filters)
+        return await filtered(Help(page(outcome.command)), filters)
     check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
     call = Call(
         console=console,
@@ -174,7 +174,7 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
         _record(call, InternalError.status, f"incident {incident}")
         raise InternalError(incident) from defect
     _record(call, 0)
-    return filtered(_checked(call) if call.check else reply, filters)
+    return await filtered(_checked(call) if call.check else reply, filters)
 
 
 def _incident(where: str) -> str:

@@ -17,9 +17,9 @@ from server.shell.dispatch import Outcome, Seat, begin, parting
 from server.shell.options import LoginOptions
 from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
 from server.storage.history import KEPT_LINES
+from server.turns import TURN_SECONDS
 
 _CHARACTERS_PER_WRITE = 32_768
-_TURN_SECONDS = 0.005
 
 
 class Session:
@@ -165,7 +165,7 @@ class Session:
                     self._terminal.write("".join(waiting))
                     waiting, size, written = [], 0, piece
                     await self._terminal.drain()
-                elif monotonic() - began < _TURN_SECONDS:
+                elif monotonic() - began < TURN_SECONDS:
                     continue
                 await asyncio.sleep(0)
                 began = monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from server.model.integrations import Integration, IntegrationType
 from server.storage.database import Store, first_and_last
 from server.storage.vault import Vault
 from server.storage.writer import Query
+from server.turns import in_turns
 
-_ROWS_PER_TURN = 256
 #: What one statement takes; a larger one would hold the store's thread, and what waits for it, for longer.
 _ROWS_PER_STATEMENT = 100
 #: Places in a sealed row.
@@ -42,11 +41,8 @@ class Keyed(NamedTuple):
     key: str | None
 
 
-class Sealed(NamedTuple):
-    """An integration with its key as it lies in the store; `opened` opens it."""
-
-    integration: Integration
-    key: str
+#: An integration as it lies in the store: client id, type, numbers (see `stored_numbers`), key (`opened` opens it).
+Sealed = tuple[str, str, str, str]
 
 
 async def insert(query: Query, vault: Vault, domain: str, integration: Integration, key: str, now: str) -> Added:
@@ -178,13 +174,7 @@ async def sealed_of_domain(store: Store, domain: str) -> list[Sealed] | None:
     )
     if not rows:
         return None
-    found: list[Sealed] = []
-    for count, (client_id, kind, numbers, sealed) in enumerate(rows, 1):
-        if client_id is not None:
-            found.append(Sealed(_integration(client_id, kind, numbers), sealed))
-        if count % _ROWS_PER_TURN == 0:
-            await asyncio.sleep(0)  # ten thousand must not hold the other sessions up
-    return found
+    return [] if rows[0][0] is None else rows
 
 
 async def of_domain(store: Store, domain: str, show: Callable[[int, int], None]) -> list[Keyed] | None:
@@ -192,13 +182,10 @@ async def of_domain(store: Store, domain: str, show: Callable[[int, int], None])
     found = await sealed_of_domain(store, domain)
     if found is None:
         return None
-    keyed: list[Keyed] = []
-    for count, (integration, sealed) in enumerate(found, 1):
-        keyed.append(Keyed(integration, opened(store.vault, domain, integration.client_id, sealed)))
-        if count % _ROWS_PER_TURN == 0:
-            show(count, len(found))
-            await asyncio.sleep(0)
-    return keyed
+    return [
+        Keyed(_integration(client_id, kind, numbers), opened(store.vault, domain, client_id, sealed))
+        async for client_id, kind, numbers, sealed in in_turns(found, lambda done: show(done, len(found)))
+    ]
 
 
 async def one(store: Store, domain: str, client_id: str) -> Keyed | None:
@@ -217,7 +204,12 @@ async def client_ids(store: Store, domain: str, beginning: str, most: int) -> li
 
 
 def _integration(client_id: str, kind: str, numbers: str) -> Integration:
-    return Integration(client_id, _TYPES[kind], tuple(numbers.split(",")) if numbers else ())
+    return Integration(client_id, _TYPES[kind], stored_numbers(numbers))
+
+
+def stored_numbers(text: str) -> tuple[str, ...]:
+    """Return a service's numbers, which lie in the store as one text."""
+    return tuple(text.split(",")) if text else ()
 
 
 def opened(vault: Vault, domain: str, client_id: str, sealed: str) -> str | None:

@@ -15,7 +15,9 @@ OF_SOME = "list of 500"
 OF_MANY = "list of 10,000"
 FIRST_BYTE = "first byte of a list of 10,000"
 OTHERS_WAIT = "longest wait of another session meanwhile"
+OTHERS_WAIT_FOR_FILTER = "longest wait of another session, list of 10,000 behind a filter"
 NOISE = "longest wait of another session, nobody lists"
+_FILTER = " | match nobody"
 _WITNESS_PAUSE_SECONDS = 0.003
 
 
@@ -29,8 +31,9 @@ async def play(stage: Stage) -> None:
         stage.figures.note(OF_MANY, server.name, **batch.measures())
         stage.figures.note(FIRST_BYTE, server.name, ms=quantile(first_ms, 0.5))
     for _ in range(stage.counts.fair_lists):
-        alone_ms, during_ms = await _waits(stage.ours, stage.counts.alone_seconds)
+        alone_ms, during_ms, filter_ms = await _waits(stage.ours, stage.counts.alone_seconds)
         stage.figures.note(OTHERS_WAIT, stage.ours.name, ms=during_ms)
+        stage.figures.note(OTHERS_WAIT_FOR_FILTER, stage.ours.name, ms=filter_ms)
         stage.figures.note(NOISE, stage.ours.name, ms=alone_ms)
 
 
@@ -49,18 +52,20 @@ async def listed(server: Server, command: str, count: int) -> tuple[Batch, list[
     return batch, first_ms
 
 
-async def _waits(server: Server, alone_seconds: float) -> tuple[float, float]:
-    """Return the longest wait of another session beyond its usual one: while nobody lists, and during a list."""
+async def _waits(server: Server, alone_seconds: float) -> tuple[float, float, float]:
+    """Return the longest wait of another session beyond its usual one.
 
-    async def watched(seconds: float) -> list[float]:
+    While nobody lists, during a list, and during one that a filter looks through.
+    """
+
+    async def watched(command: str) -> list[float]:
         witness = Witness(server.port, server.key, pause_seconds=_WITNESS_PAUSE_SECONDS)
         with witness:
-            await (asyncio.sleep(seconds) if seconds else listed(server, list_of(MANY), 1))
+            await (listed(server, command, 1) if command else asyncio.sleep(alone_seconds))
         if witness.failure:
             raise RuntimeError(witness.failure)
         return [delay * 1000 for delay in witness.delays_seconds]
 
-    alone = await watched(alone_seconds)
-    during = await watched(0)
+    alone, during, behind_filter = [await watched(each) for each in ("", list_of(MANY), list_of(MANY) + _FILTER)]
     usual = quantile(alone, 0.5)
-    return max(alone) - usual, max(during) - usual
+    return max(alone) - usual, max(during) - usual, max(behind_filter) - usual

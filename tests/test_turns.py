@@ -1,0 +1,56 @@
+"""Long work lets others run: how many turns somebody else gets while rows are looked through."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from server.grammar.filters import parse_filters
+from server.grammar.tokens import tokenize
+from server.render.filters import filtered
+from server.render.reply import Column, Lines, Record, Reply, Script, Table
+
+ROWS = 200
+
+
+def slow(value: str) -> str:
+    """Return what people read of a value that takes its time, as a key that is opened does."""
+    time.sleep(0.001)
+    return value
+
+
+COLUMNS = (Column("client_id", "Client id", slow),)
+TABLE = Table(COLUMNS, [(f"client{number}",) for number in range(ROWS)])
+SCRIPT = Script(COLUMNS, ("first",), TABLE.rows, lambda row: slow(row[0]))
+
+
+@pytest.mark.parametrize("reply", [TABLE, SCRIPT], ids=["table", "script"])
+@pytest.mark.parametrize("typed", ["match client1", "except client1", "regex nt1"])
+async def test_others_have_their_turns_while_many_rows_are_looked_through(reply: Reply, typed: str) -> None:
+    turns = 0
+
+    async def somebody_else() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(somebody_else())
+    found = await filtered(reply, parse_filters(tokenize(f"list | {typed} | count").filters))
+    other.cancel()
+    assert isinstance(found, Record)
+    ones = 1 + 10 + 100  # client1, client1x, client1xx
+    left = ROWS - ones + isinstance(reply, Script) if typed.startswith("except") else ones
+    assert found.fields[0].value == left
+    # 200 rows of a millisecond in turns of five; two are had without any
+    assert turns >= ROWS / 10
+
+
+async def test_what_is_short_takes_no_turn() -> None:
+    """A reply that is at hand is sent in the turn that made it: another one would cost a loop's round for each line."""
+    turned = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(turned.set_result, None)
+    assert await filtered(Lines(("a", "b")), parse_filters(tokenize("pwd | match a").filters)) == Lines(["a"])
+    assert not turned.done()
