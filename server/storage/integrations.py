@@ -9,6 +9,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from server.model.integrations import Integration, IntegrationType
+from server.storage import domains
 from server.storage.database import Store, first_and_last
 from server.storage.vault import Vault
 from server.storage.writer import Query
@@ -168,13 +169,9 @@ async def delete(query: Query, domain: str, client_id: str) -> bool:
 async def sealed_of_domain(store: Store, domain: str) -> list[Sealed] | None:
     """Return the integrations of a domain, sorted by client id in code points; None when there is no such domain."""
     rows = await store.read(
-        """SELECT i.client_id, i.type, i.numbers, i.sealed_key
-           FROM domains d LEFT JOIN integrations i ON i.domain = d.name WHERE d.name = ? ORDER BY i.client_id""",
-        domain,
+        "SELECT client_id, type, numbers, sealed_key FROM integrations WHERE domain = ? ORDER BY client_id", domain
     )
-    if not rows:
-        return None
-    return [] if rows[0][0] is None else rows
+    return rows if rows or await domains.exists(store.read, domain) else None
 
 
 async def of_domain(store: Store, domain: str, show: Callable[[int, int], None]) -> list[Keyed] | None:
