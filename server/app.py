@@ -15,7 +15,7 @@ from typing import Protocol
 from server import __version__, log
 from server.audit.export import Exporter
 from server.audit.host import record_host
-from server.audit.journal import Journal
+from server.audit.journal import Journal, utc_now
 from server.auth.login import Doorkeeper
 from server.auth.passwords import PasswordChecker
 from server.auth.standing import Standings
@@ -24,6 +24,7 @@ from server.commands.call import Console
 from server.config import Config, Current
 from server.errors import StartError
 from server.log import about
+from server.model.access import Role
 from server.model.refusals import Refusal
 from server.node import metrics
 from server.node.metrics import Reading
@@ -254,7 +255,8 @@ async def _announce(console: Console) -> None:
     )
     everywhere = {"0.0.0.0", "::"}  # noqa: S104  compared with, not bound
     known = await users.every(console.store)
-    name = next((user.name for user in known), "USER")
+    able = [user for user in known if not user.shut_out(utc_now())]
+    name = next((user.name for user in sorted(able, key=lambda user: user.role is not Role.ADMIN)), "USER")
     for place in node.places:
         host, _, port = place.partition(" port ")
         _log.info("log in with: ssh -p %s %s@%s", port, name, "HOST" if host in everywhere else host)

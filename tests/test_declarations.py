@@ -102,11 +102,11 @@ CHANGES = {
     ),
     "/domain/<DOMAIN>/integrations/replace": (
         "domain/d/integrations/replace c",
-        "replace the key of integration c in domain d; the old one would be dead at once",
+        "replace the key of integration c in domain d; the old one is dead then",
     ),
     "/domain/<DOMAIN>/integrations/remove": (
         "domain/d/integrations/remove c",
-        "remove integration c from domain d; its key would be dead at once",
+        "remove integration c from domain d, and with it the key",
     ),
     "/cocon/user/add": ("cocon/user/add eve", "add user eve as viewer"),
     "/cocon/user/set": (
@@ -130,7 +130,7 @@ CHANGES = {
     "/passwd": ("passwd", "change the password of admin"),
     "/domain/remove": (
         "domain/remove d --force",
-        "remove domain d and the keys of its integrations, 2 in all",
+        "remove domain d and the keys of its integrations, 2 in all: a, i",
     ),
 }
 

@@ -209,7 +209,17 @@ def test_every_conflict_is_named_and_nothing_is_changed(console: ConsoleServer) 
     ]
     assert _database(console, "SELECT * FROM integrations") == before
     again = console.ssh(f"{_HERE}/adopt tester {new_key()}")
-    assert again.stdout.startswith(b"Command error: integration tester exists already in domain biysk.local\n\n")
+    assert again.stdout.startswith(b"Command error: integration tester exists already in domain biysk.local, give --")
+    # what is called at night: the key of yesterday, in one step, and nothing of it is kept where others read
+    assert console.ssh(f"{_HERE}/adopt nobody {new_key()} --replace").stdout.startswith(
+        b"Command error: there is no integration nobody in domain biysk.local, adopt it without --replace"
+    )
+    old = new_key()
+    console.run(f"{_HERE}/adopt tester {old} --service --numbers 1{{0-2}} --replace")
+    assert f"│tester   │service│{old}│Numbers:│" in console.run(f"{_HERE}/list")
+    taken = console.ssh(f"{_HERE}/adopt tester {others['barnaul.local']} --replace")
+    assert taken.returncode == 1
+    assert old in console.run(f"{_HERE}/list")
     assert console.ssh(f"domain/nowhere.local/integrations/adopt tester {new_key()}").stdout.startswith(
         b"Command error: there is no domain nowhere.local"
     )

@@ -99,7 +99,9 @@ def parse_time(text: str) -> str:
     try:
         when = datetime.strptime(digits, _TIME_FORMATS[len(digits)])  # noqa: DTZ007  the zone comes next
     except (KeyError, ValueError):
-        message = f"{text} is no time: YYYY-MM-DD or YYYY-MM-DDTHH:MM is expected, with a Z behind it for UTC"
+        message = (
+            f"{text} is no time: a day of the calendar is expected, YYYY-MM-DD or YYYY-MM-DDTHH:MM, with Z for UTC"
+        )
         raise ValueError(message) from None
     try:
         aware = when.replace(tzinfo=UTC) if text.endswith("Z") else when.astimezone()

@@ -10,13 +10,16 @@ from server.audit.inspection import Exported
 from server.audit.verify import certificate, findings, inspect, parse_head
 from server.commands.call import Call
 from server.commands.domains import DOMAIN
+from server.commands.users import shown_time
 from server.errors import CommandError, TemporaryError
 from server.grammar.declare import Kind, Relation, command
 from server.model.access import Permission, parse_user_name
 from server.model.events import EventKind
+from server.model.integrations import parse_client_id
 from server.render.reply import Column, Lines, Table
 from server.storage import events
 from server.storage.chain import Head
+from server.storage.writer import Row, Value
 
 _MOST_LISTED = 10_000
 _LINE_COLUMNS = 100
@@ -40,6 +43,7 @@ def _code(text: str) -> str:
 
 COUNT = Kind("<N>", f"how many, 1 to {_MOST_LISTED}", _count)
 EVENT = Kind("<CODE>", f"kind of event: {_CODES}", _code)
+CLIENT = Kind("<CLIENT_ID>", "client id of an integration, which need not be there any more", parse_client_id)
 USER = Kind("<USER>", "name of a user, who need not be there any more", parse_user_name)
 HEAD = Kind("<SEQ:MAC>", "a head as verify printed it", parse_head)
 
@@ -66,10 +70,21 @@ _COLUMNS = (
 )
 
 
+#: With --brief: what somebody looks for who is called because a key has stopped working.
+_BRIEF = {"seq": "Seq", "at": "At", "event": "Event", "user_name": "User", "source": "Source", "status": "Status"}
+_BRIEF_COLUMNS = (
+    *(Column(key, title, shown_time if key == "at" else str) for key, title in _BRIEF.items()),
+    Column("what", "What"),
+)
+
+
 @command(
     "/cocon/audit/list",
     permission=Permission.AUDIT_READ,
-    examples=("cocon/audit/list --last 5 --event change | count", "cocon/audit/list --event session.killed"),
+    examples=(
+        "cocon/audit/list --last 5 --event change | count",
+        "cocon/audit/list --domain biysk.local --client tester --event change --brief",
+    ),
 )
 async def list_(
     call: Call,
@@ -78,13 +93,25 @@ async def list_(
     user: Annotated[str, USER, Relation("only of this user")] = "",
     event: Annotated[str, EVENT, Relation("only of this kind")] = "",
     domain: Annotated[str, DOMAIN, Relation("only commands on this domain")] = "",
+    client: Annotated[str, CLIENT, Relation("only commands on integrations of this client id")] = "",
+    brief: Annotated[bool, Relation("when, who, from where, how it ended, and what in a sentence")] = False,
 ) -> Table:
     """List the newest records of the audit, the newest last."""
     with suppress(TemporaryError):  # what waits cannot be written now; the rest can be shown
         await call.console.journal.flush()
     wanted = {"user_name": user, "event": event}
     chosen = {column: value for column, value in wanted.items() if value}
-    return Table(_COLUMNS, await events.newest(call.store, chosen, domain or None, last))
+    about = {name: value for name, value in {"domain": domain, "client_id": client}.items() if value}
+    found = await events.newest(call.store, chosen, about, last)
+    return Table(_BRIEF_COLUMNS, [_in_brief(row) for row in found]) if brief else Table(_COLUMNS, found)
+
+
+def _in_brief(row: Row) -> tuple[Value, ...]:
+    record = dict(zip((column.key for column in _COLUMNS), row, strict=True))
+    command, detail = (str(record[key]) for key in ("command", "detail"))
+    asked = f"{command} {record['arguments']}".removesuffix(" {}")
+    what = (f"{command}: {detail}" if record["status"] else detail) if detail else asked
+    return (*(record[key] for key in _BRIEF), what)
 
 
 @command(

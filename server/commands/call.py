@@ -210,7 +210,7 @@ class Call:
             command=self.command.path,
             arguments=_AS_JSON(self._audited_arguments()),
             status=status,
-            detail=detail or "; ".join(self.plan),
+            detail=detail or ("check only: " if self.check else "") + "; ".join(self.plan),
             duration_ms=round((monotonic() - self.started) * 1000),
         )
 

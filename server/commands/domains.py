@@ -12,6 +12,7 @@ from server.errors import CommandError, PermissionDeniedError
 from server.grammar.declare import Kind, Relation, command
 from server.model.access import Operator, Permission, Role
 from server.model.domains import parse_domain_name
+from server.model.integrations import first_named
 from server.render.reply import Column, Lines, Table
 from server.storage import domains
 
@@ -95,10 +96,11 @@ async def remove(
             raise no_such_domain(domain)
         await call.confirm(f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}.")
     async with call.change() as query:
-        integrations = await domains.delete(query, domain)
-        if integrations is None:
+        clients = await domains.delete(query, domain)
+        if clients is None:
             raise no_such_domain(domain)
-        call.will(f"remove domain {domain} and the keys of its integrations, {integrations} in all")
+        named = f": {first_named(clients)}" if clients else ""
+        call.will(f"remove domain {domain} and the keys of its integrations, {len(clients)} in all{named}")
     return Lines((f"Domain {domain} removed",))
 
 

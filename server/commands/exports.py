@@ -17,9 +17,9 @@ from server.commands.kinds import API_KEY, NEW_CLIENT_ID, NUMBER_RANGE
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Relation, command
 from server.grammar.tokens import MOST_CHARACTERS as LONGEST_LINE
-from server.model.access import Operator, Permission
+from server.model.access import Permission
 from server.model.exports import MOST_CHARACTERS, Row, read_rows
-from server.model.integrations import Integration, IntegrationType
+from server.model.integrations import Integration, IntegrationType, first_named
 from server.model.numbers import number_range
 from server.render.reply import Lines, Script
 from server.storage import domains, integrations
@@ -31,7 +31,6 @@ _EXAMPLE = "domain/biysk.local/integrations/"
 _KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
 _QUESTION = "JSON document on one line: "
 _MOST_MISTAKES = 100
-_MOST_NAMED = 10
 
 
 @command(
@@ -75,15 +74,20 @@ async def adopt(
     *,
     service: Annotated[bool, Relation("it is a service; without it a widget")] = False,
     numbers: Annotated[tuple[str, ...], NUMBER_RANGE, Relation("the service's numbers", needs="service")] = (),
+    replace: Annotated[bool, Relation("it is there: it becomes what this line says, its present key is dead")] = False,
 ) -> Lines:
     """Add an integration that has its key already, as export prints it.
 
-    The line is kept out of history, and the key out of the audit.
+    With --replace a key that was lost by mistake is put back, as from an export of yesterday. The line is kept out of
+    history, and the key out of the audit.
     """
     kind = IntegrationType.SERVICE if service else IntegrationType.WIDGET
-    call.will(f"add {kind.value} {client_id} to domain {domain}, with the key that it has")
-    await _put_in(call, domain, [Row(Integration(client_id, kind, numbers), key)])
-    return Lines((f"Integration {client_id} added with its key",))
+    if replace:
+        call.will(f"put {kind.value} {client_id} with the key that is given in the place of that of domain {domain}")
+    else:
+        call.will(f"add {kind.value} {client_id} to domain {domain}, with the key that it has")
+    await _put_in(call, domain, [Row(Integration(client_id, kind, numbers), key)], replacing=replace)
+    return Lines((f"Integration {client_id} {'replaced' if replace else 'added'} with its key",))
 
 
 @command(
@@ -118,19 +122,28 @@ async def _read(text: str) -> list[Row]:
         raise ArgumentError(str(wrong)) from wrong
     if mistakes:
         message = f"the document has {_counted(len(mistakes), 'mistake')}, nothing was changed"
-        raise ArgumentError(message, *_first(mistakes, _MOST_MISTAKES))
+        more = len(mistakes) - _MOST_MISTAKES
+        raise ArgumentError(message, *mistakes[:_MOST_MISTAKES], *([f"and {more:,} more"] if more > 0 else []))
     return rows
 
 
-async def _put_in(call: Call, domain: str, rows: Sequence[Row]) -> None:
-    """Add all rows in one transaction; raises CommandError with every conflict."""
+async def _put_in(call: Call, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
+    """Add all rows in one transaction, or put them in the place of those that are there.
+
+    Raises CommandError with every conflict.
+    """
     vault, now = call.store.vault, utc_now()
     keyed = (Keyed(row.integration, row.key) for row in rows)
     sealed = [integrations.sealed_row(vault, domain, each, now) async for each in in_turns(keyed)]
     async with call.change() as query:
         if not await domains.exists(query, domain):
             raise no_such_domain(domain)
-        told = [_told(call.operator, domain, each) for each in await integrations.conflicts(query, domain, sealed)]
+        for row in rows if replacing else ():
+            client_id = row.integration.client_id
+            if not await integrations.delete(query, domain, client_id):
+                message = f"there is no integration {client_id} in domain {domain}, adopt it without --replace"
+                raise CommandError(message)
+        told = [_told(call, domain, each) for each in await integrations.conflicts(query, domain, sealed)]
         if told:
             message = told[0] if len(rows) == 1 else f"{_counted(len(told), 'conflict')}, nothing was changed"
             raise CommandError(message, *(told[1:] if len(rows) == 1 else told))
@@ -138,11 +151,12 @@ async def _put_in(call: Call, domain: str, rows: Sequence[Row]) -> None:
         await integrations.insert_rows(query, sealed, lambda done: call.progress(done, total, "integrations"))
 
 
-def _told(operator: Operator, domain: str, conflict: Conflict) -> str:
+def _told(call: Call, domain: str, conflict: Conflict) -> str:
     if conflict.owner is None:
-        return f"integration {conflict.client_id} exists already in domain {domain}"
+        known = f"integration {conflict.client_id} exists already in domain {domain}"
+        return f"{known}, give --replace to put this key in the place of its own" if call.command is adopt else known
     owning, client_id = conflict.owner
-    owner = f"integration {client_id} in domain {owning}" if operator.reaches(owning) else "another domain's"
+    owner = f"integration {client_id} in domain {owning}" if call.operator.reaches(owning) else "another domain's"
     return f"the key of {conflict.client_id} is that of {owner} already"
 
 
@@ -168,12 +182,8 @@ def _adopt_line(domain: str, row: tuple[Any, ...]) -> str:
 
 
 def _described(domain: str, rows: Sequence[Row]) -> str:
-    named = ", ".join(_first([row.integration.client_id for row in rows], _MOST_NAMED))
+    named = first_named([row.integration.client_id for row in rows])
     return f"add {_counted(len(rows), 'integration')} to domain {domain}, with the keys that they have: {named}"
-
-
-def _first(items: Sequence[str], most: int) -> list[str]:
-    return [*items[:most], *([f"and {len(items) - most:,} more"] if len(items) > most else [])]
 
 
 def _counted(count: int, what: str) -> str:

@@ -105,7 +105,7 @@ async def add(
 )
 async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
     """Remove an integration; its key is dead at once."""
-    call.will(f"remove integration {client_id} from domain {domain}; its key would be dead at once")
+    call.will(f"remove integration {client_id} from domain {domain}, and with it the key")
     async with call.change() as query:
         if not await integrations.delete(query, domain, client_id):
             raise await _missing(query, domain, client_id)
@@ -137,7 +137,7 @@ async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotat
     The old key is dead when the reply appears; everything else of the integration stays.
     """
     key = new_key()
-    call.will(f"replace the key of integration {client_id} in domain {domain}; the old one would be dead at once")
+    call.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
     async with call.change() as query:
         if not await integrations.replace_key(query, call.store.vault, domain, client_id, key, utc_now()):
             raise await _missing(query, domain, client_id)

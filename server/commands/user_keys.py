@@ -45,13 +45,14 @@ FINGERPRINT = Kind("<FINGERPRINT>", "SHA256:… as key/list shows it", str, _sto
 async def add(
     call: Call,
     user: Annotated[str, USER],
-    *key: Annotated[str, KEY_WORD],
+    key: Annotated[str, KEY_WORD],
+    *more: Annotated[str, KEY_WORD],
     from_: Annotated[tuple[str, ...], SOURCES, Relation("where the key works; everywhere without it")] = (),
     expires: Annotated[str | None, DATE, Relation("until when the key works")] = None,
 ) -> Lines:
     """Let a user in with a public key: the line of a .pub file, as it is."""
     try:
-        parsed = parse_key(" ".join(key))
+        parsed = parse_key(" ".join((key, *more)))
     except ValueError as wrong:
         message = f"<KEY>: the key {wrong}"
         raise ArgumentError(message) from wrong

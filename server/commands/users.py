@@ -99,12 +99,13 @@ async def add(
     Operators and viewers reach no domain until user/grant gives them one.
     """
     call.will(f"add user {user} as {role.value}")
+    if await users.find(call.store.read, user) is not None:  # before anything is asked
+        raise _known_already(user)
     password_hash = None if key else await asked_password(call, user)
     added = User(user, role, password_hash, (key,) if key else (), expires_at=expires or None)
     async with call.change() as query:
         if not await users.insert(query, added, utc_now()):
-            message = f"user {user} exists already"
-            raise CommandError(message)
+            raise _known_already(user)
     return Lines((f"User {user} added",))
 
 
@@ -148,6 +149,8 @@ async def passwd(
 ) -> Lines:
     """Set a user's password, which is asked for twice and not echoed."""
     call.will(f"set the password of user {user}")
+    if await users.find(call.store.read, user) is None:
+        raise no_such_user(user)
     password_hash = await asked_password(call, user)
     async with changed_user(call, user) as (query, _):
         await users.set_password(query, user, password_hash, must_change=change_at_login)
@@ -234,6 +237,10 @@ async def own_passwd(call: Call) -> Lines:
             message = "your password was changed meanwhile; nothing was changed now"
             raise CommandError(message)
     return Lines(("Your password was changed",))
+
+
+def _known_already(name: str) -> CommandError:
+    return CommandError(f"user {name} exists already")
 
 
 def _described(user: User) -> str:

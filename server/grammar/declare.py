@@ -152,6 +152,9 @@ def command(
         hints = get_type_hints(handler, include_extras=True)
         parameters = list(inspect.signature(handler).parameters.values())[1:]
         placed = {found for segment in directory if (found := place_of(segment))}
+        if unplaced := placed - {parameter.name for parameter in parameters}:
+            message = f"{path}: no parameter is called {', '.join(sorted(unplaced))}, as the path says"
+            raise TypeError(message)
         words = [parameter for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
         arguments = tuple(_argument(path, parameter, hints, placed) for parameter in words)
         options = tuple(
@@ -180,7 +183,7 @@ def _annotated(hint: object, wanted: type) -> Any:  # noqa: ANN401  the metadata
 
 
 def _argument(path: str, parameter: inspect.Parameter, hints: dict[str, Any], placed: set[str]) -> Argument:
-    kind = _annotated(hints[parameter.name], Kind)
+    kind = _annotated(hints.get(parameter.name), Kind)
     if kind is None:
         message = f"{path}: parameter {parameter.name} has no kind"
         raise TypeError(message)
@@ -194,8 +197,8 @@ def _argument(path: str, parameter: inspect.Parameter, hints: dict[str, Any], pl
 
 
 def _option(path: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> Option:
-    relation = _annotated(hints[parameter.name], Relation)
-    kind = _annotated(hints[parameter.name], Kind)
+    relation = _annotated(hints.get(parameter.name), Relation)
+    kind = _annotated(hints.get(parameter.name), Kind)
     if relation is None or parameter.default is parameter.empty:
         message = f"{path}: option {parameter.name} needs help and a default"
         raise TypeError(message)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from server.grammar.declare import CHECK, Argument, Command, Option
 from server.grammar.match import Incomplete, Invalid, Unknown
+from server.model.names import foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ def page(command: Command) -> Page:
 def complaint(outcome: Incomplete | Invalid | Unknown) -> tuple[str, tuple[str, ...]]:
     """Return the message of a line that cannot run, and its hints (`Usage: …` or `Did you mean …?`)."""
     if isinstance(outcome, Unknown):
-        return outcome.word, (f"Did you mean {outcome.near}?",) if outcome.near else ()
+        hidden = foreign(outcome.word)
+        seen = (f"It has the character {hidden}, which no command has.",) if hidden else ()
+        return outcome.word, (*seen, *([f"Did you mean {outcome.near}?"] if outcome.near else []))
     return outcome.message, (usage_hint(outcome.command),)
 
 

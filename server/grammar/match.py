@@ -12,11 +12,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from server.grammar.declare import Argument, Command, Option
-from server.grammar.filters import Filter, FilterLacksWordError, parse_filters
+from server.grammar.filters import FILTERS, Filter, FilterLacksWordError, parse_filters
 from server.grammar.tokens import Line, Word
 from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
 
 HELP = "--help"
+#: What is typed for the dashes of an option; text processors make long ones of two.
+_DASHES = "-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def match(root: Directory, here: Location, line: Line) -> Match:
     if mistake is not None:
         return Invalid(command, mistake)
     if found is None or command is None:
-        return Unknown(line.words[0].typed, _near(root, here, line.words[0].text, found))
+        path = next((word.typed for word in line.words[1:2] if _is_command(root, here, word)), None)
+        return Unknown(line.words[0].typed, path or _near(root, here, line.words[0].text, found))
     try:
         words = sort_words(command, line.words[1:])
         outcome = Ready(command, {}, help_wanted=True) if words.help_wanted else _bind(command, found.bound, words)
@@ -90,6 +93,15 @@ def match(root: Directory, here: Location, line: Line) -> Match:
     except ValueError as wrong:
         return Invalid(command, str(wrong))
     return replace(outcome, filters=filters) if filters and isinstance(outcome, Ready) else outcome
+
+
+def _is_command(root: Directory, here: Location, word: Word) -> bool:
+    """Tell whether a word is the path of a command.
+
+    The vendor's pages print paths behind the word `delete` (source: cocon-facts), so this is how they are typed.
+    """
+    found = find(root, here, word.text) if "/" in word.text else None
+    return found is not None and found.command is not None
 
 
 def sort_words(command: Command, words: tuple[Word, ...]) -> Words:
@@ -134,9 +146,7 @@ def _take_option(command: Command, found: Words, word: Word) -> None:
     name, equals, value = word.text.partition("=")
     option = command.option(name)
     if option is None:
-        near = get_close_matches(name, [known.word for known in command.options], n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        message = f"there is no option {name}{hint}"
+        message = f"there is no option {name}{_meant(command, name)}"
         raise _WrongWordError(message)
     if option.name in found.values:
         message = f"{option.word} is given twice"
@@ -154,9 +164,21 @@ def _take_option(command: Command, found: Words, word: Word) -> None:
 
 def _take_positional(command: Command, found: Words, word: Word) -> None:
     if len(found.positional) >= len(command.arguments) and not any(a.repeated for a in command.arguments):
-        message = f"{word.typed} is one word too many"
+        message = f"{word.typed} is one word too many{_meant(command, word.text)}"
         raise _WrongWordError(message)
     found.positional.append(word.text)
+
+
+def _meant(command: Command, typed: str) -> str:
+    """Return what a word that begins with dashes, of whatever kind, may have meant: an option or a filter."""
+    name = typed.lstrip(_DASHES)
+    if name == typed:
+        return ""
+    if name in {each.name for each in FILTERS}:
+        return f", did you mean | {name}?"
+    words = {option.word.lstrip(_DASHES): option.word for option in command.options}
+    near = get_close_matches(name, words, n=1)
+    return f", did you mean {words[near[0]]}?" if near else ""
 
 
 def _bind(command: Command, bound: Mapping[str, str], words: Words) -> Match:

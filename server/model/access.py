@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from ipaddress import ip_address, ip_network
 
-_USER_NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
+from server.model.names import refusal
+
+_MOST_CHARACTERS = 32
+_USER_NAME = re.compile(rf"[a-z][a-z0-9._-]{{0,{_MOST_CHARACTERS - 1}}}")
 
 
 class Permission(Enum):
@@ -135,6 +138,6 @@ class Operator:
 def parse_user_name(text: str) -> str:
     """Return the user name; raises ValueError with what would be right (`+` introduces login options)."""
     if not _USER_NAME.fullmatch(text):
-        message = "a user name is 1 to 32 of a-z 0-9 . _ - and begins with a letter"
-        raise ValueError(message)
+        rule = "a user name is 1 to 32 of a-z 0-9 . _ - and begins with a letter"
+        raise refusal(rule, text, r"a-z0-9._-", _MOST_CHARACTERS)
     return text

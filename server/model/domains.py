@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_NAME = re.compile(r"[a-z0-9._-]{1,253}")
+from server.model.names import refusal
+
+_MOST_CHARACTERS = 253
+_NAME = re.compile(rf"[a-z0-9._-]{{1,{_MOST_CHARACTERS}}}")
 #: Names that the reference refuses.
 _RESERVED = frozenset({"undefined", "calendar", "properties"})
 
@@ -33,6 +36,6 @@ def parse_domain_name(text: str) -> str:
         message = "a domain name does not begin with . or -"
         raise ValueError(message)
     if not _NAME.fullmatch(name):
-        message = "a domain name is 1 to 253 of a-z 0-9 . - _"
-        raise ValueError(message)
+        rule = "a domain name is 1 to 253 of a-z 0-9 . - _"
+        raise refusal(rule, name, r"a-z0-9._-", _MOST_CHARACTERS)
     return name

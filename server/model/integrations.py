@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 import secrets
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from server.errors import CommandError
+from server.model.names import refusal
 
 KEY_CHARACTERS = 64
 _KEY_ALPHABET = string.ascii_letters + string.digits
-_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_MOST_CHARACTERS = 64
+_CLIENT_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{_MOST_CHARACTERS - 1}}}")
 _KEY = re.compile(rf"[A-Za-z0-9]{{{KEY_CHARACTERS}}}")
 _SHOWN_OF_MASKED = 4
+_MOST_NAMED = 10
 
 
 class IntegrationType(Enum):
@@ -61,9 +65,15 @@ def masked_key(key: str) -> str:
 def parse_client_id(text: str) -> str:
     """Return the client id; raises ValueError with what would be right."""
     if not _CLIENT_ID.fullmatch(text):
-        message = "a client id is 1 to 64 of A-Z a-z 0-9 . _ @ - and begins with a letter or digit"
-        raise ValueError(message)
+        rule = "a client id is 1 to 64 of A-Z a-z 0-9 . _ @ - and begins with a letter or digit"
+        raise refusal(rule, text, r"A-Za-z0-9._@-", _MOST_CHARACTERS)
     return text
+
+
+def first_named(client_ids: Sequence[str]) -> str:
+    """Return the first ten client ids, and how many more there are, for a sentence."""
+    more = len(client_ids) - _MOST_NAMED
+    return ", ".join([*client_ids[:_MOST_NAMED], *([f"and {more:,} more"] if more > 0 else [])])
 
 
 def changed(integration: Integration, *, service: bool, numbers: tuple[str, ...] | None) -> Integration:

@@ -43,7 +43,8 @@ async def add(config: Config, options: argparse.Namespace) -> None:
     name = _valued(parse_user_name, options.name)
     keys = [key for path in options.authorized_key for key in _keys_of(path)]
     asked = options.password_stdin or not keys
-    password_hash = hash_password(_password(from_stdin=options.password_stdin)) if asked else None
+    instead = "give --password-stdin or --authorized-key FILE"
+    password_hash = hash_password(_password(instead, from_stdin=options.password_stdin)) if asked else None
     user = User(name, Role(options.role), password_hash, tuple({key.public_key: key for key in keys}.values()))
     async with open_store(config) as store, store.transaction() as query:
         if not await users.insert(query, user, utc_now()):
@@ -65,7 +66,7 @@ async def list_(config: Config, _options: argparse.Namespace) -> None:
 async def change_password(config: Config, options: argparse.Namespace) -> None:
     """Change a password; raises StartError when there is no such user."""
     name = _valued(parse_user_name, options.name)
-    password_hash = hash_password(_password(from_stdin=options.password_stdin))
+    password_hash = hash_password(_password("give --password-stdin", from_stdin=options.password_stdin))
     async with open_store(config, make=False) as store, store.transaction() as query:
         if not await users.set_password(query, name, password_hash):
             message = f"there is no user {name}"
@@ -87,12 +88,15 @@ async def remove(config: Config, options: argparse.Namespace) -> None:
     say(f"User {name} removed.")
 
 
-def _password(*, from_stdin: bool) -> str:
-    """Return the new password: the first line of standard input, or typed twice at the terminal."""
+def _password(instead: str, *, from_stdin: bool) -> str:
+    """Return the new password: the first line of standard input, or typed twice at the terminal.
+
+    Where there is none, StartError says what to do `instead`.
+    """
     if from_stdin:
         return _first_line()
     if sys.stdin is None or not sys.stdin.isatty():
-        message = "there is no terminal to ask for the password: give --password-stdin or --authorized-key FILE"
+        message = f"there is no terminal to ask for the password: {instead}"
         raise StartError(message)
     password = _valued(check_new_password, getpass.getpass("New password: "))
     if getpass.getpass("Once more: ") != password:
@@ -116,7 +120,7 @@ def _keys_of(path: Path) -> tuple[UserKey, ...]:
     try:
         return parse_authorized_keys(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        message = f"{path}: {error}"
+        message = f"{path}: {getattr(error, 'strerror', None) or error}"
         raise StartError(message) from error
 
 

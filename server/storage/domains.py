@@ -15,11 +15,11 @@ async def insert(query: Query, name: str, now: str) -> bool:
     return bool(rows)
 
 
-async def delete(query: Query, name: str) -> int | None:
-    """Remove a domain with its integrations; return how many those were, None when there is no such domain."""
-    ((count,),) = await query("SELECT count(*) FROM integrations WHERE domain = ?", name)
+async def delete(query: Query, name: str) -> list[str] | None:
+    """Remove a domain with its integrations; return their client ids, sorted, None when there is no such domain."""
+    clients = await query("SELECT client_id FROM integrations WHERE domain = ? ORDER BY client_id", name)
     rows = await query("DELETE FROM domains WHERE name = ? RETURNING name", name)
-    return int(count) if rows else None
+    return [client_id for (client_id,) in clients] if rows else None
 
 
 async def find(store: Store, name: str) -> Domain | None:

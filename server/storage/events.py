@@ -207,13 +207,12 @@ async def after(store: Store, last_id: int, most: int) -> list[dict[str, Value]]
     return [dict(zip(SHOWN, map(_readable, row), strict=True)) for row in rows]
 
 
-async def newest(store: Store, wanted: Mapping[str, Any], domain: str | None, most: int) -> list[Row]:
-    """Return the newest records whose columns are as `wanted`, oldest first; with `domain`, those of its commands."""
+async def newest(store: Store, wanted: Mapping[str, Any], about: Mapping[str, str], most: int) -> list[Row]:
+    """Return the newest records whose columns are as `wanted` and whose arguments are as in `about`, oldest first."""
     tests = [f"{column} = ?" for column in wanted]
-    values = [*wanted.values()]
-    if domain is not None:  # in JSON text a quote is escaped: only the argument itself can look so
-        tests.append("instr(arguments, ?) > 0")
-        values.append(f'"domain": "{domain}"')
+    # in JSON text a quote is escaped: only the argument itself can look so
+    tests += ["instr(arguments, ?) > 0"] * len(about)
+    values = [*wanted.values(), *(f'"{name}": "{value}"' for name, value in about.items())]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
     rows = await store.read(
         f"SELECT {_shown(('seq', *COLUMNS))} FROM audit {where} ORDER BY id DESC LIMIT ?", *values, most

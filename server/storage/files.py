@@ -19,7 +19,7 @@ from pathlib import Path
 
 from server.errors import StartError
 from server.storage import schema
-from server.storage.owner import give
+from server.storage.owner import give, give_open
 from server.storage.restoring import finish, restoring_folder
 from server.storage.snapshot import sync_folder
 from server.storage.temporary import passing_reason
@@ -102,13 +102,18 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     make_folder(database.parent)
     staged.unlink(missing_ok=True)
     raw = new_storage_key()
-    os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    descriptor = os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        give_open(descriptor, staged.parent)
+    finally:
+        os.close(descriptor)
     schema.make(staged, Vault(raw))
     half_written = storage_key.with_name(storage_key.name + ".new")
     half_written.unlink(missing_ok=True)
     descriptor = os.open(half_written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(base64.b64encode(raw) + b"\n")
+        give_open(file.fileno(), storage_key.parent)
         file.flush()
         os.fsync(file.fileno())
     sync_folder(database.parent)

@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncssh
 
 from server.errors import StartError
+from server.storage.owner import give_open
 from server.storage.snapshot import sync_folder
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
@@ -109,11 +110,12 @@ def _public(path: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner only."""
+    """Write a file whole or not at all, for its owner only: what root makes in a folder of somebody else is theirs."""
     staged = path.with_name(path.name + ".new")
     staged.unlink(missing_ok=True)
     with os.fdopen(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(content)
+        give_open(file.fileno(), path.parent)
         file.flush()
         os.fsync(file.fileno())
     staged.rename(path)
