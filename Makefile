@@ -22,6 +22,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/record.py --check
 	$(BIN)/python docs/commands.py --check
 	$(BIN)/python docs/configuration.py --check
 	$(BIN)/python docs/observability.py --check

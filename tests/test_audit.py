@@ -390,10 +390,12 @@ def test_lines_that_are_no_command_are_recorded_without_their_words(console: Con
     assert console.ssh("cocon/user/ad hunter2").returncode == 127
     assert console.ssh("cocon/user/add hunter2 --password hunter3").returncode == 2
     assert console.ssh('echo "hunter4').returncode == 2
-    told = json.loads(console.run("cocon/audit/list --event command --last 3 | json"))["rows"]
+    console.run("cocon/user/add --help")
+    told = json.loads(console.run("cocon/audit/list --event command --last 4 | json"))["rows"]
     assert [(row["command"], row["status"], row["detail"]) for row in told] == [
         ("", 127, "no such command"),
         ("/cocon/user/add", 2, "wrong arguments"),
         ("/echo", 2, "wrong arguments"),
+        ("/cocon/user/add", 0, "help"),
     ]
     assert "hunter" not in json.dumps(told)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import pkgutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from console import ADMIN, PASSWORD, ConsoleServer
 
 import server.commands
 from server.commands import COMMANDS, DIRECTORIES, command_tree, node
+from server.commands.domains import DOMAIN
 from server.commands.kinds import CLIENT_ID, TEXT
 from server.grammar.candidates import offer
 from server.grammar.declare import CHECK, Command, Relation, command
@@ -76,6 +78,34 @@ def test_help_page_over_ssh(shared_console: ConsoleServer, declared: Command) ->
 def test_the_generated_reference_is_up_to_date() -> None:
     script = REFERENCE.with_name("commands.py")
     assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
+
+
+def test_a_command_that_is_declared_is_one() -> None:
+    """One that its module does not list in COMMANDS would be missing without a word."""
+    declared = {
+        name: value
+        for module in pkgutil.iter_modules(server.commands.__path__)
+        for name, value in vars(importlib.import_module(f"server.commands.{module.name}")).items()
+        if isinstance(value, Command)
+    }
+    assert declared
+    assert [name for name, each in declared.items() if each not in COMMANDS] == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ("call, domian: Annotated[str, DOMAIN]", "no parameter is called domain, as the path says"),
+        ("call, domain", "parameter domain has no kind"),
+        ("call, domain: Annotated[str, DOMAIN], *, force=False", "option force needs help and a default"),
+    ],
+)
+def test_a_declaration_that_is_wrong_says_so_when_it_is_read(parameters: str, told: str) -> None:
+    made: dict[str, Any] = {}
+    source = f"async def count({parameters}):\n    'Count.'\n"
+    exec(source, {"Annotated": Annotated, "DOMAIN": DOMAIN}, made)  # noqa: S102  as a file of commands would have it
+    with pytest.raises(TypeError, match=told):
+        command("/domain/{domain}/count", permission=Permission.DOMAINS_READ, examples=("count",))(made["count"])
 
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPEVPWG4+g4EdxKpPS7wj1frid73wG5yEVQcgUbVRUaX"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from server.commands import COMMANDS, command_tree
 from server.grammar.candidates import offer
+from server.grammar.explain import complaint
 from server.grammar.match import Incomplete, Invalid, Ready, Unknown, match
 from server.grammar.tokens import MOST_CHARACTERS, tokenize
 from server.grammar.tree import commands_below, find, locate
@@ -218,3 +219,40 @@ def test_found_by_fuzzing_a_long_expression_is_not_compiled() -> None:
 def test_found_by_fuzzing_nothing_is_offered_that_would_make_the_line_too_long() -> None:
     assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1) + "d", ADMIN).candidates == ()
     assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1000) + "d", ADMIN).candidates != ()
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("domain/b/integrations/add \u0430dmin", "U+0430 (CYRILLIC SMALL LETTER A) at place 1 is none of them"),
+        ("domain/b/integrations/add t\u200b", "U+200B (ZERO WIDTH SPACE) at place 2 is none of them"),
+        ("domain/b/integrations/add " + "x" * 65, "begins with a letter or digit; this one has 65"),
+        ("domain/b/integrations/add a,b", "; , at place 2 is none of them"),
+        ("domain/declare bi\u0443sk.local", "U+0443 (CYRILLIC SMALL LETTER U) at place 3 is none of them"),
+        ("domain/b/integrations/add t —service", "—service is one word too many, did you mean --service?"),
+        ("domain/b/integrations/add t -service", "-service is one word too many, did you mean --service?"),
+        ("domain/b/integrations/list --json", "there is no option --json, did you mean | json?"),
+        ("domain/b/integrations/add t --force", "there is no option --force"),
+        ("cocon/user/key/add eve", "<KEY> is missing: line of a .pub file"),
+    ],
+)
+def test_a_mistake_that_is_hard_to_see_is_told(line: str, hint: str) -> None:
+    outcome = match(ROOT, (), tokenize(line))
+    assert isinstance(outcome, Incomplete | Invalid)
+    assert outcome.message.endswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("line", "hints"),
+    [
+        (
+            "whoami\u00a0x",
+            ("It has the character U+00A0 (NO-BREAK SPACE), which no command has.", "Did you mean whoami?"),
+        ),
+        ("delete /domain/b/integrations/list", ("Did you mean /domain/b/integrations/list?",)),
+    ],
+)
+def test_what_an_unknown_word_may_have_meant(line: str, hints: tuple[str, ...]) -> None:
+    outcome = match(ROOT, (), tokenize(line))
+    assert isinstance(outcome, Unknown)
+    assert complaint(outcome)[1] == hints

@@ -145,6 +145,16 @@ async def test_escalation_completion_offers_nothing_behind_the_gate(staffed: Con
             await asyncio.sleep(0.1)
 
 
+def test_escalation_what_was_mistyped_suggests_no_command_behind_the_gate(staffed: ConsoleServer) -> None:
+    """It is refused when it is typed, and was suggested all the same."""
+    assert staffed.told("admin", "cocon/user/lst") == (
+        127,
+        "There is no such command: cocon/user/lst\nDid you mean cocon/user/list?\n",
+    )
+    assert staffed.told("oleg", "cocon/user/lst") == (127, "There is no such command: cocon/user/lst\n")
+    assert "Did you mean domain/list?" in staffed.told("oleg", "domain/lst")[1]
+
+
 def test_escalation_options_in_the_login_name_make_nobody_else(staffed: ConsoleServer) -> None:
     assert staffed.told("oleg+plain", "whoami")[1] == "oleg\n"
     assert "there is no login option +admin" in staffed.told("oleg+admin", "whoami")[1]

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+import asyncssh
 from console import PASSWORD, PROMPT, ConsoleServer
 
 _KEY = re.compile(r"key: ([A-Za-z0-9]{64})")
@@ -30,6 +31,46 @@ async def test_nothing_that_is_kept_holds_a_secret(console: ConsoleServer) -> No
     files = [path for path in console.folder.rglob("*") if path.is_file()]
     assert any(path.name == "console.db-wal" for path in files)
     for secret in (*keys, PASSWORD):
+        for path in files:
+            assert secret.encode() not in path.read_bytes(), path
+        assert secret not in "".join(console.log)
+
+
+async def test_a_key_pasted_where_a_client_id_belongs_is_kept_nowhere(stopped_console: ConsoleServer) -> None:
+    """A key is a valid client id, a valid part of a path and a valid word: audit and history had it in clear."""
+    console = stopped_console
+    console.start(ECSS_CONSOLE_AUDIT__LOG=str(console.folder / "audit.jsonl"))
+    console.run("domain/declare biysk.local")
+    found = _KEY.search(console.run("domain/biysk.local/integrations/add tester"))
+    assert found
+    key = found[1]
+    private = asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh").decode().split("\n")[1:-2]
+    body = "".join(private)
+    lines = [
+        f"domain/biysk.local/integrations/show {key}",
+        f"domain/biysk.local/integrations/remove {key} --check",
+        f"domain/{key}/integrations/list",
+        f"domain/biysk.local/integrations/list | match {key}",
+        *(f"{word} {key}" for word in ("echo", "cd", "ls", "help", "sleep", "nosuch")),
+        f"echo {key}{key}",
+        f"cocon/user/key/add admin {body}",
+        f"cocon/user/key/add admin ssh-ed25519 {body}",
+        f"cocon/user/add eve --key '{body}'",
+    ]
+    async with console.asyncssh(username="admin+rich") as connection:
+        shell = await connection.create_process(term_type="xterm", encoding="utf-8")
+        for line in lines:
+            await shell.stdout.readuntil(PROMPT)
+            shell.stdin.write(f"{line}\n")
+        shell.stdin.write("exit\n")
+        await shell.wait()
+    await asyncio.sleep(1.5)  # batches of the audit, and the lines of its log
+    told = [row for row in _audit(console.database) if "***" in f"{row['arguments']}{row['detail']}"]
+    assert {"/domain/<DOMAIN>/integrations/show", "/echo", "/cd", "/ls", "/help"} <= {row["command"] for row in told}
+    assert console.stop() == 0
+    files = [path for path in console.folder.rglob("*") if path.is_file()]
+    assert {"console.db", "audit.jsonl"} <= {path.name for path in files}
+    for secret in (key, key.lower(), body[40:80], body[-60:-4]):
         for path in files:
             assert secret.encode() not in path.read_bytes(), path
         assert secret not in "".join(console.log)

@@ -18,6 +18,7 @@ from server.grammar.declare import Argument, Command, Option
 from server.grammar.tree import Directory, Location
 from server.model.access import Operator, Permission
 from server.model.events import Event, EventKind
+from server.model.integrations import without_keys
 from server.model.sessions import OpenSession
 from server.node.status import Node
 from server.render.progress import progress_text
@@ -208,9 +209,9 @@ class Call:
             source=self.operator.source,
             session_id=self.operator.session_id,
             command=self.command.path,
-            arguments=_AS_JSON(self._audited_arguments()),
+            arguments=without_keys(_AS_JSON(self._audited_arguments())),
             status=status,
-            detail=detail or ("check only: " if self.check else "") + "; ".join(self.plan),
+            detail=without_keys(detail or ("check only: " if self.check else "") + "; ".join(self.plan)),
             duration_ms=round((monotonic() - self.started) * 1000),
         )
 
@@ -221,7 +222,7 @@ class Call:
             taker.name: _audited(taker, self.arguments[taker.name]) for taker in takers if taker.name in self.arguments
         }
         if self.rest:
-            audited["rest"] = _shortened(" ".join(str(word) for word in self.rest))
+            audited["rest"] = _audited(command.arguments[-1], " ".join(str(word) for word in self.rest))
         return audited
 
 

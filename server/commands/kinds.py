@@ -87,6 +87,7 @@ NEW_USER = Kind("<USER>", "name of 1 to 32 of a-z 0-9 . _ -, beginning with a le
 USER = Kind("<USER>", "name of a user", parse_user_name, _stored_user_names)
 ROLE = Kind("<ROLE>", f"one of {', '.join(Role)}", _role, _roles)
 DATE = Kind("<TIME>", "YYYY-MM-DD or YYYY-MM-DDTHH:MM, the node's time or with a Z behind it UTC, or never", _date)
-PUBLIC_KEY = Kind("<KEY>", "line of a .pub file in quotes", _key)
-KEY_WORD = Kind("<KEY>", "line of a .pub file", str)
+#: Secret for what is pasted in their place: a private key. Records name the fingerprint.
+PUBLIC_KEY = Kind("<KEY>", "line of a .pub file in quotes", _key, secret=True)
+KEY_WORD = Kind("<KEY>", "line of a .pub file", str, secret=True)
 SOURCES = Kind("<NETWORKS>", "addresses or networks, separated by commas; ! before one shuts it out", parse_sources)

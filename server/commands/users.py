@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from server.audit.journal import utc_now
+from server.auth.keys import fingerprint
 from server.auth.passwords import check_new_password, hash_password, same_password
 from server.commands.call import Call
 from server.commands.domains import DOMAIN, no_such_domain
@@ -98,7 +99,8 @@ async def add(
 
     Operators and viewers reach no domain until user/grant gives them one.
     """
-    call.will(f"add user {user} as {role.value}")
+    with_key = f", let in with key {fingerprint(key.public_key)}" if key else ""
+    call.will(f"add user {user} as {role.value}{with_key}")
     if await users.find(call.store.read, user) is not None:  # before anything is asked
         raise _known_already(user)
     password_hash = None if key else await asked_password(call, user)

@@ -22,6 +22,8 @@ _MOST_CHARACTERS = 64
 _CLIENT_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{_MOST_CHARACTERS - 1}}}")
 _KEY = re.compile(rf"[A-Za-z0-9]{{{KEY_CHARACTERS}}}")
 _SHOWN_OF_MASKED = 4
+#: What may be a key wherever it stands: pasted in the place of a client id, or two of them without a blank.
+_KEY_ANYWHERE = re.compile(rf"[A-Za-z0-9]{{{KEY_CHARACTERS},}}")
 _MOST_NAMED = 10
 
 
@@ -60,6 +62,19 @@ def parse_api_key(text: str) -> str:
 def masked_key(key: str) -> str:
     """Return the key as those see it who may not: the first and last four characters, the rest as `*`."""
     return key[:_SHOWN_OF_MASKED] + "*" * (len(key) - 2 * _SHOWN_OF_MASKED) + key[-_SHOWN_OF_MASKED:]
+
+
+def holds_key(text: str) -> bool:
+    """Tell whether something in a text looks like an API key."""
+    return _KEY_ANYWHERE.search(text) is not None
+
+
+def without_keys(text: str) -> str:
+    """Return a text with `***` in the place of all that looks like an API key, for what is kept or logged.
+
+    A client id or a part of a path of 64 letters and digits looks like one too, and is hidden with them.
+    """
+    return _KEY_ANYWHERE.sub("***", text)
 
 
 def parse_client_id(text: str) -> str:

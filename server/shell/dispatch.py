@@ -28,9 +28,9 @@ from server.errors import (
 from server.grammar.declare import CHECK
 from server.grammar.explain import complaint, page, usage_hint
 from server.grammar.filters import JSON, wants_json
-from server.grammar.match import Ready, Unknown, match
+from server.grammar.match import Incomplete, Invalid, Ready, Unknown, match
 from server.grammar.tokens import Line, tokenize
-from server.grammar.tree import Location
+from server.grammar.tree import Location, find, offered
 from server.log import about
 from server.model.access import Operator
 from server.model.events import Event, EventKind
@@ -138,11 +138,13 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
         run.path = outcome.command.path
     if not isinstance(outcome, Ready):
         kind = UnknownCommandError if isinstance(outcome, Unknown) else ArgumentError
-        _record_misspelt(console, seat.operator, run, kind.status)
-        message, hints = complaint(outcome)
+        detail = "no such command" if kind is UnknownCommandError else "wrong arguments"
+        _record_unrun(console, seat.operator, run, kind.status, detail)
+        message, hints = complaint(await _permitted(console, seat, outcome))
         raise kind(message, *hints)
     filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
+        _record_unrun(console, seat.operator, run, 0, "help")
         return await filtered(Help(page(outcome.command)), filters)
     check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
     call = Call(
@@ -229,8 +231,25 @@ def _record(call: Call, status: int, detail: str = "") -> None:
         call.console.journal.record_soon(call.event(kind, status=status, detail=detail))
 
 
-def _record_misspelt(console: Console, operator: Operator, run: Run, status: int) -> None:
-    """Record a line that was no command, or not as it must be; without its words, as a secret may be among them."""
+async def _permitted(
+    console: Console, seat: Seat, outcome: Incomplete | Invalid | Unknown
+) -> Incomplete | Invalid | Unknown:
+    """Suggest nothing that the operator may not run, as completion does not."""
+    if not isinstance(outcome, Unknown) or outcome.near is None:
+        return outcome
+    found = find(console.root, seat.here, outcome.near.removeprefix("cd "))
+    operator = await console.standings.of(seat.operator)
+    if found is None or operator is None:
+        return replace(outcome, near=None)
+    may = operator.may(found.command.permission) if found.command else offered(found.directory, operator)
+    return outcome if may else replace(outcome, near=None)
+
+
+def _record_unrun(console: Console, operator: Operator, run: Run, status: int, detail: str) -> None:
+    """Record a line that asked for help, was no command, or not as it must be.
+
+    Without its words, as a secret may be among them.
+    """
     console.journal.record_soon(
         Event(
             kind=EventKind.COMMAND,
@@ -241,7 +260,7 @@ def _record_misspelt(console: Console, operator: Operator, run: Run, status: int
             session_id=operator.session_id,
             command="" if run.path == NO_COMMAND else run.path,
             status=status,
-            detail="no such command" if status == UnknownCommandError.status else "wrong arguments",
+            detail=detail,
         )
     )
 
