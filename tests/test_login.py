@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -14,6 +15,8 @@ import pexpect
 import pytest
 from argon2 import PasswordHasher
 from console import PASSWORD, PROMPT, ConsoleServer
+
+from server.model.access import UserKey
 
 REFUSED = 255
 
@@ -218,3 +221,42 @@ def test_a_client_that_cannot_change_the_password_is_refused(console: ConsoleSer
     with pytest.raises(paramiko.SSHException), console.paramiko(username="vera", password="first"):
         pass
     assert console.ssh("whoami").returncode == 0
+
+
+async def test_keys_and_certificates_in_vain_leave_a_record(stopped_console: ConsoleServer, tmp_path: Path) -> None:
+    """They left none at all: whoever tried stolen keys at night was seen by nobody."""
+    console = stopped_console
+    console.start(ECSS_CONSOLE_LIMITS__PER_SOURCE_PENALTIES="false")
+    unknown, other = _key(tmp_path, "unknown"), _key(tmp_path, "other")
+    for name in ("admin", "stranger"):
+        assert not await _enters(console, name, client_keys=[str(unknown), str(other)])
+    words = console.ssh_words("-o", "PreferredAuthentications=none", user="admin")
+    assert await asyncio.to_thread(lambda: subprocess.run(words, capture_output=True, check=False).returncode) == 255
+    assert not await _enters(console, "admin", client_keys=None, password="wrong")
+    await asyncio.sleep(1)
+    printed = await asyncio.to_thread(console.run, "cocon/audit/list --event login.failed | json")
+    told = [(row["user_name"], row["detail"]) for row in json.loads(printed)["rows"]]
+    assert told == [
+        ("admin", "key: 2 keys offered, nothing proved"),
+        ("stranger", "key: 2 keys offered, nothing proved"),
+        ("admin", "key: no key offered, a certificate perhaps, nothing proved"),
+        ("admin", "password: wrong password"),
+    ]
+    assert await asyncio.to_thread(console.logs, "login of stranger from 127.0.0.1:", "2 keys offered, nothing proved")
+
+
+def test_a_hash_of_old_parameters_does_not_keep_its_owner_from_another_password(console: ConsoleServer) -> None:
+    """It was renewed between the question and the change, which then took it for somebody else's change."""
+    weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
+    _set(console, "UPDATE users SET password_hash = ? WHERE name = 'admin'", weak)
+    changed = console.ssh("passwd", text=f"{PASSWORD}\nsecond\nsecond\n")
+    assert changed.returncode == 0, changed.stdout
+    (row,) = json.loads(console.run("cocon/audit/list --event user.change --last 1 | json"))["rows"]
+    assert (row["user_name"], row["detail"]) == ("admin", "hash of the password renewed")
+
+
+@pytest.mark.parametrize(
+    ("sources", "opens"), [(("10.0.0.0/8",), True), (("::/0", "!10.0.0.1"), False), (("0.0.0.0/0",), True)]
+)
+def test_an_address_that_a_socket_for_both_gives_as_ipv6_is_the_ipv4_one(sources: tuple[str, ...], opens: bool) -> None:  # noqa: FBT001
+    assert UserKey("ssh-ed25519 A", "", sources).opens("::ffff:10.0.0.1", "2026") is opens

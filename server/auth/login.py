@@ -25,7 +25,7 @@ class Verdict:
     """What came of a try to log in: the `user` who may come in, or the `reason` why nobody may.
 
     With `must_change` the password was right and another has to be given before anything else. `stored` is the hash
-    that was judged.
+    that the right password has in the store now.
     """
 
     user: User | None
@@ -56,7 +56,7 @@ class Doorkeeper:
         if user.must_change_password:
             return Verdict(None, "password must be changed", must_change=True, stored=stored)
         if self._passwords.outdated(stored):
-            await self._rehash(name, stored, password)
+            stored = await self._rehash(name, stored, password)
         return Verdict(user, stored=stored)
 
     async def change_password(self, name: str, password: str, new: str, source: str) -> Verdict:
@@ -96,11 +96,16 @@ class Doorkeeper:
         user = await users.find(self._store.read, name)
         return user if user is not None and not user.shut_out(utc_now()) else None
 
-    async def _rehash(self, name: str, stored: str, password: str) -> None:
-        """Keep the password under today's parameters; a store that is busy will have another chance."""
+    async def _rehash(self, name: str, stored: str, password: str) -> str:
+        """Keep the password under today's parameters, and return its hash; a busy store will have another chance."""
         better = await self._passwords.hash(password)
+        event = Event(EventKind.USER_CHANGE, utc_now(), self._node, name, "", "", detail="hash of the password renewed")
         try:
             async with self._store.transaction() as query:
-                await users.exchange_password(query, name, stored, better)
+                renewed = await users.renew_hash(query, name, stored, better)
+                if renewed:
+                    await self._journal.record(query, event)
         except TemporaryError as error:
             _log.warning("the password of %s keeps its old hash: %s", name, error.message)
+            return stored
+        return better if renewed else stored

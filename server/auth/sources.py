@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPV4LENGTH, IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPV4LENGTH, IPv4Address, IPv6Address, ip_network
+
+from server.model.access import plain_address
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address | None:
-    """Return the address, an IPv4 one also where a socket for both gives it as IPv6; None when it is none."""
+    """Return the address as `plain_address` does; None when it is none."""
     try:
-        parsed = ip_address(address)
+        return plain_address(address)
     except ValueError:
         return None
-    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
 
 
 class Sources:

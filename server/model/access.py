@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from server.model.names import refusal
 
@@ -80,9 +80,15 @@ class UserKey:
             return False
         if not self.sources:
             return True
-        came_from = ip_address(address.partition("%")[0])
+        came_from = plain_address(address.partition("%")[0])
         hits = [each for each in self.sources if came_from in ip_network(each.removeprefix("!"), strict=False)]
         return bool(hits) and not any(each.startswith("!") for each in hits)
+
+
+def plain_address(text: str) -> IPv4Address | IPv6Address:
+    """Return an address, an IPv4 one also where a socket for both gives it as IPv6. Raises ValueError for none."""
+    parsed = ip_address(text)
+    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
 
 
 @dataclass(frozen=True, slots=True)

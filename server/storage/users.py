@@ -78,13 +78,21 @@ async def set_password(query: Query, name: str, password_hash: str, *, must_chan
 
 
 async def exchange_password(query: Query, name: str, before: str | None, after: str) -> bool:
-    """Replace the password that was `before`, or keep it in another form; False when it is another one by now."""
+    """Replace the password that was `before`, and with it the need of another; False when it is another one by now."""
     rows = await query(
         """UPDATE users SET password_hash = ?, must_change_password = 0
            WHERE name = ? AND password_hash = ? RETURNING name""",
         after,
         name,
         before,
+    )
+    return bool(rows)
+
+
+async def renew_hash(query: Query, name: str, before: str, after: str) -> bool:
+    """Keep the same password in another form; whether another one is needed stays. False when it is another by now."""
+    rows = await query(
+        "UPDATE users SET password_hash = ? WHERE name = ? AND password_hash = ? RETURNING name", after, name, before
     )
     return bool(rows)
 

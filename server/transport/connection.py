@@ -22,6 +22,7 @@ from server.config import Current, Limits
 from server.log import about
 from server.model.access import Operator, UserKey
 from server.model.events import Event, EventKind
+from server.model.integrations import without_keys
 from server.model.refusals import Parting, Refusal
 from server.model.sessions import OpenSession
 from server.shell.options import split_login_name
@@ -79,7 +80,8 @@ class Connection(asyncssh.SSHServer):
         self._login_options = ""
         self._address = self._source = ""
         self._doorway: Doorway
-        self._greeted = self._given_up = self._ended = False
+        self._greeted = self._given_up = self._ended = self._failure_told = False
+        self._named = ""
         #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
         self._parting: Parting | None = Parting.NO_AUTH
         self._grace: asyncio.TimerHandle | None = None
@@ -104,6 +106,7 @@ class Connection(asyncssh.SSHServer):
         self._shared.clients.discard(self)
         self._end_grace()
         if self._operator is None:
+            self._tell_unproved()
             self._shared.admission.turn_away(self._address, self._parted(exc), monotonic())
             return
         self._shared.admission.leave(self._address, self._operator.name)
@@ -117,7 +120,8 @@ class Connection(asyncssh.SSHServer):
         if banner and not self._greeted:
             self._greeted = True
             self.ssh.send_auth_banner(banner.rstrip("\n") + "\n")
-        self.ssh.set_authorized_keys(await self._proof.begin(split_login_name(username)[0]))
+        self._named = split_login_name(username)[0]
+        self.ssh.set_authorized_keys(await self._proof.begin(self._named))
         return True
 
     def password_auth_supported(self) -> bool:
@@ -278,7 +282,20 @@ class Connection(asyncssh.SSHServer):
             self._grace.cancel()
             self._grace = None
 
+    def _tell_unproved(self) -> None:
+        """Record a client that gave a name and proved nothing, once: each key that it offered in vain is no failure.
+
+        Signatures and certificates are judged by asyncssh, which tells nobody of those that it refuses.
+        """
+        if self._named and not self._failure_told and self._parting is Parting.NO_AUTH:
+            keys = self._proof.offered
+            offered = (
+                f"{keys} key{'s' if keys > 1 else ''} offered" if keys else "no key offered, a certificate perhaps"
+            )
+            self._failed(self._named, "key", f"{offered}, nothing proved")
+
     def _failed(self, name: str, way: str, reason: str) -> None:
+        self._failure_told = True
         self._shared.console.node.logins["failed", _method(way)] += 1
         told = about("login.failed", user=_safe(name), source=self._source, method=way, reason=reason)
         _log.warning("login of %s from %s failed by %s: %s", _safe(name), self._source, way, reason, extra=told)
@@ -301,5 +318,5 @@ def _method(way: str) -> str:
 
 
 def _safe(name: str) -> str:
-    """Return a name that somebody made up, fit for a line of the log."""
-    return ascii(name[:_MOST_LOGGED_CHARACTERS])[1:-1]
+    """Return a name that somebody made up, fit for a line of the log; an API key in its place is not kept."""
+    return without_keys(ascii(name[:_MOST_LOGGED_CHARACTERS])[1:-1])

@@ -40,6 +40,12 @@ class Proof:
         self._certified: User | None = None
         self._way = ""
         self._changing = ""
+        self._offered: set[str] = set()
+
+    @property
+    def offered(self) -> int:
+        """How many public keys were offered."""
+        return len(self._offered)
 
     @property
     def any_failed(self) -> bool:
@@ -96,6 +102,7 @@ class Proof:
         """Tell whether the key, `algorithm base64`, opens; that the client holds it is checked by the protocol."""
         if not self._begin_try():
             return False
+        self._offered.add(public_key)
         verdict = await self._doorkeeper.by_public_key(name, public_key, address)
         self._proved, self._way = verdict.user, f"key {fingerprint(public_key)}"
         if verdict.reason not in {"", "unknown user", "unknown key"}:  # clients offer every key they have
