@@ -32,6 +32,7 @@ _DATE = re.compile(
     r'\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d [+-]\d{4}|"at": "[^"]*", "time_ms": \d+|\d+ records are whole, head \d+'
 )
 _SESSION = re.compile(
+    r"(?<=│)\d+ *(?=│\d{4}-)|\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ(?=│)|"  # number and time of a record
     r'textLength="[\d.]+"|'  # how wide a footer is depends on its milliseconds
     r"[A-Za-z0-9]{4}\*{56}[A-Za-z0-9]{4}|[0-9a-f]{8}(?=│)|127\.0\.0\.1:\d+ *|\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d(?=│)"
 )

@@ -112,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     rotated.add_argument("--finish", action="store_true", help="take the next host key into use, drop the old one")
     audit_words = words.add_parser("audit", help="check the audit").add_subparsers(required=True, metavar="COMMAND")
     verified = _add(audit_words, common, "verify", audit.verify, "say what is whole, or what was done to which record")
-    verified.add_argument("--head", metavar="SEQ:MAC", help="find also that the store was rolled back behind this head")
+    verified.add_argument(
+        "--head", metavar="[NODE=]SEQ:MAC", help="find also that the store was rolled back behind this head"
+    )
     _add_backup(words, common)
     config = words.add_parser("config", help="look at the configuration")
     config_words = config.add_subparsers(required=True, metavar="COMMAND")

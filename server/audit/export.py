@@ -67,9 +67,17 @@ class Exporter:
     async def _find_place(self) -> None:
         written = await _in_thread(partial(_last_written, self._path))
         if written > self._last_id:
-            _log.error("the audit's log goes on to id %d, the store ended at %d: rolled back?", written, self._last_id)
+            self._begin_again(written, self._last_id)
         elif written:
             self._last_id = written
+
+    def _begin_again(self, written: int, there: int) -> None:
+        """Write all that is there: where records were taken away, lines that come twice are better than none."""
+        told = (
+            "the audit's log goes on to id %d, the store ended at %d: cut or rolled back; all that is there is written"
+        )
+        _log.error(told, written, there)
+        self._last_id = 0
 
     async def _follow(self) -> None:
         await self._find_place()
@@ -83,6 +91,9 @@ class Exporter:
                 self._tell(error)
 
     async def _catch_up(self) -> None:
+        there = (await events.last_id(self._store)) if self._last_id else 0
+        if there < self._last_id:
+            self._begin_again(self._last_id, there)
         while rows := await events.after(self._store, self._last_id, _ROWS_PER_WRITE):
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             await _in_thread(partial(_append, self._path, lines.encode()))

@@ -46,10 +46,18 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A head of a node that somebody kept elsewhere."""
+    """A head of a node that somebody kept elsewhere; without a node it is of the one that is asked."""
 
     node: str
     head: Head
+
+    def of(self, node: str) -> Exported:
+        """Return it as one of this node where it names none."""
+        return self if self.node else Exported(node, self.head)
+
+    def __str__(self) -> str:
+        """Return it as `audit verify --head` takes it."""
+        return f"{self.node}={self.head}" if self.node else str(self.head)
 
 
 @dataclass

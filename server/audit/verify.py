@@ -13,16 +13,19 @@ from server.storage.database import Store
 #: A page takes about 2 ms of the loop.
 _ROWS_PER_PAGE = 100
 _LOWEST_ID = -(2**63)
-_HEAD = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})")
+_HEAD = re.compile(r"(?:(.+)=)?([1-9][0-9]{0,17}):([0-9a-f]{64})")
 
 
-def parse_head(text: str) -> Head:
-    """Return the head that somebody exported; raises ValueError with what would be right."""
+def parse_head(text: str) -> Exported:
+    """Return the head that somebody exported, of the node before `=`; without one its node is empty, for this one.
+
+    Raises ValueError with what would be right.
+    """
     found = _HEAD.fullmatch(text)
     if found is None:
-        message = "SEQ:MAC is expected, as audit verify prints it: a number and 64 of 0-9 a-f"
+        message = "[NODE=]SEQ:MAC is expected, as audit verify prints it: a number and 64 of 0-9 a-f"
         raise ValueError(message)
-    return Head(int(found[1]), found[2])
+    return Exported(found[1] or "", Head(int(found[2]), found[3]))
 
 
 async def inspect(store: Store, exported: Exported | None, show: Callable[[int, int], None]) -> Inspection:

@@ -18,7 +18,6 @@ from server.model.events import EventKind
 from server.model.integrations import parse_client_id
 from server.render.reply import Column, Lines, Table
 from server.storage import events
-from server.storage.chain import Head
 from server.storage.writer import Row, Value
 
 _MOST_LISTED = 10_000
@@ -45,7 +44,7 @@ COUNT = Kind("<N>", f"how many, 1 to {_MOST_LISTED}", _count)
 EVENT = Kind("<CODE>", f"kind of event: {_CODES}", _code)
 CLIENT = Kind("<CLIENT_ID>", "client id of an integration, which need not be there any more", parse_client_id)
 USER = Kind("<USER>", "name of a user, who need not be there any more", parse_user_name)
-HEAD = Kind("<SEQ:MAC>", "a head as verify printed it", parse_head)
+HEAD = Kind("<[NODE=]SEQ:MAC>", "a head as verify printed it, of this node unless another one is named", parse_head)
 
 
 def _in_lines(arguments: str) -> str:
@@ -83,7 +82,7 @@ _BRIEF_COLUMNS = (
     permission=Permission.AUDIT_READ,
     examples=(
         "cocon/audit/list --last 5 --event change | count",
-        "cocon/audit/list --domain biysk.local --client tester --event change --brief",
+        "cocon/audit/list --domain biysk.local --client tester --event change --last 2 --brief",
     ),
 )
 async def list_(
@@ -122,7 +121,9 @@ def _in_brief(row: Row) -> tuple[Value, ...]:
 async def verify(
     call: Call,
     *,
-    head: Annotated[Head | None, HEAD, Relation("find also that the audit was rolled back behind this head")] = None,
+    head: Annotated[
+        Exported | None, HEAD, Relation("find also that the audit was rolled back behind this head")
+    ] = None,
 ) -> Lines:
     """Check that no record was changed, dropped, put in or moved since the console wrote it.
 
@@ -131,7 +132,7 @@ async def verify(
     """
     with suppress(TemporaryError):
         await call.console.journal.flush()
-    exported = None if head is None else Exported(call.console.node_name, head)
+    exported = None if head is None else head.of(call.console.node_name)
     inspection = await inspect(call.store, exported, lambda done, total: call.progress(done, total, "records"))
     if inspection.findings:
         message = "the audit is not as it was written"

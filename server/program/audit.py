@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from server.app import open_store
-from server.audit.inspection import Exported
 from server.audit.verify import certificate, findings, inspect, parse_head
 from server.config import Config
 from server.errors import StartError
@@ -17,7 +16,7 @@ async def verify(config: Config, options: argparse.Namespace) -> None:
     exported = None
     if options.head is not None:
         try:
-            exported = Exported(config.node.name, parse_head(options.head))
+            exported = parse_head(options.head).of(config.node.name)
         except ValueError as error:
             raise StartError(str(error)) from error
     async with open_store(config, make=False) as store:

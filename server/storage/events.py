@@ -122,19 +122,27 @@ async def _extend(query: Query, node: str, events: Sequence[Event]) -> None:
         while len(values) >= length * len(_ADDED):
             added, values = values[: length * len(_ADDED)], values[length * len(_ADDED) :]
             await query(_INSERT + ", ".join([_ROW] * length), *added)
-    query.heads[node] = moved  # if this is rolled back after all, the next one finds another head and looks
+    query.heads[node] = moved
 
 
 async def _end_of_chain(query: Query, node: str) -> tuple[bytes, int]:
     """Return what the next record builds upon, and the number before its own."""
     ((seq, mac, signature, newest),) = await query(_HEAD, node, node)
-    if seq is None and newest is None:
+    known = query.committed.get(node)
+    if seq is None and newest is None and known is None:
         return FIRST, 0
     kept = None if seq is None else _kept_head(query.audit, node, seq, mac, signature)
-    if kept is not None and kept.signed and kept.head.seq >= (newest or 0):
-        return kept.head.mac.encode(), kept.head.seq
-    _log.error("the audit's head of %s was changed or removed: ecss-console audit verify tells more", node)
-    return ANEW, max(newest or 0, kept.head.seq if kept is not None and kept.signed else 0)
+    head = kept.head if kept is not None and kept.signed else None
+    if head is not None and head.seq >= (newest or 0) and not _is_behind(head, known):
+        return head.mac.encode(), head.seq
+    was = "set back" if head is not None and _is_behind(head, known) else "changed or removed"
+    _log.error("the audit's head of %s was %s: ecss-console audit verify tells more", node, was)
+    return ANEW, max(newest or 0, head.seq if head else 0, known.seq if known else 0)
+
+
+def _is_behind(head: Head, known: Head | None) -> bool:
+    """Tell whether a head, though signed, is older than one that this program has committed."""
+    return known is not None and head != known and head.seq <= known.seq
 
 
 def _sealed(
@@ -199,6 +207,12 @@ async def kept(store: Store, first_id: int, last_id: int, most: int) -> list[Kep
         Kept(id_, seq, bool(unchained), mac or b"", bool(whole), tuple(column or b"" for column in columns))
         for id_, seq, unchained, mac, whole, *columns in rows
     ]
+
+
+async def last_id(store: Store) -> int:
+    """Return the highest id, 0 where there is no record."""
+    ((highest,),) = await store.read("SELECT coalesce(max(id), 0) FROM audit")
+    return int(highest)
 
 
 async def after(store: Store, last_id: int, most: int) -> list[dict[str, Value]]:

@@ -35,7 +35,8 @@ class Query:
     """Runs statements with `?` placeholders inside one write transaction and returns their rows.
 
     `audit` seals what goes to the audit; `heads` are its heads by node as they were last seen, which another program
-    may have moved on since.
+    may have moved on since. `committed` are the newest of them that are known to be stored for good: a store whose head
+    is behind has lost records.
     """
 
     def __init__(self, run: Callable[..., Awaitable[list[Row]]], audit: Sealer) -> None:
@@ -43,6 +44,15 @@ class Query:
         self._run = run
         self.audit = audit
         self.heads: dict[str, tuple[Head, str]] = {}
+        self.committed: dict[str, Head] = {}
+
+    def taken_back(self) -> None:
+        """Forget heads that may stand for records that were taken back."""
+        self.heads.clear()
+
+    def stored(self) -> None:
+        """Keep in mind what was committed."""
+        self.committed.update({node: head for node, (head, _) in self.heads.items()})
 
     async def __call__(self, sql: str, *values: Value) -> list[Row]:
         """Run one statement."""
@@ -143,6 +153,7 @@ class Writer:
 
     async def _taken_back(self, group: _Group, error: BaseException) -> None:
         """Take back the change that failed. Where that cannot be done alone, the whole group fails with it."""
+        self._query.taken_back()
         if not (group.changes and self._connection.in_transaction):
             await self._fail(group, error)
             return
@@ -169,11 +180,13 @@ class Writer:
             except BaseException as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
                 await self._fail(group, await self._off_the_disk(error))
                 return
+            self._query.stored()
             self._group = None
             group.outcome.set_result(None)
 
     async def _fail(self, group: _Group, error: BaseException) -> None:
         """Roll back, and tell those whose changes had gone well before."""
+        self._query.taken_back()
         self._group = None
         try:
             await self._roll_back()
