@@ -113,6 +113,20 @@ def test_a_lost_console_is_back_with_all_that_it_had(store: ConsoleServer, lock:
     assert "biysk.local" in store.run("domain/list")
 
 
+def test_who_restores_the_host_key_of_before_a_rotation_is_told(
+    store: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = _made("backup", *_CLEAR)
+    assert _ran("restore", backup, "--force") == 0
+    assert "host key is another one" not in capsys.readouterr().err
+    for words in (("hostkey", "rotate"), ("hostkey", "rotate", "--finish")):
+        assert _ran(*words) == 0
+    rotated = (store.folder / "keys" / "ssh_host_ed25519_key").read_bytes()
+    assert _ran("restore", backup, "--force") == 0
+    assert (store.folder / "keys" / "ssh_host_ed25519_key").read_bytes() != rotated
+    assert "the host key is another one than before" in capsys.readouterr().err
+
+
 def test_what_follows_a_backup_is_found_to_be_rolled_back(
     store: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

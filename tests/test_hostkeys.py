@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import asyncssh
@@ -125,6 +126,17 @@ def test_rotating_is_recorded_and_refused_out_of_turn(stopped_console: ConsoleSe
         ("ecss-console hostkey rotate --finish", {"used": place["next"], "dropped": place["in use"]}),
     ]
     connection.close()
+
+
+def test_a_rotation_that_cannot_be_recorded_leaves_no_key(stopped_console: ConsoleServer) -> None:
+    """It would have been announced at the next start, and nobody could have said who made it."""
+    with closing(sqlite3.connect(stopped_console.database)) as connection, connection:
+        connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no audit'); END")
+    assert stopped_console.program("hostkey", "rotate").returncode == 1
+    assert list(_listed(stopped_console)) == ["in use"]
+    with closing(sqlite3.connect(stopped_console.database)) as connection, connection:
+        connection.execute("DROP TRIGGER refuse")
+    assert stopped_console.program("hostkey", "rotate").returncode == 0
 
 
 def test_what_cannot_be_read_leaves_the_running_server_its_keys(console: ConsoleServer, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from server.app import open_store
 from server.config import Config
 from server.model.events import EventKind
 from server.program.answer import record, say
+from server.storage.writer import CommittedError
 from server.transport.hostkey import (
     HOST_KEY_NAME,
     NEXT_HOST_KEY_NAME,
+    drop_next,
     fingerprint_of,
     host_keys,
     make_next,
@@ -35,11 +37,20 @@ async def rotate(config: Config, options: argparse.Namespace) -> None:
 
 
 async def _begin(config: Config) -> None:
-    async with open_store(config, make=False) as store, store.transaction() as query:
-        keys = make_next(config.keys_dir)  # inside the transaction: two rotations at once take turns
-        following = fingerprint_of(keys.announced[-1])
-        given = {"used": fingerprint_of(keys.used), "next": following}
-        await record(query, config, "hostkey rotate", given, EventKind.HOST_KEY_CHANGE)
+    made = False
+    try:
+        async with open_store(config, make=False) as store, store.transaction() as query:
+            keys = make_next(config.keys_dir)  # inside the transaction: two rotations at once take turns
+            made = True
+            following = fingerprint_of(keys.announced[-1])
+            given = {"used": fingerprint_of(keys.used), "next": following}
+            await record(query, config, "hostkey rotate", given, EventKind.HOST_KEY_CHANGE)
+    except CommittedError:
+        raise  # interrupted, and recorded all the same
+    except BaseException:
+        if made:  # a key whose record could not be written would be announced at the next start
+            drop_next(config.keys_dir)
+        raise
     say(f"The next host key is {following}; the one in use stays {fingerprint_of(keys.used)}.")
     say(f"1. Reload the server ({_RELOAD}): from then on clients are told of the next key when they log in.")
     say("2. When everybody has logged in since: ecss-console hostkey rotate --finish")

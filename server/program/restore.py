@@ -32,6 +32,7 @@ from server.storage.schema import newest, upgrade
 from server.storage.serving import serving
 from server.storage.snapshot import contents, scratch_folder
 from server.storage.vault import Vault
+from server.transport.hostkey import HOST_KEY_NAME
 
 _CHAIN_SCHEMA = 3
 
@@ -58,10 +59,13 @@ def restore(config: Config, options: argparse.Namespace) -> None:
             _refuse_if_there(config, options)
             with scratch_folder(config.database) as folder:
                 checked = _checked(config, options.file, keys, folder)
+                foreign = _is_another_host_key(config, checked.unpacked)
                 moved = _put_back(config, options, checked, folder)
     _tell(checked)
     for path in moved:
         say(f"The old one is kept as {path}.")
+    if foreign:
+        complain("the host key is another one than before: clients that have learnt that one will warn")
     say("Restored. Start the server; sessions and changes from after the backup are not in it.")
 
 
@@ -82,6 +86,12 @@ def _refuse_if_there(config: Config, options: argparse.Namespace) -> None:
             "nothing was changed"
         )
         raise StartError(message)
+
+
+def _is_another_host_key(config: Config, unpacked: Unpacked) -> bool:
+    """Tell whether the backup has another host key than is in place: it was rotated since."""
+    place, restored = config.keys_dir / HOST_KEY_NAME, unpacked.keys.get(HOST_KEY_NAME)
+    return restored is not None and place.exists() and place.read_bytes() != restored
 
 
 def _checked(config: Config, file: Path, keys: Keys, folder: Path) -> _Checked:

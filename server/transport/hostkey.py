@@ -60,6 +60,14 @@ def make_next(keys_dir: Path) -> HostKeys:
     return host_keys(keys_dir)
 
 
+def drop_next(keys_dir: Path) -> None:
+    """Remove a next host key that was made just now and may not be announced. Raises OSError."""
+    path = keys_dir / NEXT_HOST_KEY_NAME
+    for each in (path, _public(path)):
+        each.unlink(missing_ok=True)
+    sync_folder(keys_dir)
+
+
 def take_next(keys_dir: Path) -> HostKeys:
     """Take the next host key into use in place of the old one, which is gone then. Raises StartError without one."""
     if host_keys(keys_dir).next is None:
