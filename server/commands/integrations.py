@@ -124,7 +124,12 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
         raise no_such_domain(domain)
     keys = _Keys(call.store.vault, domain, call.lists_keys_in_full)
     rows = [
-        (client_id, kind, _ListedKey(keys, client_id, sealed), integrations.stored_numbers(numbers))
+        (
+            client_id,
+            integrations.stored_type(kind).value,
+            _ListedKey(keys, client_id, sealed),
+            integrations.stored_numbers(numbers),
+        )
         async for client_id, kind, numbers, sealed in in_turns(found)
     ]
     return Table(COLUMNS, rows)

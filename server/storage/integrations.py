@@ -42,7 +42,7 @@ class Keyed(NamedTuple):
     key: str | None
 
 
-#: An integration as it lies in the store: client id, type, numbers (see `stored_numbers`), key (`opened` opens it).
+#: An integration as it lies in the store: client id, type (`stored_type`), numbers (`stored_numbers`), key (`opened`).
 Sealed = tuple[str, str, str, str]
 
 
@@ -201,7 +201,12 @@ async def client_ids(store: Store, domain: str, beginning: str, most: int) -> li
 
 
 def _integration(client_id: str, kind: str, numbers: str) -> Integration:
-    return Integration(client_id, _TYPES[kind], stored_numbers(numbers))
+    return Integration(client_id, stored_type(kind), stored_numbers(numbers))
+
+
+def stored_type(text: str) -> IntegrationType:
+    """Return an integration's type, stored as its value; raises KeyError for what is none."""
+    return _TYPES[text]
 
 
 def stored_numbers(text: str) -> tuple[str, ...]:
