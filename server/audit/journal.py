@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from time import monotonic
 
 from server.errors import TemporaryError
 from server.model.events import Event
@@ -20,9 +21,17 @@ from server.storage.database import Store
 from server.storage.writer import CommittedError, Query
 
 BATCH_SECONDS = 0.5
+#: A transaction holds up every change: what has gathered while the store was away goes in portions.
+_MOST_PER_TRANSACTION = 2_000
 #: Short, as a batch that was refused is tried again, and the last one must not hold up the end of the program.
 _PATIENCE_SECONDS = 0.3
-MOST_WAITING = 100_000
+#: Beyond, a record goes to the log at once. To tell it of so many at the end takes up to a second.
+MOST_WAITING = 10_000
+_TELL_AGAIN_SECONDS = 60.0
+#: The end of the program waits no longer for the log, which takes so many lines at once.
+_LAST_SECONDS = 1.0
+_LINES_AT_ONCE = 500
+_LOG_SECONDS = 0.01
 
 _log = logging.getLogger("ecss-console.audit")
 
@@ -38,11 +47,13 @@ class Journal:
     def __init__(self, store: Store) -> None:
         """Take the store that outlives the journal."""
         self._store = store
-        self._events: list[Event] = []
+        self._events: list[tuple[float, Event]] = []  # each with the monotonic time at which it came
         self._lines: list[tuple[str, str]] = []
         self._writing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        self._on_its_way = self._lost = 0
+        self._lost = 0
+        self._refusal = ""
+        self._told_at_seconds = 0.0
 
     async def record(self, query: Query, event: Event) -> None:
         """Record an event inside the transaction of the change it is about."""
@@ -54,7 +65,7 @@ class Journal:
             self._lost += 1
             _log.error("not in the store, which takes nothing: %s", event)
             return
-        self._events.append(event)
+        self._events.append((monotonic(), event))
         self._wake()
 
     def remember_soon(self, user_name: str, line: str) -> None:
@@ -68,43 +79,57 @@ class Journal:
         return [line for name, line in self._lines if name == user_name]
 
     def readings(self) -> Iterator[Reading]:
-        """Yield how many records wait, and how many the store never took."""
-        yield single(metrics.AUDIT_WAITING, len(self._events) + self._on_its_way)
+        """Yield how many records wait and for how long, and how many the store never took."""
+        waiting_seconds = monotonic() - self._events[0][0] if self._events else 0.0
+        yield single(metrics.AUDIT_WAITING, len(self._events))
+        yield single(metrics.AUDIT_WAITING_SECONDS, waiting_seconds)
         yield single(metrics.AUDIT_LOST, self._lost)
 
     async def flush(self) -> None:
         """Write what is waiting now; on TemporaryError it goes on waiting."""
         async with self._turn:
-            waiting, self._events = self._events, []
-            lines, self._lines = self._lines, []
-            if not (waiting or lines):
-                return
-            self._on_its_way = len(waiting)
-            try:
-                async with self._store.transaction(_PATIENCE_SECONDS) as query:
-                    await events.insert(query, *waiting)
-                    for user_name, line in lines:
-                        await history.append(query, user_name, line)
-                    for user_name in {user_name for user_name, _ in lines}:
-                        await history.trim(query, user_name)
-            except CommittedError:
-                raise  # who waited for it was interrupted, and it is stored
-            except BaseException:
-                self._events[:0] = waiting
-                self._lines[:0] = lines
-                raise
-            finally:
-                self._on_its_way = 0
+            left = max(len(self._events), len(self._lines))
+            while left > 0:
+                await self._write(self._events[:_MOST_PER_TRANSACTION], self._lines[:_MOST_PER_TRANSACTION])
+                left -= _MOST_PER_TRANSACTION
 
     async def close(self) -> None:
-        """Write what is left; what the store does not take is told to the log."""
+        """Write what is left; what the store does not take is told to the log, within a second."""
         try:
             await self.flush()
         except Exception as error:  # noqa: BLE001  whatever it is, it must not keep the program from ending
-            for event in self._events:
-                _log.error("not in the store, %s: %s", error, event)
+            await self._tell_left(error)
         if self._writing is not None:
             self._writing.cancel()  # by now it sleeps: a batch that is being written is never cut
+
+    async def _write(self, waiting: list[tuple[float, Event]], lines: list[tuple[str, str]]) -> None:
+        """Write a portion in one transaction, and let it wait no longer once it is stored."""
+        stored = False
+        try:
+            async with self._store.transaction(_PATIENCE_SECONDS) as query:
+                await events.insert(query, *(event for _, event in waiting))
+                for user_name, line in lines:
+                    await history.append(query, user_name, line)
+                for user_name in {user_name for user_name, _ in lines}:
+                    await history.trim(query, user_name)
+            stored = True
+        except CommittedError:
+            stored = True  # who waited for it was interrupted
+            raise
+        finally:
+            if stored:
+                del self._events[: len(waiting)], self._lines[: len(lines)]
+
+    async def _tell_left(self, error: Exception) -> None:
+        """Tell the log, which has a thread of its own and room for so many lines, of what the store does not take."""
+        until = monotonic() + _LAST_SECONDS
+        while self._events and monotonic() < until:
+            for _, event in self._events[:_LINES_AT_ONCE]:
+                _log.error("not in the store, %s: %s", error, event)
+            del self._events[:_LINES_AT_ONCE]
+            await asyncio.sleep(_LOG_SECONDS)
+        if self._events:
+            _log.error("%d more records are not in the store; there was no time to tell them", len(self._events))
 
     def _wake(self) -> None:
         if self._writing is None or self._writing.done():
@@ -116,6 +141,18 @@ class Journal:
             try:
                 await self.flush()
             except TemporaryError as error:
-                _log.warning("audit waits: %s", error.message)
+                self._tell(error.message)
             except Exception:  # noqa: BLE001  a defect today must not end the recording of tomorrow
                 _log.exception("audit waits")
+            else:
+                self._tell("")
+
+    def _tell(self, refusal: str) -> None:
+        """Tell the log why records wait when that is new, then once a minute, and when it has ended."""
+        due = refusal != self._refusal or monotonic() - self._told_at_seconds >= _TELL_AGAIN_SECONDS
+        if refusal and due:
+            _log.warning("audit waits: %s (%d records)", refusal, len(self._events))
+            self._told_at_seconds = monotonic()
+        elif self._refusal and not refusal:
+            _log.info("audit waits no longer")
+        self._refusal = refusal

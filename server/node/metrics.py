@@ -101,7 +101,12 @@ STORE_BYTES = Metric("ecss_console_store_bytes", _GAUGE, "Size of the store. fil
 AUDIT_WAITING = Metric(
     "ecss_console_audit_waiting",
     _GAUGE,
-    "Records of reads and logins that are not in the store yet; when they gather for minutes, it takes nothing.",
+    "Records of reads and logins that are not in the store yet; on a busy console what half a second brings.",
+)
+AUDIT_WAITING_SECONDS = Metric(
+    "ecss_console_audit_waiting_seconds",
+    _GAUGE,
+    "How long the oldest of them has waited, 0 without any. More than a few seconds: the store takes nothing.",
 )
 AUDIT_LOST = Metric(
     "ecss_console_audit_lost_total", _COUNTER, "Records that the store never took; they stand in the log alone."
@@ -138,6 +143,7 @@ METRICS: Sequence[Metric] = (
     STORE_SECONDS,
     STORE_BYTES,
     AUDIT_WAITING,
+    AUDIT_WAITING_SECONDS,
     AUDIT_LOST,
     AUDIT_LOG_FAILING,
     RELOAD_OK,

@@ -16,7 +16,7 @@ import aiosqlite
 from server.node import metrics
 from server.node.measures import Durations
 from server.node.metrics import Reading
-from server.storage.temporary import passing_as_temporary
+from server.storage.temporary import Trouble
 from server.storage.vault import Vault
 from server.storage.writer import Query, Row, Value, Writer
 
@@ -31,9 +31,12 @@ _STATEMENT_SECONDS = 0.2
 class Store:
     """The open store. Make one with `Store.open`; `close` it, or its threads keep the process alive."""
 
-    def __init__(self, writer: Writer, reader: aiosqlite.Connection, vault: Vault, path: Path) -> None:
-        """Take two open connections to one file."""
+    def __init__(
+        self, writer: Writer, reader: aiosqlite.Connection, vault: Vault, path: Path, trouble: Trouble
+    ) -> None:
+        """Take two open connections to one file, and the trouble that the writer tells of too."""
         self._writer = writer
+        self._trouble = trouble
         self._reader = reader
         self.vault = vault
         self._path = path
@@ -46,12 +49,13 @@ class Store:
         Beside a server, a program opens it without `checkpoints`: SQLite before 3.51.3 may damage a database where
         two connections make them at the same time. Whoever closes it as the last one makes one alone.
         """
-        with passing_as_temporary():
+        trouble = Trouble()
+        with trouble.passing_as_temporary():
             writer = await _connected(path)
             try:
                 if not checkpoints:
                     await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
-                return cls(Writer(writer, vault.audit), await _connected(path), vault, path)
+                return cls(Writer(writer, vault.audit, trouble), await _connected(path), vault, path, trouble)
             except BaseException:
                 await writer.close()
                 raise
@@ -67,7 +71,7 @@ class Store:
 
     async def read(self, sql: str, *values: Value) -> list[Row]:
         """Run one SELECT over what is committed. Raises TemporaryError while the store is busy or away."""
-        with passing_as_temporary(), self._reads.timed():
+        with self._trouble.passing_as_temporary(), self._reads.timed():
             rows: Any = await self._reader.execute_fetchall(sql, values)  # aiosqlite types them as sqlite3.Row
             return rows if isinstance(rows, list) else list(rows)
 

@@ -183,9 +183,36 @@ def _check(database: Path, vault: Vault) -> int:
 
 
 def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
-    """Return SQLite's verdict on the file, or a table that is missing, and what the store says of itself."""
-    in_use = database.with_name(database.name + "-wal").exists()
-    mode = "mode=ro" if in_use else "mode=ro&immutable=1"
+    """Return SQLite's verdict on the file, or a table that is missing, and what the store says of itself.
+
+    A file that another program writes meanwhile may look damaged, as nothing is locked: it is looked at again.
+    """
+    while True:
+        before = _stamp(database)
+        try:
+            looked = _look(database, "mode=ro" if before.in_use else "mode=ro&immutable=1")
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            if _stamp(database) == before:
+                raise
+        else:
+            if looked[0] == "ok" or _stamp(database) == before:
+                return looked
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    changed_ns: int
+    size_bytes: int
+    in_use: bool
+
+
+def _stamp(database: Path) -> _Stamp:
+    """Return what is another one when somebody has written the file, or begun to."""
+    found = database.stat()
+    return _Stamp(found.st_mtime_ns, found.st_size, database.with_name(database.name + "-wal").exists())
+
+
+def _look(database: Path, mode: str) -> tuple[str, dict[str, str]]:
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True)) as connection:
         verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         values = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}

@@ -6,6 +6,8 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
 
 from server.errors import TemporaryError
 
@@ -25,6 +27,8 @@ _DAMAGED = {
     sqlite3.SQLITE_CORRUPT: "the disk cannot be read or the store is damaged",
     sqlite3.SQLITE_NOTADB: "the disk cannot be read or the store is damaged",
 }
+
+_TELL_AGAIN_SECONDS = 60.0
 
 _log = logging.getLogger("ecss-console.storage")
 
@@ -51,18 +55,40 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", -1) & 0xFF
 
 
-@contextmanager
-def passing_as_temporary() -> Iterator[None]:
-    """Turn errors of SQLite that pass into TemporaryError; the others are defects and go on.
+@dataclass(slots=True)
+class _Told:
+    at_seconds: float
+    since_then: int = 0
 
-    The log is told SQLite's own name of what a disk does.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        reason = passing_reason(error) or _DAMAGED.get(_code(error))
-        if reason is None:
-            raise
-        if reason != BUSY:
-            _log.error("%s: %s (%s)", reason, error, error.sqlite_errorname)
-        raise temporary(reason) from error
+
+class Trouble:
+    """What a store has had of its disk. A full disk fails many times a second: the log is told of it once a minute."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._told: dict[str, _Told] = {}
+
+    @contextmanager
+    def passing_as_temporary(self) -> Iterator[None]:
+        """Turn errors of SQLite that pass into TemporaryError; the others are defects and go on.
+
+        The log is told SQLite's own name of what a disk does.
+        """
+        try:
+            yield
+        except sqlite3.Error as error:
+            reason = passing_reason(error) or _DAMAGED.get(_code(error))
+            if reason is None:
+                raise
+            if reason != BUSY:
+                self._tell(reason, error)
+            raise temporary(reason) from error
+
+    def _tell(self, reason: str, error: sqlite3.Error) -> None:
+        told, now = self._told.get(error.sqlite_errorname), monotonic()
+        if told is not None and now - told.at_seconds < _TELL_AGAIN_SECONDS:
+            told.since_then += 1
+            return
+        more = f", and {told.since_then} times since it was told last" if told and told.since_then else ""
+        _log.error("%s: %s (%s)%s", reason, error, error.sqlite_errorname, more)
+        self._told[error.sqlite_errorname] = _Told(now)

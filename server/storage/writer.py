@@ -18,7 +18,7 @@ import aiosqlite
 from server.errors import TemporaryError
 from server.node.measures import Durations
 from server.storage.chain import Head, Sealer
-from server.storage.temporary import BUSY, passing_as_temporary, temporary, unsure
+from server.storage.temporary import BUSY, Trouble, temporary, unsure
 
 Value = str | int | None
 Row = tuple[Any, ...]
@@ -71,8 +71,9 @@ class _Group:
 class Writer:
     """The connection that writes. `changes` and `commits` tell how long those took."""
 
-    def __init__(self, connection: aiosqlite.Connection, audit: Sealer) -> None:
+    def __init__(self, connection: aiosqlite.Connection, audit: Sealer, trouble: Trouble) -> None:
         """Take an open connection that nobody else writes with."""
+        self._trouble = trouble
         self._connection = connection
         self._query = Query(self._run, audit)
         self._turn = asyncio.Lock()
@@ -90,7 +91,7 @@ class Writer:
 
     async def foreign_version(self) -> int:
         """Return a number that is another one when another program has committed something since."""
-        with passing_as_temporary():
+        with self._trouble.passing_as_temporary():
             ((version,),) = await self._run("PRAGMA data_version")
         return int(version)
 
@@ -102,7 +103,7 @@ class Writer:
         then.
         """
         deadline = asyncio.get_running_loop().time() + patience_seconds
-        with passing_as_temporary(), self.changes.timed():
+        with self._trouble.passing_as_temporary(), self.changes.timed():
             await self._take_turn(deadline)
             try:
                 group = await self._joined(deadline)

@@ -1,0 +1,139 @@
+"""What waits for the store: how long it has, that it goes in portions, and what becomes of it at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from chains import NODE, Attacked, event
+
+from server.audit.journal import MOST_WAITING, Journal
+from server.errors import TemporaryError
+from server.log import Behind, ConsoleLines
+from server.node import metrics
+from server.storage.database import Store
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Attacked:
+    """The files of an empty store."""
+    return Attacked.make(tmp_path)
+
+
+@pytest.fixture
+async def store(files: Attacked) -> AsyncIterator[Store]:
+    """The store, open as the server has it."""
+    store = await files.opened()
+    yield store
+    await store.close()
+
+
+def _held(files: Attacked) -> sqlite3.Connection:
+    """Return another program's connection that lets nobody else write."""
+    other = sqlite3.connect(files.prepared.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+def _read(journal: Journal, metric: metrics.Metric) -> float:
+    (value,) = (value for reading in journal.readings() if reading.metric is metric for _, value in reading.values)
+    assert isinstance(value, float | int)
+    return value
+
+
+async def test_how_long_records_wait_tells_a_store_that_takes_nothing_from_a_busy_one(
+    files: Attacked, store: Store
+) -> None:
+    """The alert looked at how many waited, which on a console with something to do is never none."""
+    journal = Journal(store)
+    longest_seconds = 0.0
+    began = monotonic()
+    for number in range(60):  # three seconds of work: six batches
+        journal.record_soon(event(number))
+        await asyncio.sleep(0.05)
+        longest_seconds = max(longest_seconds, _read(journal, metrics.AUDIT_WAITING_SECONDS))
+    assert longest_seconds < (monotonic() - began) * 0.7
+    await journal.flush()
+    assert _read(journal, metrics.AUDIT_WAITING_SECONDS) == _read(journal, metrics.AUDIT_WAITING) == 0
+    with closing(_held(files)):
+        journal.record_soon(event(60))
+        began = monotonic()
+        while monotonic() - began < 1.5:
+            await asyncio.sleep(0.05)
+            journal.record_soon(event(61))
+        assert _read(journal, metrics.AUDIT_WAITING_SECONDS) >= 1.5
+    await journal.close()
+    assert _read(journal, metrics.AUDIT_WAITING_SECONDS) == 0
+
+
+async def test_the_log_is_told_once_why_records_wait_and_once_that_they_do_not(
+    files: Attacked, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(store)
+    caplog.set_level(logging.INFO)
+    with closing(_held(files)):
+        journal.record_soon(event(1))
+        await asyncio.sleep(3)  # three batches are refused
+    while _read(journal, metrics.AUDIT_WAITING):  # noqa: ASYNC110  the journal tells nobody when it has written
+        await asyncio.sleep(0.05)
+    await journal.close()
+    told = [text for text in caplog.messages if text.startswith("audit waits")]
+    assert told == [
+        "audit waits: the store is busy, nothing was changed; try again (1 records)",
+        "audit waits no longer",
+    ]
+
+
+async def test_what_has_gathered_is_stored_in_order_and_changes_have_their_turn_between(
+    files: Attacked, store: Store
+) -> None:
+    journal = Journal(store)
+    for number in range(MOST_WAITING):
+        journal.record_soon(event(number))
+    flushing = asyncio.create_task(journal.flush())
+    seen: list[int] = []
+    while not flushing.done():
+        async with store.transaction() as query:
+            ((count,),) = await query("SELECT count(*) FROM audit")
+        seen.append(int(count))
+    assert len(set(seen)) > 3, "a change waited for all of them"
+    await flushing
+    await journal.close()
+    assert files.sql(("SELECT count(*), max(seq) FROM audit WHERE node = ?", (NODE,))) == [(MOST_WAITING, MOST_WAITING)]
+    assert files.sql("SELECT count(*) FROM audit WHERE detail != 'declare domain d' || (seq - 1)") == [(0,)]
+
+
+async def test_an_end_while_the_store_takes_nothing_leaves_every_record_in_the_log(
+    files: Attacked, store: Store, tmp_path: Path
+) -> None:
+    """A hundred thousand lines took four seconds at the end, of which the log's thread had room for ten thousand."""
+    journal = Journal(store)
+    with (tmp_path / "log").open("w+b") as file, closing(_held(files)):
+        log = Behind(file.fileno())
+        log.setFormatter(ConsoleLines())
+        logger = logging.getLogger("ecss-console.audit")
+        logger.addHandler(log)
+        try:
+            for number in range(MOST_WAITING + 100):
+                journal.record_soon(event(number))
+            assert _read(journal, metrics.AUDIT_LOST) == 100
+            with pytest.raises(TemporaryError):
+                await journal.flush()
+            assert _read(journal, metrics.AUDIT_WAITING) == MOST_WAITING
+            await journal.close()
+        finally:
+            logger.removeHandler(log)
+            log.close()
+        file.seek(0)
+        lines = file.read().decode().splitlines()
+    told = sum("not in the store, the store is busy" in line for line in lines)
+    rest = [int(line.split()[4]) for line in lines if "more records are not in the store" in line]
+    assert told + sum(rest) == MOST_WAITING
+    assert sum("which takes nothing" in line for line in lines) == 100
+    assert not any("lines of the log were lost" in line for line in lines)
