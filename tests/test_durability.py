@@ -6,7 +6,9 @@ import asyncio
 import random
 import re
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,9 @@ async def test_a_command_that_does_not_end_is_interrupted_and_the_exit_stays_wit
     assert str(ended.stdout).startswith(
         "Command error: temporary locked: The console is stopping; log in again later.\n"
     )
+    with closing(sqlite3.connect(console.database)) as database:
+        recorded = database.execute("SELECT status, detail FROM audit WHERE command = '/sleep'").fetchall()
+    assert recorded == [(75, "The console is stopping; log in again later.")], "the audit said 130, interrupted"
 
 
 async def test_a_change_that_is_interrupted_happens_whole_or_not_at_all(console: ConsoleServer) -> None:

@@ -310,6 +310,9 @@ def test_http_is_spoken_in_few_words_and_a_damaged_store_is_not_ready(
     assert head.endswith(b"\r\n\r\n")
     assert b"content-length: 3" in head
     assert _raw(address, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b"ok\n")
+    assert _raw(address, b"GET http://x/healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"ok\n")
+    for odd in (b"http://[", b"*", b"//healthz"):
+        assert _raw(address, b"GET " + odd + b" HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 404 ")
     assert _raw(address, b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").startswith(b"HTTP/1.1 405 ")
     assert _raw(address, b"GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 404 ")
     assert _raw(address, b"SSH-2.0-OpenSSH_9.9\r\n\r\n").startswith(b"HTTP/1.1 400 ")
@@ -317,8 +320,8 @@ def test_http_is_spoken_in_few_words_and_a_damaged_store_is_not_ready(
     status, page = _get(f"{address}/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert (status, page.endswith("# EOF\n")) == (200, True)
     # a version that is no number was a traceback in the log, and no answer
-    for odd in ("application/openmetrics-text; version=abc", "text/plain; version=1..0; escaping=x"):
-        assert _get(f"{address}/metrics", Accept=odd)[0] == 200
+    for version in ("application/openmetrics-text; version=abc", "text/plain; version=1..0; escaping=x"):
+        assert _get(f"{address}/metrics", Accept=version)[0] == 200
     assert console.stop() == 0
     assert "Traceback" not in "".join(console.log)
 

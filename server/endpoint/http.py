@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import h11
 
@@ -115,7 +116,7 @@ class Endpoint:
     async def _answer(self, request: h11.Request) -> Answer:
         if request.method not in {b"GET", b"HEAD"}:
             return Answer(b"GET or HEAD is expected\n", HTTPStatus.METHOD_NOT_ALLOWED)
-        page = self._pages.get(request.target.partition(b"?")[0].decode("ascii"))
+        page = self._pages.get(_path(request.target))
         if page is None:
             there = ", ".join(self._pages)
             return Answer(f"there is no such page; {there} are\n".encode(), HTTPStatus.NOT_FOUND)
@@ -125,6 +126,14 @@ class Endpoint:
         except Exception:  # noqa: BLE001  whatever it is, the client gets an answer and the log a traceback
             _log.exception("a page cannot be given")
             return Answer(b"the page cannot be given; the log says why\n", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _path(target: bytes) -> str:
+    """Return the path that is asked for; a client that takes this for a proxy asks for a whole address (RFC 9112)."""
+    try:
+        return urlsplit(target.decode("ascii")).path
+    except ValueError:
+        return ""
 
 
 async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:

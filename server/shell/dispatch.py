@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
@@ -57,7 +57,8 @@ class Outcome:
 class Seat:
     """Where a line comes from: who, in which directory, how to ask back, what was typed there before.
 
-    With `json` every reply is a document. `show_progress` is for people only.
+    With `json` every reply is a document. `show_progress` is for people only. `why_cut()` tells, when a line is
+    cancelled, what its client will be told.
     """
 
     operator: Operator
@@ -67,6 +68,7 @@ class Seat:
     read_document: ReadDocument
     show_progress: ShowProgress
     typed: Sequence[str]
+    why_cut: Callable[[], OperatorError]
     json: bool = False
 
 
@@ -169,7 +171,8 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
         _record(call, error.status, error.message)
         raise
     except asyncio.CancelledError:
-        _record(call, InterruptedByOperatorError.status, "interrupted")
+        why = seat.why_cut()
+        _record(call, why.status, why.kind if isinstance(why, InterruptedByOperatorError) else why.message)
         raise
     except Exception as defect:
         incident = _incident(f"{outcome.command.path} of {seat.operator.name}")

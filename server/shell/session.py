@@ -123,6 +123,7 @@ class Session:
             read_document=self._read_document,
             show_progress=show_progress,
             typed=self._typed,
+            why_cut=self._why_cut,
             json=self._options.json,
         )
         begun = begin(self._console, seat, line)
@@ -139,6 +140,7 @@ class Session:
             if not self._interrupted or self._task is None or self._task.uncancel() > 0:
                 raise
             ran = begun.cut(self._why_cut())
+            self._parting = ""  # it is told by now
             self._terminal.write("".join(ran.pieces))
         finally:
             self._running = self._interrupted = False
@@ -150,8 +152,7 @@ class Session:
         """Return what a command is told that was interrupted: by the operator, or by the end of the session."""
         if not self._stopping:
             return InterruptedByOperatorError()
-        why, self._parting = self._parting, ""
-        return TemporaryError(why or "the session was ended")
+        return TemporaryError(self._parting or "the session was ended")
 
     async def _send(self, pieces: Iterator[str]) -> None:
         """Write a reply: a short one at once, a long one as fast as the client takes it, letting others run between."""
