@@ -35,6 +35,7 @@ docs: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(BIN)/python bench/scaling.py)
 
 scaling: $(VENV)/.installed-dev
 	$(BIN)/python bench/scaling.py

@@ -107,7 +107,11 @@ def peers(folder: Path, key: Path, replies: Mapping[str, bytes]) -> list[Contend
         shutil.copy(f"{key}.pub", inside / "authorized_key")
         for command, reply in replies.items():
             (inside / "replies" / command.replace("/", "_")).write_bytes(reply)
-        words, environment = build(inside)
+        try:
+            words, environment = build(inside)
+        except subprocess.CalledProcessError:  # the compiler has said why; its libraries are packages of their own
+            print(f"no peer {name}: it does not compile; it needs {needs}")
+            continue
         environment |= {"PEER_DIR": str(inside)}
         found.append(Contender(name, words, inside, key, "PEER_PORT", environment))
     return found
