@@ -155,6 +155,14 @@ def test_escalation_what_was_mistyped_suggests_no_command_behind_the_gate(staffe
     assert "Did you mean domain/list?" in staffed.told("oleg", "domain/lst")[1]
 
 
+def test_a_mistyped_domain_is_told_to_whom_it_would_be_granted_and_to_nobody_else(staffed: ConsoleServer) -> None:
+    """A `cd` to it was suggested, which then said that there is no such domain."""
+    for typed in ("domain/nosuch", "domain/nosuch/integrations/lst"):
+        bare = f"There is no such command: {typed}\n"
+        assert staffed.told("admin", typed) == (127, bare + "There is no domain nosuch.\n")
+        assert staffed.told("oleg", typed) == (127, bare)
+
+
 def test_escalation_options_in_the_login_name_make_nobody_else(staffed: ConsoleServer) -> None:
     assert staffed.told("oleg+plain", "whoami")[1] == "oleg\n"
     assert "there is no login option +admin" in staffed.told("oleg+admin", "whoami")[1]

@@ -53,11 +53,12 @@ def page(command: Command) -> Page:
 
 
 def complaint(outcome: Incomplete | Invalid | Unknown) -> tuple[str, tuple[str, ...]]:
-    """Return the message of a line that cannot run, and its hints (`Usage: …` or `Did you mean …?`)."""
+    """Return the message of a line that cannot run, and its hints: `Usage: …`, `Did you mean …?` and their like."""
     if isinstance(outcome, Unknown):
         hidden = foreign(outcome.word)
         seen = (f"It has the character {hidden}, which no command has.",) if hidden else ()
-        return outcome.word, (*seen, *([f"Did you mean {outcome.near}?"] if outcome.near else []))
+        absent = (f"There is no {outcome.absent}.",) if outcome.absent else ()
+        return outcome.word, (*seen, *absent, *([f"Did you mean {outcome.near}?"] if outcome.near else []))
     return outcome.message, (usage_hint(outcome.command),)
 
 

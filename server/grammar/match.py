@@ -50,10 +50,14 @@ class Invalid:
 
 @dataclass(frozen=True)
 class Unknown:
-    """The first word names no command; `near` is what it may have meant, as it would be typed."""
+    """The first word names no command; `near` is what it may have meant, as it would be typed.
+
+    `absent` is what stands in its path and is not there, as "domain biysk.local"; who looks into the store fills it in.
+    """
 
     word: str
     near: str | None
+    absent: str | None = None
 
 
 Match = Ready | Incomplete | Invalid | Unknown

@@ -39,6 +39,7 @@ from server.render.document import error_document, reply_document
 from server.render.filters import filtered
 from server.render.reply import Help, Left, Lines, Moved, Reply, Script
 from server.render.text import Footer, error_text, reply_text
+from server.storage import domains
 from server.storage.database import Read
 
 _log = logging.getLogger("ecss-console.shell")
@@ -237,7 +238,7 @@ def _record(call: Call, status: int, detail: str = "") -> None:
 async def _permitted(
     console: Console, seat: Seat, outcome: Incomplete | Invalid | Unknown
 ) -> Incomplete | Invalid | Unknown:
-    """Suggest nothing that the operator may not run, as completion does not."""
+    """Suggest nothing that the operator may not run, as completion does not, nor in a domain that is not there."""
     if not isinstance(outcome, Unknown) or outcome.near is None:
         return outcome
     found = find(console.root, seat.here, outcome.near.removeprefix("cd "))
@@ -245,6 +246,10 @@ async def _permitted(
     if found is None or operator is None:
         return replace(outcome, near=None)
     may = operator.may(found.command.permission) if found.command else offered(found.directory, operator)
+    for domain in (text for place, text in found.places if place.kind.granted):
+        may = may and operator.reaches(domain)
+        if may and not await domains.exists(console.store.read, domain):
+            return replace(outcome, near=None, absent=f"domain {domain}")
     return outcome if may else replace(outcome, near=None)
 
 
