@@ -61,3 +61,19 @@ def stopped_console(prepared_folder: Path, tmp_path: Path) -> Iterator[ConsoleSe
     yield server
     if server.process is not None and server.process.poll() is None:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def staffed(shared_console: ConsoleServer) -> Iterator[ConsoleServer]:
+    """A console with the domains open.local, which is granted to oleg (operator) and vera (viewer), and shut.local."""
+    for line in ("domain/declare open.local", "domain/declare shut.local"):
+        shared_console.run(line)
+    for domain in ("open.local", "shut.local"):
+        shared_console.run(f"domain/{domain}/integrations/add tester")
+    shared_console.add_user("oleg", "operator", "open.local")
+    shared_console.add_user("vera", "viewer", "open.local")
+    yield shared_console
+    for line in ("cocon/user/remove oleg --force", "cocon/user/remove vera --force"):
+        shared_console.run(line)
+    for domain in ("open.local", "shut.local"):
+        shared_console.run(f"domain/remove {domain} --force")

@@ -172,3 +172,26 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "raw.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="is not UTF-8 text"):
         load_config(tmp_path / "raw.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("listen", "said"),
+    [
+        ("0.0.0.0:0", "0.0.0.0 is not this machine alone: metrics.public: true allows it"),
+        ("localhost:0", "an address and a port are expected"),
+        ("127.0.0.1", "an address and a port are expected"),
+        ("127.0.0.1:65536", "an address and a port are expected"),
+        ("::1:1", "an address and a port are expected"),
+    ],
+)
+def test_only_this_machine_unless_said_otherwise(listen: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_config(EXAMPLE, {"ECSS_CONSOLE_METRICS__LISTEN": listen})
+    assert f"metrics.listen: {said}" in str(refused.value)
+
+
+def test_what_is_said_otherwise_is_taken() -> None:
+    for listen in ("0.0.0.0:9823", "[::]:0"):
+        environment = {"ECSS_CONSOLE_METRICS__LISTEN": listen, "ECSS_CONSOLE_METRICS__PUBLIC": "true"}
+        assert load_config(EXAMPLE, environment).metrics.listen == listen
+    assert load_config(EXAMPLE, {"ECSS_CONSOLE_METRICS__LISTEN": "[::1]:9823"}).metrics.listen == "[::1]:9823"

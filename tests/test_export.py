@@ -21,7 +21,7 @@ from server.commands import exports
 from server.errors import CommandError
 from server.model.exports import Row, read_rows
 from server.model.integrations import Integration, IntegrationType, new_key
-from server.model.numbers import number_range, parse_numbers
+from server.model.numbers import parse_numbers
 from server.storage.integrations import Keyed
 
 _HERE = "domain/biysk.local/integrations"
@@ -60,22 +60,6 @@ def _database(console: ConsoleServer, sql: str) -> list[Any]:
     rows = connection.execute(sql).fetchall()
     connection.close()
     return rows
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.from_regex(r"[0-9]{1,32}", fullmatch=True)) | st.lists(st.integers(0, 99_999).map(str), max_size=500)
-)
-def test_a_range_makes_the_numbers_that_it_was_made_of(numbers: list[str]) -> None:
-    kept = parse_numbers(",".join(numbers)) if numbers else ()
-    text = number_range(kept)
-    assert (parse_numbers(text) if text else ()) == kept
-
-
-def test_numbers_that_follow_one_another_are_told_in_short() -> None:
-    assert number_range(parse_numbers("240{000-999}")) == "240{000-999}"
-    assert number_range(parse_numbers("{00-99},{100-999}")) == "{00-99},{100-999}"
-    assert number_range(("7", "0100", "0101", "0199")) == "7,01{00-01,99}"
 
 
 def test_every_domain_is_rebuilt_from_its_export(shared_console: ConsoleServer) -> None:

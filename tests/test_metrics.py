@@ -24,10 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server import __version__
 from server.commands import COMMANDS
-from server.config import load_config
-from server.errors import ConfigurationError
 from server.model.refusals import Refusal
-from server.node.measures import BOUNDS_SECONDS, CommandMeasures, Durations, Run
+from server.node.measures import BOUNDS_SECONDS
 from server.node.metrics import METRICS, MetricKind
 from server.supervisor import given_sockets
 
@@ -351,32 +349,6 @@ def test_slow_and_many_clients_cost_nobody_else_anything(stopped_console: Consol
     assert "Traceback" not in "".join(console.log)
 
 
-@pytest.mark.parametrize(
-    ("listen", "said"),
-    [
-        ("0.0.0.0:0", "0.0.0.0 is not this machine alone: metrics.public: true allows it"),
-        ("localhost:0", "an address and a port are expected"),
-        ("127.0.0.1", "an address and a port are expected"),
-        ("127.0.0.1:65536", "an address and a port are expected"),
-        ("::1:1", "an address and a port are expected"),
-    ],
-)
-def test_only_this_machine_unless_said_otherwise(listen: str, said: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        load_config(HERE.parent / "config.example.yaml", {"ECSS_CONSOLE_METRICS__LISTEN": listen})
-    assert f"metrics.listen: {said}" in str(refused.value)
-
-
-def test_what_is_said_otherwise_is_taken() -> None:
-    for listen in ("0.0.0.0:9823", "[::]:0"):
-        environment = {"ECSS_CONSOLE_METRICS__LISTEN": listen, "ECSS_CONSOLE_METRICS__PUBLIC": "true"}
-        assert load_config(HERE.parent / "config.example.yaml", environment).metrics.listen == listen
-    assert (
-        load_config(HERE.parent / "config.example.yaml", {"ECSS_CONSOLE_METRICS__LISTEN": "[::1]:9823"}).metrics.listen
-        == "[::1]:9823"
-    )
-
-
 def test_a_port_that_is_taken_is_told_by_its_key(stopped_console: ConsoleServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -409,21 +381,3 @@ def test_the_socket_that_systemd_names_metrics_is_the_endpoints(
     assert _get(f"http://127.0.0.1:{endpoint}/readyz") == (200, "ok\n")
     assert console.run("whoami").startswith("admin\n")
     assert given_sockets({}).metrics == ()
-
-
-def test_counting_is_cheap_and_bounds_are_inclusive() -> None:
-    durations = Durations()
-    for seconds in (0.0, 0.001, 0.0011, 10.0, 11.0):
-        durations.note(seconds)
-    assert (durations.counts[0], durations.counts[1], durations.counts[-2:]) == (2, 1, [1, 1])
-    assert durations.below_seconds(0.5) == 0.0025
-    assert durations.below_seconds(1.0) == float("inf")
-    assert Durations().below_seconds(0.99) == 0.0
-    measures = CommandMeasures()
-    with suppress(ZeroDivisionError), Run(measures) as run:
-        run.path = "/x"
-        raise ZeroDivisionError
-    with suppress(asyncio.CancelledError), Run(measures):
-        raise asyncio.CancelledError
-    assert measures.outcomes == {("/x", "internal"): 1, ("none", "interrupted"): 1}
-    assert measures.running == 0

@@ -8,10 +8,10 @@ import tracemalloc
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, parse_numbers
+from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, number_range, parse_numbers
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,19 @@ def test_no_word_takes_time_or_memory(text: str) -> None:
     assert numbers == tuple(sorted(set(numbers), key=lambda number: (len(number), number)))
     assert peak < 8_000_000
     assert time.process_time() - began < 5
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.from_regex(r"[0-9]{1,32}", fullmatch=True)) | st.lists(st.integers(0, 99_999).map(str), max_size=500)
+)
+def test_a_range_makes_the_numbers_that_it_was_made_of(numbers: list[str]) -> None:
+    kept = parse_numbers(",".join(numbers)) if numbers else ()
+    text = number_range(kept)
+    assert (parse_numbers(text) if text else ()) == kept
+
+
+def test_numbers_that_follow_one_another_are_told_in_short() -> None:
+    assert number_range(parse_numbers("240{000-999}")) == "240{000-999}"
+    assert number_range(parse_numbers("{00-99},{100-999}")) == "{00-99},{100-999}"
+    assert number_range(("7", "0100", "0101", "0199")) == "7,01{00-01,99}"

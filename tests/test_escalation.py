@@ -1,0 +1,173 @@
+"""Each idea of getting more than was given, kept as a test that tells its story."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+
+import asyncssh
+import pytest
+from console import ConsoleServer, read_until_end, read_until_suffix
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "domain/SHUT.local/integrations/list",
+        "domain/open.local/../shut.local/integrations/list",
+        "/domain/./shut.local//integrations/list",
+        "domain/'shut.local'/integrations/list",
+        "domain/shut.local/integrations/list | count",
+    ],
+)
+def test_escalation_no_way_of_writing_a_path_leads_around_the_gate(staffed: ConsoleServer, line: str) -> None:
+    assert staffed.told("oleg", line)[0] == 126
+
+
+def test_escalation_a_relative_path_from_a_granted_domain(staffed: ConsoleServer) -> None:
+    lines = "cd domain/open.local/integrations\n../../shut.local/integrations/list\n"
+    ran = staffed.ssh(text=lines, options=["-l", "oleg"])
+    assert b"permission denied: domain shut.local" in ran.stdout
+
+
+def test_escalation_a_document_tells_no_more_than_the_text(staffed: ConsoleServer) -> None:
+    status, shown = staffed.told("oleg", "domain/shut.local/integrations/list | json")
+    document = json.loads(shown)
+    assert (status, document["status"], document["error"]["kind"]) == (126, 126, "permission")
+
+
+async def test_escalation_completion_offers_nothing_behind_the_gate(staffed: ConsoleServer) -> None:
+    async with staffed.asyncssh(username="oleg+rich") as connection:
+        shell = await connection.create_process(term_type="xterm", encoding="utf-8")
+        await shell.stdout.readuntil("$ ")
+        for typed in ("domain/shut.local/integrations/remove t", "domain/sh", "coc"):
+            shell.stdin.write(f"{typed}\t\t")
+            await asyncio.sleep(0.7)
+            shown = await shell.stdout.read(1 << 16)
+            assert shown.endswith(typed)
+            assert "\n" not in shown
+            shell.stdin.write("\x15")
+            await asyncio.sleep(0.1)
+
+
+def test_escalation_what_was_mistyped_suggests_no_command_behind_the_gate(staffed: ConsoleServer) -> None:
+    """It is refused when it is typed, and was suggested all the same."""
+    assert staffed.told("admin", "cocon/user/lst") == (
+        127,
+        "There is no such command: cocon/user/lst\nDid you mean cocon/user/list?\n",
+    )
+    assert staffed.told("oleg", "cocon/user/lst") == (127, "There is no such command: cocon/user/lst\n")
+    assert "Did you mean domain/list?" in staffed.told("oleg", "domain/lst")[1]
+
+
+def test_escalation_options_in_the_login_name_make_nobody_else(staffed: ConsoleServer) -> None:
+    assert staffed.told("oleg+plain", "whoami")[1] == "oleg\n"
+    assert "there is no login option +admin" in staffed.told("oleg+admin", "whoami")[1]
+
+
+def test_escalation_a_domain_declared_anew_is_not_open_to_those_who_had_the_old_one(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    console.add_user("oleg", "operator", "biysk.local")
+    assert console.told("oleg", "domain/biysk.local/integrations/add crm")[0] == 0
+    console.run("domain/remove biysk.local --force")
+    console.run("domain/declare biysk.local")
+    assert console.told("oleg", "domain/biysk.local/integrations/list")[0] == 126
+
+
+def test_escalation_a_user_added_anew_has_no_old_grant_or_key(console: ConsoleServer) -> None:
+    console.run("domain/declare biysk.local")
+    console.add_user("oleg", "operator", "biysk.local")
+    console.run("cocon/user/remove oleg --force")
+    assert console.program("user", "add", "oleg", "--password-stdin", text="a password\n").returncode == 0
+    assert console.told("oleg", "whoami")[0] == 255
+    assert "biysk" not in console.run("cocon/user/list")
+
+
+async def test_escalation_a_question_that_waited_while_the_role_was_taken_away(console: ConsoleServer) -> None:
+    """Somebody who is demoted cannot answer yes to what they began before."""
+    console.run("domain/declare biysk.local")
+    console.add_user("oleg", "admin")
+    async with console.asyncssh(username="oleg") as connection:
+        shell = await connection.create_process(encoding="utf-8")
+        shell.stdin.write("domain/remove biysk.local\n")
+        await shell.stdout.readuntil("?> ")
+        await asyncio.to_thread(console.run, "cocon/user/set oleg --role viewer")
+        shell.stdin.write("yes\n")
+        assert "permission denied" in await shell.stdout.readuntil("585]\n")
+    assert "biysk.local" in console.run("domain/list")
+
+
+async def test_escalation_commands_that_queue_cannot_undo_what_takes_the_right_away(console: ConsoleServer) -> None:
+    """The gate was passed before the wait for the store: whoever was demoted had made themselves an admin again."""
+    console.add_user("oleg", "admin")
+    async with console.asyncssh(username="oleg") as oleg, console.asyncssh() as admin:
+
+        async def again() -> None:
+            for _ in range(40):
+                await oleg.run("cocon/user/set oleg --role admin")
+
+        queued = [asyncio.create_task(again()) for _ in range(3)]
+        await asyncio.sleep(0.3)
+        demoted = await admin.run("cocon/user/set oleg --role viewer")
+        assert demoted.exit_status == 0
+        await asyncio.gather(*queued)
+        rows = json.loads(str((await admin.run("cocon/user/list | json")).stdout))["rows"]
+    assert {row["user"]: row["role"] for row in rows}["oleg"] == "viewer"
+
+
+async def test_escalation_a_session_of_a_removed_user_is_not_one_of_the_next_of_that_name(
+    console: ConsoleServer,
+) -> None:
+    key = (console.folder / "id_admin.pub").read_text().strip()
+    console.add_user("oleg", "viewer")
+    async with console.asyncssh(username="oleg") as old, console.asyncssh() as admin:
+        await admin.run("cocon/user/remove oleg --force", check=True)
+        await admin.run(f"cocon/user/add oleg --role admin --key '{key}'", check=True)
+        with suppress(asyncssh.ChannelOpenError, asyncssh.DisconnectError):  # the look of each second was faster
+            ran = await old.run("domain/declare stolen.local")
+            assert ran.exit_status in {75, 126}
+    assert "stolen" not in console.run("domain/list")
+
+
+def test_escalation_a_password_that_is_reset_meanwhile_is_not_overwritten(console: ConsoleServer) -> None:
+    console.add_user("vera", "viewer")
+    console.ssh(text="cocon/user/passwd vera\nfirst\nfirst\n")
+    with console.paramiko(username="vera", password="first") as client:
+        channel = client.invoke_shell(term="xterm")
+        read_until_suffix(channel, "$ ")
+        channel.sendall(b"passwd\r")
+        read_until_suffix(channel, "Your password: ")
+        channel.sendall(b"first\r")
+        read_until_suffix(channel, "New password of vera: ")
+        console.ssh(text="cocon/user/passwd vera\nreset\nreset\n")
+        channel.sendall(b"mine\rmine\r")
+        assert "was changed meanwhile; nothing was changed now" in read_until_suffix(channel, "$ ")
+    with console.paramiko(username="vera", password="reset") as client:
+        assert client.exec_command("whoami")[1].read().startswith(b"vera\n")
+
+
+def test_a_secret_typed_ahead_of_a_question_that_fails_is_no_command(console: ConsoleServer) -> None:
+    with console.paramiko() as client:
+        channel = client.invoke_shell(term="xterm")
+        read_until_suffix(channel, "$ ")
+        channel.sendall(b"passwd\rwrong\rNewSecret77\rNewSecret77\r")
+        shown = read_until_suffix(channel, "$ ")
+        assert "that is not your password" in shown
+        channel.sendall(b"history\rexit\r")
+        assert "NewSecret77" not in shown + read_until_end(channel)
+
+
+def test_a_key_that_works_from_one_place_only_makes_no_administrator_who_stays(console: ConsoleServer) -> None:
+    key = (console.folder / "id_admin.pub").read_text().strip()
+    console.run(f"cocon/user/add oleg --role admin --key '{key}' --expires never")
+    console.run(
+        "cocon/user/key/remove oleg "
+        + json.loads(console.run("cocon/user/key/list oleg | json"))["rows"][0]["fingerprint"]
+    )
+    console.run(f"cocon/user/key/add oleg {key} --from 192.0.2.1")
+    assert console.told("admin", "cocon/user/lock admin")[0] == 1
+    escape = "ssh-ed25519 " + key.split()[1] + " \x1b]0;pwned\x07"
+    (console.folder / "bad.pub").write_text(escape + "\n")
+    added = console.program("user", "add", "vera", "--authorized-key", "bad.pub")
+    assert "has a comment with control characters" in added.stderr
