@@ -30,6 +30,7 @@ gc.enable()
 _Run = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, None] | None]
 
 EX_CONFIG = 78
+_INTERRUPTED = "interrupted, nothing was changed"
 _PASSPHRASE_HELP = "its first line is the passphrase, - for standard input; asked for without it"  # noqa: S105  no passphrase
 
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(str(error))
         return 1
     except (KeyboardInterrupt, EOFError):
-        complain("interrupted, nothing was changed")
+        complain(options.interrupted)
         return 130
     return 0
 
@@ -89,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ecss-console {__version__}")
     words = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(words, common, "serve", _serve, "serve in the foreground until SIGTERM")
-    _add(words, common, "init", users.init, "make the store, the keys and the user admin, once")
+    made = _add(words, common, "init", users.init, "make the store, the keys and the user admin, once")
+    made.set_defaults(interrupted="interrupted; ecss-console init goes on from what is there")
     user = words.add_parser("user", help="manage users, while the server runs or not")
     user_words = user.add_subparsers(required=True, metavar="COMMAND")
     added = _add(user_words, common, "add", users.add, "add a user; asks for a password unless told otherwise")
@@ -160,7 +162,7 @@ def _add(
     text: str,
 ) -> argparse.ArgumentParser:
     parser = words.add_parser(name, parents=[common], help=text, description=text)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted=_INTERRUPTED)
     return parser
 
 

@@ -33,7 +33,7 @@ from server.reload import Reloader, authorities
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
-from server.storage.serving import serving
+from server.storage.serving import serving, upgrading
 from server.supervisor import Given, Supervisor, given_sockets
 from server.transport.editor import prepare as prepare_editor
 from server.transport.gate import listening_sockets
@@ -55,7 +55,13 @@ async def open_store(config: Config, *, make: bool = True, serves: bool = False)
     One that `serves` has it to itself among its like.
     """
     with serving(config.database) if serves else nullcontext():
-        prepared = prepare(config.database, config.keys_dir, make=make, storage_key=config.storage_key)
+        prepared = prepare(
+            config.database,
+            config.keys_dir,
+            make=make,
+            storage_key=config.storage_key,
+            upgrading=None if serves else upgrading,
+        )
         if prepared.made:
             _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
         store = await Store.open(prepared.database, prepared.vault, checkpoints=serves)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from console import ConsoleServer, needs
+from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
 
 # the same examples on every machine, as slow as it may be: `make scorecard` is where chance looks for more
@@ -77,3 +78,16 @@ def staffed(shared_console: ConsoleServer) -> Iterator[ConsoleServer]:
         shared_console.run(line)
     for domain in ("open.local", "shut.local"):
         shared_console.run(f"domain/remove {domain} --force")
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes faults."""
+    needs("cc")
+    return compiled(tmp_path_factory.mktemp("faults") / "faults.so")
+
+
+@pytest.fixture
+def faults(library: Path, stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    """The control of the faults of a console."""
+    return Faults.make(library, tmp_path_factory.mktemp("control") / "control", stopped_console.folder)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from asyncssh import SSHClientConnection
-from console import PASSWORD, PROMPT, ConsoleServer, needs
+from console import PASSWORD, PROMPT, ConsoleServer
 from cutting import cut_often
-from faults import CHANGES, FOR_EVER, Faults, Kind, compiled
+from faults import CHANGES, FOR_EVER, Faults, Kind
 from ledger import DOMAIN, Change, Ledger, Standing, change_until_cut, complaints, copied
 from power import HOWS, Disk, Record, records
 
@@ -33,19 +33,6 @@ MAYBE = "may be after a restart; look before you try again"
 
 
 pytestmark = pytest.mark.timeout(300)  # much is written to a disk that others use too
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that makes faults."""
-    needs("cc")
-    return compiled(tmp_path_factory.mktemp("faults") / "faults.so")
-
-
-@pytest.fixture
-def faults(library: Path, stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory) -> Faults:
-    """The control of the faults of a console."""
-    return Faults.make(library, tmp_path_factory.mktemp("control") / "control", stopped_console.folder)
 
 
 @pytest.fixture

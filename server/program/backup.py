@@ -39,7 +39,7 @@ from server.storage.encryption import Keys, Lock, check_recipients, decrypt, enc
 from server.storage.events import outline
 from server.storage.files import STORAGE_KEY_NAME, check, finish_restore, read_storage_key, store_errors
 from server.storage.schema import newest
-from server.storage.snapshot import contents, scratch_folder, snapshot, sync_folder
+from server.storage.snapshot import contents, copying, scratch_folder, snapshot, sync_folder
 from server.storage.vault import Vault
 
 _CHAIN_SCHEMA = 3
@@ -62,7 +62,8 @@ def backup(config: Config, options: argparse.Namespace) -> None:
         secrets = {} if options.without_keys else _secrets(config)
         with scratch_folder(config.database, options.scratch) as folder:
             copy = folder / DATABASE_NAME
-            snapshot(config.database, copy)
+            with copying(folder.parent):
+                snapshot(config.database, copy)
             manifest = asyncio.run(_described(config, vault, copy, secrets))
             _write(options, keys, manifest, secrets, copy)
         recorded = asyncio.run(_record(config, vault, options, keys, manifest))
@@ -165,7 +166,8 @@ def _write(
                 file.flush()
                 os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
-                _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
+                with copying(copy.parent.parent):
+                    _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
             go_through()
             _name(partial, target, replace=options.force)
             sync_folder(target.parent)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from server.storage.database import Store
+from server.storage.writer import CommittedError, Query
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,3 +31,19 @@ def go_through() -> None:
     """Ignore them up to the end of that block: from here on `nothing was changed` would be wrong."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
+
+
+@asynccontextmanager
+async def change(store: Store) -> AsyncIterator[Query]:
+    """Give a `query` for the one change of a word: Ctrl-C takes it back inside the block, and behind it counts no more.
+
+    Else a word that was interrupted while it was committed would say that nothing was changed.
+    """
+    try:
+        async with store.transaction() as query:
+            yield query
+            go_through()
+    except CommittedError:  # a Ctrl-C just before: it is stored, and the word goes on
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()

@@ -6,15 +6,18 @@ import argparse
 
 from server.app import open_store
 from server.config import Config
+from server.errors import StartError
 from server.model.events import EventKind
 from server.program.answer import record, say
-from server.storage.writer import CommittedError
+from server.program.ending import change
+from server.storage.files import locked_folder
 from server.transport.hostkey import (
     HOST_KEY_NAME,
     NEXT_HOST_KEY_NAME,
     drop_next,
     fingerprint_of,
     host_keys,
+    keys_to_finish,
     make_next,
     take_next,
 )
@@ -39,14 +42,12 @@ async def rotate(config: Config, options: argparse.Namespace) -> None:
 async def _begin(config: Config) -> None:
     made = False
     try:
-        async with open_store(config, make=False) as store, store.transaction() as query:
+        async with open_store(config, make=False) as store, change(store) as query:
             keys = make_next(config.keys_dir)  # inside the transaction: two rotations at once take turns
             made = True
             following = fingerprint_of(keys.announced[-1])
             given = {"used": fingerprint_of(keys.used), "next": following}
             await record(query, config, "hostkey rotate", given, EventKind.HOST_KEY_CHANGE)
-    except CommittedError:
-        raise  # interrupted, and recorded all the same
     except BaseException:
         if made:  # a key whose record could not be written would be announced at the next start
             drop_next(config.keys_dir)
@@ -57,12 +58,24 @@ async def _begin(config: Config) -> None:
 
 
 async def _finish(config: Config) -> None:
-    async with open_store(config, make=False) as store, store.transaction() as query:
-        keys = host_keys(config.keys_dir)
-        old, new = fingerprint_of(keys.used), fingerprint_of(keys.announced[-1])
-        given = {"used": new, "dropped": old}
-        await record(query, config, "hostkey rotate --finish", given, EventKind.HOST_KEY_CHANGE)
-        take_next(config.keys_dir)  # last, so that nothing is changed without its record
+    """Record that the next key is taken into use, then take it.
+
+    The other way round, a commit that fails would leave a key in use that no record tells of, and the old one gone. So
+    a program that is killed in between leaves the old key in use, as `host.change` of the next start says, and the
+    rotation is finished again.
+    """
+    async with open_store(config, make=False) as store:
+        with locked_folder(config.keys_dir):  # two that finish at once take turns
+            async with change(store) as query:
+                keys = keys_to_finish(config.keys_dir)
+                old, new = fingerprint_of(keys.used), fingerprint_of(keys.announced[-1])
+                given = {"used": new, "dropped": old}
+                await record(query, config, "hostkey rotate --finish", given, EventKind.HOST_KEY_CHANGE)
+            try:
+                take_next(config.keys_dir)
+            except StartError as error:
+                message = f"{error}; the record of it is written, so do it again when that is mended"
+                raise StartError(message) from error
     say(f"The host key is {new} now; the old one, {old}, is gone.")
     say(f"Reload the server ({_RELOAD}): it uses the old key until then.")
     say(f"Clients that have not learnt the key will warn: give them {config.keys_dir / HOST_KEY_NAME}.pub")

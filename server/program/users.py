@@ -16,6 +16,7 @@ from server.config import Config
 from server.errors import StartError
 from server.model.access import Role, User, UserKey, parse_user_name
 from server.program.answer import record, say
+from server.program.ending import change
 from server.storage import users
 from server.transport.hostkey import host_keys
 
@@ -31,7 +32,7 @@ async def init(config: Config, _options: argparse.Namespace) -> None:
             return
         password = new_password()
         user = User(FIRST_USER, Role.ADMIN, hash_password(password), ())
-        async with store.transaction() as query:
+        async with change(store) as query:
             await users.insert(query, user, utc_now())
             await record(query, config, "init", {"user": FIRST_USER})
             # shown before the commit: a password that nobody has seen must not be in force
@@ -46,7 +47,7 @@ async def add(config: Config, options: argparse.Namespace) -> None:
     instead = "give --password-stdin or --authorized-key FILE"
     password_hash = hash_password(_password(instead, from_stdin=options.password_stdin)) if asked else None
     user = User(name, Role(options.role), password_hash, tuple({key.public_key: key for key in keys}.values()))
-    async with open_store(config) as store, store.transaction() as query:
+    async with open_store(config) as store, change(store) as query:
         if not await users.insert(query, user, utc_now()):
             message = f"user {name} exists already"
             raise StartError(message)
@@ -67,7 +68,7 @@ async def change_password(config: Config, options: argparse.Namespace) -> None:
     """Change a password; raises StartError when there is no such user."""
     name = _valued(parse_user_name, options.name)
     password_hash = hash_password(_password("give --password-stdin", from_stdin=options.password_stdin))
-    async with open_store(config, make=False) as store, store.transaction() as query:
+    async with open_store(config, make=False) as store, change(store) as query:
         if not await users.set_password(query, name, password_hash):
             message = f"there is no user {name}"
             raise StartError(message)
@@ -78,7 +79,7 @@ async def change_password(config: Config, options: argparse.Namespace) -> None:
 async def remove(config: Config, options: argparse.Namespace) -> None:
     """Remove a user with its keys; raises StartError for an unknown one and for the last administrator."""
     name = _valued(parse_user_name, options.name)
-    async with open_store(config, make=False) as store, store.transaction() as query:
+    async with open_store(config, make=False) as store, change(store) as query:
         refusal = StartError(f"{name} is the last administrator, add another one first; nothing was changed")
         async with users.keeping_administrators(query, utc_now(), refusal):
             if not await users.delete(query, name):

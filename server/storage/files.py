@@ -12,8 +12,8 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +38,19 @@ class Prepared:
     made: bool
 
 
-def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: Path | None = None) -> Prepared:
+def prepare(
+    database: Path,
+    keys_dir: Path,
+    *,
+    make: bool = True,
+    storage_key: Path | None = None,
+    upgrading: Callable[[Path], AbstractContextManager[None]] | None = None,
+) -> Prepared:
     """Make the store where there is neither database nor storage key, else check and migrate it.
 
-    Without `make` an absent store is refused. `storage_key` may lie outside the keys folder. Raises StartError with
-    what is wrong and how to mend it.
+    Without `make` an absent store is refused. `storage_key` may lie outside the keys folder. A store of an older schema
+    is migrated inside `upgrading(database)`, which raises StartError where that may not be. Raises StartError with what
+    is wrong and how to mend it.
     """
     database = database.absolute()  # a relative `:memory:` would be no file to SQLite
     storage_key = storage_key or keys_dir / STORAGE_KEY_NAME
@@ -61,7 +69,8 @@ def prepare(database: Path, keys_dir: Path, *, make: bool = True, storage_key: P
             found = _check(database, vault)
             _close_to_others(keys_dir, database, storage_key)
             if found < schema.newest():
-                schema.upgrade(database, vault)
+                with upgrading(database) if upgrading else nullcontext():
+                    schema.upgrade(database, vault)
     return Prepared(database, vault, made)
 
 

@@ -9,12 +9,34 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from server.errors import StartError
 from server.storage.files import make_folder
 from server.storage.owner import give_open
+
+
+class HeldError(StartError):
+    """Another program holds the store."""
+
+
+@contextmanager
+def upgrading(database: Path) -> Iterator[None]:
+    """Hold the store for a program that is no server and brings it up to its own schema.
+
+    Raises StartError beside a server, which would be of an older version and could not go on with what it finds then.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(serving(database))
+        except HeldError as error:
+            message = (
+                f"the store {database} is of an older schema and served by an older version, which could not go on "
+                "when it is upgraded: stop that server first, or use the program of its version; nothing was changed"
+            )
+            raise StartError(message) from error
+        yield
 
 
 @contextmanager
@@ -35,7 +57,7 @@ def serving(database: Path) -> Iterator[None]:
             f"another ecss-console serves or restores the store {database}, process {_holder(lock)}: "
             "stop it first, or configure a storage.url of its own for this one"
         )
-        raise StartError(message) from error
+        raise HeldError(message) from error
     except OSError as error:
         message = f"the store cannot be served: {error}"
         raise StartError(message) from error

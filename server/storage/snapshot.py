@@ -13,7 +13,23 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from server.errors import StartError
+from server.storage.temporary import is_full
+
 _TRIES, _RETRY_SECONDS = 50, 0.02
+
+
+@contextmanager
+def copying(folder: Path) -> Iterator[None]:
+    """Raise StartError where `folder` has no room for a copy of the database, which lies beside it unless told else."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if not is_full(error):
+            raise
+        where = folder.absolute()
+        message = f"there is no room for a copy of the database in {where}: --scratch DIR takes a folder elsewhere"
+        raise StartError(message) from error
 
 
 def snapshot(database: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 from collections.abc import Iterator
@@ -48,6 +49,13 @@ def unsure(error: BaseException) -> TemporaryError:
 def passing_reason(error: sqlite3.Error) -> str | None:
     """Return what is wrong in plain words when it passes or can be mended from outside, else None."""
     return _PASSING.get(_code(error))
+
+
+def is_full(error: OSError | sqlite3.Error) -> bool:
+    """Tell whether it says that the disk, or a quota on it, is used up."""
+    if isinstance(error, sqlite3.Error):
+        return _code(error) == sqlite3.SQLITE_FULL
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def _code(error: sqlite3.Error) -> int:

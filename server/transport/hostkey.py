@@ -68,15 +68,22 @@ def drop_next(keys_dir: Path) -> None:
     sync_folder(keys_dir)
 
 
-def take_next(keys_dir: Path) -> HostKeys:
-    """Take the next host key into use in place of the old one, which is gone then. Raises StartError without one."""
-    if host_keys(keys_dir).next is None:
+def keys_to_finish(keys_dir: Path) -> HostKeys:
+    """Return the host keys of a rotation that is under way. Raises StartError without one."""
+    keys = host_keys(keys_dir)
+    if keys.next is None:
         message = "there is no next host key: ecss-console hostkey rotate makes one"
         raise StartError(message)
+    return keys
+
+
+def take_next(keys_dir: Path) -> HostKeys:
+    """Take the next host key into use in place of the old one, which is gone then. Raises StartError without one."""
+    keys_to_finish(keys_dir)
     path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
     try:
         following.replace(path)  # this is the step: before it all is old, after it all is new
-        _public(following).unlink(missing_ok=True)
+        _public(following).replace(_public(path))  # nothing is written: a full disk is no obstacle
         sync_folder(keys_dir)
     except OSError as error:
         message = f"the host key {path} cannot be replaced: {error.strerror}"
