@@ -133,7 +133,7 @@ STORIES: dict[str, tuple[list[str], list[str]]] = {
             "DELETE FROM audit_heads",
             "UPDATE store SET value = '2:2:' || substr(value, 5) WHERE name = 'audit beginning'",
         ],
-        ["the mark of where the chain begins was changed or removed"],
+        ["the mark of where the chain begins was changed or removed", f"{NODE} was removed with all its records"],
     ),
     "a record is changed together with its mac": (
         ["UPDATE audit SET detail = 'nothing', mac = substr(mac, 2) || substr(mac, 1, 1) WHERE id = 60"],

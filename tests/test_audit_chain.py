@@ -18,7 +18,8 @@ from stories import STORIES
 from server.audit.inspection import MOST_FINDINGS, WINDOW, Inspection
 from server.audit.verify import certificate, findings
 from server.storage import events
-from server.storage.events import Kept, Outline
+from server.storage.events import Kept
+from server.storage.heads import Outline
 
 LENGTH = 200
 _NUMBERS = {"status", "duration_ms", "seq"}

@@ -106,6 +106,7 @@ def test_the_records_of_a_node_that_was_renamed_are_found_by_its_head(stopped_co
         ("DELETE FROM audit WHERE node = ?", (NODE,)),
         ("DELETE FROM audit_heads WHERE node = ?", (NODE,)),
     )
+    assert _findings(console) == [f"{NODE} was removed with all its records"]
     told = console.program("audit", "verify", "--head", f"{NODE}={printed[1]}")
     assert told.returncode == 1
     assert f"the exported head is {printed[1].partition(':')[0]}: it was rolled back or cut" in told.stderr

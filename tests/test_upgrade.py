@@ -22,7 +22,7 @@ from server.storage.vault import Vault
 _AT = "2021-02-16T08:00:00Z"
 _KEY = "K" * 64
 #: Released schemas; a new one is added here when it is released.
-RELEASED = (1, 2, 3)
+RELEASED = (1, 2, 3, 4)
 _RAW = bytes(range(32))
 _OLDER = [number for number in RELEASED if number < schema.newest()]
 _CLIENTS = 300
@@ -44,6 +44,8 @@ def _older_store(folder: Path, number: int) -> Path:
         store = [("schema", str(number)), ("storage key", vault.fingerprint)]
         if number >= 3:
             store.append(("audit beginning", vault.audit.mark(Beginning(0, 0))))
+        if number >= 4:
+            store.append(("audit nodes", vault.audit.listed([])))
         connection.executemany("INSERT INTO store VALUES (?, ?)", store)
         for name, role in (("admin", "admin"), ("eve", "viewer")):
             connection.execute("INSERT INTO users (name, role, added_at) VALUES (?, ?, ?)", (name, role, _AT))

@@ -21,6 +21,8 @@ class Change(Enum):
     HEAD_CHANGED = "the head of {node} was changed"
     HEAD_MISSING = "the head of {node} is missing"
     HEAD_BEHIND = "the head of {node} was set back to {first}, its records go on to {last}"
+    NODE_REMOVED = "{node} was removed with all its records"
+    NODES_CHANGED = "the list of the nodes was changed or removed"
     BEGUN_ANEW = (
         "{records} of {node} {was} written behind a head that was changed: what was there before is not certain"
     )

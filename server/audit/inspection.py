@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from server.audit.findings import Change, Finding
 from server.storage.chain import ANEW, FIRST, Head, Sealer
-from server.storage.events import NODE, Kept, Outline
+from server.storage.events import NODE, Kept
+from server.storage.heads import Outline
 
 WINDOW = 256
 MOST_FINDINGS = 100
@@ -80,6 +81,8 @@ class Inspection:
         """Begin with the heads: they say which nodes there are."""
         if self.outline.beginning is None:
             self._found(Change.BEGINNING_CHANGED)
+        if not self.outline.listed:
+            self._found(Change.NODES_CHANGED)
         for each in self.outline.heads:
             self.chains[each.node] = Chain(each.node, each.head if each.signed else None)
             if not each.signed:
@@ -105,6 +108,9 @@ class Inspection:
             return
         for chain in self.chains.values():
             self._compare_with_head(chain)
+        for node in self.outline.nodes:
+            if node not in self.chains:
+                self._found(Change.NODE_REMOVED, node)
         beginning = self.outline.beginning
         if beginning is not None and self.uncovered < beginning.count:
             self._found(Change.UNCOVERED_MISSING, first=self.uncovered, last=beginning.count)

@@ -6,7 +6,8 @@ Whoever has the database without the storage key can compute neither. Pure.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 #: Stands for the mac before a node's first record, and before a record that begins anew behind a head that was
@@ -15,6 +16,8 @@ FIRST = b"first"
 ANEW = b"anew"
 #: The name of the signed `Beginning` among what the store says of itself.
 BEGINNING = "audit beginning"
+#: The name of the signed list of nodes there.
+NODES = "audit nodes"
 _LONGEST_MARK = 110
 
 
@@ -50,13 +53,32 @@ class Sealer:
         """Return the mac of a record, in hex; `previous` is the mac before it, or `FIRST` or `ANEW`."""
         return _digest(self._record_key, (previous, b"%d" % seq, *columns))
 
-    def signature(self, node: str, head: Head) -> str:
-        """Return what proves that the console wrote this head."""
-        return _digest(self._head_key, (node.encode(), b"%d" % head.seq, head.mac.encode())).decode()
+    def signature(self, node: str, head: Head, nodes: Sequence[str]) -> str:
+        """Return what proves that the console wrote this head while these `nodes` were listed, sorted.
 
-    def signed(self, node: str, head: Head, signature: str) -> bool:
-        """Tell whether the console wrote this head."""
-        return hmac.compare_digest(self.signature(node, head).encode(), signature.encode())
+        So an older list does not fit to the heads of today. Before schema 4 there was no list, and `nodes` are none.
+        """
+        columns = (node, str(head.seq), head.mac, *nodes)
+        return _digest(self._head_key, [each.encode() for each in columns]).decode()
+
+    def signed(self, node: str, head: Head, nodes: Sequence[str], signature: str) -> bool:
+        """Tell whether the console wrote this head for these nodes."""
+        return hmac.compare_digest(self.signature(node, head, nodes).encode(), signature.encode())
+
+    def listed(self, nodes: Iterable[str]) -> str:
+        """Return the list of nodes as the store keeps it, signed."""
+        text = json.dumps(sorted(set(nodes)), ensure_ascii=False, separators=(",", ":"))
+        return f"{self._listed(text)}:{text}"
+
+    def nodes(self, listed: str) -> tuple[str, ...] | None:
+        """Return the nodes that the console has listed, sorted; None when it is not its signature."""
+        signature, _, text = listed.partition(":")
+        if not hmac.compare_digest(self._listed(text).encode(), signature.encode()):
+            return None
+        return tuple(json.loads(text))
+
+    def _listed(self, text: str) -> str:
+        return _digest(self._head_key, (text.encode(),)).decode()
 
     def mark(self, beginning: Beginning) -> str:
         """Return the beginning as the store keeps it, signed: no record can be passed off as one from before."""

@@ -13,8 +13,9 @@ from itertools import groupby
 from typing import Any, cast
 
 from server.model.events import Event
-from server.storage.chain import ANEW, BEGINNING, FIRST, Beginning, Head, Sealer
+from server.storage.chain import ANEW, FIRST, NODES, Head
 from server.storage.database import Store
+from server.storage.heads import Outline, found
 from server.storage.writer import Query, Row, Value
 
 #: What a mac covers besides `seq`, in this order.
@@ -42,10 +43,6 @@ _INSERT = f"INSERT INTO audit ({', '.join(_ADDED)}) VALUES "
 #: One statement for many rows costs one hop to the store's thread. Each length is a statement of its own, which SQLite
 #: keeps prepared with memory for all its rows: so there are few.
 _ROWS_PER_STATEMENT = (256, 32, 4, 1)
-_HEAD = """
-SELECT h.seq, CAST(h.mac AS BLOB), CAST(h.signature AS BLOB), n.newest
-FROM (SELECT max(seq) AS newest FROM audit WHERE node = ?) n LEFT JOIN audit_heads h ON h.node = ?
-"""
 _MOVE_HEAD = """
 UPDATE audit_heads SET seq = ?, mac = ?, signature = ?
 WHERE node = ? AND seq = ? AND mac = ? AND signature = ? RETURNING seq
@@ -53,6 +50,9 @@ WHERE node = ? AND seq = ? AND mac = ? AND signature = ? RETURNING seq
 _SET_HEAD = """
 INSERT INTO audit_heads (seq, mac, signature, node) VALUES (?, ?, ?, ?)
 ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, mac = excluded.mac, signature = excluded.signature
+"""
+_SET_STORE = """
+INSERT INTO store (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 _TYPED = " AND ".join(f"typeof({column}) = '{'integer' if column in _NUMBERS else 'text'}'" for column in COLUMNS)
 # Read as bytes: a row that somebody has changed need be neither text nor number any more.
@@ -82,24 +82,6 @@ class Kept:
     columns: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class KeptHead:
-    """A head as it lies in the store; `signed` tells that the console wrote it."""
-
-    node: str
-    head: Head
-    signed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """Where the chains begin and end. `beginning` is None unless the console signed it; `last_id` is the highest id."""
-
-    beginning: Beginning | None
-    heads: tuple[KeptHead, ...]
-    last_id: int
-
-
 async def insert(query: Query, *events: Event) -> None:
     """Add events, in order, inside the caller's transaction."""
     for node, of_node in groupby(events, key=lambda event: event.node):
@@ -111,12 +93,12 @@ async def _extend(query: Query, node: str, events: Sequence[Event]) -> None:
     rows = [_values(event) for event in events]
     known = query.heads.get(node)
     if known is not None:
-        values, moved = _sealed(query.audit, node, known[0].mac.encode(), known[0].seq, rows)
+        values, moved = _sealed(query, node, known[0].mac.encode(), known[0].seq, rows)
         if not await query(_MOVE_HEAD, *_head_values(moved), node, *_head_values(known)):
             known = None
     if known is None:
         previous, seq = await _end_of_chain(query, node)
-        values, moved = _sealed(query.audit, node, previous, seq, rows)
+        values, moved = _sealed(query, node, previous, seq, rows)
         await query(_SET_HEAD, *_head_values(moved), node)
     for length in _ROWS_PER_STATEMENT:
         while len(values) >= length * len(_ADDED):
@@ -126,12 +108,15 @@ async def _extend(query: Query, node: str, events: Sequence[Event]) -> None:
 
 
 async def _end_of_chain(query: Query, node: str) -> tuple[bytes, int]:
-    """Return what the next record builds upon, and the number before its own."""
-    ((seq, mac, signature, newest),) = await query(_HEAD, node, node)
+    """Return what the next record builds upon, and the number before its own; the node is listed then."""
+    outline = await found(query, query.audit)
+    ((newest,),) = await query("SELECT max(seq) FROM audit WHERE node = ?", node)
     known = query.committed.get(node)
-    if seq is None and newest is None and known is None:
+    kept = next((each for each in outline.heads if each.node == node), None)
+    is_new = kept is None and newest is None and known is None and node not in outline.nodes
+    query.nodes = await _listed(query, outline, node)
+    if is_new:
         return FIRST, 0
-    kept = None if seq is None else _kept_head(query.audit, node, seq, mac, signature)
     head = kept.head if kept is not None and kept.signed else None
     if head is not None and head.seq >= (newest or 0) and not _is_behind(head, known):
         return head.mac.encode(), head.seq
@@ -140,36 +125,45 @@ async def _end_of_chain(query: Query, node: str) -> tuple[bytes, int]:
     return ANEW, max(newest or 0, head.seq if head else 0, known.seq if known else 0)
 
 
+async def _listed(query: Query, outline: Outline, node: str) -> tuple[str, ...]:
+    """Return the list of nodes with this one in it. Where it grows, what is signed for it is signed anew.
+
+    A head that the console did not write stays as it is, for verify to find.
+    """
+    nodes = tuple(sorted({*outline.nodes, node}))
+    if not outline.listed:
+        _log.error("the audit's list of nodes was changed or removed: ecss-console audit verify tells more")
+    elif nodes == outline.nodes:
+        return nodes
+    for each in outline.heads:
+        if each.signed:
+            signature = query.audit.signature(each.node, each.head, nodes)
+            await query("UPDATE audit_heads SET signature = ? WHERE node = ?", signature, each.node)
+    await query(_SET_STORE, NODES, query.audit.listed(nodes))
+    return nodes
+
+
 def _is_behind(head: Head, known: Head | None) -> bool:
     """Tell whether a head, though signed, is older than one that this program has committed."""
     return known is not None and head != known and head.seq <= known.seq
 
 
 def _sealed(
-    audit: Sealer, node: str, previous: bytes, seq: int, rows: Sequence[tuple[Value, ...]]
+    query: Query, node: str, previous: bytes, seq: int, rows: Sequence[tuple[Value, ...]]
 ) -> tuple[list[Value], tuple[Head, str]]:
     """Return the values of all rows with their numbers and macs, and the head behind them with its signature."""
     values: list[Value] = []
     for row in rows:
         seq += 1
-        previous = audit.mac(previous, seq, [str(value).encode() for value in row])
+        previous = query.audit.mac(previous, seq, [str(value).encode() for value in row])
         values += (*row, seq, previous.decode())
     head = Head(seq, previous.decode())
-    return values, (head, audit.signature(node, head))
+    return values, (head, query.audit.signature(node, head, query.nodes))
 
 
 def _head_values(signed: tuple[Head, str]) -> tuple[int, str, str]:
     head, signature = signed
     return head.seq, head.mac, signature
-
-
-def _kept_head(audit: Sealer, node: str, seq: object, mac: bytes, signature: bytes) -> KeptHead:
-    head = Head(seq if isinstance(seq, int) else 0, _text(mac))
-    return KeptHead(node, head, audit.signed(node, head, _text(signature)))
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode(errors="replace")
 
 
 def _values(event: Event) -> tuple[Value, ...]:
@@ -190,14 +184,7 @@ def _values(event: Event) -> tuple[Value, ...]:
 
 async def outline(store: Store) -> Outline:
     """Return where the chains begin and end at one moment."""
-    ((last_id, mark, *_), *rows) = await store.read(
-        """SELECT coalesce(max(id), 0), (SELECT CAST(value AS BLOB) FROM store WHERE name = ?), NULL, NULL FROM audit
-           UNION ALL SELECT CAST(node AS BLOB), seq, CAST(mac AS BLOB), CAST(signature AS BLOB) FROM audit_heads""",
-        BEGINNING,
-    )
-    audit = store.vault.audit
-    heads = tuple(_kept_head(audit, _text(node), seq, mac, signature) for node, seq, mac, signature in rows)
-    return Outline(audit.beginning(_text(mark)), heads, last_id)
+    return await found(store.read, store.vault.audit)
 
 
 async def kept(store: Store, first_id: int, last_id: int, most: int) -> list[Kept]:

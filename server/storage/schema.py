@@ -17,7 +17,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from server.errors import StartError
-from server.storage.chain import BEGINNING, Beginning
+from server.storage.chain import BEGINNING, NODES, Beginning, Head
+from server.storage.heads import LISTED_SCHEMA
 from server.storage.snapshot import counts, damage, scratch_folder, snapshot, sync_folder
 from server.storage.vault import Vault
 
@@ -117,6 +118,8 @@ def _migrate(connection: sqlite3.Connection, done: int, vault: Vault) -> None:
             connection.execute(statement)
         if number == _CHAIN_MIGRATION:
             _mark_beginning(connection, vault)
+        if number == LISTED_SCHEMA:
+            _list_nodes(connection, vault)
     connection.execute(
         "INSERT INTO store (name, value) VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (str(newest()),),
@@ -129,6 +132,19 @@ def _mark_beginning(connection: sqlite3.Connection, vault: Vault) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO store (name, value) VALUES (?, ?)", (BEGINNING, vault.audit.mark(beginning))
     )
+
+
+def _list_nodes(connection: sqlite3.Connection, vault: Vault) -> None:
+    """List the nodes that have a head, and sign the heads for that list; one that was changed stays so."""
+    audit = vault.audit
+    rows = connection.execute("SELECT node, seq, mac, signature FROM audit_heads").fetchall()
+    nodes = sorted(str(node) for node, *_ in rows)
+    for node, seq, mac, signature in rows:
+        head = Head(seq if isinstance(seq, int) else 0, str(mac))
+        if audit.signed(str(node), head, (), str(signature)):
+            signed = audit.signature(node, head, nodes)
+            connection.execute("UPDATE audit_heads SET signature = ? WHERE node = ?", (signed, node))
+    connection.execute("INSERT OR REPLACE INTO store (name, value) VALUES (?, ?)", (NODES, audit.listed(nodes)))
 
 
 def _statements(script: str) -> Iterator[str]:

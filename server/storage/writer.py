@@ -34,9 +34,9 @@ class CommittedError(asyncio.CancelledError):
 class Query:
     """Runs statements with `?` placeholders inside one write transaction and returns their rows.
 
-    `audit` seals what goes to the audit; `heads` are its heads by node as they were last seen, which another program
-    may have moved on since. `committed` are the newest of them that are known to be stored for good: a store whose head
-    is behind has lost records.
+    `audit` seals what goes to the audit; `heads` are its heads by node as they were last seen, signed for the list
+    `nodes`, which another program may have moved on since. `committed` are the newest of them that are known to be
+    stored for good: a store whose head is behind has lost records.
     """
 
     def __init__(self, run: Callable[..., Awaitable[list[Row]]], audit: Sealer) -> None:
@@ -44,6 +44,7 @@ class Query:
         self._run = run
         self.audit = audit
         self.heads: dict[str, tuple[Head, str]] = {}
+        self.nodes: tuple[str, ...] = ()
         self.committed: dict[str, Head] = {}
 
     def taken_back(self) -> None:

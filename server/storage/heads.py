@@ -1,0 +1,83 @@
+"""The heads of the audit's chains, and the list of the nodes that have one.
+
+The list is signed, and every head is signed for the list of its time. So whoever takes a node out of the store with all
+its records must take it out of the list, to whose former state the heads of the other nodes do not fit any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.storage.chain import BEGINNING, NODES, Beginning, Head, Sealer
+from server.storage.database import Read
+
+#: The first schema that has the list.
+LISTED_SCHEMA = 4
+#: One statement, so that all of it is of one moment. Read as bytes: what somebody has changed need be no text any more.
+_FOUND = """
+SELECT coalesce(max(id), 0), (SELECT CAST(value AS BLOB) FROM store WHERE name = ?),
+    (SELECT CAST(value AS BLOB) FROM store WHERE name = ?), (SELECT CAST(value AS INTEGER) FROM store WHERE name = ?)
+FROM audit
+UNION ALL SELECT CAST(node AS BLOB), seq, CAST(mac AS BLOB), CAST(signature AS BLOB) FROM audit_heads
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHead:
+    """A head as it lies in the store; `signed` tells that the console wrote it."""
+
+    node: str
+    head: Head
+    signed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Where the chains begin and end. `beginning` is None unless the console signed it; `last_id` is the highest id.
+
+    `nodes` are those that have ever recorded, sorted; where the list is not `listed` by the console, those with a head.
+    """
+
+    beginning: Beginning | None
+    heads: tuple[KeptHead, ...]
+    last_id: int
+    nodes: tuple[str, ...] = ()
+    listed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    node: str
+    head: Head
+    signature: str
+
+
+async def found(read: Read, audit: Sealer) -> Outline:
+    """Return where the chains begin and end, as `read` sees it."""
+    ((last_id, mark, listed, schema), *rows) = await read(_FOUND, BEGINNING, NODES, "schema")
+    stored = [
+        _Stored(_text(node), Head(seq if isinstance(seq, int) else 0, _text(mac)), _text(signature))
+        for node, seq, mac, signature in rows
+    ]
+    named = audit.nodes(_text(listed)) if schema >= LISTED_SCHEMA else ()
+    signed_for = _signed_for(audit, named, stored) if schema >= LISTED_SCHEMA else ()
+    heads = tuple(
+        KeptHead(each.node, each.head, audit.signed(each.node, each.head, signed_for, each.signature))
+        for each in stored
+    )
+    return Outline(audit.beginning(_text(mark)), heads, int(last_id), signed_for, named == signed_for)
+
+
+def _signed_for(audit: Sealer, named: tuple[str, ...] | None, stored: Sequence[_Stored]) -> tuple[str, ...]:
+    """Return the nodes that the heads are signed for: those of the list, else those that have one, if that fits."""
+    present = tuple(sorted(each.node for each in stored))
+    if named is None:
+        return present
+    fits = any(audit.signed(each.node, each.head, present, each.signature) for each in stored)
+    fits_named = any(audit.signed(each.node, each.head, named, each.signature) for each in stored)
+    return present if fits and not fits_named else named
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")

@@ -1,0 +1,2 @@
+-- The audit's nodes are listed, signed, and every head is signed for that list: no node goes with all its records unseen.
+-- The list, in the row 'audit nodes' of the table store, and the signatures are made by the program, which has the key.
