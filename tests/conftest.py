@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backups import IDENTITY, PASSPHRASE
 from console import ConsoleServer, needs
 from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
@@ -91,3 +94,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faults(library: Path, stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory) -> Faults:
     """The control of the faults of a console."""
     return Faults.make(library, tmp_path_factory.mktemp("control") / "control", stopped_console.folder)
+
+
+@pytest.fixture
+def filled(stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
+    """A store with something in it that nobody serves, the current folder, and what locks and opens a backup."""
+    console = stopped_console
+    assert console.program("init").returncode == 0
+    with closing(sqlite3.connect(console.database)) as connection:
+        connection.execute("INSERT INTO domains VALUES ('biysk.local', '2021-02-16T08:00:00Z')")
+        connection.execute("INSERT INTO history (user_name, line) VALUES ('admin', 'domain/list')")
+        connection.commit()
+    (console.folder / "identity").write_text(f"# made for this test\n{IDENTITY}\n")
+    (console.folder / "passphrase").write_text(PASSPHRASE + "\n")
+    monkeypatch.chdir(console.folder)
+    return console

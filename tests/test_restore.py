@@ -1,0 +1,239 @@
+"""Restoring: a store is put back whole or not at all, and what was there is kept."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from backups import (
+    CLEAR,
+    backup_made,
+    dump_of,
+    files_in,
+    killed_behind_its_step,
+    lose,
+    status_of,
+)
+from console import ConsoleServer
+from killed import without_room
+
+from server.storage import schema
+
+
+def test_who_restores_the_host_key_of_before_a_rotation_is_told(
+    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = backup_made("backup", *CLEAR)
+    assert status_of("restore", backup, "--force") == 0
+    assert "host key is another one" not in capsys.readouterr().err
+    for words in (("hostkey", "rotate"), ("hostkey", "rotate", "--finish")):
+        assert status_of(*words) == 0
+    rotated = (filled.folder / "keys" / "ssh_host_ed25519_key").read_bytes()
+    assert status_of("restore", backup, "--force") == 0
+    assert (filled.folder / "keys" / "ssh_host_ed25519_key").read_bytes() != rotated
+    assert "the host key is another one than before" in capsys.readouterr().err
+
+
+def test_what_follows_a_backup_is_found_to_be_rolled_back(
+    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = backup_made("backup", *CLEAR)
+    backup_made("later", *CLEAR)
+    assert status_of("audit", "verify") == 0
+    (head,) = re.findall(r"head (\d+:[0-9a-f]{64})\n", capsys.readouterr().out)
+    assert status_of("restore", backup, "--force") == 0
+    assert status_of("audit", "verify") == 0
+    assert status_of("audit", "verify", "--head", head) == 1
+    assert "rolled back" in capsys.readouterr().err
+    with closing(sqlite3.connect(filled.database)) as connection:
+        ((given,),) = connection.execute("SELECT arguments FROM audit WHERE event = 'backup.restored'")
+    assert json.loads(given)["file"] == str(backup)
+    assert json.loads(given)["heads"].keys() == {"ds1@ecss1"}
+
+
+def test_without_keys_it_needs_the_key_that_fits(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
+    backup = backup_made("b", "--unencrypted", "--without-keys")
+    assert b"storage.key" not in gzip.decompress(backup.read_bytes())[:4096].split(b"console.db")[0]
+    key = (filled.folder / "keys" / "storage.key").read_bytes()
+    lose(filled)
+    assert status_of("restore", backup, "--verify-only") == 0
+    assert "no storage key is at hand" in capsys.readouterr().err
+    assert status_of("restore", backup) == 1
+    assert "needs its own storage key at" in capsys.readouterr().err
+    assert not filled.database.exists()
+    (filled.folder / "keys").mkdir(exist_ok=True)
+    (filled.folder / "keys" / "storage.key").write_bytes(b"A" * 43 + b"=\n")
+    assert status_of("restore", backup, "--force") == 1
+    assert "where another one is" in capsys.readouterr().err
+    (filled.folder / "keys" / "storage.key").write_bytes(key)
+    assert status_of("restore", backup) == 0
+    assert status_of("user", "list") == 0
+
+
+def test_a_storage_key_outside_of_the_keys_folder_is_never_written(
+    filled: ConsoleServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = backup_made("b", *CLEAR)
+    outside = filled.folder / "apart.key"
+    (filled.folder / "keys" / "storage.key").rename(outside)
+    (filled.folder / "var" / "console.db").unlink()
+    monkeypatch.setenv("ECSS_CONSOLE_KEYS__STORAGE_KEY_FILE", str(outside))
+    key = outside.read_bytes()
+    outside.unlink()
+    assert status_of("restore", backup) == 1
+    assert "put the backup's own key there first" in capsys.readouterr().err
+    outside.write_bytes(key)
+    outside.chmod(0o600)
+    assert status_of("restore", backup) == 0
+    assert outside.read_bytes() == key
+    assert not (filled.folder / "keys" / "storage.key").exists()
+    assert status_of("user", "list") == 0
+
+
+def test_a_store_that_is_there_is_kept_and_a_running_one_is_left_alone(
+    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup = backup_made("b", *CLEAR)
+    filled.start()
+    filled.run("domain/declare later.local")
+    before = dump_of(filled.database, "audit", "audit_heads")  # where the login is written soon
+    for words in ((), ("--force",)):
+        assert status_of("restore", backup, *words) == 1
+        assert "stop it first" in capsys.readouterr().err
+    assert "later.local" in filled.run("domain/list")
+    filled.stop(9)  # its last changes are in the -wal
+    assert dump_of(filled.database, "audit", "audit_heads") == before
+    assert status_of("restore", backup) == 1
+    assert "there is a store already" in capsys.readouterr().err
+    assert status_of("restore", backup, "--force") == 0
+    assert "later.local" not in "\n".join(dump_of(filled.database))
+    (old,) = (path for path in filled.database.parent.glob("*.before-restore-*") if path.name.endswith("Z"))
+    assert f"The old one is kept as {old.relative_to(filled.folder)}" in capsys.readouterr().out
+    assert dump_of(old, "audit", "audit_heads") == before
+
+
+def test_other_keys_that_are_there_are_kept(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
+    backup = backup_made("b", *CLEAR)
+    keys = files_in(filled.folder / "keys")
+    lose(filled)
+    assert status_of("init") == 0
+    others = files_in(filled.folder / "keys")
+    shutil.rmtree(filled.folder / "var")
+    assert status_of("restore", backup) == 1
+    assert "there is another storage key already" in capsys.readouterr().err
+    assert files_in(filled.folder / "keys") == others
+    assert status_of("restore", backup, "--force") == 0
+    assert status_of("hostkey", "list") == 0
+    found = files_in(filled.folder / "keys")
+    assert {name: found[name] for name in keys} == keys
+    (kept,) = (name for name in found if name.startswith("storage.key.before-restore-"))
+    assert found[kept] == others["storage.key"]
+
+
+def test_a_backup_of_a_newer_or_older_schema(
+    filled: ConsoleServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = backup_made("older", *CLEAR)
+    known, today = schema.migrations(), schema.newest()
+    newer_script = "CREATE TABLE tenants (name TEXT PRIMARY KEY);"
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "migrations", lambda: {**known, today + 1: newer_script})
+        assert status_of("restore", older, "--force") == 0
+        assert f"schema {today}" in capsys.readouterr().out
+        newer = backup_made("newer", *CLEAR)
+    for words in (("--verify-only",), ("--force",)):
+        assert status_of("restore", newer, *words) == 1
+        wanted = f"has schema {today + 1}, this program knows {today}: install the newer program"
+        assert wanted in capsys.readouterr().err
+    assert status_of("restore", older, "--force") == 0
+    assert status_of("audit", "verify") == 0
+    assert filled.database.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root restores for somebody else")
+@pytest.mark.parametrize("lost", ["lost", "there"])
+def test_what_root_restores_belongs_to_whom_the_folder_belongs(filled: ConsoleServer, lost: str) -> None:
+    """The service runs as a user of its own, and could not read a store of root's."""
+    backup = backup_made("b", *CLEAR)
+    places = [filled.folder / "var", filled.folder / "keys"]
+
+    def found() -> list[Path]:
+        return [each for place in places if place.exists() for each in (place, *place.rglob("*"))]
+
+    if lost == "lost":
+        lose(filled)
+    for path in [filled.folder, *found()]:
+        os.chown(path, 65534, 65534)
+    killed_behind_its_step(backup)
+    assert not [path for path in found() if path.stat().st_uid != 65534 and "scratch" not in path.name]
+    assert status_of("restore", backup, "--force") == 0
+    assert not [path for path in found() if path.stat().st_uid != 65534]
+    assert filled.database.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_database_behind_a_link_is_backed_up_and_put_back_where_it_lies(filled: ConsoleServer) -> None:
+    """Its write-ahead log lies beside the file and not beside the link: a server in use passed for one at rest."""
+    disk = filled.folder / "disk"
+    disk.mkdir()
+    filled.database.rename(disk / "real.db")
+    filled.database.symlink_to(disk / "real.db")
+    backup = backup_made("b", *CLEAR)
+    filled.start()
+    filled.run("domain/declare later.local")
+    filled.stop(9)
+    assert (disk / "real.db-wal").exists()
+    before = dump_of(disk / "real.db")
+    assert status_of("restore", backup, "--force") == 0
+    assert filled.database.is_symlink()
+    assert "later.local" not in "\n".join(dump_of(disk / "real.db"))
+    (old,) = (path for path in disk.glob("*.before-restore-*") if path.name.endswith("Z"))
+    assert dump_of(old) == before
+    assert status_of("user", "list") == 0
+
+
+def test_two_restores_in_one_second_keep_what_was_there_before_each(
+    filled: ConsoleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> Clock:  # noqa: ARG003
+            return cls(2026, 11, 24, tzinfo=UTC)
+
+    backup = backup_made("b", *CLEAR)
+    monkeypatch.setattr("server.program.restore.datetime", Clock)
+    before = []
+    for _ in range(3):
+        before.append(dump_of(filled.database))
+        assert status_of("restore", backup, "--force") == 0
+    kept = [dump_of(path) for path in sorted(filled.database.parent.glob("*.before-restore-*"))]
+    assert kept == before
+
+
+def test_a_server_whose_database_was_lost_under_it_is_not_restored_under(
+    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would go on with the file that has no name any more, and what it acknowledges would be lost."""
+    backup = backup_made("b", *CLEAR)
+    filled.start()
+    assert filled.process is not None
+    filled.database.unlink()
+    assert status_of("restore", backup) == 1
+    assert f"process {filled.process.pid}: stop it first" in capsys.readouterr().err
+    assert not filled.database.exists()
+
+
+def test_without_room_nothing_is_restored(filled: ConsoleServer) -> None:
+    backup = backup_made("b", *CLEAR)
+    before = dump_of(filled.database)
+    for most_bytes in (1, 4096, filled.database.stat().st_size - 1):
+        assert without_room(lambda: status_of("restore", backup, "--force"), most_bytes) == 1
+        assert dump_of(filled.database) == before
+        assert sorted(path.name for path in filled.database.parent.iterdir()) == ["console.db"]
