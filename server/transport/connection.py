@@ -29,6 +29,7 @@ from server.shell.options import split_login_name
 from server.transport.channel import ConsoleChannel, Looks
 from server.transport.gate import Doorway, TooMuchBeforeLoginError, peer_address
 from server.transport.logins import Logins
+from server.transport.offers import Offers, authority_of
 from server.transport.proof import Challenge, Proof, Witness
 
 STOPPING = "The console is stopping; log in again later."
@@ -75,13 +76,13 @@ class Connection(asyncssh.SSHServer):
         self._shared = shared
         tries = Tries(shared.limits.max_auth_tries)
         told = Witness(self._failed, self._give_up)
-        self._proof = Proof(shared.console.doorkeeper, shared.authorities, tries, told)
+        self._offers = Offers()
+        self._proof = Proof(shared.console.doorkeeper, shared.authorities, tries, told, self._offers)
         self._operator: Operator | None = None
         self._login_options = ""
         self._address = self._source = ""
         self._doorway: Doorway
-        self._greeted = self._given_up = self._ended = self._failure_told = False
-        self._named = ""
+        self._greeted = self._given_up = self._ended = False
         #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
         self._parting: Parting | None = Parting.NO_AUTH
         self._grace: asyncio.TimerHandle | None = None
@@ -106,7 +107,7 @@ class Connection(asyncssh.SSHServer):
         self._shared.clients.discard(self)
         self._end_grace()
         if self._operator is None:
-            self._tell_unproved()
+            self._tell_in_vain()
             self._shared.admission.turn_away(self._address, self._parted(exc), monotonic())
             return
         self._shared.admission.leave(self._address, self._operator.name)
@@ -120,8 +121,7 @@ class Connection(asyncssh.SSHServer):
         if banner and not self._greeted:
             self._greeted = True
             self.ssh.send_auth_banner(banner.rstrip("\n") + "\n")
-        self._named = split_login_name(username)[0]
-        self.ssh.set_authorized_keys(await self._proof.begin(self._named))
+        self.ssh.set_authorized_keys(await self._proof.begin(split_login_name(username)[0]))
         return True
 
     def password_auth_supported(self) -> bool:
@@ -159,6 +159,12 @@ class Connection(asyncssh.SSHServer):
         """Judge the password, and ask for another where one has to be set."""
         return await self._proof.answer(split_login_name(username)[0], responses, self._source)
 
+    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Let in no certificate by another authority; where there is one at all, this one was counted already."""
+        if not self._shared.authorities:
+            self._offers.certificate(split_login_name(username)[0], key, ())
+        return False
+
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Tell whether the key opens; that the client holds it is checked by the protocol."""
         public_key = " ".join(key.export_public_key("openssh").decode().split()[:2])
@@ -168,12 +174,14 @@ class Connection(asyncssh.SSHServer):
         """Make the operator of whoever has proved who they are."""
         name, self._login_options = split_login_name(str(self.ssh.get_extra_info("username")))
         certified = bool(self.ssh.get_key_option("principals"))
-        proved = self._proof.proved(name, certified=certified)
+        proved = self._proof.proved(name, authority_of(self.ssh) if certified else None)
         if proved is None:  # a defect would be a way in: end it here
             self.ssh.abort()
             return
         user, way = proved
         self._end_grace()
+        self._offers.proved(name)
+        self._tell_in_vain()
         if self._shared.stopping:  # it was on its way in when the end began
             self._parting = None
             self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, STOPPING)
@@ -282,20 +290,13 @@ class Connection(asyncssh.SSHServer):
             self._grace.cancel()
             self._grace = None
 
-    def _tell_unproved(self) -> None:
-        """Record a client that gave a name and proved nothing, once: each key that it offered in vain is no failure.
-
-        Signatures and certificates are judged by asyncssh, which tells nobody of those that it refuses.
-        """
-        if self._named and not self._failure_told and self._parting is Parting.NO_AUTH:
-            keys = self._proof.offered
-            offered = (
-                f"{keys} key{'s' if keys > 1 else ''} offered" if keys else "no key offered, a certificate perhaps"
-            )
-            self._failed(self._named, "key", f"{offered}, nothing proved")
+    def _tell_in_vain(self) -> None:
+        """Record whose keys and certificates were offered and did not open, once for each name."""
+        for name, way, reason in self._offers.in_vain():
+            self._failed(name, way, reason)
 
     def _failed(self, name: str, way: str, reason: str) -> None:
-        self._failure_told = True
+        self._offers.failed(name)
         self._shared.console.node.logins["failed", _method(way)] += 1
         told = about("login.failed", user=_safe(name), source=self._source, method=way, reason=reason)
         _log.warning("login of %s from %s failed by %s: %s", _safe(name), self._source, way, reason, extra=told)

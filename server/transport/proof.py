@@ -13,6 +13,7 @@ from server.auth.login import Doorkeeper, Verdict
 from server.auth.tries import Tries
 from server.errors import TemporaryError
 from server.model.access import User, UserKey
+from server.transport.offers import Authorities, Offers
 
 #: Questions, each with whether the answer is echoed, below a title, a text and their language; or the verdict.
 Challenge = bool | tuple[str, str, str, Sequence[tuple[str, bool]]]
@@ -30,8 +31,10 @@ class Witness:
 class Proof:
     """The tries of one connection. Certificates by one of the `authorities` let in the users that they name."""
 
-    def __init__(self, doorkeeper: Doorkeeper, authorities: tuple[UserKey, ...], tries: Tries, told: Witness) -> None:
-        """Begin with nothing proved."""
+    def __init__(
+        self, doorkeeper: Doorkeeper, authorities: tuple[UserKey, ...], tries: Tries, told: Witness, offers: Offers
+    ) -> None:
+        """Begin with nothing proved; what is offered goes to `offers`."""
         self._doorkeeper = doorkeeper
         self._authorities = authorities
         self._tries = tries
@@ -40,12 +43,7 @@ class Proof:
         self._certified: User | None = None
         self._way = ""
         self._changing = ""
-        self._offered: set[str] = set()
-
-    @property
-    def offered(self) -> int:
-        """How many public keys were offered."""
-        return len(self._offered)
+        self._offers = offers
 
     @property
     def any_failed(self) -> bool:
@@ -63,8 +61,7 @@ class Proof:
             return None
         self._certified = await self._doorkeeper.known(name)
         principal = self._certified.name if self._certified else secrets.token_hex()
-        lines = [f'cert-authority,principals="{principal}" {key.public_key}' for key in self._authorities]
-        return asyncssh.import_authorized_keys("\n".join(lines))
+        return Authorities(self._authorities, principal, name, self._offers)
 
     async def password(self, name: str, password: str) -> Verdict:
         """Judge a password."""
@@ -102,7 +99,7 @@ class Proof:
         """Tell whether the key, `algorithm base64`, opens; that the client holds it is checked by the protocol."""
         if not self._begin_try():
             return False
-        self._offered.add(public_key)
+        self._offers.key(name, public_key)
         verdict = await self._doorkeeper.by_public_key(name, public_key, address)
         self._proved, self._way = verdict.user, f"key {fingerprint(public_key)}"
         if verdict.reason not in {"", "unknown user", "unknown key"}:  # clients offer every key they have
@@ -111,15 +108,16 @@ class Proof:
             self._in_vain()
         return verdict.user is not None
 
-    def proved(self, name: str, *, certified: bool) -> tuple[User, str] | None:
+    def proved(self, name: str, authority: str | None) -> tuple[User, str] | None:
         """Return the user of this name and the way it came, once the protocol says that all was right.
 
-        `certified` tells that it was a certificate: a key may have been asked about before, and not be held.
+        `authority` is whose certificate it was, None without one: a key may have been asked about before, and not be
+        held.
         """
-        user = self._certified if certified else self._proved
+        user = self._proved if authority is None else self._certified
         if user is None or user.name != name:
             return None
-        return user, "certificate" if certified else self._way
+        return user, self._way if authority is None else f"certificate by {authority}"
 
     async def _answer_change(self, name: str, answers: Sequence[str], source: str) -> Challenge:
         if len(answers) != _ANSWERS_TO_CHANGE or answers[0] != answers[1]:
