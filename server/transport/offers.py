@@ -6,7 +6,7 @@ signature asyncssh judges alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -88,7 +88,7 @@ class Authorities(asyncssh.SSHAuthorizedKeys):
         client_addr: str,
         cert_principals: Sequence[str] | None = None,
         ca: bool = False,  # noqa: FBT001, FBT002  asyncssh's own
-    ) -> object:
+    ) -> Mapping[str, object] | None:
         """Judge as asyncssh does, and keep in mind that there was a certificate."""
         if ca:
             self._offers.certificate(self._name, key, cert_principals or ())
