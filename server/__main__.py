@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import signal
 
 gc.disable()  # what is imported stays; to look through it again and again for garbage takes a tenth of the start
+_ctrl_c = signal.getsignal(signal.SIGINT)
+if _ctrl_c is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules load ends it, as always, but in no traceback
 
 import argparse
 import asyncio
@@ -23,6 +27,7 @@ from server.program import audit, hostkeys, users
 from server.program.answer import complain, say
 from server.program.ending import interruptible
 
+signal.signal(signal.SIGINT, _ctrl_c)
 gc.freeze()
 gc.enable()
 

@@ -7,8 +7,8 @@ import json
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from time import sleep
 
@@ -17,7 +17,7 @@ from console import PASSWORD, PROGRAM, ConsoleServer, needs
 from faults import CHANGES, Faults, Kind
 
 from server.storage import schema
-from server.transport.hostkey import HOST_KEY_NAME, fingerprint_of, host_keys
+from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME, fingerprint_of, host_keys
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,6 +31,14 @@ def slow_sync(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("slow") / "slow_sync.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(_SLOW_SYNC), "-ldl"], check=True)
     return library
+
+
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Let what is started hear Ctrl-C also where the tests run in the background of a script, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _users(console: ConsoleServer) -> dict[str, str | None]:
@@ -71,6 +79,26 @@ def _until(begun: subprocess.Popen[str], found: Callable[[], bool]) -> None:
         sleep(0.005)
 
 
+def _holds_open(begun: subprocess.Popen[str], file: Path) -> bool:
+    for opened in Path(f"/proc/{begun.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            if opened.readlink() == file:
+                return True
+    return False
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
+def test_ctrl_c_while_the_modules_load_prints_no_traceback(stopped_console: ConsoleServer) -> None:
+    """Half a second of every start was answered with the name of the module that was being read."""
+    begun = _begun(stopped_console, "user", "list")
+    maps = Path(f"/proc/{begun.pid}/maps")
+    _until(begun, lambda: "pydantic_core" in maps.read_text())
+    begun.send_signal(signal.SIGINT)
+    out, err = begun.communicate(timeout=60)
+    assert (begun.returncode, out, err) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -94,7 +122,8 @@ def test_ctrl_c_is_told_that_nothing_was_changed_only_where_that_is_so(
     with closing(sqlite3.connect(console.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")  # the word waits for its turn
         begun = _begun(console, *words)
-        sleep(1.5)  # longer than the start takes, shorter than it waits
+        _until(begun, lambda: _holds_open(begun, console.database))
+        sleep(1)  # longer than the rest of the start takes, shorter than it waits
         begun.send_signal(signal.SIGINT)
         out, err = begun.communicate(timeout=60)
         assert (begun.returncode, out, err) == (130, "", "ecss-console: interrupted, nothing was changed\n")
@@ -135,6 +164,25 @@ def test_a_host_key_is_in_use_only_when_a_record_says_so_wherever_the_disk_is_fu
     assert passing > 5
     assert console.program("hostkey", "rotate").returncode == 0
     assert (console.folder / "keys" / f"{HOST_KEY_NAME}.pub").exists()
+
+
+def test_a_disk_that_fails_in_the_midst_of_a_rotation_is_told_in_a_line(
+    stopped_console: ConsoleServer, faults: Faults
+) -> None:
+    """The key that could not be recorded could not be removed either, and the operator got a traceback."""
+    console, told = stopped_console, set()
+    for passing in range(0, 100, 3):
+        faults.fail(CHANGES | Kind.SYNC, errno.EIO, passing=passing)
+        ran = console.program("hostkey", "rotate", **faults.environment())
+        failed = faults.mend()
+        assert "Traceback" not in ran.stderr
+        told.add("must be removed before the next start" in ran.stderr)
+        if not failed:
+            break
+        for name in (NEXT_HOST_KEY_NAME, f"{NEXT_HOST_KEY_NAME}.pub"):
+            (console.folder / "keys" / name).unlink(missing_ok=True)
+    assert ran.returncode == 0
+    assert told == {True, False}
 
 
 def _made_older(console: ConsoleServer) -> None:

@@ -61,11 +61,17 @@ def make_next(keys_dir: Path) -> HostKeys:
 
 
 def drop_next(keys_dir: Path) -> None:
-    """Remove a next host key that was made just now and may not be announced. Raises OSError."""
+    """Remove a next host key that was made just now and may not be announced. Raises StartError where that fails."""
     path = keys_dir / NEXT_HOST_KEY_NAME
-    for each in (path, _public(path)):
-        each.unlink(missing_ok=True)
-    sync_folder(keys_dir)
+    try:
+        for each in (path, _public(path)):
+            each.unlink(missing_ok=True)
+        sync_folder(keys_dir)
+    except OSError as error:
+        message = (
+            f"the next host key {path} is not recorded and must be removed before the next start: {error.strerror}"
+        )
+        raise StartError(message) from error
 
 
 def keys_to_finish(keys_dir: Path) -> HostKeys:
