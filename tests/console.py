@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +66,12 @@ class ConsoleServer:
     def key(self) -> Path:
         """The private key of `admin`."""
         return self.folder / "id_admin"
+
+    def audit(self) -> list[dict[str, object]]:
+        """Return the records of the audit as the store has them, the oldest first."""
+        with closing(sqlite3.connect(self.database, timeout=10)) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute("SELECT * FROM audit ORDER BY id")]
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of the program: a free port, and no settings from outside."""

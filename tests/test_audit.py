@@ -1,24 +1,19 @@
-"""The audit as operators meet it: its commands, its log, and what happens when it cannot be written."""
+"""The audit as operators meet it: its commands, and what happens when it cannot be written."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
 import sqlite3
-import stat
-import time
 from pathlib import Path
 
 import pytest
-from console import PASSWORD, ConsoleServer
+from console import ConsoleServer
 
 from server.model.events import EventKind
 
 ROOT = Path(__file__).parent.parent
 _CERTIFICATE = re.compile(r"ds1@ecss1: (\d+) records are whole, head (\d+:[0-9a-f]{64})\n")
-_PATIENCE_SECONDS = 20
 
 
 def _sql(console: ConsoleServer, *statements: str) -> list[tuple[object, ...]]:
@@ -30,31 +25,6 @@ def _sql(console: ConsoleServer, *statements: str) -> list[tuple[object, ...]]:
     return rows
 
 
-def _rows(console: ConsoleServer) -> list[dict[str, object]]:
-    database = sqlite3.connect(console.database, timeout=10)
-    database.row_factory = sqlite3.Row
-    rows = [dict(row) for row in database.execute("SELECT * FROM audit ORDER BY id")]
-    database.close()
-    return rows
-
-
-def _written(path: Path) -> list[dict[str, object]]:
-    whole = path.read_text("utf-8").rpartition("\n")[0] if path.exists() else ""
-    return [json.loads(line) for line in whole.splitlines()]
-
-
-async def _lines(path: Path, most_id: int) -> list[dict[str, object]]:
-    """Return the lines of the log as soon as it has the record with this id."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        lines = _written(path)
-        if lines and int(str(lines[-1]["id"])) >= most_id:
-            return lines
-        await asyncio.sleep(0.05)
-    message = f"record {most_id} is not in {path}"
-    raise AssertionError(message)
-
-
 def test_every_kind_of_event_is_documented_and_no_other() -> None:
     text = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
     events = text.partition("## Events")[2].partition("\n## ")[0]
@@ -63,11 +33,11 @@ def test_every_kind_of_event_is_documented_and_no_other() -> None:
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET detail = 'nothing'", "DELETE FROM audit"])
 def test_the_store_refuses_to_change_or_delete_records(stopped_console: ConsoleServer, statement: str) -> None:
-    before = _rows(stopped_console)
+    before = stopped_console.audit()
     assert before
     with pytest.raises(sqlite3.IntegrityError, match="only added to"):
         _sql(stopped_console, statement)
-    assert _rows(stopped_console) == before
+    assert stopped_console.audit() == before
 
 
 def test_verify_says_the_same_at_the_console_and_on_its_host(console: ConsoleServer) -> None:
@@ -215,108 +185,6 @@ def test_a_change_whose_record_cannot_be_written_leaves_nothing_behind(
     console.log[:] = [line for line in console.log if "Traceback" not in line]  # the defects' own, as they should be
 
 
-async def test_the_log_has_every_record_of_the_store_and_no_secret(stopped_console: ConsoleServer) -> None:
-    console = stopped_console
-    console.start(ECSS_CONSOLE_AUDIT__LOG="var/audit.jsonl")
-    console.run("domain/declare biysk.local")
-    key = re.search(r"key: (\w{64})", console.run("domain/biysk.local/integrations/add tester"))
-    assert key
-    added = console.program("user", "add", "eve", "--password-stdin", text="a secret of eve\n")
-    assert added.returncode == 0
-    async with console.asyncssh(client_keys=None, password=PASSWORD) as connection:
-        await connection.run("whoami")
-    with pytest.raises(Exception, match="uthentication"), console.paramiko(password="wrong " + PASSWORD):
-        pass
-    assert console.stop() == 0
-    path = console.folder / "var" / "audit.jsonl"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    rows = _rows(console)
-    logged = await _lines(path, int(str(rows[-1]["id"])))
-    first = int(str(logged[0]["id"]))
-    assert logged == [row for row in rows if int(str(row["id"])) >= first]
-    assert first == 2, "from the start of the server on"
-    assert {"login", "login.failed", "change", "user.change", "command", "logout"} <= {row["event"] for row in logged}
-    text = path.read_text("utf-8")
-    for secret in (key[1], PASSWORD, "a secret of eve"):
-        assert secret not in text
-    head = f"{logged[-1]['seq']}:{logged[-1]['mac']}"
-    assert console.program("audit", "verify", "--head", head).returncode == 0
-
-
-async def test_a_file_that_was_moved_away_is_begun_anew_and_no_line_is_lost(stopped_console: ConsoleServer) -> None:
-    console = stopped_console
-    path, moved = console.folder / "audit.jsonl", console.folder / "audit.jsonl.1"
-    console.start(ECSS_CONSOLE_AUDIT__LOG=str(path))
-    console.run("domain/declare one")
-    await _lines(path, _last(console))
-    path.rename(moved)
-    console.run("domain/declare two")
-    await _lines(path, _last(console))
-    assert console.stop() == 0
-    assert console.program("user", "add", "eve", "--password-stdin", text="x\n").returncode == 0
-    with path.open("a", encoding="utf-8") as file:
-        file.write("")
-    console.start(ECSS_CONSOLE_AUDIT__LOG=str(path))
-    logged = [*(await _lines(moved, 0)), *(await _lines(path, _last(console)))]
-    assert [row["id"] for row in logged] == list(range(2, len(logged) + 2))
-    assert logged[-1]["event"] == "user.change", "what was recorded while nobody served is there too"
-
-
-def _last(console: ConsoleServer) -> int:
-    ((last,),) = _sql(console, "SELECT max(id) FROM audit")
-    return int(str(last))
-
-
-async def test_a_log_that_cannot_be_written_is_told_once_and_stops_nothing(stopped_console: ConsoleServer) -> None:
-    console = stopped_console
-    folder = console.folder / "logs"
-    console.start(ECSS_CONSOLE_AUDIT__LOG="logs/audit.jsonl")
-    for number in range(3):
-        console.run(f"domain/declare d{number}")
-        await asyncio.sleep(0.7)
-    told = [line for line in console.log if "the audit's log cannot be written" in line]
-    assert len(told) == 1
-    folder.mkdir()
-    logged = await _lines(folder / "audit.jsonl", _last(console))
-    assert [row["arguments"] for row in logged if row["event"] == "change"] == [
-        f'{{"domain": "d{number}"}}' for number in range(3)
-    ]
-    assert console.stop() == 0
-    assert any("is written again" in line for line in console.log)
-
-
-def test_a_log_that_nobody_may_even_look_at_is_told(stopped_console: ConsoleServer) -> None:
-    """The look for the log's end ended the export without a word, and the metric said that all was well."""
-    stopped_console.start(ECSS_CONSOLE_AUDIT__LOG="x" * 300)
-    stopped_console.run("whoami")
-    assert stopped_console.logs("the audit's log cannot be written")
-    assert stopped_console.stop() == 0
-    assert "never retrieved" not in "".join(stopped_console.log)
-
-
-async def test_a_full_disk_or_a_pipe_that_nobody_reads_stops_neither_a_change_nor_the_end(
-    stopped_console: ConsoleServer,
-) -> None:
-    console = stopped_console
-    pipe = console.folder / "pipe"
-    os.mkfifo(pipe)
-    for log in ("/dev/full", str(pipe)):
-        console.start(ECSS_CONSOLE_AUDIT__LOG=log)
-        console.run(f"domain/declare {Path(log).name}")
-        await asyncio.sleep(0.7)
-        assert Path(log).name in console.run("domain/list")
-        assert console.stop() == 0
-
-
-async def test_the_log_on_standard_error_is_json_between_the_programs_lines(stopped_console: ConsoleServer) -> None:
-    console = stopped_console
-    console.start(ECSS_CONSOLE_AUDIT__LOG="stderr")
-    console.run("domain/declare one")
-    assert console.stop() == 0
-    logged = [json.loads(line) for line in console.log if line.startswith("{")]
-    assert logged == _rows(console)[1:]
-
-
 def test_an_upgrade_keeps_what_was_recorded_before_the_chain(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     columns = "at, node, event, user_name, source, session_id, command, arguments, status, detail, duration_ms"
@@ -355,14 +223,14 @@ def test_users_added_while_the_console_serves_go_into_the_same_chain(console: Co
         added = console.program("user", "add", f"eve{number}", "--password-stdin", text="x\n")
         assert added.returncode == 0
     assert _CERTIFICATE.match(console.run("cocon/audit/verify"))
-    numbers = [row["seq"] for row in _rows(console)]
+    numbers = [row["seq"] for row in console.audit()]
     assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_a_record_of_the_whole_configuration_does_not_widen_the_table(console: ConsoleServer) -> None:
     shown = console.run("cocon/audit/list --event host.change")
     assert max(map(len, shown.splitlines())) < 320
-    (row,) = [row for row in _rows(console) if row["event"] == "host.change"]
+    (row,) = [row for row in console.audit() if row["event"] == "host.change"]
     assert all(f'"{key}"' in shown for key in json.loads(str(row["arguments"])))
 
 
@@ -373,14 +241,14 @@ def test_another_host_key_or_configuration_is_recorded_once(stopped_console: Con
     def served(**environment: str) -> list[str]:
         console.start(**environment)
         assert console.stop() == 0
-        return [str(row["detail"]) for row in _rows(console) if row["event"] == "host.change"]
+        return [str(row["detail"]) for row in console.audit() if row["event"] == "host.change"]
 
     assert served() == ["first start"]
     assert served() == ["first start"]
     assert served(ECSS_CONSOLE_GREETING__BANNER=banner)[1:] == ["changed: greeting.banner"]
     (console.folder / "keys" / "ssh_host_ed25519_key").unlink()
     assert served(ECSS_CONSOLE_GREETING__BANNER=banner)[2:] == ["changed: host_key"]
-    last = json.loads(str(_rows(console)[-1]["arguments"]))
+    last = json.loads(str(console.audit()[-1]["arguments"]))
     assert last["host_key"].startswith("SHA256:")
     assert last["greeting.banner"].startswith("sha256:")
     assert last["limits.max_auth_tries"] == 6

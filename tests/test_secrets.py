@@ -7,7 +7,6 @@ import json
 import re
 import sqlite3
 import time
-from pathlib import Path
 
 import asyncssh
 from console import PASSWORD, PROMPT, ConsoleServer
@@ -65,7 +64,7 @@ async def test_a_key_pasted_where_a_client_id_belongs_is_kept_nowhere(stopped_co
         shell.stdin.write("exit\n")
         await shell.wait()
     await asyncio.sleep(1.5)  # batches of the audit, and the lines of its log
-    told = [row for row in _audit(console.database) if "***" in f"{row['arguments']}{row['detail']}"]
+    told = [row for row in console.audit() if "***" in f"{row['arguments']}{row['detail']}"]
     assert {"/domain/<DOMAIN>/integrations/show", "/echo", "/cd", "/ls", "/help"} <= {row["command"] for row in told}
     assert console.stop() == 0
     files = [path for path in console.folder.rglob("*") if path.is_file()]
@@ -98,18 +97,10 @@ def test_a_row_moved_to_another_client_does_not_open(console: ConsoleServer) -> 
     assert replaced[1] in console.run("domain/biysk.local/integrations/list")
 
 
-def _audit(database: Path) -> list[dict[str, object]]:
-    connection = sqlite3.connect(database)
-    connection.row_factory = sqlite3.Row
-    rows = [dict(row) for row in connection.execute("SELECT * FROM audit ORDER BY id")]
-    connection.close()
-    return rows
-
-
 async def test_every_change_has_its_audit_row_and_reads_follow_within_a_second(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.run("domain/biysk.local/integrations/add tester --service --numbers 24010{0-1}")
-    changes = [row for row in _audit(console.database) if row["event"] == "change"]
+    changes = [row for row in console.audit() if row["event"] == "change"]
     assert [(row["user_name"], row["command"], row["status"]) for row in changes] == [
         ("admin", "/domain/declare", 0),
         ("admin", "/domain/<DOMAIN>/integrations/add", 0),
@@ -125,11 +116,11 @@ async def test_every_change_has_its_audit_row_and_reads_follow_within_a_second(c
     console.ssh("domain/biysk.local/integrations/add tester")
     console.run("whoami")
     deadline = time.monotonic() + 10
-    rows = _audit(console.database)
+    rows = console.audit()
     while sum(row["event"] == "command" for row in rows) < 2:
         assert time.monotonic() < deadline, rows
         await asyncio.sleep(0.05)
-        rows = _audit(console.database)
+        rows = console.audit()
     assert [(row["status"], row["detail"]) for row in rows if row["status"]] == [
         (1, "integration tester exists already in domain biysk.local")
     ]
