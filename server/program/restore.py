@@ -32,7 +32,7 @@ from server.storage.schema import newest, upgrade
 from server.storage.serving import serving
 from server.storage.snapshot import contents, scratch_folder
 from server.storage.vault import Vault
-from server.transport.hostkey import HOST_KEY_NAME
+from server.transport.hostkey import HOST_KEY_NAME, fingerprint_in
 
 _CHAIN_SCHEMA = 3
 
@@ -59,13 +59,13 @@ def restore(config: Config, options: argparse.Namespace) -> None:
             _refuse_if_there(config, options)
             with scratch_folder(config.database) as folder:
                 checked = _checked(config, options.file, keys, folder)
-                foreign = _is_another_host_key(config, checked.unpacked)
+                host_key = _host_key_changed(config, checked.unpacked)
                 moved = _put_back(config, options, checked, folder)
     _tell(checked)
     for path in moved:
         say(f"The old one is kept as {path}.")
-    if foreign:
-        complain("the host key is another one than before: clients that have learnt that one will warn")
+    if host_key:
+        complain(f"the host key {host_key}: clients that have learnt that one will warn")
     say("Restored. Start the server; sessions and changes from after the backup are not in it.")
 
 
@@ -88,10 +88,12 @@ def _refuse_if_there(config: Config, options: argparse.Namespace) -> None:
         raise StartError(message)
 
 
-def _is_another_host_key(config: Config, unpacked: Unpacked) -> bool:
-    """Tell whether the backup has another host key than is in place: it was rotated since."""
+def _host_key_changed(config: Config, unpacked: Unpacked) -> str:
+    """Return `is … now, it was …` when the backup has another host key than is in place: it was rotated since."""
     place, restored = config.keys_dir / HOST_KEY_NAME, unpacked.keys.get(HOST_KEY_NAME)
-    return restored is not None and place.exists() and place.read_bytes() != restored
+    if restored is None or not place.exists() or place.read_bytes() == restored:
+        return ""
+    return f"is {fingerprint_in(restored)} now, it was {fingerprint_in(place.read_bytes())}"
 
 
 def _checked(config: Config, file: Path, keys: Keys, folder: Path) -> _Checked:

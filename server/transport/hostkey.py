@@ -102,6 +102,14 @@ def fingerprint_of(key: asyncssh.SSHKey) -> str:
     return key.get_fingerprint()
 
 
+def fingerprint_in(private_key: bytes) -> str:
+    """Return the same of the content of a private key's file, whatever is in that."""
+    try:
+        return fingerprint_of(asyncssh.import_private_key(private_key))
+    except asyncssh.KeyImportError:
+        return "no key that can be read"
+
+
 def _read(path: Path) -> asyncssh.SSHKey:
     try:
         if path.stat().st_mode & 0o077:
