@@ -12,17 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import fuzz_lines
 import fuzz_packets
-from asyncssh import Error
+from asyncssh import Error, generate_private_key
 
 from flood import start as start_flood  # isort: skip  neighbours, not packages
-from guessing import refusals  # isort: skip
+from guessing import offers, refusals  # isort: skip
 from rank_test import mann_whitney  # isort: skip
 from servers import Server, make_key, start_ours  # isort: skip
 from witness import Witness, quantile  # isort: skip
@@ -38,6 +38,9 @@ _LOGIN_SECONDS = 1.0
 _TIMED_TRIES, _TRIES_EACH, _TIMING_SECONDS, _DIFFERS_BELOW = 1_000, 4, 1_200, 0.01
 _AT_ONCE, _LOGIN_ROUNDS, _LAG_SECONDS = 50, 5, 0.5
 _EXPOSURE = 1.5
+
+#: Asks so often, on one connection to a server, as somebody of a name; returns the seconds of each refusal.
+_Ask = Callable[[Server, str, int], Awaitable[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -159,15 +162,25 @@ async def _logins_during(server: Server, flooding: subprocess.Popen[str]) -> tup
 
 def user_or_password() -> Finding:
     """Tell wrong passwords of all kinds of users from unknown users by the time of the refusal."""
+    return _told_apart(refusals)
+
+
+def user_or_key() -> Finding:
+    """Tell all kinds of users from unknown users by the time of the refusal of a key that is nobody's."""
+    key = generate_private_key("ssh-ed25519")
+    return _told_apart(lambda server, name, most: offers(server, name, most, key))
+
+
+def _told_apart(ask: _Ask) -> Finding:
     with serving(limits__per_source_penalties="false") as server:
         asyncio.run(_make_users(server))
-        times = asyncio.run(_refusal_times(server))
+        times = asyncio.run(_refusal_times(server, ask))
     unknown = times.pop("unknown")
-    told, least = [f"{len(unknown)} tries each, median {statistics.median(unknown) * 1000:.2f} ms"], 1.0
+    told, least = [f"{len(unknown)} tries each, median {statistics.median(unknown) * 1000:.3f} ms"], 1.0
     for kind, seconds in times.items():
         above, p = mann_whitney(unknown, seconds)
         least = min(least, p)
-        told.append(f"{kind} {statistics.median(seconds) * 1000:.2f} ms, p = {p:.3f}, faster in {above:.1%} of pairs")
+        told.append(f"{kind} {statistics.median(seconds) * 1000:.3f} ms, p = {p:.3f}, faster in {above:.1%} of pairs")
     enough = min(len(unknown), *(len(each) for each in times.values())) >= _TIMED_TRIES
     # of several comparisons each may be wrong more rarely, for all of them to be so in one of a hundred
     return Finding("; ".join(told), passed=enough and least >= _DIFFERS_BELOW / len(times))
@@ -176,30 +189,31 @@ def user_or_password() -> Finding:
 async def _make_users(server: Server) -> None:
     """Add a user of each kind that is refused, as an administrator does."""
     async with await server.connect() as connection:
-        for name in ("locked", "expired"):
+        for name in ("haswrong", "islocked", "hasended"):
             added = await connection.run(f"cocon/user/add {name}", input=f"{_PASSWORD}\n{_PASSWORD}\n")
             if added.exit_status:
                 raise RuntimeError(str(added.stdout))
         public = server.key.with_suffix(".pub").read_text().strip()
         for command in (
             f"cocon/user/add keysonly --key '{public}'",
-            "cocon/user/lock locked",
-            "cocon/user/set expired --expires 2020-01-01",
+            "cocon/user/lock islocked",
+            "cocon/user/set hasended --expires 2020-01-01",
         ):
             await connection.run(command, check=True)
 
 
-async def _refusal_times(server: Server) -> dict[str, list[float]]:
-    """Return the seconds of refusals of wrong passwords by the kind of user, taken in turn."""
-    names = {"unknown": "", "wrong": "admin", "locked": "locked", "expired": "expired", "keys only": "keysonly"}
-    times: dict[str, list[float]] = {kind: [] for kind in names}
+async def _refusal_times(server: Server, ask: _Ask) -> dict[str, list[float]]:
+    """Return the seconds of refusals by the kind of user, taken in turn."""
+    # all names are of one length: a longer one takes longer, and whoever gives it knows how long it is
+    names = {"wrong": "haswrong", "locked": "islocked", "expired": "hasended", "keys only": "keysonly"}
+    times: dict[str, list[float]] = {kind: [] for kind in ("unknown", *names)}
     order = random.Random(1)  # whoever comes behind whom is not to look slower for it
     end = time.monotonic() + _TIMING_SECONDS  # of a machine that is slow, what it manages
     for turn in range(_TIMED_TRIES // _TRIES_EACH):
         if time.monotonic() > end:
             break
-        for kind in order.sample([*names], len(names)):
-            times[kind].extend(await refusals(server, names[kind] or f"n{turn:04d}", _TRIES_EACH))
+        for kind in order.sample([*times], len(times)):
+            times[kind].extend(await ask(server, names.get(kind, f"n{turn:07d}"), _TRIES_EACH))
     return times
 
 

@@ -1,4 +1,4 @@
-"""A client that tries passwords, and how long the server takes to refuse each."""
+"""Clients that try passwords or keys, and how long the server takes to refuse each."""
 
 from __future__ import annotations
 
@@ -49,3 +49,33 @@ async def refusals(server: Server, name: str, most: int, source: str = "127.0.0.
         connection = await asyncio.wait_for(server.connect(**words), _PATIENCE_SECONDS)
         connection.abort()
     return guesser.refused_after_seconds
+
+
+class _Offerer(asyncssh.SSHClient):
+    """Offers the same key, so often, and notes how long each refusal took."""
+
+    def __init__(self, key: asyncssh.SSHKey, most: int) -> None:
+        self.refused_after_seconds: list[float] = []
+        self._key, self._left = key, most
+        self._asked_at = 0.0
+
+    def public_key_auth_requested(self) -> asyncssh.SSHKey | None:
+        """Note the refusal of the last offer and make another, as long as all of them."""
+        now = time.perf_counter()
+        if self._asked_at:
+            self.refused_after_seconds.append(now - self._asked_at)
+        if self._left == 0:
+            return None
+        self._left -= 1
+        self._asked_at = time.perf_counter()
+        return self._key
+
+
+async def offers(server: Server, name: str, most: int, key: asyncssh.SSHKey) -> list[float]:
+    """Offer a key that is nobody's on one connection so many times at most; return the seconds of each refusal."""
+    offerer = _Offerer(key, most)
+    words = {"client_factory": lambda: offerer, "client_keys": None, "username": name, "preferred_auth": "publickey"}
+    with suppress(asyncssh.Error, OSError, TimeoutError):
+        connection = await asyncio.wait_for(server.connect(**words), _PATIENCE_SECONDS)
+        connection.abort()
+    return offerer.refused_after_seconds

@@ -74,6 +74,13 @@ def experiments_of(fuzz_lines: int, fuzz_packets: int) -> tuple[Experiment, ...]
             experiments.user_or_password,
         ),
         Experiment(
+            "offers",
+            "a key that is nobody's is refused in the same time whoever is named",
+            "as above, 1,000 offers of a key each",
+            "p at least 0.0025 each: 0.01 for all four",
+            experiments.user_or_key,
+        ),
+        Experiment(
             "lag",
             "event-loop lag during 50 logins at once",
             "5 times 50 password logins, `whoami` of another session",

@@ -28,7 +28,8 @@ import sys
 import asyncssh
 from argon2 import _password_hasher
 from asyncssh.auth_keys import SSHAuthorizedKeys
-from server.storage import users
+from server.model import access
+from server.storage import claims, users
 
 def told(kind, name, about=lambda words: ""):
     step = getattr(kind, name)
@@ -41,7 +42,10 @@ told(_password_hasher, "verify_secret", lambda words: words[0].split(b"$")[3].de
 told(asyncssh.SSHKey, "verify")
 told(asyncssh, "import_authorized_keys")
 told(SSHAuthorizedKeys, "validate")
+told(claims, "by_name")
+told(claims, "by_key")
 told(users, "find")
+told(access.User, "__init__")
 from server.__main__ import main
 sys.exit(main(["serve"]))
 """

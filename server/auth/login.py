@@ -1,7 +1,8 @@
 """The decision to let a user in, for each way of proving who one is.
 
 A user that does not exist, is locked or has expired is refused like one with a wrong password: the same work, the same
-answer. What is known only to the log and the audit is the reason.
+answer. So nothing is made of what the store has under a name before something was proved. What is known only to the log
+and the audit is the reason.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from server.auth.passwords import PasswordChecker, check_new_password, same_pass
 from server.errors import TemporaryError
 from server.model.access import User
 from server.model.events import Event, EventKind
-from server.storage import users
+from server.storage import claims, users
+from server.storage.claims import Claim
 from server.storage.database import Store
+
+#: The reason why a key opens nothing, whether it is another one than the user's or there is no user.
+UNKNOWN_KEY = "unknown key"
 
 _log = logging.getLogger("ecss-console.login")
 
@@ -25,7 +30,7 @@ class Verdict:
     """What came of a try to log in: the `user` who may come in, or the `reason` why nobody may.
 
     With `must_change` the password was right and another has to be given before anything else. `stored` is the hash
-    that the right password has in the store now.
+    that the right password has in the store now. The user's domains are not among it: `Standings` has them.
     """
 
     user: User | None
@@ -46,18 +51,18 @@ class Doorkeeper:
 
     async def by_password(self, name: str, password: str) -> Verdict:
         """Judge a password; an unknown user costs the same time as a wrong password."""
-        user = await users.find(self._store.read, name)
-        stored = user.password_hash if user else None
-        if not await self._passwords.verify(stored, password) or user is None or stored is None:
-            return Verdict(None, "unknown user" if user is None else "wrong password")
-        shut_out = user.shut_out(utc_now())
+        claim = await claims.by_name(self._store.read, name)
+        stored = claim.password_hash
+        if not await self._passwords.verify(stored, password) or stored is None:
+            return Verdict(None, "wrong password" if claim.name else "unknown user")
+        shut_out = claim.shut_out(utc_now())
         if shut_out:
             return Verdict(None, shut_out)
-        if user.must_change_password:
+        if claim.must_change_password:
             return Verdict(None, "password must be changed", must_change=True, stored=stored)
         if self._passwords.outdated(stored):
             stored = await self._rehash(name, stored, password)
-        return Verdict(user, stored=stored)
+        return Verdict(claim.user(), stored=stored)
 
     async def change_password(self, name: str, password: str, new: str, source: str) -> Verdict:
         """Judge the old password, and set the new one that has to take its place. Raises ValueError when it may not."""
@@ -79,22 +84,23 @@ class Doorkeeper:
 
     async def by_public_key(self, name: str, public_key: str, address: str) -> Verdict:
         """Judge a key, `algorithm base64`, from this address; that the client holds it is proved elsewhere."""
-        user = await users.find(self._store.read, name)
-        if user is None:
-            return Verdict(None, "unknown user")
-        key = next((each for each in user.keys if each.public_key == public_key), None)
+        claim = await claims.by_key(self._store.read, name, public_key)
+        key = claim.key()
         if key is None:
-            return Verdict(None, "unknown key")
+            return Verdict(None, UNKNOWN_KEY)
         now = utc_now()
         if not key.opens(address, now):
             return Verdict(None, "key not valid now or from here")
-        shut_out = user.shut_out(now)
-        return Verdict(None, shut_out) if shut_out else Verdict(user)
+        shut_out = claim.shut_out(now)
+        return Verdict(None, shut_out) if shut_out else Verdict(claim.user())
 
-    async def known(self, name: str) -> User | None:
-        """Return the user that may log in with a certificate, None when nobody of this name may."""
-        user = await users.find(self._store.read, name)
-        return user if user is not None and not user.shut_out(utc_now()) else None
+    async def claim(self, name: str) -> Claim:
+        """Look up a name whose certificates will be judged."""
+        return await claims.by_name(self._store.read, name)
+
+    def by_certificate(self, claim: Claim) -> User | None:
+        """Return the user whom a certificate that fits lets in, None where something stands against it."""
+        return None if claim.shut_out(utc_now()) else claim.user()
 
     async def _rehash(self, name: str, stored: str, password: str) -> str:
         """Keep the password under today's parameters, and return its hash; a busy store will have another chance."""

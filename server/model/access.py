@@ -110,11 +110,16 @@ class User:
 
     def shut_out(self, now: str) -> str | None:
         """Return why the user may not log in at this time, None when nothing stands against it."""
-        if self.locked:
-            return "locked"
-        if self.expires_at is not None and self.expires_at <= now:
-            return "expired"
-        return None
+        return shut_out(self.expires_at, now, locked=self.locked)
+
+
+def shut_out(expires_at: str | None, now: str, *, locked: bool) -> str | None:
+    """Return why somebody of whom this is known may not log in, None when nothing stands against it."""
+    if locked:
+        return "locked"
+    if expires_at is not None and expires_at <= now:
+        return "expired"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

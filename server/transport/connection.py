@@ -196,7 +196,7 @@ class Connection(asyncssh.SSHServer):
             return
         self._doorway.open()
         session_id = secrets.token_hex(4)
-        self._operator = Operator(name, user.role, self._source, session_id, user.domains, user.added_at)
+        self._operator = Operator(name, user.role, self._source, session_id, added_at=user.added_at)
         self._shared.logins.add(session_id, self)
         self._record(EventKind.LOGIN, name, way)
         self._shared.console.node.logins["accepted", _method(way)] += 1

@@ -6,7 +6,7 @@ signature asyncssh judges alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -73,13 +73,16 @@ def _counted(count: int, what: str) -> str:
 class Authorities(asyncssh.SSHAuthorizedKeys):
     """Whose certificates for one principal let in; each one that is looked at is an offer of `name`."""
 
-    def __init__(self, authorities: Sequence[UserKey], principal: str, name: str, offers: Offers) -> None:
-        """Take the keys of the authorities, one at least."""
+    def __init__(
+        self, authorities: Sequence[UserKey], principal: str, name: str, offers: Offers, opens: Callable[[], bool]
+    ) -> None:
+        """Take the keys of the authorities, one at least; whether one of their certificates `opens` is asked then."""
         options = f'cert-authority,principals="{principal}",{_AUTHORITY}='
         lines = [f'{options}"{fingerprint(each.public_key)}" {each.public_key}' for each in authorities]
         super().__init__("\n".join(lines))
         self._name = name
         self._offers = offers
+        self._opens = opens
 
     def validate(
         self,
@@ -92,7 +95,8 @@ class Authorities(asyncssh.SSHAuthorizedKeys):
         """Judge as asyncssh does, and keep in mind that there was a certificate."""
         if ca:
             self._offers.certificate(self._name, key, cert_principals or ())
-        return super().validate(key, client_host, client_addr, cert_principals, ca)
+        options = super().validate(key, client_host, client_addr, cert_principals, ca)
+        return options if options is not None and self._opens() else None
 
 
 def authority_of(ssh: asyncssh.SSHServerConnection) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import asyncssh
 
 from server.auth.keys import fingerprint
-from server.auth.login import Doorkeeper, Verdict
+from server.auth.login import UNKNOWN_KEY, Doorkeeper, Verdict
 from server.auth.tries import Tries
 from server.errors import TemporaryError
 from server.model.access import User, UserKey
+from server.storage.claims import Claim
 from server.transport.offers import Authorities, Offers
 
 #: Questions, each with whether the answer is echoed, below a title, a text and their language; or the verdict.
@@ -53,15 +55,16 @@ class Proof:
     async def begin(self, name: str) -> asyncssh.SSHAuthorizedKeys | None:
         """Forget what was proved for another name; return whose certificates are looked at, None where nobody's are.
 
-        For a name that nobody may use they are looked at too, or it could be told by the time that this takes; what
-        they would have to say is what no certificate says.
+        For a name that nobody has they are looked at too, or it could be told by the time that this takes; what they
+        would have to say is what no certificate says.
         """
         self._proved = self._certified = None
         if not self._authorities:
             return None
-        self._certified = await self._doorkeeper.known(name)
-        principal = self._certified.name if self._certified else secrets.token_hex()
-        return Authorities(self._authorities, principal, name, self._offers)
+        claim = await self._doorkeeper.claim(name)
+        nobody = secrets.token_hex()
+        principal = name if claim.name else nobody
+        return Authorities(self._authorities, principal, name, self._offers, partial(self._certify, claim))
 
     async def password(self, name: str, password: str) -> Verdict:
         """Judge a password."""
@@ -102,7 +105,7 @@ class Proof:
         self._offers.key(name, public_key)
         verdict = await self._doorkeeper.by_public_key(name, public_key, address)
         self._proved, self._way = verdict.user, f"key {fingerprint(public_key)}"
-        if verdict.reason not in {"", "unknown user", "unknown key"}:  # clients offer every key they have
+        if verdict.reason not in {"", UNKNOWN_KEY}:  # clients offer every key they have
             self._told.failed(name, self._way, verdict.reason)
         if verdict.user is None or not self._tries.accept(public_key):
             self._in_vain()
@@ -126,6 +129,11 @@ class Proof:
             return await self.change(name, self._changing, answers[0], source)
         except ValueError as wrong:
             return _ask_change(f"{wrong}.")
+
+    def _certify(self, claim: Claim) -> bool:
+        """Tell whether the certificate that fits opens: the user it is for may stand in the way."""
+        self._certified = self._doorkeeper.by_certificate(claim)
+        return self._certified is not None
 
     def _judged(self, name: str, way: str, verdict: Verdict) -> Verdict:
         self._proved, self._way = verdict.user, way
