@@ -171,3 +171,20 @@ def test_a_key_that_works_from_one_place_only_makes_no_administrator_who_stays(c
     (console.folder / "bad.pub").write_text(escape + "\n")
     added = console.program("user", "add", "vera", "--authorized-key", "bad.pub")
     assert "has a comment with control characters" in added.stderr
+
+
+async def test_escalation_what_a_removed_user_typed_is_not_in_the_history_of_the_next(console: ConsoleServer) -> None:
+    """The lines of the last half second, and of a session that was still open, went to who had the name then."""
+    key = (console.folder / "id_admin.pub").read_text().strip()
+    console.add_user("vera", "viewer")
+    async with console.asyncssh(username="vera+rich") as old, console.asyncssh() as admin:
+        shell = await old.create_process(term_type="xterm", term_size=(80, 24))
+        await shell.stdout.readuntil("vera@ds1@ecss1:/$ ")
+        for key_typed in "echo old-plan\r":
+            shell.stdin.write(key_typed)
+            await asyncio.sleep(0.01)
+        await shell.stdout.readuntil("nodes:")
+        await admin.run(f"cocon/user/remove vera --force\ncocon/user/add vera --key '{key}'", check=True)
+    await asyncio.sleep(1.5)
+    async with console.asyncssh(username="vera") as new:
+        assert "old-plan" not in str((await new.run("history")).stdout)

@@ -14,18 +14,13 @@ import paramiko
 import pexpect
 import pytest
 from argon2 import PasswordHasher
+from authority import Authority, new_key
 from console import PASSWORD, PROMPT, ConsoleServer
 
 from server.auth.keys import fingerprint
 from server.model.access import UserKey
 
 REFUSED = 255
-
-
-def _key(folder: Path, name: str) -> Path:
-    path = folder / name
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    return path
 
 
 async def _enters(console: ConsoleServer, user: str, **more: object) -> bool:
@@ -60,7 +55,7 @@ async def test_a_locked_or_expired_user_is_refused_by_every_way(console: Console
 
 
 async def test_a_key_works_from_where_and_until_when_it_says(console: ConsoleServer, tmp_path: Path) -> None:
-    key = _key(tmp_path, "id")
+    key = new_key(tmp_path, "id")
     public = key.with_suffix(".pub").read_text().strip()
     (tmp_path / "authorized_keys").write_text(f'from="127.0.0.0/8,!127.0.0.3",expiry-time="21000101Z" {public}\n')
     assert console.program("user", "add", "vera", "--authorized-key", str(tmp_path / "authorized_keys")).returncode == 0
@@ -85,33 +80,12 @@ async def test_a_key_works_from_where_and_until_when_it_says(console: ConsoleSer
 def test_an_option_that_is_wrong_is_refused_and_not_dropped(
     console: ConsoleServer, tmp_path: Path, options: str, told: str
 ) -> None:
-    public = _key(tmp_path, "id").with_suffix(".pub").read_text()
+    public = new_key(tmp_path, "id").with_suffix(".pub").read_text()
     (tmp_path / "authorized_keys").write_text(f"{options} {public}")
     ran = console.program("user", "add", "vera", "--authorized-key", str(tmp_path / "authorized_keys"))
     assert ran.returncode == 1
     assert told in ran.stderr
     assert "vera" not in console.program("user", "list").stdout
-
-
-class Authority:
-    """Somebody who signs certificates of users, trusted by a console."""
-
-    def __init__(self, console: ConsoleServer, folder: Path) -> None:
-        self.folder = folder
-        self.key = _key(folder, "ca")
-        (console.folder / "config.yaml").write_text(
-            f"auth: {{trusted_user_ca_keys: {self.key}.pub}}\nlimits: {{per_source_penalties: false}}\n"
-        )
-
-    def signed(self, principals: str, *options: str, validity: str = "always:forever", host: bool = False) -> list[str]:
-        """Return a new key with a certificate, as asyncssh takes it."""
-        key = _key(self.folder, f"id_{len(list(self.folder.iterdir()))}")
-        kind = ["-h"] if host else []
-        words = ["ssh-keygen", "-q", "-s", str(self.key), "-I", "test", "-n", principals, "-V", validity, *kind]
-        for option in options:
-            words += ["-O", option]
-        subprocess.run([*words, f"{key}.pub"], check=True)
-        return [str(key)]
 
 
 async def test_certificates_of_a_trusted_authority_let_in_whom_they_name(
@@ -271,7 +245,7 @@ async def test_keys_in_vain_leave_a_record(stopped_console: ConsoleServer, tmp_p
     """They left none at all: whoever tried stolen keys at night was seen by nobody."""
     console = stopped_console
     console.start(ECSS_CONSOLE_LIMITS__PER_SOURCE_PENALTIES="false")
-    unknown, other = _key(tmp_path, "unknown"), _key(tmp_path, "other")
+    unknown, other = new_key(tmp_path, "unknown"), new_key(tmp_path, "other")
     for name in ("admin", "stranger"):
         assert not await _enters(console, name, client_keys=[str(unknown), str(other)])
     words = console.ssh_words("-o", "PreferredAuthentications=none", user="admin")

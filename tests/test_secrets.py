@@ -9,6 +9,8 @@ import sqlite3
 import time
 
 import asyncssh
+import paramiko
+import pytest
 from console import PASSWORD, PROMPT, ConsoleServer
 
 _KEY = re.compile(r"key: ([A-Za-z0-9]{64})")
@@ -147,3 +149,17 @@ async def test_a_change_whose_audit_row_cannot_be_written_does_not_happen(stoppe
     assert console.logs(f"incident {told[1].decode()}: /domain/declare of admin")
     assert console.logs("Traceback")
     assert "biysk" not in console.run("domain/list")
+
+
+def test_a_key_behind_what_is_cut_from_a_record_is_not_kept_in_part(console: ConsoleServer) -> None:
+    """A record holds the first 256 characters, a login name 64: a key across that end was no key to the mask."""
+    key = "Kk" * 32
+    with pytest.raises(paramiko.AuthenticationException), console.paramiko(username=f"crm {key}", password="wrong"):
+        pass
+    console.ssh(f"echo {'x' * 192} {key}")
+    console.ssh(f"cd {'.' * 210}{key}")
+    console.ssh(f"cocon/session/kill {'.' * 210}{key}")
+    assert console.stop() == 0
+    kept = [json.dumps(record) for record in console.audit()]
+    assert sum("***" in record for record in kept) >= 3
+    assert "KkKk" not in "\n".join([*kept, *console.log])

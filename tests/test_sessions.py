@@ -7,10 +7,12 @@ import json
 import signal
 import subprocess
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import asyncssh
+import paramiko
 import pytest
 from console import ADMIN, PROMPT, ConsoleServer
 
@@ -237,6 +239,34 @@ async def test_a_session_that_was_killed_takes_no_more_commands(console: Console
         await admin.run(f"cocon/session/kill {session}", check=True)
         with pytest.raises((asyncssh.ChannelOpenError, asyncssh.ConnectionLost, asyncssh.DisconnectError)):
             await connection.run("domain/declare late.local", check=True)
+    assert "late" not in console.run("domain/list")
+
+
+@pytest.mark.parametrize("end", ["killed", "stopped"])
+async def test_a_channel_that_was_opened_before_the_end_begins_nothing_behind_it(
+    console: ConsoleServer, end: str
+) -> None:
+    """Who held one ready could still make an administrator when the session was killed."""
+    ready = paramiko.Transport(("127.0.0.1", console.port))
+    with closing(ready):
+        ready.start_client(timeout=20)
+        ready.auth_publickey("admin", paramiko.Ed25519Key.from_private_key_file(str(console.key)))
+        channel, busy = ready.open_session(timeout=20), ready.open_session(timeout=20)
+        busy.exec_command("sleep 2")
+        if end == "killed":
+            async with console.asyncssh() as admin:
+                rows = json.loads(str((await admin.run("cocon/session/list | json")).stdout))["rows"]
+                await admin.run(f"cocon/session/kill {rows[0]['session']}", check=True)
+        else:
+            assert console.process is not None
+            console.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(console.logs, "stopping: no more logins")
+        channel.exec_command("domain/declare late.local")
+        assert "Command error: temporary locked: " in channel.makefile().read().decode()
+        assert channel.recv_exit_status() == 75
+    if end == "stopped":
+        await asyncio.to_thread(console.stop)
+        console.start()
     assert "late" not in console.run("domain/list")
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from server.errors import TemporaryError
+from server.model.access import Operator
 from server.model.events import Event
 from server.node import metrics
 from server.node.metrics import Reading, single
@@ -48,7 +49,7 @@ class Journal:
         """Take the store that outlives the journal."""
         self._store = store
         self._events: list[tuple[float, Event]] = []  # each with the monotonic time at which it came
-        self._lines: list[tuple[str, str]] = []
+        self._lines: list[tuple[Operator, str]] = []
         self._writing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._lost = 0
@@ -68,15 +69,16 @@ class Journal:
         self._events.append((monotonic(), event))
         self._wake()
 
-    def remember_soon(self, user_name: str, line: str) -> None:
-        """Add a typed line to the user's history within a second."""
+    def remember_soon(self, operator: Operator, line: str) -> None:
+        """Add a typed line to the user's history within a second, not to that of somebody who has the name since."""
         if len(self._lines) < MOST_WAITING:
-            self._lines.append((user_name, line))
+            self._lines.append((operator, line))
             self._wake()
 
-    def lines_waiting(self, user_name: str) -> list[str]:
+    def lines_waiting(self, operator: Operator) -> list[str]:
         """Return the user's lines that are not in the store yet."""
-        return [line for name, line in self._lines if name == user_name]
+        who = (operator.name, operator.added_at)
+        return [line for typist, line in self._lines if (typist.name, typist.added_at) == who]
 
     def readings(self) -> Iterator[Reading]:
         """Yield how many records wait and for how long, and how many the store never took."""
@@ -102,15 +104,15 @@ class Journal:
         if self._writing is not None:
             self._writing.cancel()  # by now it sleeps: a batch that is being written is never cut
 
-    async def _write(self, waiting: list[tuple[float, Event]], lines: list[tuple[str, str]]) -> None:
+    async def _write(self, waiting: list[tuple[float, Event]], lines: list[tuple[Operator, str]]) -> None:
         """Write a portion in one transaction, and let it wait no longer once it is stored."""
         stored = False
         try:
             async with self._store.transaction(_PATIENCE_SECONDS) as query:
                 await events.insert(query, *(event for _, event in waiting))
-                for user_name, line in lines:
-                    await history.append(query, user_name, line)
-                for user_name in {user_name for user_name, _ in lines}:
+                for typist, line in lines:
+                    await history.append(query, typist.name, typist.added_at, line)
+                for user_name in {typist.name for typist, _ in lines}:
                     await history.trim(query, user_name)
             stored = True
         except CommittedError:

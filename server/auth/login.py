@@ -98,9 +98,10 @@ class Doorkeeper:
         """Look up a name whose certificates will be judged."""
         return await claims.by_name(self._store.read, name)
 
-    def by_certificate(self, claim: Claim) -> User | None:
-        """Return the user whom a certificate that fits lets in, None where something stands against it."""
-        return None if claim.shut_out(utc_now()) else claim.user()
+    def by_certificate(self, claim: Claim) -> Verdict:
+        """Judge the user whom a certificate fits."""
+        shut_out = claim.shut_out(utc_now())
+        return Verdict(None, shut_out) if shut_out else Verdict(claim.user())
 
     async def _rehash(self, name: str, stored: str, password: str) -> str:
         """Keep the password under today's parameters, and return its hash; a busy store will have another chance."""

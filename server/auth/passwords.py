@@ -78,7 +78,8 @@ def check_new_password(password: str) -> str:
     if not prepared or len(password) > MOST_CHARACTERS or len(prepared) > MOST_CHARACTERS:
         message = f"a password is 1 to {MOST_CHARACTERS} characters"
         raise ValueError(message)
-    unfit = next((each for each in prepared if any(table(each) for table in _UNFIT)), None)
+    unassigned = filter(stringprep.in_table_a1, password)  # also what would become another character: RFC 3454, 7
+    unfit = next((each for each in (*unassigned, *prepared) if any(table(each) for table in _UNFIT)), None)
     if unfit is not None or _mixes_directions(prepared):
         what = f"U+{ord(unfit):04X}" if unfit else "letters written from right to left between others"
         message = f"a password cannot have {what}: some SSH clients could not send it"

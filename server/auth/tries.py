@@ -34,10 +34,13 @@ class Tries:
         self._begun += 1
         return True
 
-    def accept(self, public_key: str) -> bool:
-        """Take back the try of a key that opens; False when it has appeared too often: its signature was wrong."""
-        self._accepted[public_key] += 1
-        in_time = self._accepted[public_key] <= _APPEARANCES
+    def accept(self, proof: str) -> bool:
+        """Take back the try of a proof that is right, a key that opens or a password that must be changed.
+
+        False when it has appeared too often: the key's signature was wrong.
+        """
+        self._accepted[proof] += 1
+        in_time = self._accepted[proof] <= _APPEARANCES
         if in_time:
             self._begun -= 1
         return in_time

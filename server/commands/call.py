@@ -235,7 +235,11 @@ def _audited(taker: Argument | Option, value: object) -> object:
 
 
 def _shortened(text: str) -> str:
-    """Keep a record small: ten thousand numbers are told by their first ones and their count of characters."""
+    """Keep a record small: ten thousand numbers are told by their first ones and their count of characters.
+
+    What looks like a key goes first: cut in two it would look like none.
+    """
+    text = without_keys(text)
     if len(text) <= _MOST_AUDITED_CHARACTERS:
         return text
     return f"{text[:_MOST_AUDITED_CHARACTERS]}… ({len(text)} characters)"

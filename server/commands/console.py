@@ -92,7 +92,7 @@ async def history_(call: Call) -> Lines:
     with suppress(TemporaryError):  # what the store does not take now is shown behind what it has
         await call.console.journal.flush()
     earlier = await history.lines(call.store, call.operator.name)
-    lines = [*earlier, *call.console.journal.lines_waiting(call.operator.name), *call.typed][-history.KEPT_LINES :]
+    lines = [*earlier, *call.console.journal.lines_waiting(call.operator), *call.typed][-history.KEPT_LINES :]
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
 
 

@@ -128,11 +128,12 @@ def begin(console: Console, seat: Seat, text: str) -> Begun | None:
     return Begun(console, seat, line, datetime.now().astimezone(), monotonic())
 
 
-def parting(console: Console, why: str, *, json: bool) -> str:
-    """Return what a session that is ended from outside is told at its prompt: a line, or a document."""
+def parting(console: Console, why: str, *, json: bool, command: bool) -> str:
+    """Return what a session that is ended from outside is told: a line at its prompt, else an error or a document."""
+    error = TemporaryError(why)
     if json:
-        return error_document(TemporaryError(why), Footer(datetime.now().astimezone(), 0, console.nodes))
-    return f"\n{why}\n"
+        return error_document(error, Footer(datetime.now().astimezone(), 0, console.nodes))
+    return "".join(f"{line}\n" for line in error.lines()) if command else f"\n{why}\n"
 
 
 async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:

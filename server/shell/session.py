@@ -69,9 +69,7 @@ class Session:
                 return ran.reply.status
             if self._options.strict and status:
                 return status
-        if self._parting:
-            self._terminal.write(parting(self._console, self._parting, json=self._options.json))
-        return TemporaryError.status
+        return self._part()
 
     async def run_command(self, command: str) -> int:
         """Run the lines of an exec request; return the status of the last."""
@@ -87,7 +85,7 @@ class Session:
                 if not self._stopping:
                     raise
             if self._stopping:
-                return TemporaryError.status
+                return self._part()
             ran = await self._run_line(line.removesuffix("\r"))
             if ran is not None:
                 status = ran.status
@@ -112,6 +110,13 @@ class Session:
         self._stopping, self._parting = True, why
         if not self._running and self._task is not None:
             self._task.cancel()
+
+    def _part(self) -> int:
+        """Say why the session ends, unless that is said; return its status."""
+        if self._parting:
+            json, command = self._options.json, self._only_command
+            self._terminal.write(parting(self._console, self._parting, json=json, command=command))
+        return TemporaryError.status
 
     async def _run_line(self, line: str) -> Outcome | None:
         show_progress = self._terminal.show_progress
@@ -207,6 +212,6 @@ class Session:
             return
         self._terminal.remember(line)
         if self._terminal.remembers:
-            self._console.journal.remember_soon(self._operator.name, line)
+            self._console.journal.remember_soon(self._operator, line)
         else:
             self._typed.append(line)

@@ -8,13 +8,16 @@ from server.storage.writer import Query
 KEPT_LINES = 1000
 
 
-async def append(query: Query, user_name: str, line: str) -> None:
-    """Add one line inside the caller's transaction; nothing for a user who has been removed meanwhile."""
+async def append(query: Query, user_name: str, added_at: str, line: str) -> None:
+    """Add one line inside the caller's transaction; nothing for a user who has been removed meanwhile.
+
+    `added_at` tells the user from another one who has the name since.
+    """
     await query(
-        "INSERT INTO history (user_name, line) SELECT ?, ? WHERE EXISTS (SELECT 1 FROM users WHERE name = ?)",
-        user_name,
+        "INSERT INTO history (user_name, line) SELECT name, ? FROM users WHERE name = ? AND added_at = ?",
         line,
         user_name,
+        added_at,
     )
 
 

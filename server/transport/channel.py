@@ -12,7 +12,7 @@ from time import monotonic
 import asyncssh
 
 from server.commands.call import Console
-from server.errors import ArgumentError, InternalError, TemporaryError
+from server.errors import ArgumentError, InternalError, PermissionDeniedError, TemporaryError
 from server.log import about
 from server.model.access import Operator
 from server.shell.completion import Completion, complete
@@ -62,6 +62,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._reader: LineReader | None = None
         self._task: asyncio.Task[None] | None = None
         self.on_closed: Callable[[], None] | None = None
+        self.why_ending: Callable[[], str] = str
 
     @property
     def idle_seconds(self) -> float | None:
@@ -108,6 +109,9 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._reader = reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
         self._session = session = Session(self._console, self._operator, reader, options)
         self._running.add(self)
+        why = self.why_ending()
+        if why:  # the channel was opened before the end, and asked for something behind it
+            session.stop(why)
         self._task = asyncio.get_running_loop().create_task(self._run(tty, session))
 
     def data_received(self, data: bytes, _datatype: object) -> None:
@@ -179,6 +183,10 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             tty.write("".join(f"{line}\n" for line in ArgumentError(self._refusal).lines()))
             return ArgumentError.status
         try:
+            if self._command is None and not await self._may_work():
+                error = PermissionDeniedError(f"{self._operator.name} may not work here any more")
+                tty.write("".join(f"{line}\n" for line in error.lines()))
+                return error.status
             if self._command is not None:
                 return await session.run_command(self._command)
             return await session.run_shell()
@@ -188,6 +196,13 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             _log.exception("incident %s: session of %s", incident, self._operator.name, extra=told)
             tty.write("".join(f"{line}\n" for line in InternalError(incident).lines()))
             return InternalError.status
+
+    async def _may_work(self) -> bool:
+        """Tell whether the user is still one: a certificate was judged by what was known when the name was given."""
+        try:
+            return await self._console.standings.of(self._operator) is not None
+        except TemporaryError:
+            return True  # the gate asks again at every command
 
     def _edits_lines(self, options: LoginOptions) -> bool:
         if options.plain or self._term is None:

@@ -82,7 +82,8 @@ class Connection(asyncssh.SSHServer):
         self._login_options = ""
         self._address = self._source = ""
         self._doorway: Doorway
-        self._greeted = self._given_up = self._ended = False
+        self._greeted = self._given_up = False
+        self._why_ended = ""
         #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
         self._parting: Parting | None = Parting.NO_AUTH
         self._grace: asyncio.TimerHandle | None = None
@@ -204,7 +205,7 @@ class Connection(asyncssh.SSHServer):
 
     def session_requested(self) -> ConsoleChannel | bool:
         """Give a channel, not while stopping."""
-        if self._operator is None or self._shared.stopping or self._ended:
+        if self._operator is None or self._why_ending():
             return False
         most = self._shared.limits.max_sessions
         if self._open_channels >= most:
@@ -216,7 +217,7 @@ class Connection(asyncssh.SSHServer):
         channel = ConsoleChannel(self._shared.console, self._operator, self.channels, self._login_options, looks)
         self._asked = monotonic()
         self._open_channels += 1
-        channel.on_closed = self._channel_closed
+        channel.on_closed, channel.why_ending = self._channel_closed, self._why_ending
         return channel
 
     @property
@@ -252,13 +253,17 @@ class Connection(asyncssh.SSHServer):
 
     def end(self, why: str) -> None:
         """Interrupt what runs, tell the client why, and disconnect."""
-        if self._ended:
+        if self._why_ended:
             return
-        self._ended = True
+        self._why_ended = why
         self._record(EventKind.SESSION_KILLED, self.operator.name, why)
         for channel in [*self.channels]:
             channel.stop(why, now=True)
         asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, why)
+
+    def _why_ending(self) -> str:
+        """Return why nothing may begin any more, not even on a channel that is open already; empty while it may."""
+        return self._why_ended or (STOPPING if self._shared.stopping else "")
 
     def _parted(self, exc: Exception | None) -> Parting | None:
         """Return how a client that has not logged in has ended."""
@@ -320,4 +325,4 @@ def _method(way: str) -> str:
 
 def _safe(name: str) -> str:
     """Return a name that somebody made up, fit for a line of the log; an API key in its place is not kept."""
-    return without_keys(ascii(name[:_MOST_LOGGED_CHARACTERS])[1:-1])
+    return ascii(without_keys(name)[:_MOST_LOGGED_CHARACTERS])[1:-1]

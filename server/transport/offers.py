@@ -24,6 +24,7 @@ _AUTHORITY = "authority"
 class _Offered:
     keys: set[str] = field(default_factory=set)
     certificates: set[tuple[str, ...]] = field(default_factory=set)
+    refused: set[tuple[str, str]] = field(default_factory=set)
     told: bool = False
 
 
@@ -42,6 +43,10 @@ class Offers:
         """Keep in mind a certificate, by who signed it for whom: nothing else of it is known here."""
         self._of(name).certificates.add((authority.get_fingerprint(), *principals))
 
+    def refused(self, name: str, way: str, reason: str) -> None:
+        """Keep in mind what was right and did not let in: of how many names that may be, who has them has decided."""
+        self._by_name.setdefault(name, _Offered()).refused.add((way, reason))
+
     def failed(self, name: str) -> None:
         """Keep in mind that a failure of this name was told, so that it is not told again."""
         self._of(name).told = True
@@ -51,13 +56,14 @@ class Offers:
         self._by_name.pop(name, None)
 
     def in_vain(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (name, `key` or `certificate`, what was offered) of what was not told yet; none where nothing was."""
+        """Yield (name, way, what was offered or why it did not let in) of what was not told yet, if anything was."""
         while self._by_name:
             name = next(iter(self._by_name))
             offered = self._by_name.pop(name)
             counted = [_counted(len(offered.keys), "key"), _counted(len(offered.certificates), "certificate")]
             text = ", ".join(each for each in counted if each)
-            if text and not offered.told:
+            yield from ((name, way, reason) for way, reason in sorted(offered.refused))
+            if text and not (offered.told or offered.refused):
                 yield name, "key" if offered.keys else "certificate", f"{text} offered, nothing proved"
 
     def _of(self, name: str) -> _Offered:
@@ -74,15 +80,20 @@ class Authorities(asyncssh.SSHAuthorizedKeys):
     """Whose certificates for one principal let in; each one that is looked at is an offer of `name`."""
 
     def __init__(
-        self, authorities: Sequence[UserKey], principal: str, name: str, offers: Offers, opens: Callable[[], bool]
+        self,
+        authorities: Sequence[UserKey],
+        principal: str,
+        name: str,
+        offers: Offers,
+        stands_against: Callable[[], str | None],
     ) -> None:
-        """Take the keys of the authorities, one at least; whether one of their certificates `opens` is asked then."""
+        """Take the keys of the authorities, one at least; `stands_against` says why a certificate of theirs fails."""
         options = f'cert-authority,principals="{principal}",{_AUTHORITY}='
         lines = [f'{options}"{fingerprint(each.public_key)}" {each.public_key}' for each in authorities]
         super().__init__("\n".join(lines))
         self._name = name
         self._offers = offers
-        self._opens = opens
+        self._stands_against = stands_against
 
     def validate(
         self,
@@ -96,7 +107,10 @@ class Authorities(asyncssh.SSHAuthorizedKeys):
         if ca:
             self._offers.certificate(self._name, key, cert_principals or ())
         options = super().validate(key, client_host, client_addr, cert_principals, ca)
-        return options if options is not None and self._opens() else None
+        reason = None if options is None else self._stands_against()
+        if reason is not None:
+            self._offers.refused(self._name, f"certificate by {key.get_fingerprint()}", reason)
+        return options if reason is None else None
 
 
 def authority_of(ssh: asyncssh.SSHServerConnection) -> str:

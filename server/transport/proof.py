@@ -20,6 +20,7 @@ from server.transport.offers import Authorities, Offers
 #: Questions, each with whether the answer is echoed, below a title, a text and their language; or the verdict.
 Challenge = bool | tuple[str, str, str, Sequence[tuple[str, bool]]]
 _ANSWERS_TO_CHANGE = 2
+_PASSWORD = "password"  # noqa: S105  what it is, no password
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,11 @@ class Proof:
         """Judge a password."""
         if not self._begin_try():
             return Verdict(None, "no try was left")
-        return self._judged(name, "password", await self._doorkeeper.by_password(name, password))
+        verdict = self._judged(name, "password", await self._doorkeeper.by_password(name, password))
+        if verdict.must_change:
+            self._tries.accept(_PASSWORD)
+            self._offers.refused(name, "password", verdict.reason)
+        return verdict
 
     async def change(self, name: str, old: str, new: str, source: str) -> bool:
         """Set the password that has to take the place of the old one; raises ValueError when it may not."""
@@ -130,10 +135,11 @@ class Proof:
         except ValueError as wrong:
             return _ask_change(f"{wrong}.")
 
-    def _certify(self, claim: Claim) -> bool:
-        """Tell whether the certificate that fits opens: the user it is for may stand in the way."""
-        self._certified = self._doorkeeper.by_certificate(claim)
-        return self._certified is not None
+    def _certify(self, claim: Claim) -> str | None:
+        """Take the user whom a certificate fits, or return what stands against it."""
+        verdict = self._doorkeeper.by_certificate(claim)
+        self._certified = verdict.user
+        return None if verdict.user else verdict.reason
 
     def _judged(self, name: str, way: str, verdict: Verdict) -> Verdict:
         self._proved, self._way = verdict.user, way

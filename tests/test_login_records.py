@@ -1,0 +1,139 @@
+"""Logins that are neither a success nor a wrong password: what is on record of them, and what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+
+import asyncssh
+import pexpect
+import pytest
+from authority import Authority
+from console import PASSWORD, PROMPT, ConsoleServer
+
+
+def _failures(console: ConsoleServer) -> list[tuple[str, str]]:
+    """Return who failed to log in and why, as soon as there is something."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with closing(sqlite3.connect(console.database)) as database:
+            sql = "SELECT user_name, detail FROM audit WHERE event = 'login.failed' ORDER BY id"
+            if found := database.execute(sql).fetchall():
+                return found
+        time.sleep(0.05)
+    return []
+
+
+def _must_change(console: ConsoleServer, name: str) -> None:
+    assert console.program("user", "add", name, "--password-stdin", text="first\n").returncode == 0
+    console.run(f"cocon/user/set {name} --change-password")
+
+
+@pytest.mark.parametrize("method", ["keyboard-interactive", "password"])
+def test_who_knows_a_password_that_must_be_changed_and_leaves_is_on_record(console: ConsoleServer, method: str) -> None:
+    """A wrong guess was recorded, the right one was not."""
+    _must_change(console, "vera")
+    words = console.ssh_words("-o", f"PreferredAuthentications={method}", "-o", "PubkeyAuthentication=no", user="vera")
+    client = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
+    client.expect("[Pp]assword: ")
+    client.sendline("first")
+    client.expect("(old|[Nn]ew) password: ")
+    client.close(force=True)
+    assert _failures(console) == [("vera", "password: password must be changed")]
+
+
+def test_a_password_that_was_changed_at_the_login_is_no_failure(console: ConsoleServer) -> None:
+    _must_change(console, "vera")
+    client = pexpect.spawn("ssh", console.ssh_words("-o", "PubkeyAuthentication=no", user="vera")[1:], timeout=20)
+    for answer in ("first", "second", "second"):
+        client.expect("(word|more): ")
+        client.sendline(answer)
+    client.expect_exact(PROMPT.replace("admin", "vera", 1))
+    client.close(force=True)
+    assert "login.failed" not in {record["event"] for record in console.audit()}
+
+
+@pytest.mark.parametrize("method", ["keyboard-interactive", "password"])
+def test_the_right_password_that_must_be_changed_is_no_failed_try(stopped_console: ConsoleServer, method: str) -> None:
+    """With one try in all, or after five keys in vain, its owner could not change it."""
+    console = stopped_console
+    (console.folder / "config.yaml").write_text("limits: {max_auth_tries: 1}\n")
+    console.start()
+    _must_change(console, "vera")
+    words = console.ssh_words("-o", f"PreferredAuthentications={method}", "-o", "PubkeyAuthentication=no", user="vera")
+    client = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
+    client.expect("[Pp]assword: ")
+    client.sendline("first")
+    if method == "password":
+        client.expect("old password: ")
+        client.sendline("first")
+    for _ in range(2):
+        client.expect("([Nn]ew password|Once more|Retype .*): ")
+        client.sendline("second")
+    client.expect_exact(PROMPT.replace("admin", "vera", 1))
+    client.close(force=True)
+
+
+async def test_the_owner_of_a_certificate_who_is_locked_is_refused_with_the_reason_on_record(
+    stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    console = stopped_console
+    authority = Authority(console, tmp_path_factory.mktemp("authority"))
+    console.start()
+    assert console.program("user", "add", "vera", "--password-stdin", text="x\n").returncode == 0
+    console.run("cocon/user/lock vera")
+    (key,) = authority.signed("vera")
+    words = (
+        "-o",
+        f"CertificateFile={key}-cert.pub",
+        "-o",
+        f"IdentityFile={key}",
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        "BatchMode=yes",
+    )
+    client = await asyncio.create_subprocess_exec(
+        *(word for word in console.ssh_words(*words, user="vera") if word not in {"-i", str(console.key)}), "whoami"
+    )
+    assert await client.wait() == 255
+    ((name, why),) = await asyncio.to_thread(_failures, console)
+    assert name == "vera"
+    assert why.startswith("certificate by SHA256:")
+    assert why.endswith(": locked")
+
+
+async def test_who_is_locked_between_name_and_certificate_gets_no_prompt(
+    stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The user was looked up when the name was given; the passphrase of the key may take as long as a login may."""
+    console = stopped_console
+    authority = Authority(console, tmp_path_factory.mktemp("authority"))
+    console.start()
+    assert console.program("user", "add", "vera", "--password-stdin", text="x\n").returncode == 0
+    (path,) = authority.signed("vera")
+    key, certificate = asyncssh.read_private_key(path), asyncssh.read_certificate(f"{path}-cert.pub")
+
+    class Slow(asyncssh.SSHClient):
+        async def public_key_auth_requested(self) -> tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
+            await asyncio.to_thread(console.run, "cocon/user/lock vera")
+            return key, certificate
+
+    async with console.asyncssh(username="vera", client_keys=None, client_factory=Slow) as connection:
+        shell = await connection.create_process(term_type="dumb")
+        said = await shell.stdout.read()
+        assert "vera may not work here any more" in said
+        assert "$ " not in said
+        assert (await shell.wait()).exit_status == 126
+
+
+def test_a_password_that_would_become_another_is_refused_where_it_cannot_be_sent(console: ConsoleServer) -> None:
+    """SASLprep does not let a client send what Unicode 3.2 did not have (RFC 4013, 2.5)."""
+    for text in ("\u1d2cbc", "pass\u32ffword"):
+        ran = console.program("user", "add", "vera", "--password-stdin", text=f"{text}\n")
+        assert ran.returncode == 1
+        assert "some SSH clients could not send it" in ran.stderr
+    with console.paramiko(password=PASSWORD):
+        pass
