@@ -12,6 +12,7 @@ if _ctrl_c is signal.default_int_handler:
 
 import argparse
 import asyncio
+import os
 import resource
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -32,23 +33,32 @@ gc.freeze()
 gc.enable()
 
 #: A word that only blocks runs without a loop, so that Ctrl-C ends it where it is.
-_Run = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, None] | None]
+_Word = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, None] | None]
 
 EX_CONFIG = 78
 _INTERRUPTED = "interrupted, nothing was changed"
 _PASSPHRASE_HELP = "its first line is the passphrase, - for standard input; asked for without it"  # noqa: S105  no passphrase
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of the memory would have keys in it
-    options = _parser().parse_args(argv)
-    log.begin()
+def program() -> int:
+    """Run the program, as a process of its own, and return its exit status."""
+    if sys.stderr is None:  # nothing that is opened later must stand in its place
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  up to the end
     try:
-        config = load_config(options.config)
-        running = options.run(config, options)
-        if running is not None:
-            asyncio.run(running)
+        return main()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is told by now how it ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a word of the program and return the exit status."""
+    interrupted = _INTERRUPTED
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of the memory would have keys in it
+        options = _parser().parse_args(argv)
+        interrupted = options.interrupted
+        log.begin()
+        _run(options, load_config(options.config))
     except ConfigurationError as error:
         for mistake in error.mistakes:
             complain(mistake)
@@ -56,10 +66,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StartError, OperatorError) as error:
         complain(str(error))
         return 1
-    except (KeyboardInterrupt, EOFError):
-        complain(options.interrupted)
+    except (KeyboardInterrupt, EOFError, asyncio.CancelledError):
+        complain(interrupted)
         return 130
     return 0
+
+
+def _run(options: argparse.Namespace, config: Config) -> None:
+    """Run a word, on an event loop if it needs one."""
+    running = options.run(config, options)
+    if running is None:
+        return
+    try:
+        runner = asyncio.Runner()
+        ignored = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # half a loop cannot be closed
+        try:
+            runner.get_loop()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ignored)
+        with runner:
+            runner.run(running)
+    finally:
+        running.close()  # of one that never began it would be said that nobody waited for it
 
 
 async def _serve(config: Config, _options: argparse.Namespace) -> None:
@@ -67,7 +95,7 @@ async def _serve(config: Config, _options: argparse.Namespace) -> None:
         await serve(config)
 
 
-async def _check(config: Config, _options: argparse.Namespace) -> None:
+def _check(config: Config, _options: argparse.Namespace) -> None:
     """Say what is in force; `load_config` has refused what is wrong."""
     say(config.model_dump_json(indent=2))
 
@@ -163,7 +191,7 @@ def _add(
     words: argparse._SubParsersAction[argparse.ArgumentParser],
     common: argparse.ArgumentParser,
     name: str,
-    run: _Run,
+    run: _Word,
     text: str,
 ) -> argparse.ArgumentParser:
     parser = words.add_parser(name, parents=[common], help=text, description=text)
@@ -172,4 +200,4 @@ def _add(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

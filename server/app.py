@@ -79,7 +79,7 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     asked = asyncio.Event()  # also while it begins, when SIGHUP would be the end of it
-    if not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
+    if sys.stderr is None or not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config, serves=True) as store:
         keys = host_keys(config.keys_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -109,3 +110,11 @@ def filled(stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch) -> C
     (console.folder / "passphrase").write_text(PASSPHRASE + "\n")
     monkeypatch.chdir(console.folder)
     return console
+
+
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Let what is started hear Ctrl-C also where the tests run in the background of a script, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

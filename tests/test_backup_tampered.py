@@ -19,6 +19,8 @@ import pytest
 from backups import CLEAR, LOCKS, backup_made, files_in, status_of, verified
 from console import ConsoleServer
 
+from server.storage.snapshot import contents
+
 
 def _places(size: int) -> list[int]:
     """Return places all over a file, its first and last bytes among them."""
@@ -88,6 +90,11 @@ def _foreign_file(said: dict[str, Any]) -> None:
     said["files"] = {"../../evil": [1, "0"], **said["files"]}
 
 
+def _nested(members: list[Any]) -> None:
+    members[0][0].size = 200_000
+    members[0] = (members[0][0], b"[" * 200_000)
+
+
 TRICKS: dict[str, tuple[Callable[[list[Any]], None], str]] = {
     "above": (_renamed(1, "../evil"), "keys/storage.key is expected, '../evil' is there"),
     "absolute": (_renamed(3, "/tmp/evil"), "console.db is expected, '/tmp/evil' is there"),  # noqa: S108
@@ -102,6 +109,9 @@ TRICKS: dict[str, tuple[Callable[[list[Any]], None], str]] = {
     "manifest": (_said(lambda said: said.update(node="other")), "its manifest was changed"),
     "counts": (_said(lambda said: said["counts"].update(users=9)), "not the one that the manifest describes"),
     "format in colour": (_said(lambda said: said.update(format="\x1b[31m2")), "its manifest cannot be read"),
+    "endless format": (_said(lambda said: said.update(format=float("inf"))), "its manifest cannot be read"),
+    "endless schema": (_said(lambda said: said.update(schema=float("inf"))), "its manifest cannot be read"),
+    "nested": (_nested, "its manifest cannot be read"),
     "no manifest": (_said(lambda said: said.pop("files")), "its manifest cannot be read"),
 }
 
@@ -173,3 +183,13 @@ def test_what_a_backup_says_of_itself_does_not_steer_the_terminal(
     assert not [each for each in told.out + told.err if not (each.isprintable() or each == "\n")]
     assert status_of("restore", os.fsdecode(b"\xfe"), "--verify-only") == 1
     assert "the backup \\udcfe cannot be read" in capsys.readouterr().err
+
+
+def test_a_schema_of_very_many_digits_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "console.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE store (name TEXT, value TEXT)")
+        database.execute("INSERT INTO store VALUES ('schema', ?)", ("9" * 5_000,))
+        for table in ("domains", "integrations", "users", "audit"):
+            database.execute(f"CREATE TABLE {table} (id INTEGER)")
+    assert contents(path).damage == "the number of its schema is missing"

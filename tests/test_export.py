@@ -236,6 +236,15 @@ _GOOD = {"client_id": "crm", "type": "widget", "api_key": "K" * 64}
         ([_GOOD, _GOOD], "integration 2, crm: the client id is that of integration 1 too"),
         ([_GOOD, {**_GOOD, "client_id": "ivr"}], "integration 2, ivr: the key is that of integration 1 too"),
         ("[" * 100_000, "the document is no JSON"),
+        ('[{"client_id": "a", "client_id": "b"}]', "the name 'client_id' stands twice in an object"),
+        ('{"rows": [], "status": ' + "9" * 5_000 + ', "status": 1}', "the document is no JSON: Expecting"),
+        ([{**_GOOD, "type": "service", "numbers": [10**4_000]}], "integration 1: numbers is a list of texts"),
+        (
+            "[{" + ", ".join(f'"{number}": 0' for number in range(200_000)) + "}]",
+            "at character 2 is longer than 640,000",
+        ),
+        ('{"x": "' + "x" * 700_000 + '", "rows": []}', "at character 7 is longer than 640,000 characters"),
+        ([{**_GOOD, "type": "service", "numbers": ["1"] * 90_000}], "integration 1: 90,000 numbers, at most 10,000"),
     ],
 )
 def test_a_document_with_mistakes_is_refused_with_each(

@@ -7,7 +7,7 @@ import json
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from time import sleep
@@ -31,14 +31,6 @@ def slow_sync(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("slow") / "slow_sync.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(_SLOW_SYNC), "-ldl"], check=True)
     return library
-
-
-@pytest.fixture
-def heard_ctrl_c() -> Iterator[None]:
-    """Let what is started hear Ctrl-C also where the tests run in the background of a script, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def _users(console: ConsoleServer) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -137,3 +138,14 @@ async def test_an_end_while_the_store_takes_nothing_leaves_every_record_in_the_l
     assert told + sum(rest) == MOST_WAITING
     assert sum("which takes nothing" in line for line in lines) == 100
     assert not any("lines of the log were lost" in line for line in lines)
+
+
+async def test_half_a_character_holds_up_no_record(store: Store) -> None:
+    """One, of a configuration or of a name that is no UTF-8, kept every later record out of the store."""
+    journal = Journal(store)
+    for number, name in enumerate(("one", "\udcff two", "three")):
+        journal.record_soon(replace(event(number), user_name=name))
+    await journal.flush()
+    stored = await store.read("SELECT user_name FROM audit ORDER BY id DESC LIMIT 3")
+    assert stored == [("three",), ("? two",), ("one",)]
+    await journal.close()

@@ -278,6 +278,19 @@ def test_a_reload_that_fails_is_not_the_last(stopped_console: ConsoleServer) -> 
     _reload(console, "0 keys changed")
 
 
+def test_half_a_character_is_refused_before_it_stops_the_audit(stopped_console: ConsoleServer) -> None:
+    """YAML can write one as an escape. It was taken, no record could be stored any more, and a banner let nobody in."""
+    console = stopped_console
+    console.start()
+    (console.folder / "config.yaml").write_text('greeting: {banner: "\\ud800", motd: "\\udfff"}\n')
+    _reload(console, "not reloaded", "greeting.banner: half a character cannot be part of it")
+    assert console.logs("greeting.motd: half a character")
+    assert console.run("whoami").startswith("admin\n")
+    ran = console.program("config", "check")
+    assert ran.returncode == 78
+    assert len(ran.stderr.splitlines()) == 2
+
+
 def test_a_reload_while_the_console_begins_or_stops_does_no_harm(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()

@@ -71,7 +71,7 @@ def test_without_keys_it_needs_the_key_that_fits(filled: ConsoleServer, capsys: 
     key = (filled.folder / "keys" / "storage.key").read_bytes()
     lose(filled)
     assert status_of("restore", backup, "--verify-only") == 0
-    assert "no storage key is at hand" in capsys.readouterr().err
+    assert "its storage key is not at hand" in capsys.readouterr().err
     assert status_of("restore", backup) == 1
     assert "needs its own storage key at" in capsys.readouterr().err
     assert not filled.database.exists()

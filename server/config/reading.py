@@ -21,6 +21,7 @@ from server.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
 DEFAULT_FILE = Path("config.yaml")
+_MOST_DIGITS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # n
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or error
+        if len(node.value) > _MOST_DIGITS and "digits" in str(problem):  # the interpreter's words name a function of it
+            problem = "a number of so many digits"
         source.mistakes.append(f"{place}: {name}: this is no value: {problem}")
         return None
 

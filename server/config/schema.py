@@ -58,6 +58,15 @@ class Counts(Enum):
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        """Refuse half a character, which YAML can write as an escape and nothing can store or send."""
+        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+            message = "half a character cannot be part of it"
+            raise ValueError(message)
+        return value
+
 
 class Listen(_Section):
     """Where the SSH server listens."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,9 @@ _FIELDS = ("client_id", "type", "api_key", "numbers")
 _ROWS = "rows"
 _BLANK = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(rf"[0-9]{{1,{MOST_DIGITS}}}")
-_DECODER = json.JSONDecoder()
+#: What one integration may have: ten thousand numbers of 32 digits, in lines of their own.
+MOST_ROW_CHARACTERS = 640_000
+_MOST_AT_FIRST = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def _rows_at(text: str) -> int:
 def _to_rows_or_end(text: str, at: int) -> int:
     """Read an object on from one of its names; return where the list of its rows begins, or where it ends."""
     while text[at] != "}":
-        name, at = _DECODER.raw_decode(text, at)
+        name, at = _decoded(text, at)
         at = _after_blanks(text, at)
         if text[at] != ":" or not isinstance(name, str):
             message = "Expecting a name and :"
@@ -75,7 +78,7 @@ def _to_rows_or_end(text: str, at: int) -> int:
         at = _after_blanks(text, at + 1)
         if name == _ROWS and text[at] == "[":
             return at
-        _, at = _DECODER.raw_decode(text, at)
+        _, at = _decoded(text, at)
         at = _after_comma(text, at, "}")
     return at
 
@@ -102,7 +105,7 @@ def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
     count = 0
     at = _after_blanks(text, at + 1)
     while text[at] != "]":
-        said, at = _DECODER.raw_decode(text, at)
+        said, at = _decoded(text, at)
         at = _after_comma(text, at, "]")
         count += 1
         if count > MOST_ROWS:
@@ -125,6 +128,36 @@ def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
         clients.setdefault(client_id, count)
         keys.setdefault(row.key, count)
     return at
+
+
+def _decoded(text: str, at: int) -> tuple[Any, int]:
+    """Return the value that begins here and where it ends. What is too long is not read: that would hold all up."""
+    for most in (_MOST_AT_FIRST, MOST_ROW_CHARACTERS):
+        try:
+            said, length = _DECODER.raw_decode(text[at : at + most])
+        except json.JSONDecodeError as error:
+            wrong = error
+        else:
+            return said, at + length
+    at_its_end = wrong.pos > MOST_ROW_CHARACTERS - _MOST_AT_FIRST or wrong.msg.startswith("Unterminated string")
+    if at_its_end and len(text) - at > MOST_ROW_CHARACTERS:
+        message = f"what begins at character {at + 1} is longer than {MOST_ROW_CHARACTERS:,} characters"
+        raise ValueError(message)
+    raise json.JSONDecodeError(wrong.msg, text, at + wrong.pos)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; of a name that stands twice, one value would be dropped without a word."""
+    named = dict(pairs)
+    if len(named) != len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        message = f"the name {ascii(twice)[:60]} stands twice in an object"
+        raise ValueError(message)
+    return named
+
+
+#: A number, which nothing here is, may have any number of digits.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)
 
 
 def _row(said: Any) -> Row:  # noqa: ANN401  whatever JSON can be
@@ -162,11 +195,11 @@ def _type(text: str) -> IntegrationType:
 
 
 def _numbers(said: Any) -> tuple[str, ...]:  # noqa: ANN401  as above
+    if isinstance(said, list) and len(said) > MOST_NUMBERS:
+        message = f"{len(said):,} numbers, at most {MOST_NUMBERS:,} are allowed"
+        raise ValueError(message)
     if not isinstance(said, list) or not all(isinstance(each, str) and _NUMBER.fullmatch(each) for each in said):
         message = f"numbers is a list of texts of 1 to {MOST_DIGITS} digits, in quotes so that zeros are kept"
-        raise ValueError(message)
-    if len(said) > MOST_NUMBERS:
-        message = f"{len(said):,} numbers, at most {MOST_NUMBERS:,} are allowed"
         raise ValueError(message)
     return ascending(said)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -16,20 +17,31 @@ from server.storage import events
 from server.storage.writer import Query
 
 
-def say(text: str) -> None:
-    """Print a line of the answer; raises StartError when nobody can read it."""
+def say(text: str, *, done: bool = True) -> None:
+    """Print an answer, a line or more; raises StartError when nobody can read it.
+
+    That tells the answer, lest what is done be lost with it, unless it is not `done`: then it is the caller's to undo.
+    """
     try:
+        if sys.stdout is None:
+            raise _closed()
         sys.stdout.write(_printable(text) + "\n")
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails at its end
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails at its end
         message = f"the answer cannot be written: {error.strerror}"
-        raise StartError(message) from error
+        raise StartError(f"{message}; it was: {text}" if done else message) from error
+
+
+def _closed() -> OSError:
+    return OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 def complain(text: str) -> None:
-    """Print a line beside the answer, on standard error."""
-    sys.stderr.write(f"ecss-console: {_printable(text)}\n")
+    """Print a line beside the answer, on standard error if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"ecss-console: {_printable(text)}\n")
 
 
 def _printable(text: str) -> str:

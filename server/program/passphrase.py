@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from pathlib import Path
 
 from server.errors import StartError
+from server.program.terminal import asked
 
 FEWEST_CHARACTERS = 10
 _FROM_STDIN = "-"
@@ -29,10 +29,7 @@ def known_passphrase(file: str | None) -> str:
 
 
 def _asked(question: str) -> str:
-    if sys.stdin is None or not sys.stdin.isatty():
-        message = "there is no terminal to ask for the passphrase: give --passphrase-file FILE, - for standard input"
-        raise StartError(message)
-    return getpass.getpass(question)
+    return asked(question, "passphrase", "give --passphrase-file FILE, - for standard input")
 
 
 def _first_line(file: str) -> str:

@@ -52,7 +52,9 @@ def restore(config: Config, options: argparse.Namespace) -> None:
         if options.verify_only:
             with tempfile.TemporaryDirectory(prefix="ecss-console-") as name:
                 checked = _checked(config, options.file, keys, Path(name))
-            _tell(checked)
+            say("\n".join(_told(checked)))
+            if checked.vault is None and config.storage_key.exists():
+                raise StartError(_no_key(config))
             return
         with serving(config.database), locked_folder(config.keys_dir), alone(config.database):
             finish(config.database, config.keys_dir)
@@ -61,12 +63,11 @@ def restore(config: Config, options: argparse.Namespace) -> None:
                 checked = _checked(config, options.file, keys, folder)
                 host_key = _host_key_changed(config, checked.unpacked)
                 moved = _put_back(config, options, checked, folder)
-    _tell(checked)
-    for path in moved:
-        say(f"The old one is kept as {path}.")
     if host_key:
         complain(f"the host key {host_key}: clients that have learnt that one will warn")
-    say("Restored. Start the server; sessions and changes from after the backup are not in it.")
+    kept = [f"The old one is kept as {path}." for path in moved]
+    done = "Restored. Start the server; sessions and changes from after the backup are not in it."
+    say("\n".join([*_told(checked), *kept, done]))
 
 
 def _keys(options: argparse.Namespace) -> Keys:
@@ -148,12 +149,7 @@ def _put_back(config: Config, options: argparse.Namespace, checked: _Checked, fo
     """Take the step, with the record of the restore in the new store; return where the old files are."""
     unpacked, vault = checked.unpacked, checked.vault
     if vault is None:
-        state = "another one is" if config.storage_key.exists() else "none is"
-        message = (
-            f"the backup is without keys and needs its own storage key at {config.storage_key}, where {state}; "
-            "nothing was changed"
-        )
-        raise StartError(message)
+        raise StartError(_no_key(config))
     keys = dict(unpacked.keys)
     if STORAGE_KEY_NAME in keys and config.storage_key != config.keys_dir / STORAGE_KEY_NAME:
         _refuse_foreign_place(config, vault)
@@ -168,6 +164,14 @@ def _put_back(config: Config, options: argparse.Namespace, checked: _Checked, fo
     make_ready(ready, unpacked.database, keys, aside, owner=config.database.parent)
     go_through()
     return put_in_place(ready, config.database, config.keys_dir)
+
+
+def _no_key(config: Config) -> str:
+    state = "another one is" if config.storage_key.exists() else "none is"
+    return (
+        f"the backup is without keys and needs its own storage key at {config.storage_key}, where {state}; "
+        "nothing was changed"
+    )
 
 
 def _refuse_foreign_place(config: Config, vault: Vault) -> None:
@@ -210,16 +214,16 @@ async def _record(config: Config, options: argparse.Namespace, unpacked: Unpacke
         await store.close()
 
 
-def _tell(checked: _Checked) -> None:
+def _told(checked: _Checked) -> list[str]:
+    """Return what was found in a backup, a line each; complain of what could not be checked or was wrong."""
     manifest = checked.unpacked.manifest
-    say("The backup is whole:")
-    for line in described(manifest):
-        say(line)
+    lines = ["The backup is whole:", *described(manifest)]
     if checked.vault is None:
-        complain("no storage key is at hand: who made the backup, and its audit, were not checked")
+        complain("its storage key is not at hand: who made the backup, and its audit, were not checked")
     elif manifest.schema < _CHAIN_SCHEMA:
-        say(f"its storage key fits; schema {manifest.schema} has no chain to verify")
+        lines.append(f"its storage key fits; schema {manifest.schema} has no chain to verify")
     else:
-        say("its storage key fits; its audit is as it was when the backup was made")
+        lines.append("its storage key fits; its audit is as it was when the backup was made")
     for finding in manifest.findings:
         complain(f"the audit was not as it was written when the backup was made: {finding}")
+    return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from server.errors import StartError
 from server.model.access import Role, User, UserKey, parse_user_name
 from server.program.answer import record, say
 from server.program.ending import change
+from server.program.terminal import asked, ended_at_once
 from server.storage import users
 from server.transport.hostkey import host_keys
 
@@ -36,7 +36,9 @@ async def init(config: Config, _options: argparse.Namespace) -> None:
             await users.insert(query, user, utc_now())
             await record(query, config, "init", {"user": FIRST_USER})
             # shown before the commit: a password that nobody has seen must not be in force
-            say(f"Made the store, the keys and the user {FIRST_USER}.\nPassword, shown only now: {password}")
+            say(
+                f"Made the store, the keys and the user {FIRST_USER}.\nPassword, shown only now: {password}", done=False
+            )
 
 
 async def add(config: Config, options: argparse.Namespace) -> None:
@@ -96,18 +98,16 @@ def _password(instead: str, *, from_stdin: bool) -> str:
     """
     if from_stdin:
         return _first_line()
-    if sys.stdin is None or not sys.stdin.isatty():
-        message = f"there is no terminal to ask for the password: {instead}"
-        raise StartError(message)
-    password = _valued(check_new_password, getpass.getpass("New password: "))
-    if getpass.getpass("Once more: ") != password:
+    password = _valued(check_new_password, asked("New password: ", "password", instead))
+    if asked("Once more: ", "password", instead) != password:
         message = "the two passwords differ; nothing was changed"
         raise StartError(message)
     return password
 
 
 def _first_line() -> str:
-    raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+    with ended_at_once():
+        raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
     try:
         return check_new_password(raw.decode("utf-8").removesuffix("\n").removesuffix("\r"))
     except UnicodeDecodeError as error:

@@ -144,7 +144,7 @@ def _manifest(raw: bytes) -> Manifest:
         said["findings"] = tuple(map(str, said["findings"]))
         said["schema"] = int(said["schema"])
         manifest = Manifest(**said)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         what = "its manifest cannot be read"
         raise damaged(what) from error
     foreign = set(manifest.files) - {DATABASE_NAME, *(_KEYS + name for name in KEY_NAMES)}

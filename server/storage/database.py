@@ -6,7 +6,8 @@ A cancelled transaction ends whole or not at all before the cancellation goes on
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,9 @@ class Store:
 
     async def close(self) -> None:
         """Wait for what is running and close both connections; safe to call twice."""
+        await _whole(self._close())
+
+    async def _close(self) -> None:
         await self._writer.close()
         await self._reader.close()
 
@@ -124,8 +128,30 @@ async def first_and_last(
     return found
 
 
+async def _whole(work: Coroutine[object, object, None]) -> None:
+    """Do the work to its end, also when cancelled in its midst, and be cancelled only then.
+
+    A thread that was left behind answers to a loop that is closed, or keeps the program from ending.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def _open(connection: aiosqlite.Connection) -> None:
+    await connection
+
+
 async def _connected(path: Path) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None, timeout=_STATEMENT_SECONDS)
+    connection = aiosqlite.connect(path, isolation_level=None, timeout=_STATEMENT_SECONDS)
+    try:
+        await _whole(_open(connection))
+    except asyncio.CancelledError:
+        await connection.close()
+        raise
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
             await connection.execute_fetchall(f"PRAGMA {pragma}")

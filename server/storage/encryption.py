@@ -112,7 +112,7 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
         try:
             plain = pyrage.passphrase.decrypt(source.read(), keys.passphrase or "")
         except pyrage.DecryptError as error:
-            message = f"the passphrase is wrong, or the file is damaged ({error})"
+            message = f"the passphrase is wrong, or the file is damaged ({_in_a_line(error)})"
             raise StartError(message) from error
         return _read_to_end(read, BytesIO(plain))
     identities = [each for path in keys.identities for each in _identities(pyrage, path)]
@@ -122,8 +122,12 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
     finally:
         piped.close()
         if isinstance(piped.failed, pyrage.DecryptError):
-            message = f"no identity opens the file, or it is damaged ({piped.failed})"
+            message = f"no identity opens the file, or it is damaged ({_in_a_line(piped.failed)})"
             raise StartError(message) from piped.failed
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 class _Limited(BytesIO):

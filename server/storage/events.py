@@ -167,6 +167,11 @@ def _head_values(signed: tuple[Head, str]) -> tuple[int, str, str]:
 
 
 def _values(event: Event) -> tuple[Value, ...]:
+    """Return the columns of an event; half a character, as of a name that is no UTF-8, must not hold up the others."""
+    return tuple(each.encode(errors="replace").decode() if isinstance(each, str) else each for each in _columns(event))
+
+
+def _columns(event: Event) -> tuple[Value, ...]:
     return (
         event.at,
         event.node,

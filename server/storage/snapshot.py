@@ -18,6 +18,8 @@ from server.storage.temporary import is_full
 
 _TRIES, _RETRY_SECONDS = 50, 0.02
 
+_SCHEMA_DIGITS = 9
+
 
 @contextmanager
 def copying(folder: Path) -> Iterator[None]:
@@ -83,7 +85,7 @@ def contents(database: Path) -> Contents:
             found = damage(connection)
             said = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}
             number = said.get("schema", "")
-            if found is None and not (number.isdecimal() and number.isascii()):
+            if found is None and not (number.isdecimal() and number.isascii() and len(number) < _SCHEMA_DIGITS):
                 found = "the number of its schema is missing"
             return Contents(found, 0 if found else int(number), said.get("storage key", ""), counts(connection))
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:

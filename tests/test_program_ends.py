@@ -1,0 +1,129 @@
+"""The program on the host in the hands of people: Ctrl-C at its questions, what is typed, and nobody who reads it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+from console import PROGRAM, ConsoleServer
+
+_QUESTIONS = [
+    (("user", "add", "vera"), "New password: "),
+    (("user", "passwd", "admin"), "New password: "),
+    (("backup", "b.age"), "Passphrase of the backup: "),
+]
+
+
+def _asked(console: ConsoleServer, words: tuple[str, ...], question: str) -> pexpect.spawn[str]:
+    client = pexpect.spawn(
+        sys.executable, [*PROGRAM[1:], *words], cwd=console.folder, env=console.environment(), timeout=20
+    )
+    client.expect_exact(question)
+    return client
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
+@pytest.mark.parametrize(("words", "question"), _QUESTIONS)
+def test_ctrl_c_at_a_question_ends_it_at_once(
+    stopped_console: ConsoleServer, words: tuple[str, ...], question: str
+) -> None:
+    """The first one was kept until both passwords were typed, and then said that nothing was changed."""
+    client = _asked(stopped_console, words, question)
+    client.sendintr()
+    client.expect_exact("ecss-console: interrupted, nothing was changed")
+    client.expect(pexpect.EOF)
+    client.close()
+    assert client.exitstatus == 130
+
+
+@pytest.mark.parametrize(("words", "question"), _QUESTIONS)
+def test_a_secret_that_is_no_text_is_refused_and_not_shown(
+    stopped_console: ConsoleServer, words: tuple[str, ...], question: str
+) -> None:
+    client = _asked(stopped_console, words, question)
+    client.send(b"\xff\xfesecret\n")
+    client.expect("the (password|passphrase) is no UTF-8 text")
+    left: bytes = client.read()  # type: ignore[assignment]
+    client.close()
+    assert client.exitstatus == 1
+    assert b"Traceback" not in left
+    assert b"secret" not in left
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
+@pytest.mark.parametrize("words", [("user", "list"), ("config", "check"), ("audit", "verify")])
+def test_ctrl_c_at_any_moment_leaves_a_line_at_most(stopped_console: ConsoleServer, words: tuple[str, ...]) -> None:
+    """While it parsed, made its loop or opened the store it left tracebacks and warnings of the interpreter."""
+    for number in range(30):
+        began = subprocess.Popen(
+            [*PROGRAM, *words],
+            cwd=stopped_console.folder,
+            env=stopped_console.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(0.1 + number / 60)
+        began.send_signal(signal.SIGINT)
+        _, told = began.communicate(timeout=60)
+        assert began.returncode in {0, 130, -signal.SIGINT}
+        assert told in {"", "ecss-console: interrupted, nothing was changed\n"}
+
+
+def _shell(console: ConsoleServer, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", f'"$0" -m server {script}', sys.executable],
+        cwd=console.folder,
+        env=console.environment(),
+        input="a password\n",
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "answer"),
+    [
+        ("user list >&-", "admin\tadmin"),
+        ("user add vera --password-stdin >&-", "User vera added."),
+        ("hostkey rotate >/dev/full", "The next host key is SHA256:"),
+    ],
+)
+def test_an_answer_that_nobody_can_read_is_told_on_standard_error(
+    stopped_console: ConsoleServer, script: str, answer: str
+) -> None:
+    """With standard output closed a change was made and then ended in a traceback."""
+    ran = _shell(stopped_console, script)
+    assert ran.returncode == 1
+    assert "ecss-console: the answer cannot be written: " in ran.stderr
+    assert f"; it was: {answer}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_console_serves_without_a_standard_error(stopped_console: ConsoleServer) -> None:
+    began = subprocess.Popen(
+        ["sh", "-c", 'exec "$0" -m server serve 2>&-', sys.executable],
+        cwd=stopped_console.folder,
+        env=stopped_console.environment(),
+    )
+    deadline = time.monotonic() + 20
+    while not _listens(began.pid):
+        assert began.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    began.send_signal(signal.SIGTERM)
+    assert began.wait(timeout=20) == 0
+
+
+def _listens(process_id: int) -> bool:
+    """Tell whether a process has a socket that listens."""
+    sockets = {path.readlink().name for path in Path(f"/proc/{process_id}/fd").iterdir() if path.is_symlink()}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[3] == "0A" and f"socket:[{row[9]}]" in sockets for row in rows)
