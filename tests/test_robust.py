@@ -212,6 +212,25 @@ async def test_a_hundred_megabytes_that_nobody_reads(stopped_console: ConsoleSer
     console.run("whoami")
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[{" + ",".join(f'"{number}":0' for number in range(2_000_000)) + "}]",
+        '{"x":[' + "0," * 15_000_000 + '0],"rows":[]}',
+        "[" + "{}," * 10_000_000 + "{}]",
+    ],
+    ids=["one row of two million names", "a field of fifteen million numbers", "ten million rows"],
+)
+async def test_documents_of_thirty_megabytes_hold_nobody_up(console: ConsoleServer, document: str) -> None:
+    """One row was read in one step, and nobody was served for 3.7 seconds."""
+    console.run("domain/declare biysk.local")
+    async with leaving_nothing(console), console.asyncssh() as connection:
+        async with Witness(console) as witness:
+            ran = await connection.run("domain/biysk.local/integrations/import", input=document)
+        witness.check("a document of 30 MB")
+    assert ran.exit_status == 2
+
+
 @pytest.mark.parametrize("size", [(0, 0), (1, 1), (65_535, 65_535), (4_294_967_295, 4_294_967_295)])
 async def test_windows_of_any_size(console: ConsoleServer, size: tuple[int, int]) -> None:
     async with console.asyncssh(**PERSON) as connection:
