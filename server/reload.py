@@ -53,15 +53,15 @@ class Reloader:
 
     def reload(self) -> bool:
         """Read all again and take it; False when there were mistakes, and then nothing has changed."""
+        self._taken = False
         try:
             loaded = _load(self._current.config)
         except ConfigurationError as error:
-            self._taken = False
             for mistake in error.mistakes:
                 _log.error("not reloaded, nothing has changed: %s", mistake, extra=about("reload.refused"))
             return False
-        self._taken = True
         self._take(loaded)
+        self._taken = True
         return True
 
     def readings(self) -> Iterator[Reading]:
