@@ -174,11 +174,11 @@ def test_ctrl_c_ends_an_encryption_as_anything_else(filled: ConsoleServer) -> No
 
 
 def test_a_signal_behind_the_step_does_not_say_that_nothing_was_changed(filled: ConsoleServer) -> None:
-    def set_trap(program: object) -> None:
+    def set_trap(program: object, step: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            _ended_in(program, "_tell", number)
+            _ended_in(program, step, number)
 
-    assert in_child(partial(status_of, "backup", "b", *CLEAR), partial(set_trap, backing_up)) == 0
+    assert in_child(partial(status_of, "backup", "b", *CLEAR), partial(set_trap, backing_up, "_tell")) == 0
     assert events_in(filled.database)[-1] == "backup.made"
-    assert in_child(partial(status_of, "restore", "b", "--force"), partial(set_trap, restoring_program)) == 0
+    assert in_child(partial(status_of, "restore", "b", "--force"), partial(set_trap, restoring_program, "_told")) == 0
     assert events_in(filled.database)[-1] == "backup.restored"
