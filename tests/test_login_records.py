@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
-from contextlib import closing
 
 import asyncssh
 import pexpect
@@ -18,10 +16,9 @@ def _failures(console: ConsoleServer) -> list[tuple[str, str]]:
     """Return who failed to log in and why, as soon as there is something."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        with closing(sqlite3.connect(console.database)) as database:
-            sql = "SELECT user_name, detail FROM audit WHERE event = 'login.failed' ORDER BY id"
-            if found := database.execute(sql).fetchall():
-                return found
+        failed = [record for record in console.audit() if record["event"] == "login.failed"]
+        if failed:
+            return [(str(record["user_name"]), str(record["detail"])) for record in failed]
         time.sleep(0.05)
     return []
 
@@ -31,14 +28,30 @@ def _must_change(console: ConsoleServer, name: str) -> None:
     console.run(f"cocon/user/set {name} --change-password")
 
 
-@pytest.mark.parametrize("method", ["keyboard-interactive", "password"])
-def test_who_knows_a_password_that_must_be_changed_and_leaves_is_on_record(console: ConsoleServer, method: str) -> None:
-    """A wrong guess was recorded, the right one was not."""
-    _must_change(console, "vera")
+def _known(console: ConsoleServer, method: str) -> pexpect.spawn[str]:
+    """Return a client of vera's that has given the password which must be changed."""
     words = console.ssh_words("-o", f"PreferredAuthentications={method}", "-o", "PubkeyAuthentication=no", user="vera")
     client = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
     client.expect("[Pp]assword: ")
     client.sendline("first")
+    return client
+
+
+@pytest.fixture
+def authority(stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that the console trusts, which serves and knows vera."""
+    trusted = Authority(stopped_console, tmp_path_factory.mktemp("authority"))
+    stopped_console.start()
+    added = stopped_console.program("user", "add", "vera", "--password-stdin", text="x\n")
+    assert added.returncode == 0
+    return trusted
+
+
+@pytest.mark.parametrize("method", ["keyboard-interactive", "password"])
+def test_who_knows_a_password_that_must_be_changed_and_leaves_is_on_record(console: ConsoleServer, method: str) -> None:
+    """A wrong guess was recorded, the right one was not."""
+    _must_change(console, "vera")
+    client = _known(console, method)
     client.expect("(old|[Nn]ew) password: ")
     client.close(force=True)
     assert _failures(console) == [("vera", "password: password must be changed")]
@@ -62,10 +75,7 @@ def test_the_right_password_that_must_be_changed_is_no_failed_try(stopped_consol
     (console.folder / "config.yaml").write_text("limits: {max_auth_tries: 1}\n")
     console.start()
     _must_change(console, "vera")
-    words = console.ssh_words("-o", f"PreferredAuthentications={method}", "-o", "PubkeyAuthentication=no", user="vera")
-    client = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
-    client.expect("[Pp]assword: ")
-    client.sendline("first")
+    client = _known(console, method)
     if method == "password":
         client.expect("old password: ")
         client.sendline("first")
@@ -77,12 +87,9 @@ def test_the_right_password_that_must_be_changed_is_no_failed_try(stopped_consol
 
 
 async def test_the_owner_of_a_certificate_who_is_locked_is_refused_with_the_reason_on_record(
-    stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
+    stopped_console: ConsoleServer, authority: Authority
 ) -> None:
     console = stopped_console
-    authority = Authority(console, tmp_path_factory.mktemp("authority"))
-    console.start()
-    assert console.program("user", "add", "vera", "--password-stdin", text="x\n").returncode == 0
     console.run("cocon/user/lock vera")
     (key,) = authority.signed("vera")
     words = (
@@ -106,13 +113,10 @@ async def test_the_owner_of_a_certificate_who_is_locked_is_refused_with_the_reas
 
 
 async def test_who_is_locked_between_name_and_certificate_gets_no_prompt(
-    stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
+    stopped_console: ConsoleServer, authority: Authority
 ) -> None:
     """The user was looked up when the name was given; the passphrase of the key may take as long as a login may."""
     console = stopped_console
-    authority = Authority(console, tmp_path_factory.mktemp("authority"))
-    console.start()
-    assert console.program("user", "add", "vera", "--password-stdin", text="x\n").returncode == 0
     (path,) = authority.signed("vera")
     key, certificate = asyncssh.read_private_key(path), asyncssh.read_certificate(f"{path}-cert.pub")
 

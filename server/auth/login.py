@@ -30,7 +30,7 @@ class Verdict:
     """What came of a try to log in: the `user` who may come in, or the `reason` why nobody may.
 
     With `must_change` the password was right and another has to be given before anything else. `stored` is the hash
-    that the right password has in the store now. The user's domains are not among it: `Standings` has them.
+    that the right password has in the store now. The user is without keys, and without domains, which `Standings` has.
     """
 
     user: User | None

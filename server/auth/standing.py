@@ -13,6 +13,11 @@ from server.storage import users
 from server.storage.database import Read, Store
 
 
+def no_more(name: str) -> str:
+    """Return what is said of somebody who may not work here any more."""
+    return f"{name} may not work here any more"
+
+
 class Standings:
     """The users that were asked for since the last change."""
 

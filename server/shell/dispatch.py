@@ -14,6 +14,7 @@ from datetime import datetime
 from time import monotonic
 
 from server.audit.journal import utc_now
+from server.auth.standing import no_more
 from server.commands.call import Ask, Call, Console, ReadDocument, ShowProgress
 from server.commands.domains import admit_to_domain
 from server.errors import (
@@ -198,8 +199,7 @@ async def _admitted(call: Call, read: Read | None) -> Operator:
     """
     command, operator = call.command, await call.console.standings.of(call.operator, read)
     if operator is None:
-        message = f"{call.operator.name} may not work here any more"
-        raise PermissionDeniedError(message)
+        raise PermissionDeniedError(no_more(call.operator.name))
     asked = [option.relation.permission for option in command.options if call.arguments.get(option.name)]
     for permission in (command.permission, *asked):
         if permission is not None and not operator.may(permission):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from server.model.access import Role, User, UserKey, shut_out
 from server.storage.database import Read
+from server.storage.users import stored_key
 
 #: One row whatever is there: a row less, or the domains of some users, could be told by the time.
 _SELECT = """
@@ -49,19 +50,17 @@ class Claim(NamedTuple):
         """Make the key that was offered, None when it is not the user's."""
         if self.public_key is None:
             return None
-        sources = tuple(self.sources.split(",")) if self.sources else ()
-        return UserKey(self.public_key, self.comment, sources, self.key_expires_at)
+        return stored_key(self.public_key, self.comment, self.sources, self.key_expires_at)
 
     def user(self) -> User | None:
-        """Make the user, None where none was found: without domains, and with no key but the one that was offered."""
+        """Make the user, None where none was found: without keys and domains."""
         if self.name is None:
             return None
-        key = self.key()
         return User(
             name=self.name,
             role=Role(self.role),
             password_hash=self.password_hash,
-            keys=() if key is None else (key,),
+            keys=(),
             locked=bool(self.locked),
             expires_at=self.expires_at,
             must_change_password=bool(self.must_change_password),

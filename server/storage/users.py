@@ -164,6 +164,11 @@ async def names(store: Store, beginning: str, most: int) -> list[str]:
     return await first_and_last(store, "name", "users WHERE 1 = ?", (1,), beginning, most)
 
 
+def stored_key(public_key: str, comment: str, sources: str, expires_at: str | None) -> UserKey:
+    """Make a key of its columns; `sources` are separated by commas."""
+    return UserKey(public_key, comment, tuple(sources.split(",")) if sources else (), expires_at)
+
+
 def _users(rows: Sequence[Row]) -> list[User]:
     users: dict[str, Row] = {}
     keys: dict[str, list[UserKey]] = {}
@@ -173,7 +178,7 @@ def _users(rows: Sequence[Row]) -> list[User]:
             users[name] = tuple(row)
         elif kind == "key":
             public_key, comment, expires_at, sources, _, _ = row
-            key = UserKey(public_key, comment, tuple(sources.split(",")) if sources else (), expires_at)
+            key = stored_key(public_key, comment, sources, expires_at)
             keys.setdefault(name, []).append(key)
         else:
             domains.setdefault(name, []).append(row[0])

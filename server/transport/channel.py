@@ -11,8 +11,9 @@ from time import monotonic
 
 import asyncssh
 
+from server.auth.standing import no_more
 from server.commands.call import Console
-from server.errors import ArgumentError, InternalError, PermissionDeniedError, TemporaryError
+from server.errors import ArgumentError, InternalError, OperatorError, PermissionDeniedError, TemporaryError
 from server.log import about
 from server.model.access import Operator
 from server.shell.completion import Completion, complete
@@ -180,13 +181,10 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
 
     async def _status(self, tty: Tty, session: Session) -> int:
         if self._refusal:
-            tty.write("".join(f"{line}\n" for line in ArgumentError(self._refusal).lines()))
-            return ArgumentError.status
+            return _ended_by(ArgumentError(self._refusal), tty)
         try:
             if self._command is None and not await self._may_work():
-                error = PermissionDeniedError(f"{self._operator.name} may not work here any more")
-                tty.write("".join(f"{line}\n" for line in error.lines()))
-                return error.status
+                return _ended_by(PermissionDeniedError(no_more(self._operator.name)), tty)
             if self._command is not None:
                 return await session.run_command(self._command)
             return await session.run_shell()
@@ -194,8 +192,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             incident = secrets.token_hex(4).upper()
             told = about("defect", incident=incident, user=self._operator.name, session=self._operator.session_id)
             _log.exception("incident %s: session of %s", incident, self._operator.name, extra=told)
-            tty.write("".join(f"{line}\n" for line in InternalError(incident).lines()))
-            return InternalError.status
+            return _ended_by(InternalError(incident), tty)
 
     async def _may_work(self) -> bool:
         """Tell whether the user is still one: a certificate was judged by what was known when the name was given."""
@@ -226,3 +223,9 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         except TemporaryError:
             return []  # a session without its history beats none
         return lines
+
+
+def _ended_by(error: OperatorError, tty: Tty) -> int:
+    """Tell an error that ends the session; return its exit status."""
+    tty.write("".join(f"{line}\n" for line in error.lines()))
+    return error.status

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.auth.standing import Standings
+from server.auth.standing import Standings, no_more
 from server.config import Current
 from server.errors import TemporaryError
 from server.log import about
@@ -125,4 +125,4 @@ class Logins:
     async def _end_shut_out(self, standings: Standings) -> None:
         for session_id, login in [*self._open.items()]:
             if await standings.of(login.operator) is None:
-                self.end(session_id, f"{login.operator.name} may not work here any more")
+                self.end(session_id, no_more(login.operator.name))
