@@ -18,19 +18,24 @@ from server.model.refusals import Refusal
 
 SUMMARY_SECONDS = 10.0
 MOST_NAMED = 16
+MOST_WHAT_CHARACTERS = 1000
 
 _log = logging.getLogger("ecss-console.limits")
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One line: `count` refusals of a source for a reason; without a source, of all that are not named."""
+    """One line: `count` refusals of a source for a reason; without a source, of all that are not named.
+
+    `what` says what was asked for the first time.
+    """
 
     reason: Refusal
     source: str
     user_name: str
     count: int
     first: bool
+    what: str = ""
 
 
 class Tally:
@@ -43,7 +48,7 @@ class Tally:
         self._named: Counter[tuple[Refusal, str, str]] = Counter()
         self._others: Counter[Refusal] = Counter()
 
-    def note(self, reason: Refusal, source: str, user_name: str) -> Told | None:
+    def note(self, reason: Refusal, source: str, user_name: str, what: str = "") -> Told | None:
         """Count a refusal; return what is to be told at once, None when it waits for the summary."""
         self.counted[reason] += 1
         key = (reason, source, user_name)
@@ -54,7 +59,7 @@ class Tally:
             self._others[reason] += 1
             return None
         self._named[key] = 0
-        return Told(reason, source, user_name, 1, first=True)
+        return Told(reason, source, user_name, 1, first=True, what=what)
 
     def summary(self) -> list[Told]:
         """Return what was not told yet; sources that were quiet since the last summary count as new from now on."""
@@ -85,9 +90,12 @@ class Refusals:
         """How many were refused since the start, by reason."""
         return self._tally.counted
 
-    def refuse(self, reason: Refusal, address: str, user_name: str = "") -> None:
-        """Count a refusal and see to it that it is told, now or in the next summary."""
-        told = self._tally.note(reason, address, user_name)
+    def refuse(self, reason: Refusal, address: str, user_name: str = "", what: str = "") -> None:
+        """Count a refusal and see to it that it is told, now or in the next summary.
+
+        `what` was asked for; it may be a client's own text, and is shortened and escaped.
+        """
+        told = self._tally.note(reason, address, user_name, ascii(what[:MOST_WHAT_CHARACTERS])[1:-1])
         if told is not None:
             self._tell(told)
         if self._timer is None:
@@ -111,16 +119,19 @@ class Refusals:
         number = "" if told.first else f"{told.count:,} more from "
         user = f" as {told.user_name}" if told.user_name else ""
         fields = {"source": told.source, "user": told.user_name, "reason": told.reason.value, "count": told.count}
-        extra = about("connection.refused", **fields)
-        _log.warning("refused %s%s%s: %s", number, source, user, told.reason.value, extra=extra)
+        fields |= {"what": told.what} if told.what else {}
+        kind = EventKind.NEGOTIATION_FAILED if told.reason is Refusal.NEGOTIATION else EventKind.CONNECTION_REFUSED
+        extra = about(kind.value, **fields)
+        what = f": {told.what}" if told.what else ""
+        _log.warning("refused %s%s%s: %s%s", number, source, user, told.reason.value, what, extra=extra)
         event = Event(
-            EventKind.CONNECTION_REFUSED,
+            kind,
             utc_now(),
             self._node_name,
             told.user_name,
             told.source,
             "",
             status=1,
-            detail=f"{told.reason.value} {told.count}",
+            detail=f"{told.reason.value} {told.count}{what}",
         )
         self._journal.record_soon(event)

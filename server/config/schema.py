@@ -141,10 +141,10 @@ class Audit(_Section):
 
 
 class Keepalive(_Section):
-    """How dead clients are noticed."""
+    """How clients are noticed that live no more; dead peers are, by TCP's own keepalive, which is always on."""
 
     interval_seconds: Annotated[Whole, Counts.NEXT] = Field(
-        default=30, ge=0, le=86400, description="silence after which the client is asked whether it lives; 0 never asks"
+        default=0, ge=0, le=86400, description="silence after which the client is asked whether it lives; 0 never asks"
     )
     count: Annotated[Whole, Counts.NEXT] = Field(
         default=3, ge=1, le=100, description="questions without an answer before the connection is closed"

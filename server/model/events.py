@@ -13,6 +13,7 @@ class EventKind(Enum):
     LOGIN_FAILED = "login.failed"
     LOGOUT = "logout"
     CONNECTION_REFUSED = "connection.refused"
+    NEGOTIATION_FAILED = "negotiation.failed"
     SESSION_KILLED = "session.killed"
     COMMAND = "command"
     COMMAND_REFUSED = "command.refused"

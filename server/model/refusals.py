@@ -1,4 +1,4 @@
-"""Why somebody is turned away before or at the login: a closed set, each reason named after its configuration key."""
+"""Why a connection, or what it asks for, is refused: a closed set, named after the configuration key that decides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from enum import Enum
 
 
 class Refusal(Enum):
-    """The key below `limits` that says no; the log, the audit and the counters use its name."""
+    """Why something is refused; the log, the audit and the counters use the value.
+
+    The value is the key below `limits` that decides, or for the last ones what was asked for.
+    """
 
     PENALTY = "per_source_penalties"
     CONNECTIONS = "max_connections"
@@ -18,6 +21,10 @@ class Refusal(Enum):
     AUTH_TRIES = "max_auth_tries"
     USER_SESSIONS = "max_sessions_per_user"
     CHANNELS = "max_sessions"
+    NEGOTIATION = "ssh.policy"
+    PROTOCOL = "protocol"
+    FORWARDING = "forwarding"
+    SUBSYSTEM = "subsystem"
 
 
 class Parting(Enum):

@@ -24,10 +24,7 @@ from server.transport.clients import clamped_size, edits_lines
 from server.transport.editor import LineEditor
 from server.transport.reader import LineReader
 from server.transport.tty import Tty
-
-#: What a client may leave unread before the session waits for it: those that want the exit status before they read
-#: get it up to here.
-MOST_UNREAD_BYTES = 8 * 1024 * 1024
+from server.transport.unsent import SESSION_BYTES
 
 _log = logging.getLogger("ecss-console.transport")
 
@@ -63,6 +60,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._reader: LineReader | None = None
         self._task: asyncio.Task[None] | None = None
         self.on_closed: Callable[[], None] | None = None
+        self.on_subsystem: Callable[[str], None] | None = None
         self.why_ending: Callable[[], str] = str
 
     @property
@@ -78,7 +76,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         """Take the channel."""
         self._channel = chan
-        chan.set_write_buffer_limits(MOST_UNREAD_BYTES, MOST_UNREAD_BYTES // 2)
+        chan.set_write_buffer_limits(SESSION_BYTES, SESSION_BYTES // 2)
 
     def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], _term_modes: object) -> bool:
         """Give a terminal."""
@@ -93,6 +91,12 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         """Run one command."""
         self._command = command
         return True
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        """Serve none, and tell what was asked for."""
+        if self.on_subsystem is not None:
+            self.on_subsystem(subsystem)
+        return False
 
     def session_started(self) -> None:
         """Begin, now that it is known what is wanted."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
-from typing import Any
+from typing import Any, cast
+from weakref import WeakValueDictionary
 
 import asyncssh
 
@@ -26,17 +28,25 @@ from server.model.integrations import without_keys
 from server.model.refusals import Parting, Refusal
 from server.model.sessions import OpenSession
 from server.shell.options import split_login_name
+from server.transport.asyncssh_overrides.connection import ServerConnection
+from server.transport.certificate import OfferedKey, read_offered
 from server.transport.channel import ConsoleChannel, Looks
 from server.transport.gate import Doorway, TooMuchBeforeLoginError, peer_address
 from server.transport.logins import Logins
 from server.transport.offers import Offers, authority_of
+from server.transport.packet_budget import PacketBudget
 from server.transport.proof import Challenge, Proof, Witness
+from server.transport.unsent import UnsentOutput
 
 STOPPING = "The console is stopping; log in again later."
 _MOST_LOGGED_CHARACTERS = 64
+_MOST_LOGGED_ALGORITHMS, _MOST_LOGGED_LIST = 32, 400
 #: What a session that is ended may take to say its parting words before its connection is closed.
 _PARTING_SECONDS = 0.5
-_MUST_CHANGE = "Your password must be changed. New password: "
+_MUST_CHANGE = "Your password must be changed: log in with the method keyboard-interactive, which asks for a new one.\n"
+_NO_FORWARDING = "nothing is forwarded here"
+#: The console's own reasons to end a connection are sentences; this one is the kernel's, for a peer that is gone.
+_TIMED_OUT = "the client did not answer any more"
 
 _log = logging.getLogger("ecss-console.login")
 
@@ -54,6 +64,8 @@ class Shared:
     authorities: tuple[UserKey, ...] = ()
     clients: set[Connection] = field(default_factory=set)
     stopping: bool = False
+    budget: PacketBudget = field(default_factory=PacketBudget)
+    unsent: WeakValueDictionary[str, UnsentOutput] = field(default_factory=WeakValueDictionary)
 
     @property
     def limits(self) -> Limits:
@@ -72,7 +84,7 @@ class Connection(asyncssh.SSHServer):
     def __init__(self, shared: Shared) -> None:
         """Take what all connections share."""
         self.channels: set[ConsoleChannel] = set()
-        self.ssh: asyncssh.SSHServerConnection
+        self.ssh: ServerConnection
         self._shared = shared
         tries = Tries(shared.limits.max_auth_tries)
         told = Witness(self._failed, self._give_up)
@@ -82,8 +94,10 @@ class Connection(asyncssh.SSHServer):
         self._login_options = ""
         self._address = self._source = ""
         self._doorway: Doorway
-        self._greeted = self._given_up = False
+        self._greeted = self._given_up = self._told_to_change = False
+        self._admitted: bytes | None = None
         self._why_ended = ""
+        self._refused = False
         #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
         self._parting: Parting | None = Parting.NO_AUTH
         self._grace: asyncio.TimerHandle | None = None
@@ -93,7 +107,7 @@ class Connection(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """The client has connected."""
-        self.ssh = conn
+        self.ssh = cast("ServerConnection", conn)
         peer = conn.get_extra_info("peername")
         self._address = peer_address(peer)
         self._source = f"{peer[0]}:{peer[1]}"
@@ -113,16 +127,18 @@ class Connection(asyncssh.SSHServer):
             return
         self._shared.admission.leave(self._address, self._operator.name)
         self._shared.logins.remove(self._operator.session_id)
-        self._record(EventKind.LOGOUT, self._operator.name)
-        _log.info("%s from %s has left", self._operator.name, self._source, extra=self._about("logout"))
+        why = self._why_left(exc)
+        self._record(EventKind.LOGOUT, self._operator.name, why)
+        told, about_it = f": {why}" if why else "", self._about("logout", why=why)
+        _log.info("%s from %s has left%s", self._operator.name, self._source, told, extra=about_it)
 
-    async def begin_auth(self, username: str) -> bool:
-        """Everybody proves who they are; the banner comes first. Called anew when the client gives another name."""
+    async def begin_auth(self, username: str) -> bool:  # noqa: ARG002  asyncssh's signature
+        """Everybody authenticates; the banner comes first. Called anew when the client gives another name."""
         banner = self._shared.current.config.greeting.banner
         if banner and not self._greeted:
             self._greeted = True
             self.ssh.send_auth_banner(banner.rstrip("\n") + "\n")
-        self.ssh.set_authorized_keys(await self._proof.begin(split_login_name(username)[0]))
+        self._proof.begin()
         return True
 
     def password_auth_supported(self) -> bool:
@@ -140,17 +156,15 @@ class Connection(asyncssh.SSHServer):
     async def validate_password(self, username: str, password: str) -> bool:
         """Let in whoever knows the password, unless another one has to be set first."""
         verdict = await self._proof.password(split_login_name(username)[0], password)
-        if verdict.must_change:
-            raise asyncssh.PasswordChangeRequired(_MUST_CHANGE)
+        if verdict.must_change and not self._told_to_change:
+            self._told_to_change = True
+            self.ssh.send_auth_banner(_MUST_CHANGE)
         return verdict.user is not None
 
-    async def change_password(self, username: str, old_password: str, new_password: str) -> bool:
-        """Set the password that was asked for."""
-        try:
-            return await self._proof.change(split_login_name(username)[0], old_password, new_password, self._source)
-        except ValueError as wrong:
-            prompt = f"{wrong}. {_MUST_CHANGE}"
-            raise asyncssh.PasswordChangeRequired(prompt) from wrong
+    async def change_password(self, username: str, old_password: str, new_password: str) -> bool:  # noqa: ARG002
+        """Refuse: libssh hangs and paramiko breaks where the method `password` asks for another one."""
+        self._proof.refuse_change(split_login_name(username)[0])
+        return False
 
     def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:  # noqa: ARG002
         """Ask for the password."""
@@ -160,16 +174,29 @@ class Connection(asyncssh.SSHServer):
         """Judge the password, and ask for another where one has to be set."""
         return await self._proof.answer(split_login_name(username)[0], responses, self._source)
 
-    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Let in no certificate by another authority; where there is one at all, this one was counted already."""
-        if not self._shared.authorities:
-            self._offers.certificate(split_login_name(username)[0], key, ())
-        return False
+    async def admits_key(self, username: str, key_data: bytes) -> bool:
+        """Tell whether asyncssh may decode a key or certificate. What no user or authority here has, it never sees."""
+        self._admitted = None
+        self.ssh.set_authorized_keys(None)
+        name, offered = split_login_name(username)[0], read_offered(key_data)
+        if offered is None:
+            self._proof.no_key()
+            return False
+        if offered.authority is not None:
+            return await self._admits_certificate(name, offered)
+        if not await self._proof.public_key(name, offered.public_key, self._address):
+            return False
+        self._admitted = key_data
+        return True
 
-    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Tell whether the key opens; that the client holds it is checked by the protocol."""
-        public_key = " ".join(key.export_public_key("openssh").decode().split()[:2])
-        return await self._proof.public_key(split_login_name(username)[0], public_key, self._address)
+    async def _admits_certificate(self, name: str, offered: OfferedKey) -> bool:
+        compared = await self._proof.certificate(name, offered)
+        self.ssh.set_authorized_keys(compared)
+        return compared is not None
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002  asyncssh's signature
+        """Tell whether this is the key that was admitted; that the client holds it is checked by the protocol."""
+        return self._admitted is not None and self._admitted == key.public_data
 
     def auth_completed(self) -> None:
         """Make the operator of whoever has proved who they are."""
@@ -198,6 +225,7 @@ class Connection(asyncssh.SSHServer):
         self._doorway.open()
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, user.role, self._source, session_id, added_at=user.added_at)
+        self.ssh.unsent = self._shared.unsent.setdefault(name, UnsentOutput())
         self._shared.logins.add(session_id, self)
         self._record(EventKind.LOGIN, name, way)
         self._shared.console.node.logins["accepted", _method(way)] += 1
@@ -206,7 +234,8 @@ class Connection(asyncssh.SSHServer):
     def session_requested(self) -> ConsoleChannel | bool:
         """Give a channel, not while stopping."""
         if self._operator is None or self._why_ending():
-            return False
+            message = self._why_ending() or "nobody has logged in"
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, message)
         most = self._shared.limits.max_sessions
         if self._open_channels >= most:
             self._shared.refusals.refuse(Refusal.CHANNELS, self._address, self._operator.name)
@@ -215,10 +244,54 @@ class Connection(asyncssh.SSHServer):
         config = self._shared.current.config
         looks = Looks(config.greeting.motd, config.prompt.colour)
         channel = ConsoleChannel(self._shared.console, self._operator, self.channels, self._login_options, looks)
+        channel.on_subsystem = self._refuse_subsystem
         self._asked = monotonic()
         self._open_channels += 1
         channel.on_closed, channel.why_ending = self._channel_closed, self._why_ending
         return channel
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:  # noqa: ARG002
+        """Forward nothing."""
+        return self._refuse_forwarding(f"direct-tcpip to {dest_host}:{dest_port}")
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:
+        """Listen for nobody."""
+        self._note_forwarding(f"tcpip-forward of {listen_host or 'all addresses'}:{listen_port}")
+        return False
+
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        """Forward nothing."""
+        return self._refuse_forwarding(f"direct-streamlocal to {dest_path}")
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        """Listen for nobody."""
+        self._note_forwarding(f"streamlocal-forward of {listen_path}")
+        return False
+
+    def tun_requested(self, unit: int | None) -> bool:
+        """Tunnel nothing."""
+        return self._refuse_forwarding(f"tunnel of IP packets, unit {unit}")
+
+    def tap_requested(self, unit: int | None) -> bool:
+        """Tunnel nothing."""
+        return self._refuse_forwarding(f"tunnel of Ethernet frames, unit {unit}")
+
+    def negotiation_failed(self, kind: str, ours: Sequence[bytes], theirs: Sequence[bytes]) -> None:
+        """Tell that this client and the console have no algorithm of a kind in common."""
+        lists = [_listed(each) for each in (theirs, ours)]
+        what = "no common {} algorithm; the client has {}; the console has {}".format(kind, *lists)
+        self._refused = True
+        self._shared.refusals.refuse(Refusal.NEGOTIATION, self._address, what=what)
+
+    def _refuse_forwarding(self, what: str) -> bool:
+        self._note_forwarding(what)
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, _NO_FORWARDING)
+
+    def _note_forwarding(self, what: str) -> None:
+        self._shared.refusals.refuse(Refusal.FORWARDING, self._address, self.operator.name, without_keys(what))
+
+    def _refuse_subsystem(self, name: str) -> None:
+        self._shared.refusals.refuse(Refusal.SUBSYSTEM, self._address, self.operator.name, without_keys(name))
 
     @property
     def logged_in(self) -> bool:
@@ -270,8 +343,18 @@ class Connection(asyncssh.SSHServer):
         if isinstance(exc, TooMuchBeforeLoginError):
             self._shared.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
             return Parting.FLOODED
+        if self.ssh.ended_because and not (self._refused or self._given_up) and self._parting is not None:
+            self._shared.refusals.refuse(Refusal.PROTOCOL, self._address, what=self.ssh.ended_because)
         in_vain = self._parting is Parting.NO_AUTH and self._proof.any_failed
         return Parting.AUTH_FAILED if in_vain else self._parting
+
+    def _why_left(self, exc: Exception | None) -> str:
+        """Return why the console has ended the connection; empty when the client did."""
+        if self._why_ending():
+            return self._why_ending()
+        if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT:
+            return _TIMED_OUT
+        return self.ssh.ended_because
 
     def _channel_closed(self) -> None:
         self._open_channels -= 1
@@ -316,6 +399,12 @@ class Connection(asyncssh.SSHServer):
         session_id = self._operator.session_id if self._operator else ""
         node = self._shared.console.node_name
         journal.record_soon(Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail))
+
+
+def _listed(algorithms: Sequence[bytes]) -> str:
+    """Return a list of algorithms as text, short enough for a line of the log."""
+    text = b",".join(algorithms[:_MOST_LOGGED_ALGORITHMS]).decode("ascii", "replace")
+    return text[:_MOST_LOGGED_LIST] or "none"
 
 
 def _method(way: str) -> str:

@@ -18,6 +18,8 @@ _MOST_REFUSED_IN_A_TURN = 64
 #: packet: a quarter of a megabyte of the smallest packets stops everybody for a tenth of a second and more.
 _MOST_READ_IN_A_TURN = 2048
 _MOST_READ_AFTER_LOGIN = 32 * 1024
+#: A peer that is gone is noticed within two minutes: asked after 30 seconds of silence, then every 30, three times.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 30), (socket.TCP_KEEPCNT, 3))
 #: The store, the listening sockets, the log and the loop need some too.
 _OTHER_DESCRIPTORS = 64
 #: What OpenSSH's server says; its clients show it, others need not understand it.
@@ -38,6 +40,9 @@ class Doorway(socket.socket):
     def __init__(self, accepted: socket.socket, most_bytes: int) -> None:
         """Take over the descriptor of the accepted socket."""
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        if self.family in {socket.AF_INET, socket.AF_INET6}:  # asyncssh turns it on, with the kernel's two hours
+            for option, value in _KEEPALIVE:
+                self.setsockopt(socket.IPPROTO_TCP, option, value)
         self._left: int | None = most_bytes
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:

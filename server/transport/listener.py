@@ -21,6 +21,7 @@ from server.model.refusals import Refusal
 from server.node import metrics
 from server.node.metrics import Reading, single
 from server.transport import algorithms
+from server.transport.asyncssh_overrides.connection import ServerConnection
 from server.transport.connection import STOPPING, Connection, Shared
 from server.transport.gate import Gate, allow_descriptors, listening_sockets
 from server.transport.hostkey import HostKeys
@@ -28,6 +29,8 @@ from server.transport.logins import Logins
 
 _BACKLOG = 1024
 _MEGABYTE = 1024 * 1024
+#: What a client may send on a channel before it is read.
+_WINDOW_BYTES = 256 * 1024
 #: Together with the journal's last batch these stay below the promised 5 seconds.
 _DRAIN_SECONDS = 2.5
 _INTERRUPT_SECONDS = 0.5
@@ -95,10 +98,10 @@ class Listener:
         }
 
     async def _serve(self, gate: Gate, keys: HostKeys) -> asyncssh.SSHAcceptor:
-        """Serve SSH to whom the gate lets in."""
-        return await asyncssh.create_server(
-            lambda: Connection(self._shared),
-            sock=gate,
+        """Serve SSH to the connections that the gate admits."""
+        loop = asyncio.get_running_loop()
+        options = await asyncssh.SSHServerConnectionOptions.construct(
+            server_factory=lambda: Connection(self._shared),
             server_host_keys=keys.announced,
             send_server_host_keys=True,
             server_version="ecss-console",
@@ -114,9 +117,13 @@ class Listener:
             agent_forwarding=False,
             x11_forwarding=False,
             allow_scp=False,
-            backlog=_BACKLOG,
+            window=_WINDOW_BYTES,
             **self._changeable(),
         )
+        server = await loop.create_server(
+            lambda: ServerConnection(loop, options, self._shared.budget), sock=gate, backlog=_BACKLOG
+        )
+        return asyncssh.SSHAcceptor(server, options)
 
     def _may_begin(self, address: str) -> bool:
         """Decide about a connection that has just come, and take its place."""

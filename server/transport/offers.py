@@ -39,9 +39,9 @@ class Offers:
         """Keep in mind a public key."""
         self._of(name).keys.add(public_key)
 
-    def certificate(self, name: str, authority: asyncssh.SSHKey, principals: Sequence[str]) -> None:
-        """Keep in mind a certificate, by who signed it for whom: nothing else of it is known here."""
-        self._of(name).certificates.add((authority.get_fingerprint(), *principals))
+    def certificate(self, name: str, authority: str, principals: Sequence[str]) -> None:
+        """Keep in mind a certificate, by the fingerprint of its authority and the names that it is for."""
+        self._of(name).certificates.add((authority, *principals))
 
     def refused(self, name: str, way: str, reason: str) -> None:
         """Keep in mind what was right and did not let in: of how many names that may be, who has them has decided."""
@@ -77,7 +77,7 @@ def _counted(count: int, what: str) -> str:
 
 
 class Authorities(asyncssh.SSHAuthorizedKeys):
-    """Whose certificates for one principal let in; each one that is looked at is an offer of `name`."""
+    """Whose certificates for one principal let in."""
 
     def __init__(
         self,
@@ -103,9 +103,7 @@ class Authorities(asyncssh.SSHAuthorizedKeys):
         cert_principals: Sequence[str] | None = None,
         ca: bool = False,  # noqa: FBT001, FBT002  asyncssh's own
     ) -> Mapping[str, object] | None:
-        """Judge as asyncssh does, and keep in mind that there was a certificate."""
-        if ca:
-            self._offers.certificate(self._name, key, cert_principals or ())
+        """Judge as asyncssh does, then ask whether the user may log in."""
         options = super().validate(key, client_host, client_addr, cert_principals, ca)
         reason = None if options is None else self._stands_against()
         if reason is not None:

@@ -15,6 +15,7 @@ from server.auth.tries import Tries
 from server.errors import TemporaryError
 from server.model.access import User, UserKey
 from server.storage.claims import Claim
+from server.transport.certificate import OfferedKey
 from server.transport.offers import Authorities, Offers
 
 #: Questions, each with whether the answer is echoed, below a title, a text and their language; or the verdict.
@@ -53,19 +54,25 @@ class Proof:
         """Whether something was tried in vain."""
         return self._tries.any_failed
 
-    async def begin(self, name: str) -> asyncssh.SSHAuthorizedKeys | None:
-        """Forget what was proved for another name; return whose certificates are looked at, None where nobody's are.
-
-        For a name that nobody has they are looked at too, or it could be told by the time that this takes; what they
-        would have to say is what no certificate says.
-        """
+    def begin(self) -> None:
+        """Forget what was proved for another name."""
         self._proved = self._certified = None
-        if not self._authorities:
+
+    async def certificate(self, name: str, offered: OfferedKey) -> asyncssh.SSHAuthorizedKeys | None:
+        """Count a certificate as a try; return what asyncssh compares it with, None when no authority signed it.
+
+        Certificates are compared for unknown names too, with a principal that nobody can guess, so that timing reveals
+        nothing.
+        """
+        if not self._begin_try():
+            return None
+        self._offers.certificate(name, fingerprint(offered.authority or ""), offered.principals)
+        if offered.authority not in {each.public_key for each in self._authorities}:
+            self._in_vain()
             return None
         claim = await self._doorkeeper.claim(name)
-        nobody = secrets.token_hex()
-        principal = name if claim.name else nobody
-        return Authorities(self._authorities, principal, name, self._offers, partial(self._certify, claim))
+        principal = name if claim.name else secrets.token_hex()
+        return Authorities(self._authorities, principal, name, self._offers, partial(self._certify, offered, claim))
 
     async def password(self, name: str, password: str) -> Verdict:
         """Judge a password."""
@@ -87,10 +94,15 @@ class Proof:
             verdict = Verdict(None, error.message)
         return self._judged(name, "password, changed", verdict).user is not None
 
+    def refuse_change(self, name: str) -> None:
+        """Count a change of password by the method `password`, which is not served, as a failed try."""
+        if self._begin_try():
+            self._judged(name, "password", Verdict(None, "a password is changed by keyboard-interactive alone"))
+
     def ask(self) -> Challenge:
         """Return the question for the password."""
         self._changing = ""
-        return "", "", "", [("Password: ", False)]
+        return "", "", "", [("password: ", False)]
 
     async def answer(self, name: str, answers: Sequence[str], source: str) -> Challenge:
         """Judge the password, or the new one that was asked for twice."""
@@ -116,6 +128,11 @@ class Proof:
             self._in_vain()
         return verdict.user is not None
 
+    def no_key(self) -> None:
+        """Count what is no key of a known kind as a try."""
+        if self._begin_try():
+            self._in_vain()
+
     def proved(self, name: str, authority: str | None) -> tuple[User, str] | None:
         """Return the user of this name and the way it came, once the protocol says that all was right.
 
@@ -135,10 +152,12 @@ class Proof:
         except ValueError as wrong:
             return _ask_change(f"{wrong}.")
 
-    def _certify(self, claim: Claim) -> str | None:
+    def _certify(self, offered: OfferedKey, claim: Claim) -> str | None:
         """Take the user whom a certificate fits, or return what stands against it."""
         verdict = self._doorkeeper.by_certificate(claim)
         self._certified = verdict.user
+        if verdict.user is not None:
+            self._tries.accept(offered.public_key)
         return None if verdict.user else verdict.reason
 
     def _judged(self, name: str, way: str, verdict: Verdict) -> Verdict:

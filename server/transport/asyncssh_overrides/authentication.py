@@ -1,0 +1,71 @@
+"""The methods of authentication: claims are bounded before they are looked at, and no bytes end a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from asyncssh import auth
+from asyncssh.packet import SSHPacket
+
+#: A longer password or answer is wrong, a longer user name unknown. Neither is normalised: that takes quadratic time.
+MOST_PASSWORD_BYTES = 1024
+MOST_USER_NAME_BYTES = 128
+_SHOWN_OF_USER_NAME = 64
+
+
+def decoded_user_name(name: bytes) -> str:
+    """Return a user name as it is looked up and recorded; one that is too long is cut, and marked so that none fits."""
+    text = name[:MOST_USER_NAME_BYTES].decode("utf-8", "replace")
+    return text if len(name) <= MOST_USER_NAME_BYTES else f"\N{REPLACEMENT CHARACTER}{text[:_SHOWN_OF_USER_NAME]}"
+
+
+def decoded_password(password: bytes) -> str:
+    """Return a password as it is checked; one that is too long stays too long, and is not normalised on the way."""
+    if len(password) > MOST_PASSWORD_BYTES:
+        return password[: MOST_PASSWORD_BYTES + 1].decode("latin-1")
+    return password.decode("utf-8", "replace")
+
+
+class _PasswordAuth(auth._ServerPasswordAuth):  # noqa: SLF001  the method that is overridden
+    """The method `password`. asyncssh normalises it in the event loop, before any check; here a thread does."""
+
+    async def _start(self, packet: SSHPacket) -> None:
+        changes = packet.get_boolean()
+        password = decoded_password(packet.get_string())
+        if changes:
+            packet.get_string()
+        packet.check_end()
+        if changes:  # keyboard-interactive carries a change, which several libraries cannot answer here
+            accepted = await self._conn.change_password(self._username, password, "")
+        else:
+            accepted = await self._conn.validate_password(self._username, password)
+        if accepted:
+            await self.send_success()
+        else:
+            self.send_failure()
+
+
+class _KeyboardInteractiveAuth(auth._ServerKbdIntAuth):  # noqa: SLF001  likewise
+    """The method `keyboard-interactive`. asyncssh ends the connection where an answer is not UTF-8."""
+
+    async def _start(self, packet: SSHPacket) -> None:
+        packet.get_string()  # language
+        packet.get_string()  # submethods
+        packet.check_end()
+        await self._send_challenge(await self._conn.get_kbdint_challenge(self._username, "", ""))
+
+    def _process_info_response(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
+        answers = [decoded_password(packet.get_string()) for _ in range(packet.get_uint32())]
+        packet.check_end()
+        self.create_task(self._validate_response(answers))
+
+    _packet_handlers: dict[int, Any] = {auth.MSG_USERAUTH_INFO_RESPONSE: _process_info_response}
+
+
+#: The methods that are served; a method that is not here cannot be asked for.
+METHODS: Mapping[bytes, type[auth.ServerAuth]] = {
+    b"publickey": auth._ServerPublicKeyAuth,  # noqa: SLF001
+    b"keyboard-interactive": _KeyboardInteractiveAuth,
+    b"password": _PasswordAuth,
+}

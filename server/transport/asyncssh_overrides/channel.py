@@ -1,0 +1,188 @@
+"""One session's channel: what it holds for its client, and of it, is bounded and joined."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+import asyncssh
+from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
+from asyncssh.packet import SSHPacket, String, UInt32
+
+from server.transport.packet_budget import PacketBudget
+from server.transport.unsent import SESSION_BYTES, SMALL_BYTES, UnsentOutput
+
+#: Environment variables of a session that are accepted; none is kept, as nothing here reads them.
+MOST_ENVIRONMENT_VARIABLES = 32
+#: Echo of a client that types without reading goes so far beyond the limit of its session; then its input waits.
+ECHO_BYTES = 1024 * 1024
+#: Pieces of output are joined up to this size: small pieces cost more memory than they hold.
+_JOINED_BYTES = 64 * 1024
+#: The smallest packet that a client gets: with one byte each, a reply of 64 KB would be 64,000 packets.
+FEWEST_PACKET_BYTES = 256
+
+
+class Link(Protocol):
+    """What a channel needs of its connection."""
+
+    budget: PacketBudget
+    unsent: UnsentOutput
+
+    @property
+    def holds_output(self) -> bool:
+        """Whether channels keep what they have."""
+
+
+class ServerChannel(asyncssh.SSHServerChannel[bytes]):
+    """asyncssh's channel of a session, bounded."""
+
+    _environment_variables = 0
+    _waits_for_turn = _input_waits = False
+    _status_waits: int | None = None
+
+    @property
+    def _connection(self) -> Link | None:
+        return cast("Link | None", self._conn)
+
+    # ---- output
+
+    def write(self, data: bytes, datatype: int | None = None) -> None:
+        """Send bytes, joined with those that wait: asyncssh keeps each piece, and a byte costs a hundred."""
+        last = self._send_buf[-1] if self._send_buf else None
+        if last is None or last[1] != datatype or len(last[0]) >= _JOINED_BYTES or self._send_state != "open":
+            super().write(data, datatype)
+            return
+        last[0].extend(data)
+        self._send_buf_len += len(data)
+        self._flush_send_buf()
+
+    def exit(self, status: int) -> None:
+        """End the session with a status, behind the output that waits for its turn."""
+        if self._waits_for_turn:
+            self._status_waits = status
+        else:
+            super().exit(status)
+
+    def take_turn(self) -> None:
+        """Go on with output that had to wait for this turn."""
+        self._waits_for_turn = False
+        self.flush()
+        if self._status_waits is not None and not self._waits_for_turn:
+            super().exit(self._status_waits)
+            self._status_waits = None
+
+    def flush(self) -> None:
+        """Send what the client and its connection take now."""
+        if self._session is not None:
+            self._flush_send_buf()
+
+    def reconsider_writing(self) -> None:
+        """Let the session write again if there is room."""
+        if self._session is not None:
+            self._pause_resume_writing()
+
+    def _flush_send_buf(self) -> None:
+        """Send as asyncssh does, but packet by packet in turns, and only while the transport takes it."""
+        while self._send_buf and self._send_window and self._may_send():
+            size = min(self._send_window, self._send_pktsize)
+            piece, datatype = self._send_buf[0]
+            data = bytes(piece[:size])
+            if len(piece) > size:
+                del piece[:size]
+            else:
+                del self._send_buf[0]
+            self._send_buf_len -= len(data)
+            self._send_window -= len(data)
+            kind = (MSG_CHANNEL_DATA, b"") if datatype is None else (MSG_CHANNEL_EXTENDED_DATA, UInt32(datatype))
+            self.send_packet(kind[0], kind[1] + String(data))
+        self._note_unsent()
+        self._pause_resume_writing()
+        if not self._send_buf:
+            super()._flush_send_buf()  # the end of output, and the close behind it
+
+    def _may_send(self) -> bool:
+        connection = self._connection
+        if connection is None or connection.holds_output or self._waits_for_turn:
+            return False
+        self._waits_for_turn = not connection.budget.take(self)
+        return not self._waits_for_turn
+
+    def _note_unsent(self) -> None:
+        if self._connection is not None:
+            self._connection.unsent.note(self, self._send_buf_len)
+        floods = self._send_buf_len > SESSION_BYTES + ECHO_BYTES
+        if floods is not self._input_waits:
+            self._input_waits = floods
+            if not floods:
+                self._flush_recv_buf()
+
+    def _pause_resume_writing(self) -> None:
+        """Hold the session back as asyncssh does, and also for what all sessions of the user have unsent."""
+        crowded = self._connection is not None and self._connection.unsent.full and self._send_buf_len > SMALL_BYTES
+        if not crowded:
+            super()._pause_resume_writing()
+        elif not self._send_paused and self._session is not None:
+            self._send_paused = True
+            self._session.pause_writing()
+
+    def _cleanup(self, exc: Exception | None = None) -> None:
+        if self._connection is not None:
+            self._connection.unsent.note(self, 0)
+            self._connection.budget.forget(self)
+        super()._cleanup(exc)
+
+    # ---- input
+
+    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
+        """Take input as asyncssh does; what nobody reads yet is joined, as output is."""
+        waits = self._recv_paused or self._input_waits
+        if not waits or not data or self._send_state in {"close_pending", "closed"}:
+            super()._accept_data(data, datatype)
+            return
+        self._recv_window -= len(data)
+        last = self._recv_buf[-1][0] if self._recv_buf else None
+        if isinstance(last, bytearray):
+            last.extend(data)
+        else:
+            self._recv_buf.append((cast("bytes", bytearray(data)), datatype))
+
+    def _flush_recv_buf(self, exc: Exception | None = None) -> None:
+        """Hand input over, unless the client must read its echo first."""
+        if not self._input_waits or self._recv_state == "close_pending":
+            super()._flush_recv_buf(exc)
+
+    # ---- requests
+
+    def process_open(self, send_chan: int, send_window: int, send_pktsize: int, session: Any) -> None:  # noqa: ANN401
+        """Open the channel. Packets have a size that no client is hurt by: one of one byte costs as much as any."""
+        super().process_open(send_chan, send_window, max(send_pktsize, FEWEST_PACKET_BYTES), session)
+
+    def _process_pty_req_request(self, packet: SSHPacket) -> bool:
+        """Give a terminal; asyncssh ends the connection where its name is not ASCII."""
+        term = packet.get_string().decode("utf-8", "replace").encode("ascii", "replace")
+        return super()._process_pty_req_request(SSHPacket(String(term) + packet.get_remaining_payload()))
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        """Accept a few variables, as clients expect, and keep none: asyncssh keeps all."""
+        packet.get_string()
+        packet.get_string()
+        packet.check_end()
+        self._environment_variables += 1
+        return self._environment_variables <= MOST_ENVIRONMENT_VARIABLES
+
+    def _process_exec_request(self, packet: SSHPacket) -> bool:
+        """Run a command; what is not UTF-8 gets replacement characters, as on standard input."""
+        command = packet.get_string().decode("utf-8", "replace")
+        return super()._process_exec_request(SSHPacket(String(command) + packet.get_remaining_payload()))
+
+    def _process_subsystem_request(self, packet: SSHPacket) -> bool:
+        """Pass the name on so that the refusal is recorded, whatever bytes it has."""
+        name = packet.get_string().decode("utf-8", "replace").encode("ascii", "replace")
+        return super()._process_subsystem_request(SSHPacket(String(name) + packet.get_remaining_payload()))
+
+    def _process_x11_req_request(self, packet: SSHPacket) -> bool:  # noqa: ARG002
+        """Refuse at once; asyncssh starts a task that refuses."""
+        return False
+
+    def _process_auth_agent_req_at_openssh_dot_com_request(self, packet: SSHPacket) -> Any:  # noqa: ANN401, ARG002
+        """Refuse at once, likewise."""
+        return False

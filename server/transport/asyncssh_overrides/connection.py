@@ -1,0 +1,282 @@
+"""One client's connection: its packets share the event loop with all others, and each of its buffers has a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import asyncssh
+from asyncssh.connection import SSHConnection
+from asyncssh.constants import MSG_KEXINIT, MSG_SERVICE_ACCEPT, MSG_SERVICE_REQUEST, MSG_USERAUTH_REQUEST
+from asyncssh.packet import SSHPacket, String
+
+from server.transport.asyncssh_overrides.authentication import METHODS, decoded_user_name
+from server.transport.asyncssh_overrides.channel import ServerChannel
+from server.transport.packet_budget import PacketBudget
+from server.transport.unsent import UnsentOutput
+
+#: Key exchanges of one connection before the login; a client needs one.
+MOST_KEY_EXCHANGES_BEFORE_LOGIN = 4
+#: With so much unsent in the transport channels keep what they have; with more, the client's requests wait too.
+UNSENT_HOLDS_CHANNELS_BYTES = 64 * 1024
+UNSENT_HOLDS_REQUESTS_BYTES = 1024 * 1024
+#: Packets that may wait for the end of a key exchange.
+MOST_DEFERRED_PACKETS = 1000
+
+_USERAUTH_SERVICE = b"ssh-userauth"
+_CONNECTION_SERVICE = b"ssh-connection"
+
+
+class Owner(Protocol):
+    """What a connection asks of its `asyncssh.SSHServer`, besides asyncssh's own callbacks."""
+
+    async def admits_key(self, username: str, key_data: bytes) -> bool:
+        """Tell whether a public key or certificate may be decoded and used; counts a try."""
+
+    async def begin_auth(self, username: str) -> bool:
+        """Begin with a user name."""
+
+    def negotiation_failed(self, kind: str, ours: Sequence[bytes], theirs: Sequence[bytes]) -> None:
+        """Note that both sides have no algorithm of a kind in common."""
+
+
+class ServerConnection(asyncssh.SSHServerConnection):
+    """asyncssh's connection of a server, bounded."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions, budget: PacketBudget
+    ) -> None:
+        """Take asyncssh's options, and the budget of all connections."""
+        super().__init__(loop, options)
+        self.unsent = UnsentOutput()
+        self.budget = budget
+        #: Why this side has ended the connection; empty while it has not.
+        self.ended_because = ""
+        self._waits_for_turn = self._client_is_slow = False
+        self._key_exchanges = 0
+        self._proofs: dict[bytes, bytes] = {}
+
+    @property
+    def _asked(self) -> Owner:
+        return cast("Owner", self._owner)
+
+    # ---- a turn of the event loop: asyncssh handles all that it has read before anybody else has a turn
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:  # noqa: ARG002  asyncssh's signature
+        """Take bytes of the client."""
+        self._inpbuf += data
+        self._recv_data()
+
+    def take_turn(self) -> None:
+        """Handle packets that had to wait for this turn."""
+        self._waits_for_turn = False
+        self._recv_data()
+        self._read_or_wait()
+
+    def _recv_data(self) -> None:
+        """Handle packets as asyncssh does, but no more than the budget has; the others wait for the next turn."""
+        self._reset_keepalive_timer()
+        try:
+            while self._inpbuf and self._may_handle_packet() and self._recv_handler():
+                pass
+        except asyncssh.DisconnectError as error:
+            self._send_disconnect(error.code, error.reason, error.lang)
+            self._force_close(error)
+        except Exception:  # noqa: BLE001  as asyncssh does
+            self.internal_error()
+
+    def _may_handle_packet(self) -> bool:
+        if self._transport is None or self._waits_for_turn:
+            return False
+        if not self._requests_wait:
+            self._waits_for_turn = not self.budget.take(self)
+        if self._waits_for_turn or self._requests_wait:
+            self._read_or_wait()
+            return False
+        return True
+
+    @property
+    def _requests_wait(self) -> bool:
+        """Whether the client must read replies before it may ask for more."""
+        unsent = self._transport.get_write_buffer_size() if self._transport and self._client_is_slow else 0
+        return unsent > UNSENT_HOLDS_REQUESTS_BYTES
+
+    def _read_or_wait(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._waits_for_turn or self._requests_wait:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    # ---- output that the client does not take: asyncssh puts all that a window allows, 4 GB, into the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, with a bound for what the transport holds."""
+        cast("asyncio.Transport", transport).set_write_buffer_limits(UNSENT_HOLDS_CHANNELS_BYTES)
+        super().connection_made(transport)
+
+    @property
+    def holds_output(self) -> bool:
+        """Whether channels keep what they have: the client is slow, or session keys are being changed."""
+        return self._client_is_slow or not self._kex_complete
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._client_is_slow = True
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._client_is_slow = False
+        self._flush_channels()
+        self._recv_data()
+        self._read_or_wait()
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:  # noqa: ANN401  asyncssh's own
+        """Send a packet, or end a connection whose key exchange never ends and that asks for more and more."""
+        if len(self._deferred_packets) > MOST_DEFERRED_PACKETS:
+            self._deferred_packets.clear()
+            message = "Too many requests during a key exchange"
+            raise asyncssh.ProtocolError(message)
+        super().send_packet(pkttype, *args, handler=handler)
+
+    def _send_deferred_packets(self) -> None:
+        super()._send_deferred_packets()
+        self._flush_channels()
+
+    def _flush_channels(self) -> None:
+        for channel in [*self._channels.values()]:
+            if isinstance(channel, ServerChannel):
+                channel.flush()
+
+    def _send_disconnect(self, code: int, reason: str, lang: str) -> None:
+        self.ended_because = self.ended_because or reason
+        super()._send_disconnect(code, reason, lang)
+
+    def _keepalive_timer_callback(self) -> None:
+        super()._keepalive_timer_callback()
+        if self._keepalive_count > self._keepalive_count_max:
+            self.ended_because = "the client did not answer keepalive"
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        self.budget.forget(self)
+        super()._cleanup(exc)
+
+    def create_server_channel(
+        self,
+        encoding: str | None = "",  # noqa: ARG002  asyncssh's signature; channels carry bytes here
+        errors: str = "",  # noqa: ARG002
+        window: int = 0,
+        max_pktsize: int = 0,
+    ) -> asyncssh.SSHServerChannel[Any]:
+        """Make a channel that has bounds of its own."""
+        size = max_pktsize or self._max_pktsize
+        self._update_recv_pktlen(size)
+        allow_pty, editor = self._allow_pty, False
+        return ServerChannel(
+            self, self._loop, allow_pty, editor, editor, 0, 0, None, "strict", window or self._window, size
+        )
+
+    # ---- before the login
+
+    def _choose_alg(self, alg_type: str, local_algs: Sequence[bytes], remote_algs: Sequence[bytes]) -> bytes:
+        """Choose as asyncssh does, and tell where there is nothing to choose."""
+        chosen = next((each for each in remote_algs if each in local_algs), None)
+        if chosen is None:
+            self._asked.negotiation_failed(alg_type, local_algs, remote_algs)
+            offered = b",".join(local_algs).decode("ascii")
+            message = f"No common {alg_type} algorithm; this server has {offered}"
+            raise asyncssh.KeyExchangeFailed(message)
+        return chosen
+
+    def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
+        """Choose as asyncssh does, and tell where there is nothing to choose."""
+        chosen = super().choose_server_host_key(peer_host_key_algs)
+        if not chosen:
+            self._asked.negotiation_failed("host key", [*self._server_host_keys], peer_host_key_algs)
+        return chosen
+
+    async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Begin a key exchange; each costs a millisecond, so a stranger has few."""
+        self._key_exchanges += 1
+        if not self._auth_complete and self._key_exchanges > MOST_KEY_EXCHANGES_BEFORE_LOGIN:
+            message = "Too many key exchanges before authentication"
+            raise asyncssh.ProtocolError(message)
+        await super()._process_kexinit(pkttype, pktid, packet)
+
+    def _process_service_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Accept a repeated request for authentication, as OpenSSH does: paramiko sends one before each method.
+
+        Nothing begins anew: tries go on being counted, and the bytes before the login are limited.
+        """
+        repeated = self._auth_in_progress and not self._auth_complete
+        if repeated and packet.get_remaining_payload() == String(_USERAUTH_SERVICE):
+            self.send_packet(MSG_SERVICE_ACCEPT, String(_USERAUTH_SERVICE))
+            return
+        super()._process_service_request(pkttype, pktid, packet)
+
+    def _process_userauth_request(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401
+        """Begin a try to log in. asyncssh would normalise the name and end the connection where it is not UTF-8.
+
+        User names are ASCII, so any other is unknown as it stands, and refused like one.
+        """
+        name, service, method = packet.get_string(), packet.get_string(), packet.get_string()
+        if service != _CONNECTION_SERVICE:
+            message = "Unexpected service in auth request"
+            raise asyncssh.ServiceNotAvailable(message)
+        if self._auth_complete:
+            if self._auth_final:
+                message = "Unexpected userauth request"
+                raise asyncssh.ProtocolError(message)
+            return None
+        if self._auth:
+            self._auth.cancel()
+            self._auth = None
+        username = decoded_user_name(name)
+        begins = username != self._username
+        self._username = username
+        self._key_options, self._cert_options = {}, None
+        return self._finish_userauth(begins, method, packet)
+
+    async def _finish_userauth(self, begin_auth: bool, method: bytes, packet: SSHPacket) -> None:  # noqa: FBT001
+        """Go on with a method of the allow-list, without asyncssh's look at its own configuration for each name."""
+        if begin_auth and self._owner:
+            await self._asked.begin_auth(self._username)
+        if self._owner:
+            if self._auth:
+                self._auth.cancel()
+            handler = METHODS.get(method)
+            if handler is None or not handler.supported(self):
+                self.send_userauth_failure(partial_success=False)
+            else:
+                self._auth = handler(self, self._username, method, packet)
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        """Ask first whether the key may open, by its bytes: asyncssh decodes it and verifies a certificate before."""
+        return await self._asked.admits_key(username, key_data) and await super().validate_public_key(
+            username, key_data, msg, signature
+        )
+
+    # ---- behind the login
+
+    def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        """Prove host keys, each once for a connection: asyncssh signs as often as a client names one."""
+        asked: list[bytes] = []
+        while packet and len(asked) <= len(self._all_server_host_keys):
+            asked.append(packet.get_string())
+        if len(asked) > len(self._all_server_host_keys) or not {*asked} <= self._all_server_host_keys.keys():
+            self._report_global_response(False)  # noqa: FBT003  asyncssh's signature
+            return
+        prefix = String("hostkeys-prove-00@openssh.com") + String(self._session_id)
+        for each in asked:
+            if each not in self._proofs:
+                self._proofs[each] = String(self._all_server_host_keys[each].sign(prefix + String(each)))
+        self._report_global_response(b"".join(self._proofs[each] for each in asked))
+
+    _packet_handlers: dict[int, Any] = {
+        **SSHConnection._packet_handlers,  # noqa: SLF001  the table that is overridden
+        MSG_KEXINIT: _process_kexinit,
+        MSG_SERVICE_REQUEST: _process_service_request,
+        MSG_USERAUTH_REQUEST: _process_userauth_request,
+    }
