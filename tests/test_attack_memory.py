@@ -1,0 +1,140 @@
+"""Attacks behind the login: what one user can make the process keep, or do in one turn of its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncssh
+from asyncssh.constants import MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
+from asyncssh.packet import String
+from console import ConsoleServer
+from hostile import ask, cpu_seconds, raw_channel, resident_megabytes
+
+from server.model.integrations import Integration, IntegrationType
+from server.transport.asyncssh_overrides.channel import MOST_ENVIRONMENT_VARIABLES
+
+_PROVE = "hostkeys-prove-00@openssh.com"
+
+
+@asynccontextmanager
+async def _asleep(connection: asyncssh.SSHClientConnection) -> AsyncIterator[None]:
+    """Read nothing from the socket, whatever the SSH windows allow."""
+    transport = connection._transport  # noqa: SLF001  asyncssh's client always reads
+    assert transport is not None
+    transport.pause_reading()
+    yield
+    transport.resume_reading()
+
+
+async def _rows(console: ConsoleServer, count: int) -> None:
+    rows = ((Integration(f"c{number:05}", IntegrationType.WIDGET), secrets.token_hex(32)) for number in range(count))
+    await console.seed("big.local", rows)
+
+
+async def test_attack_a_client_that_reads_nothing_behind_a_window_of_four_gigabytes(
+    stopped_console: ConsoleServer,
+) -> None:
+    """The process kept 300 MB in 5 seconds for 376 bytes sent: only SSH's windows were bounded."""
+    await _rows(stopped_console, 5_000)
+    stopped_console.start()
+    async with stopped_console.asyncssh() as connection, stopped_console.asyncssh() as other:
+        channel = await raw_channel(connection, window=2**32 - 1)
+        assert await channel._make_request(b"shell")  # noqa: SLF001
+        assert (await other.run("domain/big.local/integrations/list")).exit_status == 0
+        before = resident_megabytes(stopped_console)
+        async with _asleep(connection):
+            channel.write(b"domain/big.local/integrations/list\n" * 200)  # a megabyte and more each
+            for _ in range(100):  # while others are served, the list goes on as far as it can
+                assert (await other.run("whoami")).exit_status == 0
+            grown = resident_megabytes(stopped_console) - before
+        assert grown < 40
+        connection.abort()
+
+
+async def test_attack_thousands_of_environment_variables(console: ConsoleServer) -> None:
+    """All were kept: 200 MB for one channel."""
+    async with console.asyncssh() as connection:
+        channel = await raw_channel(connection)
+        before = resident_megabytes(console)
+        accepted = [
+            await channel._make_request(b"env", String(f"V{number}"), String("x" * 32_000))  # noqa: SLF001
+            for number in range(1_000)
+        ]
+        assert accepted == [True] * MOST_ENVIRONMENT_VARIABLES + [False] * (1_000 - MOST_ENVIRONMENT_VARIABLES)
+        assert resident_megabytes(console) - before < 15
+
+
+async def test_attack_thousands_of_host_keys_in_one_request(console: ConsoleServer) -> None:
+    """4,600 signatures for one packet took 0.3 seconds; each key is proved once for a connection."""
+    key = asyncssh.read_public_key(console.folder / "keys" / "ssh_host_ed25519_key.pub").public_data
+    async with console.asyncssh() as connection:
+        assert (await ask(connection, _PROVE, String(key) * 4_600))[0] == MSG_REQUEST_FAILURE
+        assert (await ask(connection, _PROVE, String(b"none")))[0] == MSG_REQUEST_FAILURE
+        first, again = await asyncio.gather(*(ask(connection, _PROVE, String(key)) for _ in range(2)))
+        assert first[0] == again[0] == MSG_REQUEST_SUCCESS
+        before = cpu_seconds(console)
+        await asyncio.gather(*(ask(connection, _PROVE, String(key)) for _ in range(2_000)))
+        asked = cpu_seconds(console) - before
+        before = cpu_seconds(console)
+        await asyncio.gather(*(ask(connection, "keepalive@openssh.com") for _ in range(2_000)))
+        assert asked < 3 * (cpu_seconds(console) - before) + 0.5
+
+
+async def test_attack_requests_whose_replies_nobody_reads(console: ConsoleServer) -> None:
+    """Replies were kept for as long as a client asked; now it must read some before it may ask for more."""
+    async with console.asyncssh() as connection, console.asyncssh() as other:
+        before = resident_megabytes(console)
+        async with _asleep(connection):
+            waiting = [ask(connection, "keepalive@openssh.com") for _ in range(120_000)]
+            transport = connection._transport  # noqa: SLF001
+            assert transport is not None
+            sizes = [-1, transport.get_write_buffer_size()]
+            while sizes[-1] != sizes[-20:][0] or len(sizes) < 20:  # it is taken no more
+                assert (await other.run("whoami")).exit_status == 0
+                sizes.append(transport.get_write_buffer_size())
+            assert sizes[-1] > 0
+            assert resident_megabytes(console) - before < 25
+        answers = await asyncio.gather(*waiting)
+        assert {kind for kind, _ in answers} == {MSG_REQUEST_SUCCESS}
+
+
+async def test_attack_a_key_exchange_that_never_ends(console: ConsoleServer) -> None:
+    """Packets wait for the end of a key exchange, and there was no limit to them."""
+    async with console.asyncssh() as connection:
+        connection._send_kexinit()  # noqa: SLF001
+        connection._process_kexinit = None  # type: ignore[method-assign,assignment]  # noqa: SLF001
+        connection._packet_handlers = {20: lambda *_: None}  # type: ignore[misc]  # noqa: SLF001
+        connection._kex_complete = True  # noqa: SLF001  so that packets go out all the same
+        for _ in range(3_000):
+            ask(connection, "keepalive@openssh.com")
+        assert await asyncio.to_thread(console.logs, "has left: Too many requests during a key exchange")
+
+
+async def test_attack_packets_of_one_byte(console: ConsoleServer) -> None:
+    """A reply of 30 KB was 30,000 packets, all made in one turn of the event loop."""
+    async with console.asyncssh() as connection, console.asyncssh() as other:
+        channel = await raw_channel(connection, packet_bytes=1)
+        before = cpu_seconds(console)
+        assert await channel._make_request(b"exec", String("echo " + "x" * 60_000))  # noqa: SLF001
+        channel.resume_reading()
+        assert (await other.run("whoami")).exit_status == 0
+        await channel.wait_closed()
+        assert cpu_seconds(console) - before < 1
+
+
+async def test_attack_keys_without_a_line_end_whose_echo_nobody_reads(console: ConsoleServer) -> None:
+    """Echo has no session that waits for it: a client that typed and erased without reading was kept for ever."""
+    async with console.asyncssh(username="admin+plain") as connection, console.asyncssh() as other:
+        process = await connection.create_process(term_type="dumb", encoding=None)
+        await process.stdout.readuntil(b"$ ")
+        before = resident_megabytes(console)
+        async with _asleep(connection):
+            for _ in range(200):  # 12 MB, each letter with an echo of four
+                process.stdin.write((b"x" * 100 + b"\x08" * 100) * 300)
+                assert (await other.run("whoami")).exit_status == 0
+            grown = resident_megabytes(console) - before
+        assert grown < 40
+        connection.abort()
