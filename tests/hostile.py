@@ -42,7 +42,7 @@ class Stranger(asyncssh.SSHClientConnection):
         self.failed = asyncio.Event()
         self.ready = asyncio.Event()
         self.gone = asyncio.Event()
-        self.disconnect: Exception | None = None
+        self.ended_by: Exception | None = None
 
     def try_next_auth(self, *, next_method: bool = False) -> None:  # noqa: ARG002  asyncssh's signature
         """Leave the next step to the test."""
@@ -60,7 +60,7 @@ class Stranger(asyncssh.SSHClientConnection):
     }
 
     def _cleanup(self, exc: Exception | None) -> None:
-        self.disconnect = exc
+        self.ended_by = exc
         self.ready.set()
         self.failed.set()
         self.gone.set()
@@ -68,9 +68,7 @@ class Stranger(asyncssh.SSHClientConnection):
 
     def log_in(self, name: str | bytes, method: str, *fields: bytes) -> None:
         """Send one request of authentication."""
-        self.send_packet(
-            MSG_USERAUTH_REQUEST, String(name), String("ssh-connection"), String(method), b"".join(fields)
-        )
+        self.send_packet(MSG_USERAUTH_REQUEST, String(name), String("ssh-connection"), String(method), b"".join(fields))
 
     def give_password(self, name: str | bytes, password: str | bytes) -> None:
         """Send one password."""

@@ -13,8 +13,8 @@ import pytest
 
 from server.transport.asyncssh_overrides import authentication, channel, connection
 
-#: What is replaced or relied upon, with the beginning of the SHA-256 of its source. Where one differs, read what changed
-#: in asyncssh beside the override, then write the new digest here.
+#: What is replaced or relied upon, with the beginning of the SHA-256 of its source. Where one differs, read what has
+#: changed in asyncssh beside the override, then write the new digest here.
 FOLLOWED = [
     ("asyncssh.connection.SSHConnection.data_received", "b2d14a83b2604db6"),
     ("asyncssh.connection.SSHConnection._recv_data", "fc4e0735191bb0fd"),
@@ -45,7 +45,10 @@ FOLLOWED = [
     ("asyncssh.connection.SSHServerConnection._validate_client_certificate", "a49c71b2c2c1f917"),
     ("asyncssh.connection.SSHServerConnection._validate_client_public_key", "6a630986a3798084"),
     ("asyncssh.connection.SSHServerConnection._validate_openssh_certificate", "056062c844e4c716"),
-    ("asyncssh.connection.SSHServerConnection._process_hostkeys_prove_00_at_openssh_dot_com_global_request", "d6e86ada990be29e"),
+    (
+        "asyncssh.connection.SSHServerConnection._process_hostkeys_prove_00_at_openssh_dot_com_global_request",
+        "d6e86ada990be29e",
+    ),
     ("asyncssh.channel.SSHChannel.write", "1045e20008469933"),
     ("asyncssh.channel.SSHChannel._flush_send_buf", "3f11e9dc27c58b18"),
     ("asyncssh.channel.SSHChannel._pause_resume_writing", "b05e507ca9fdeec9"),

@@ -106,7 +106,7 @@ async def test_attack_a_key_exchange_that_never_ends(console: ConsoleServer) -> 
     async with console.asyncssh() as connection:
         connection._send_kexinit()  # noqa: SLF001
         connection._process_kexinit = None  # type: ignore[method-assign,assignment]  # noqa: SLF001
-        connection._packet_handlers = {20: lambda *_: None}  # type: ignore[misc]  # noqa: SLF001
+        connection._packet_handlers = {20: lambda *_: None}  # noqa: SLF001
         connection._kex_complete = True  # noqa: SLF001  so that packets go out all the same
         for _ in range(3_000):
             ask(connection, "keepalive@openssh.com")

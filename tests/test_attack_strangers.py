@@ -11,7 +11,7 @@ import pytest
 from asyncssh.packet import Boolean, String, UInt32
 from authority import Authority, new_key
 from console import PASSWORD, ConsoleServer
-from hostile import Stranger, cpu_seconds, stranger
+from hostile import cpu_seconds, stranger
 from sources import refused_lines, wait_until_all_have_left
 
 from server.transport.asyncssh_overrides.authentication import MOST_PASSWORD_BYTES
@@ -64,7 +64,9 @@ async def test_attack_a_password_over_the_limit_is_wrong_and_one_below_it_is_che
 
 @pytest.mark.parametrize("trusts", [False, True], ids=["without authorities", "with an authority"])
 async def test_attack_certificates_of_a_stranger_are_tries(
-    stopped_console: ConsoleServer, tmp_path: Path, trusts: bool  # noqa: FBT001
+    stopped_console: ConsoleServer,
+    tmp_path: Path,
+    trusts: bool,  # noqa: FBT001
 ) -> None:
     """Their signatures were verified, with no authority configured too, and they counted as no try."""
     console = stopped_console
@@ -73,7 +75,8 @@ async def test_attack_certificates_of_a_stranger_are_tries(
         folder.mkdir()
         Authority(console, folder)
     key = new_key(tmp_path, "stranger")
-    subprocess.run(["ssh-keygen", "-q", "-s", str(key), "-I", "x", "-n", "admin", f"{key}.pub"], check=True)
+    words = ["ssh-keygen", "-q", "-s", str(key), "-I", "x", "-n", "admin", f"{key}.pub"]
+    await asyncio.to_thread(subprocess.run, words, check=True)
     certificate = asyncssh.read_certificate(f"{key}-cert.pub")
     console.start()
     async with stranger(console) as client:
@@ -113,7 +116,7 @@ async def test_attack_key_exchanges_before_the_login_are_few(console: ConsoleSer
     """Each costs the server a millisecond of arithmetic and the client a packet."""
     async with stranger(console) as client:
         for _ in range(MOST_KEY_EXCHANGES_BEFORE_LOGIN + 1):
-            while not (client._kex_complete or client.gone.is_set()):  # noqa: SLF001  no event tells of it
+            while not (client._kex_complete or client.gone.is_set()):  # noqa: SLF001, ASYNC110  no event tells of it
                 await asyncio.sleep(0.001)
             if client.gone.is_set():
                 break

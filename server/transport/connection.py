@@ -7,22 +7,16 @@ import errno
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
 from typing import Any, cast
-from weakref import WeakValueDictionary
 
 import asyncssh
 
 from server.audit.journal import Journal, utc_now
-from server.audit.refusals import Refusals
-from server.auth.admission import Admission
 from server.auth.tries import Tries
-from server.commands.call import Console
-from server.config import Current, Limits
 from server.log import about
-from server.model.access import Operator, UserKey
+from server.model.access import Operator
 from server.model.events import Event, EventKind
 from server.model.integrations import without_keys
 from server.model.refusals import Parting, Refusal
@@ -32,10 +26,9 @@ from server.transport.asyncssh_overrides.connection import ServerConnection
 from server.transport.certificate import OfferedKey, read_offered
 from server.transport.channel import ConsoleChannel, Looks
 from server.transport.gate import Doorway, TooMuchBeforeLoginError, peer_address
-from server.transport.logins import Logins
 from server.transport.offers import Offers, authority_of
-from server.transport.packet_budget import PacketBudget
 from server.transport.proof import Challenge, Proof, Witness
+from server.transport.shared import Shared
 from server.transport.unsent import UnsentOutput
 
 STOPPING = "The console is stopping; log in again later."
@@ -49,33 +42,6 @@ _NO_FORWARDING = "nothing is forwarded here"
 _TIMED_OUT = "the client did not answer any more"
 
 _log = logging.getLogger("ecss-console.login")
-
-
-@dataclass
-class Shared:
-    """What all connections share. Certificates by one of the `authorities` let in the users that they name."""
-
-    console: Console
-    logins: Logins
-    current: Current
-    admission: Admission
-    refusals: Refusals
-    doorways: dict[int, Doorway] = field(default_factory=dict)
-    authorities: tuple[UserKey, ...] = ()
-    clients: set[Connection] = field(default_factory=set)
-    stopping: bool = False
-    budget: PacketBudget = field(default_factory=PacketBudget)
-    unsent: WeakValueDictionary[str, UnsentOutput] = field(default_factory=WeakValueDictionary)
-
-    @property
-    def limits(self) -> Limits:
-        """The limits as they are now."""
-        return self.current.config.limits
-
-    @property
-    def channels(self) -> list[ConsoleChannel]:
-        """The channels that have a session."""
-        return [channel for client in self.clients for channel in client.channels]
 
 
 class Connection(asyncssh.SSHServer):

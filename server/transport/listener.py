@@ -22,10 +22,11 @@ from server.node import metrics
 from server.node.metrics import Reading, single
 from server.transport import algorithms
 from server.transport.asyncssh_overrides.connection import ServerConnection
-from server.transport.connection import STOPPING, Connection, Shared
+from server.transport.connection import STOPPING, Connection
 from server.transport.gate import Gate, allow_descriptors, listening_sockets
 from server.transport.hostkey import HostKeys
 from server.transport.logins import Logins
+from server.transport.shared import Shared
 
 _BACKLOG = 1024
 _MEGABYTE = 1024 * 1024

@@ -60,7 +60,9 @@ class _KeyboardInteractiveAuth(auth._ServerKbdIntAuth):  # noqa: SLF001  likewis
         packet.check_end()
         self.create_task(self._validate_response(answers))
 
-    _packet_handlers: dict[int, Any] = {auth.MSG_USERAUTH_INFO_RESPONSE: _process_info_response}
+    _packet_handlers: dict[int, Any] = {  # noqa: RUF012  asyncssh's table
+        auth.MSG_USERAUTH_INFO_RESPONSE: _process_info_response
+    }
 
 
 #: The methods that are served; a method that is not here cannot be asked for.

@@ -274,7 +274,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
                 self._proofs[each] = String(self._all_server_host_keys[each].sign(prefix + String(each)))
         self._report_global_response(b"".join(self._proofs[each] for each in asked))
 
-    _packet_handlers: dict[int, Any] = {
+    _packet_handlers: dict[int, Any] = {  # noqa: RUF012  asyncssh's table
         **SSHConnection._packet_handlers,  # noqa: SLF001  the table that is overridden
         MSG_KEXINIT: _process_kexinit,
         MSG_SERVICE_REQUEST: _process_service_request,

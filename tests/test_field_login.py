@@ -1,0 +1,223 @@
+"""Logins and connections as real clients make them: what each report from the field told, and that it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncssh
+import paramiko
+import pexpect
+import pytest
+from asyncssh.packet import String
+from authority import new_key
+from console import PASSWORD, ConsoleServer, needs
+from hostile import raw_channel, stranger
+from sources import refused_lines, wait_until_all_have_left
+
+
+def _records(console: ConsoleServer, event: str) -> list[dict[str, object]]:
+    """Return the records of one kind, after the batch that the last ones are in."""
+    console.run("cocon/audit/list --last 1")
+    return [each for each in console.audit() if each["event"] == event]
+
+
+def _whoami(console: ConsoleServer, **more: object) -> str:
+    with console.paramiko(**more) as client:
+        return client.exec_command("whoami")[1].read().decode().split("\n")[0]
+
+
+@pytest.fixture
+def agent(console: ConsoleServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An ssh-agent that offers a foreign key before the right one."""
+    needs("ssh-agent")
+    told = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
+    given = dict(part.strip().split("=", 1) for part in told.replace("\n", "").split(";") if "=" in part)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    for key in (new_key(tmp_path, "foreign"), console.key):
+        subprocess.run(["ssh-add", "-q", str(key)], check=True)
+    yield
+    os.kill(int(given["SSH_AGENT_PID"]), signal.SIGTERM)
+
+
+def test_field_paramiko_tries_twice_on_one_connection(console: ConsoleServer, tmp_path: Path) -> None:
+    """It repeats the request for authentication before each method, and was told that the transport is shut down."""
+    other = str(new_key(tmp_path, "other"))
+    assert _whoami(console, password=None, key_filename=str(console.key)) == "admin"
+    assert _whoami(console, password=None, key_filename=[other, str(console.key)]) == "admin"
+    assert _whoami(console, password=PASSWORD, key_filename=other) == "admin"
+
+
+@pytest.mark.usefixtures("agent")
+def test_field_paramiko_with_an_agent_that_holds_a_foreign_key_first(console: ConsoleServer) -> None:
+    with paramiko.SSHClient() as client:
+        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        client.connect("127.0.0.1", console.port, "admin", look_for_keys=False, timeout=30)
+        assert client.exec_command("whoami")[1].read().startswith(b"admin\n")
+
+
+def test_field_a_repeated_service_request_gives_no_more_tries(console: ConsoleServer, tmp_path: Path) -> None:
+    others = [str(new_key(tmp_path, f"other{number}")) for number in range(6)]
+    with pytest.raises((paramiko.SSHException, EOFError)), console.paramiko(password=PASSWORD, key_filename=others):
+        pass
+    assert refused_lines(console, "max_auth_tries")
+
+
+async def test_field_no_other_service_is_given_before_the_login(console: ConsoleServer) -> None:
+    for service in ("ssh-connection", "ssh-userauth@example.com", ""):
+        async with stranger(console) as client:
+            client.send_packet(5, String(service))
+            await asyncio.wait_for(client.gone.wait(), 30)
+            assert isinstance(client.ended_by, asyncssh.ServiceNotAvailable)
+
+
+def test_field_a_password_that_must_be_changed_fails_plainly_where_it_cannot_be_asked_for(
+    console: ConsoleServer,
+) -> None:
+    """The method `password` asked for another one: libssh waited for ever, and paramiko raised an error of its own."""
+    assert console.program("user", "add", "late", "--password-stdin", text="first\n").returncode == 0
+    console.run("cocon/user/set late --change-password")
+    with pytest.raises(paramiko.AuthenticationException), console.paramiko(username="late", password="first"):
+        pass
+    words = console.ssh_words("-o", "PreferredAuthentications=password", "-o", "PubkeyAuthentication=no", user="late")
+    words[words.index("LogLevel=ERROR")] = "LogLevel=INFO"  # shows what the server says before the login
+    client = pexpect.spawn(words[0], words[1:], timeout=20)
+    client.expect("password: ")
+    client.sendline("first")
+    client.expect("must be changed: log in with the method keyboard-interactive")
+    client.expect("Permission denied")
+    client.close(force=True)
+    assert [each["detail"] for each in _records(console, "login.failed")] == ["password: password must be changed"] * 2
+
+
+def test_field_the_question_at_the_login_is_what_automation_waits_for(console: ConsoleServer) -> None:
+    words = console.ssh_words("-o", "PreferredAuthentications=keyboard-interactive", "-o", "PubkeyAuthentication=no")
+    client = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
+    client.expect_exact("password: ")
+    client.sendline(PASSWORD)
+    client.expect_exact("$ ")
+    client.close(force=True)
+
+
+@pytest.mark.parametrize("where", ["password", "user name", "answer"])
+async def test_field_bytes_that_are_not_utf8_are_a_wrong_login(console: ConsoleServer, where: str) -> None:
+    """A password in CP1251 ended the connection with Python's own words, counted as no try, and left no record."""
+    word = "привет".encode("cp1251")
+    async with stranger(console) as client:
+        if where == "password":
+            client.give_password("admin", word)
+        elif where == "answer":
+            await client.answer("admin", word)
+        else:
+            client.give_password(word, PASSWORD)
+        await client.refused()
+        assert not client.gone.is_set()
+    await asyncio.to_thread(wait_until_all_have_left, console)
+    (failed,) = await asyncio.to_thread(_records, console, "login.failed")
+    assert failed["user_name"] == ("\\ufffd" * 6 if where == "user name" else "admin")
+
+
+def test_field_bytes_that_are_not_utf8_in_a_command_or_a_terminal_are_replaced(console: ConsoleServer) -> None:
+    """The same bytes on standard input were replaced, as a command they were refused, as TERM they ended it all."""
+    word = "привет".encode("cp1251")
+    expected = b"\xef\xbf\xbd" * len(word)
+    assert expected in console.ssh(text=b"echo " + word + b"\n").stdout
+    environment = {**os.environb, b"TERM": word}
+    for command, terminal in ((b"echo " + word, []), (b"echo " + word, ["-tt"])):
+        words = [os.fsencode(each) for each in [*console.ssh_words(*terminal)]]
+        ran = subprocess.run([*words, command], capture_output=True, check=False, timeout=30, env=environment)
+        assert ran.returncode == 0
+        assert ran.stdout.startswith(expected)
+        assert b"codec" not in ran.stdout + ran.stderr
+
+
+async def test_field_what_is_no_text_in_any_request_ends_nothing(console: ConsoleServer) -> None:
+    async with console.asyncssh() as connection:
+        channel = await raw_channel(connection)
+        for request in (b"subsystem", b"signal"):
+            assert not await channel._make_request(request, String(b"\xff\xfe"))  # noqa: SLF001
+        assert (await connection.run("whoami")).exit_status == 0
+
+
+async def test_field_refused_tunnels_and_subsystems_are_recorded(console: ConsoleServer) -> None:
+    """Somebody with an account tried the console as a jump host, and nothing told of it."""
+    async with console.asyncssh() as connection:
+        for attempt in (
+            connection.open_connection("10.0.0.1", 22),
+            connection.open_unix_connection("/var/run/docker.sock"),
+        ):
+            with pytest.raises(asyncssh.ChannelOpenError) as refused:
+                await attempt
+            assert refused.value.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_port("", 0, "127.0.0.1", 22)
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.start_sftp_client()
+        assert (await connection.run("whoami")).exit_status == 0
+    told = {
+        str(each["detail"]): each["user_name"]
+        for each in await asyncio.to_thread(_records, console, "connection.refused")
+    }
+    assert told == {
+        "forwarding 1: direct-tcpip to 10.0.0.1:22": "admin",
+        "subsystem 1: sftp": "admin",
+    }
+    assert console.logs("refused 127.0.0.1 as admin: forwarding: direct-tcpip to 10.0.0.1:22")
+
+
+async def test_field_a_failed_negotiation_leaves_a_trace(console: ConsoleServer) -> None:
+    """A client that finds no common algorithm was seen by nobody, on neither side."""
+    for more in (
+        {"kex_algs": ["diffie-hellman-group14-sha1"]},
+        {"encryption_algs": ["aes256-cbc"]},
+        {"server_host_key_algs": ["rsa-sha2-256"]},
+    ):
+        with pytest.raises((asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost)):
+            await console.connected(local_addr=(f"127.0.0.{10 + len(more)}", 0), **more)
+    for kind, theirs in (("key exchange", "diffie-hellman-group14-sha1"),):
+        assert await asyncio.to_thread(console.logs, f"no common {kind} algorithm; the client has {theirs}")
+    records = await asyncio.to_thread(_records, console, "negotiation.failed")
+    assert records
+    assert "the console has curve25519-sha256" in str(records[0]["detail"])
+    metrics = await asyncio.to_thread(console.run, "node/metrics | match ssh.policy")
+    assert "ecss_console_refusals_total" in metrics
+
+
+def test_field_an_idle_client_without_a_thread_is_not_cut_off(console: ConsoleServer) -> None:
+    """Clients of libssh and libssh2 answer a keepalive only when they are called; TCP's keepalive needs no client."""
+    shown = console.program("config", "check").stdout
+    assert '"interval_seconds": 0' in shown
+    with subprocess.Popen(console.ssh_words(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.read(1) == b"a"
+        listed = subprocess.run(
+            ["ss", "-tno", f"sport = :{console.port}"], capture_output=True, text=True, check=False
+        ).stdout
+        assert "timer:(keepalive," in listed
+        client.kill()
+
+
+async def test_field_the_logout_says_why_the_console_ended_a_connection(console: ConsoleServer) -> None:
+    """An administrator could not tell a client that left from one that was sent away."""
+    console.add_user("vera", "viewer")
+    leaving, killed, broken = [await console.connected(username=name) for name in ("admin", "vera", "admin")]
+    (row,) = [
+        each for each in (await asyncio.to_thread(console.run, "cocon/session/list")).split("\n") if "vera" in each
+    ]
+    await asyncio.to_thread(console.run, f"cocon/session/kill {row.split('│')[1].strip()}")
+    broken.send_packet(94, b"\xff\xff\xff\xff" + String("data"))  # for a channel that does not exist
+    for connection in (killed, broken):
+        await connection.wait_closed()
+    leaving.close()
+    await leaving.wait_closed()
+    assert await asyncio.to_thread(console.logs, "vera from", "has left: This session was ended")
+    assert await asyncio.to_thread(console.logs, "admin from", "has left: Invalid channel number")
+    await asyncio.to_thread(wait_until_all_have_left, console)
+    reasons = {str(each["detail"]) for each in await asyncio.to_thread(_records, console, "logout")}
+    assert "" in reasons
+    assert any(each.startswith("This session was ended") for each in reasons)
