@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncssh
+import pytest
 from asyncssh.constants import MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
 from asyncssh.packet import String
 from console import ConsoleServer
 from hostile import ask, cpu_seconds, raw_channel, resident_megabytes
+from sources import start
 
 from server.model.integrations import Integration, IntegrationType
 from server.transport.asyncssh_overrides.channel import MOST_ENVIRONMENT_VARIABLES
@@ -138,3 +140,15 @@ async def test_attack_keys_without_a_line_end_whose_echo_nobody_reads(console: C
             grown = resident_megabytes(console) - before
         assert grown < 40
         connection.abort()
+
+
+async def test_attack_sessions_of_one_user_on_many_connections(stopped_console: ConsoleServer) -> None:
+    """Sessions were limited for a connection, and a user may have a thousand connections."""
+    start(stopped_console, max_sessions_per_user=6, max_sessions=4)
+    async with stopped_console.asyncssh() as one, stopped_console.asyncssh() as other:
+        opened = [await connection.create_process(term_type="dumb") for connection in (one, other) for _ in range(3)]
+        with pytest.raises(asyncssh.ChannelOpenError, match=r"of admin: 6 are allowed \(max_sessions_per_user\)"):
+            await one.create_process(term_type="dumb")
+        opened[0].stdin.write("exit\n")
+        await opened[0].wait()
+        assert (await other.run("pwd", check=False)).exit_status == 0

@@ -176,7 +176,7 @@ class Limits(_Section):
         default=1000, ge=1, le=1000000, description="the same from one source"
     )
     max_sessions_per_user: Annotated[Whole, Counts.NEXT] = Field(
-        default=1000, ge=1, le=1000000, description="connections that one user has logged in on"
+        default=1000, ge=1, le=1000000, description="connections of one user, and sessions on all of them"
     )
     max_sessions: Annotated[Whole, Counts.NEXT] = Field(
         default=64, ge=0, le=100000, description="open sessions on one connection"

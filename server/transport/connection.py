@@ -202,19 +202,29 @@ class Connection(asyncssh.SSHServer):
         if self._operator is None or self._why_ending():
             message = self._why_ending() or "nobody has logged in"
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, message)
-        most = self._shared.limits.max_sessions
-        if self._open_channels >= most:
-            self._shared.refusals.refuse(Refusal.CHANNELS, self._address, self._operator.name)
-            message = f"too many sessions on this connection: {most} are allowed ({Refusal.CHANNELS.value})"
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, message)
+        self._refuse_one_session_more(self._operator.name)
         config = self._shared.current.config
         looks = Looks(config.greeting.motd, config.prompt.colour)
         channel = ConsoleChannel(self._shared.console, self._operator, self.channels, self._login_options, looks)
         channel.on_subsystem = self._refuse_subsystem
         self._asked = monotonic()
         self._open_channels += 1
+        self._shared.sessions[self._operator.name] += 1
         channel.on_closed, channel.why_ending = self._channel_closed, self._why_ending
         return channel
+
+    def _refuse_one_session_more(self, name: str) -> None:
+        """Raise ChannelOpenError where this connection, or its user, has as many sessions as are allowed."""
+        limits, open_of_user = self._shared.limits, self._shared.sessions[name]
+        if self._open_channels >= limits.max_sessions:
+            refusal, where, most = Refusal.CHANNELS, "on this connection", limits.max_sessions
+        elif open_of_user >= limits.max_sessions_per_user:
+            refusal, where, most = Refusal.USER_SESSIONS, f"of {name}", limits.max_sessions_per_user
+        else:
+            return
+        self._shared.refusals.refuse(refusal, self._address, name)
+        message = f"too many sessions {where}: {most} are allowed ({refusal.value})"
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, message)
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:  # noqa: ARG002
         """Forward nothing."""
@@ -324,6 +334,7 @@ class Connection(asyncssh.SSHServer):
 
     def _channel_closed(self) -> None:
         self._open_channels -= 1
+        self._shared.sessions[self.operator.name] -= 1
         self._asked = monotonic()
 
     def _give_up(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -34,6 +35,8 @@ class Shared:
     authorities: tuple[UserKey, ...] = ()
     clients: set[Connection] = field(default_factory=set)
     stopping: bool = False
+    #: Open sessions by user, on all of the user's connections.
+    sessions: Counter[str] = field(default_factory=Counter)
     budget: PacketBudget = field(default_factory=PacketBudget)
     unsent: WeakValueDictionary[str, UnsentOutput] = field(default_factory=WeakValueDictionary)
 
