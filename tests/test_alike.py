@@ -20,7 +20,8 @@ from pathlib import Path
 import asyncssh
 import paramiko
 import pytest
-from console import PASSWORD, ConsoleServer
+from console import PASSWORD, ConsoleServer, needs
+from weak_keys import stored, weak_rsa
 
 #: Tells each costly step of a login on standard error, then serves.
 _COUNTED = """
@@ -28,6 +29,7 @@ import sys
 import asyncssh
 from argon2 import _password_hasher
 from asyncssh.auth_keys import SSHAuthorizedKeys
+from server.auth import login
 from server.model import access
 from server.storage import claims, users
 
@@ -42,6 +44,7 @@ told(_password_hasher, "verify_secret", lambda words: words[0].split(b"$")[3].de
 told(asyncssh.SSHKey, "verify")
 told(asyncssh, "import_authorized_keys")
 told(SSHAuthorizedKeys, "validate")
+told(login, "weakness")
 told(claims, "by_name")
 told(claims, "by_key")
 told(users, "find")
@@ -186,3 +189,16 @@ async def test_a_key_is_refused_alike_whosever_it_is(stranger: Stranger) -> None
         assert "did verify_secret" not in " ".join(usual.did)
         for name in ("admin", "keysonly", "passwordonly", "locked", "expired", "both"):
             assert await stranger.refused(way, name) == usual, (way, name)
+
+
+async def test_field_a_weak_key_is_refused_as_an_unknown_key_is(stranger: Stranger, tmp_path: Path) -> None:
+    """Also by somebody who has only found its public half: the same packets after the same work."""
+    needs("openssl")
+    stranger.key, line = weak_rsa(tmp_path)
+    stored(stranger.console, "admin", line)
+    stored(stranger.console, "locked", line)
+    usual = await stranger.refused("publickey", "nobody")
+    assert sum(each.startswith("did weakness") for each in usual.did) == 1
+    for name in ("admin", "locked", "keysonly"):
+        assert await stranger.refused("publickey", name) == usual, name
+    assert stranger.console.logs("login of admin from 127.0.0.1:", "weak key: RSA of 1024 bits")
