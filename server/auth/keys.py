@@ -61,7 +61,8 @@ def parse_key(line: str) -> UserKey:
     algorithm, blob, comment = (*rest.split(None, 2), "", "", "")[:3]
     if algorithm not in ALGORITHMS:
         if algorithm == "ssh-dss":
-            raise _weak(weakness(f"{algorithm} {blob}") or "DSA")
+            weak = weakness(f"{algorithm} {blob}")
+            raise _weak(weak if weak and weak != DAMAGED else "DSA")
         message = f"is no public key of a known kind; known are {', '.join(ALGORITHMS)}"
         raise ValueError(message)
     _check_blob(algorithm, blob)
