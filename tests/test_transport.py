@@ -76,7 +76,7 @@ async def test_the_policy_post_quantum_is_clean_and_drops_who_has_no_ml_kem(post
     assert [name for name in report["kex"] if not name.startswith(("ext-info-", "kex-strict-"))] == [ML_KEM]
     async with post_quantum.asyncssh(kex_algs=[ML_KEM]) as connection:
         assert str((await connection.run("whoami", check=True)).stdout).startswith("admin\n")
-    with pytest.raises(asyncssh.KeyExchangeFailed):
+    with pytest.raises(asyncssh.DisconnectError):  # which side gives up first is chance
         await post_quantum.connected(kex_algs=["curve25519-sha256"])
 
 
