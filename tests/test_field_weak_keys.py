@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 import sqlite3
+import subprocess
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from weak_keys import WEAK_BITS, good_modulus, public_line, rsa_line, stored, weak_rsa
 
 from server.auth.keys import fingerprint, parse_key, weakness
+from server.model.public_keys import blob_weakness, certificate_keys
 
 _P = 2**255 - 19
 _SMALL_ORDER = (0, 1, _P - 1, _P, _P + 1)
@@ -228,3 +231,30 @@ def test_field_what_is_no_key_is_never_taken_for_a_strong_one(blob: str) -> None
     assert weakness(blob) == "a damaged key"
     with pytest.raises(ValueError, match="is cut or damaged"):
         parse_key(f"ssh-rsa {blob}")
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_field_the_keys_of_a_certificate_are_found_before_its_signature_is_verified(tmp_path: Path, kind: str) -> None:
+    needs("ssh-keygen")
+    authority, key = new_key(tmp_path, "ca"), tmp_path / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key)], check=True)
+    words = ["ssh-keygen", "-q", "-s", str(authority), "-I", "an id", "-n", "eve,admin", "-O", "force-command=ls"]
+    subprocess.run([*words, f"{key}.pub"], check=True)
+    blob = base64.b64decode((tmp_path / "id-cert.pub").read_text().split()[1])
+    expected = [base64.b64decode(Path(f"{each}.pub").read_text().split()[1]) for each in (key, authority)]
+    assert [*certificate_keys(blob)] == expected
+    for cut in range(len(blob) - len(expected[1]) - 100):
+        with pytest.raises(ValueError, match=r"a field is longer|no certificate"):
+            certificate_keys(blob[:cut])
+    with pytest.raises(ValueError, match="no certificate"):
+        certificate_keys(expected[0])
+
+
+def test_field_a_certificate_for_a_weak_key_tells_it(tmp_path: Path) -> None:
+    needs("openssl")
+    key, line = weak_rsa(tmp_path)
+    certified = asyncssh.generate_private_key("ssh-ed25519").generate_user_certificate(
+        asyncssh.read_private_key(str(key)), "id", principals=["admin"]
+    )
+    blob = base64.b64decode(certified.export_certificate("openssh").split()[1])
+    assert blob_weakness(certificate_keys(blob)[0]) == weakness(line) == f"RSA of {WEAK_BITS} bits"

@@ -24,6 +24,18 @@ _CURVES: dict[str, ec.EllipticCurve] = {
     "nistp384": ec.SECP384R1(),
     "nistp521": ec.SECP521R1(),
 }
+_CERTIFICATE = "-cert-v01@openssh.com"
+#: How many fields a certificate has of the key itself.
+_KEY_FIELDS = {
+    "ssh-rsa": 2,
+    "ssh-dss": 4,
+    "ssh-ed25519": 1,
+    "ecdsa-sha2-nistp256": 2,
+    "ecdsa-sha2-nistp384": 2,
+    "ecdsa-sha2-nistp521": 2,
+    "sk-ssh-ed25519": 2,
+    "sk-ecdsa-sha2-nistp256": 3,
+}
 _ED25519_BYTES = 32
 _P = 2**255 - 19
 #: The y of the points of small order on edwards25519: everybody can sign for such a key (as libsodium refuses them).
@@ -118,12 +130,8 @@ def _fields(blob: bytes) -> list[bytes]:
     fields = []
     position = 0
     while position < len(blob):
-        size = int.from_bytes(blob[position : position + _LENGTH_BYTES], "big")
-        position += _LENGTH_BYTES + size
-        if position > len(blob):
-            message = "a field is longer than what is left"
-            raise ValueError(message)
-        fields.append(blob[position - size : position])
+        field, position = _field(blob, position)
+        fields.append(field)
     if len(fields) < 2:  # noqa: PLR2004
         message = "fields are missing"
         raise ValueError(message)
@@ -137,3 +145,40 @@ def _integer(field: bytes) -> int:
         message = "a number of the key is not positive"
         raise ValueError(message)
     return number
+
+
+def certificate_keys(blob: bytes) -> tuple[bytes, bytes]:
+    """Return the wire blobs of the certified key and of the authority of an OpenSSH certificate, verifying nothing.
+
+    So both can be judged and compared before a library verifies the signature. Raises ValueError for anything else; the
+    caller bounds the size (source: PROTOCOL.certkeys of OpenSSH).
+    """
+    kind, position = _field(blob, 0)
+    name = kind.decode("ascii", "replace")
+    base = name.removesuffix(_CERTIFICATE)
+    count = _KEY_FIELDS.get(base)
+    if count is None or base == name:
+        message = "this is no certificate of a known kind"
+        raise ValueError(message)
+    key_name = base + ("@openssh.com" if base.startswith("sk-") else "")
+    _, position = _field(blob, position)  # the nonce
+    fields = [key_name.encode()]
+    for _ in range(count):
+        field, position = _field(blob, position)
+        fields.append(field)
+    position += 8 + 4  # serial number, and whether it is of a user or host
+    for fixed_bytes in (0, 16, 0, 0, 0):  # key id, principals with the times behind, options, extensions, reserved
+        _, position = _field(blob, position)
+        position += fixed_bytes
+    authority, _ = _field(blob, position)
+    return b"".join(len(each).to_bytes(_LENGTH_BYTES, "big") + each for each in fields), authority
+
+
+def _field(blob: bytes, position: int) -> tuple[bytes, int]:
+    """Return the field at a position, and where the next one begins."""
+    start = position + _LENGTH_BYTES
+    end = start + int.from_bytes(blob[position:start], "big")
+    if not start <= end <= len(blob):
+        message = "a field is longer than what is left"
+        raise ValueError(message)
+    return blob[start:end], end
