@@ -19,12 +19,13 @@ from server.audit.journal import Journal, utc_now
 from server.auth.login import Doorkeeper
 from server.auth.passwords import PasswordChecker
 from server.auth.standing import Standings
+from server.auth.weak_keys import warn_at_start
 from server.commands import command_tree
 from server.commands.call import Console
 from server.config import Config, Current
 from server.errors import StartError
 from server.log import about
-from server.model.access import Role
+from server.model.access import Role, User
 from server.model.refusals import Refusal
 from server.node import metrics
 from server.node.metrics import Reading
@@ -113,7 +114,10 @@ async def serve(config: Config) -> None:
                 await record_host(store, journal, config, node.fingerprints[0])
                 watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
                 async with _supervised(console, listener, reloader, asked):
-                    await _announce(console)
+                    known = await users.every(store)
+                    _announce(console, known)
+                    trusted = bool(config.trusted_user_ca_keys)
+                    await asyncio.to_thread(warn_at_start, known, utc_now(), authorities=trusted)
                     await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
                     gc.collect()
                     gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
@@ -235,7 +239,7 @@ def _name(counted: tuple[Refusal, int]) -> str:
     return counted[0].value
 
 
-async def _announce(console: Console) -> None:
+def _announce(console: Console, known: Sequence[User]) -> None:
     """Tell what runs here, on what and where, in one line; then how to log in."""
     config, node = console.current.config, console.node
     read = str(config.file.absolute()) if config.file else "none, the defaults"
@@ -260,7 +264,6 @@ async def _announce(console: Console) -> None:
         ),
     )
     everywhere = {"0.0.0.0", "::"}  # noqa: S104  compared with, not bound
-    known = await users.every(console.store)
     able = [user for user in known if not user.shut_out(utc_now())]
     name = next((user.name for user in sorted(able, key=lambda user: user.role is not Role.ADMIN)), "USER")
     for place in node.places:

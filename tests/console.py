@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,24 @@ class ConsoleServer:
         with closing(sqlite3.connect(self.database, timeout=10)) as database:
             database.row_factory = sqlite3.Row
             return [dict(row) for row in database.execute("SELECT * FROM audit ORDER BY id")]
+
+    def recorded(self, found: Callable[[list[dict[str, object]]], bool]) -> list[dict[str, object]]:
+        """Wait until the audit has what is looked for: reads and logins are recorded in batches. Return its records."""
+        deadline = time.monotonic() + 20
+        while not found(records := self.audit()):
+            assert time.monotonic() < deadline, records
+            time.sleep(0.02)
+        return records
+
+    def runs_a_command(self) -> None:
+        """Wait until a command runs in a session, besides the one that looks."""
+        deadline = time.monotonic() + 20
+        while [row["idle_seconds"] for row in self._sessions()].count(None) < 2:
+            assert time.monotonic() < deadline, self._sessions()
+
+    def _sessions(self) -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = json.loads(self.run("cocon/session/list | json"))["rows"]
+        return rows
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of the program: a free port, and no settings from outside."""

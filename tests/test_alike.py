@@ -8,19 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
 import paramiko
 import pytest
-from console import PASSWORD, ConsoleServer
+from console import PASSWORD, ConsoleServer, needs
+from weak_keys import stored, weak_rsa
 
 #: Tells each costly step of a login on standard error, then serves.
 _COUNTED = """
@@ -28,6 +27,7 @@ import sys
 import asyncssh
 from argon2 import _password_hasher
 from asyncssh.auth_keys import SSHAuthorizedKeys
+from server.auth import login
 from server.model import access
 from server.storage import claims, users
 
@@ -42,6 +42,7 @@ told(_password_hasher, "verify_secret", lambda words: words[0].split(b"$")[3].de
 told(asyncssh.SSHKey, "verify")
 told(asyncssh, "import_authorized_keys")
 told(SSHAuthorizedKeys, "validate")
+told(login, "weakness")
 told(claims, "by_name")
 told(claims, "by_key")
 told(users, "find")
@@ -174,10 +175,10 @@ async def test_unknown_wrong_locked_and_expired_get_the_same_answer_after_the_sa
             for name, reason in users.items():
                 assert await stranger.refused(way, name, password) == usual, (way, name, reason)
                 assert console.logs(f"login of {name} from 127.0.0.1:", f"failed by password: {reason}")
-    await asyncio.sleep(1)  # what is recorded in batches is there within a second
-    with closing(sqlite3.connect(console.database)) as database:
-        recorded = {*database.execute("SELECT user_name, detail FROM audit WHERE event = 'login.failed'")}
-    assert recorded == {(name, f"password: {why}") for told in (_WRONG, _RIGHT) for name, why in told.items()}
+    expected = {(name, f"password: {why}") for told in (_WRONG, _RIGHT) for name, why in told.items()}
+    assert console.stop() == 0  # then all is recorded
+    failed = [record for record in console.audit() if record["event"] == "login.failed"]
+    assert {(record["user_name"], record["detail"]) for record in failed} == expected
 
 
 async def test_a_key_is_refused_alike_whosever_it_is(stranger: Stranger) -> None:
@@ -186,3 +187,16 @@ async def test_a_key_is_refused_alike_whosever_it_is(stranger: Stranger) -> None
         assert "did verify_secret" not in " ".join(usual.did)
         for name in ("admin", "keysonly", "passwordonly", "locked", "expired", "both"):
             assert await stranger.refused(way, name) == usual, (way, name)
+
+
+async def test_field_a_weak_key_is_refused_as_an_unknown_key_is(stranger: Stranger, tmp_path: Path) -> None:
+    """Also by somebody who has only found its public half: the same packets after the same work."""
+    needs("openssl")
+    stranger.key, line = weak_rsa(tmp_path)
+    stored(stranger.console, "admin", line)
+    stored(stranger.console, "locked", line)
+    usual = await stranger.refused("publickey", "nobody")
+    assert sum(each.startswith("did weakness") for each in usual.did) == 1
+    for name in ("admin", "locked", "keysonly"):
+        assert await stranger.refused("publickey", name) == usual, name
+    assert stranger.console.logs("login of admin from 127.0.0.1:", "weak key: RSA of 1024 bits")

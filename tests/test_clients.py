@@ -140,7 +140,7 @@ async def test_ctrl_c_ends_the_command_and_the_session_lives(shared_console: Con
         await process.stdout.readuntil(PROMPT)
         process.stdin.write("sleep 60\necho typed before\n")
         await process.stdout.readuntil("sleep 60\r\n")
-        await asyncio.sleep(0.2)
+        await asyncio.to_thread(shared_console.runs_a_command)
         if how == "byte":
             process.stdin.write("\x03")
         elif how == "signal":
@@ -152,7 +152,7 @@ async def test_ctrl_c_ends_the_command_and_the_session_lives(shared_console: Con
         assert (await process.stdout.readuntil(PROMPT)).startswith("whoami\r\nadmin\r\n")
         process.stdin.write("sleep 60\n")
         await process.stdout.readuntil("sleep 60\r\n")
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(shared_console.runs_a_command)
         process.stdin.write("\x03\x04")
         assert (await process.wait()).exit_status == 130
 

@@ -70,7 +70,7 @@ async def test_a_command_that_does_not_end_is_interrupted_and_the_exit_stays_wit
     console.start()
     async with console.asyncssh() as connection:
         sleeping = await connection.create_process("sleep 600")
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(console.runs_a_command)
         began = time.monotonic()
         assert await asyncio.to_thread(console.stop, number) == 0
         assert time.monotonic() - began < 5

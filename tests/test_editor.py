@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -200,12 +201,21 @@ def test_ctrl_l_clears_and_ctrl_d_leaves_an_empty_line_only(person: Person) -> N
     person.sees("status 0")
 
 
+def _remembered(console: ConsoleServer, line: str) -> None:
+    """Wait until the store has a line of the history."""
+    deadline = time.monotonic() + 15
+    with closing(sqlite3.connect(console.database)) as database:
+        while not database.execute("SELECT 1 FROM history WHERE line = ?", (line,)).fetchall():
+            assert time.monotonic() < deadline, f"{line!r} is not kept"
+            time.sleep(0.05)
+
+
 def test_history_is_kept_across_sessions(console: ConsoleServer, person: Person) -> None:
     person.types("echo remembered", "Enter")
     person.sees("\nremembered\n")
     person.types("exit", "Enter")
     person.sees("status 0")
-    time.sleep(1)
+    _remembered(console, "echo remembered")
     assert "echo remembered" in console.run("history")
     other = Person(console, str(console.folder / "tmux2"))
     try:
@@ -227,7 +237,7 @@ def test_history_keeps_a_thousand_lines_and_no_password(console: ConsoleServer, 
     for _ in range(2):  # of the session and of the store
         lines = [line.split("  ")[-1] for line in console.run("history").split("\n\n")[0].splitlines()]
         assert lines == [*(f"echo n{number}" for number in range(4, 1003)), "echo password expired"]
-        time.sleep(1)
+        _remembered(console, "echo password expired")
     person.types("history | count", "Enter")
     person.sees("Count: 1000")
     with sqlite3.connect(console.database) as database:

@@ -247,7 +247,7 @@ async def test_keys_in_vain_leave_a_record(stopped_console: ConsoleServer, tmp_p
     words = console.ssh_words("-o", "PreferredAuthentications=none", user="admin")
     assert await asyncio.to_thread(lambda: subprocess.run(words, capture_output=True, check=False).returncode) == 255
     assert not await _enters(console, "admin", client_keys=None, password="wrong")
-    await asyncio.sleep(1)
+    await asyncio.to_thread(console.recorded, lambda records: records[-1]["detail"] == "password: wrong password")
     printed = await asyncio.to_thread(console.run, "cocon/audit/list --event login.failed | json")
     told = [(row["user_name"], row["detail"]) for row in json.loads(printed)["rows"]]
     assert told == [

@@ -93,7 +93,7 @@ def test_a_user_with_keys_only_cannot_log_in_by_password(console: ConsoleServer)
         (("user", "add", "eve", "--authorized-key", "private"), "", "line 1 is a private key: give the .pub file"),
         (("user", "add", "eve", "--authorized-key", "cut.pub"), "", "line 1 is cut or damaged"),
         (("user", "add", "eve", "--authorized-key", "options"), "", "line 1 has options that are not supported"),
-        (("user", "add", "eve", "--authorized-key", "dsa.pub"), "", "line 1 is no public key of a known kind"),
+        (("user", "add", "eve", "--authorized-key", "dsa.pub"), "", "line 1 is too weak: DSA; use Ed25519"),
     ],
 )
 def test_what_a_user_cannot_be(empty: ConsoleServer, words: tuple[str, ...], text: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -55,24 +56,65 @@ def test_a_secret_that_is_no_text_is_refused_and_not_shown(
     assert b"secret" not in left
 
 
+#: Writes a byte for each file and module that is opened, from the first import of the program's own on: before it, the
+#: interpreter still starts, and Ctrl-C is not the program's.
+_TELLS_STEPS = """
+import os, sys
+
+def steps(told=int(os.environ["STEPS"]), write=os.write, begun=[]):
+    def step(event, args):
+        if event == "import" and args[0] == "argparse":
+            begun.append(True)
+        if begun and event in ("import", "open", "sqlite3.connect", "socket.__new__"):
+            write(told, b".")
+    return step
+
+sys.addaudithook(steps())
+"""
+_INTERRUPTIONS = 30
+
+
+def _interrupted(console: ConsoleServer, words: tuple[str, ...], step: int | None) -> tuple[int, int, str]:
+    """Run the program, and interrupt it at a step; return its status, the steps it took and what it said."""
+    read, write = os.pipe()
+    with subprocess.Popen(
+        [*PROGRAM, *words],
+        cwd=console.folder,
+        env=console.environment(STEPS=str(write), PYTHONPATH=str(console.folder / "steps")),
+        pass_fds=(write,),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(write)
+        taken = 0
+        while told := os.read(read, 65536):
+            taken += len(told)
+            if step is not None and taken >= step:
+                process.send_signal(signal.SIGINT)
+                step = None
+        os.close(read)
+        _, said = process.communicate(timeout=60)
+    return process.returncode, taken, said
+
+
 @pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize("words", [("user", "list"), ("config", "check"), ("audit", "verify")])
 def test_ctrl_c_at_any_moment_leaves_a_line_at_most(stopped_console: ConsoleServer, words: tuple[str, ...]) -> None:
     """While it parsed, made its loop or opened the store it left tracebacks and warnings of the interpreter."""
-    for number in range(30):
-        began = subprocess.Popen(
-            [*PROGRAM, *words],
-            cwd=stopped_console.folder,
-            env=stopped_console.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        time.sleep(0.1 + number / 60)
-        began.send_signal(signal.SIGINT)
-        _, told = began.communicate(timeout=60)
-        assert began.returncode in {0, 130, -signal.SIGINT}
-        assert told in {"", "ecss-console: interrupted, nothing was changed\n"}
+    folder = stopped_console.folder / "steps"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_TELLS_STEPS)
+    status, steps, said = _interrupted(stopped_console, words, None)
+    assert (status, said) == (0, "")
+    assert steps > _INTERRUPTIONS
+    statuses = set()
+    for number in range(_INTERRUPTIONS):
+        status, _, said = _interrupted(stopped_console, words, 1 + steps * number // _INTERRUPTIONS)
+        assert status in {0, 130, -signal.SIGINT}
+        assert said in {"", "ecss-console: interrupted, nothing was changed\n"}
+        statuses.add(status)
+    assert -signal.SIGINT in statuses  # while it still loads its modules
 
 
 def _shell(console: ConsoleServer, script: str) -> subprocess.CompletedProcess[str]:

@@ -100,11 +100,13 @@ async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleSer
     shell = await connection.create_process(term_type="dumb", encoding="utf-8")
     await shell.stdout.readuntil(PROMPT)
     shell.stdin.write("domain/declare first.local\n")
-    await asyncio.sleep(0.3)
+    await asyncio.to_thread(console.runs_a_command)
     shell.stdin.write("\x03domain/declare ghost.local\nsleep 8\n")
     await asyncio.sleep(0.05)
+    before = len(console.log)
     connection.abort()
-    await asyncio.sleep(0.2)
+    while not any("has left" in line for line in console.log[before:]):  # noqa: ASYNC110  a log tells nobody
+        await asyncio.sleep(0.01)
     holder.execute("ROLLBACK")
     holder.close()
     await asyncio.sleep(0.5)
@@ -117,7 +119,7 @@ async def test_waiting_for_the_store_can_be_interrupted_and_is_not_paid_in_turn(
     holder.execute("BEGIN IMMEDIATE")
     async with console.asyncssh() as connection:
         shell = await connection.create_process("domain/declare x.local", term_type="dumb", encoding="utf-8")
-        await asyncio.sleep(0.2)
+        await asyncio.to_thread(console.runs_a_command)
         shell.stdin.write("\x03")
         assert (await asyncio.wait_for(shell.wait(), 3)).exit_status == 130
         began = time.monotonic()
@@ -136,7 +138,7 @@ async def test_a_stop_while_the_store_is_locked_stays_within_five_seconds(stoppe
     holder.execute("BEGIN IMMEDIATE")
     async with console.asyncssh() as connection:
         adding = [await connection.create_process(f"domain/declare d{number}.local") for number in range(4)]
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(console.runs_a_command)
         began = time.monotonic()
         assert await asyncio.to_thread(console.stop) == 0
         assert time.monotonic() - began < 5
@@ -227,7 +229,7 @@ async def test_ctrl_c_ends_a_command_of_several_lines(console: ConsoleServer) ->
     """The lines behind the interrupted one were run, and the status was that of the last."""
     async with console.asyncssh() as connection:
         process = await connection.create_process("sleep 60\necho after", term_type="dumb", encoding="utf-8")
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(console.runs_a_command)
         process.stdin.write("\x03")
         done = await process.wait()
         assert (done.exit_status, done.stdout) == (130, "^C\r\n")

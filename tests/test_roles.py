@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import time
 from contextlib import closing, suppress
 
 import pytest
@@ -157,7 +156,6 @@ def test_the_last_administrator_keeps_a_way_to_log_in(console: ConsoleServer) ->
     with closing(sqlite3.connect(console.database)) as database:
         database.execute("UPDATE users SET password_hash = NULL")
         database.commit()
-    time.sleep(1.5)
     shown = console.run("cocon/user/key/list admin | json")
     print_ = json.loads(shown)["rows"][0]["fingerprint"]
     assert console.told("admin", f"cocon/user/key/remove admin {print_}")[0] == 1
@@ -179,7 +177,6 @@ def test_passwords_are_asked_for_and_never_shown(console: ConsoleServer) -> None
         assert secret not in read_until_end(channel)
     with console.paramiko(username="oleg", password=secret) as client:
         assert client.exec_command("whoami")[1].read().startswith(b"oleg\n")
-    time.sleep(1.2)
     console.stop()
     assert secret.encode() not in console.database.read_bytes()
     assert secret not in "".join(console.log)

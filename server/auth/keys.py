@@ -7,12 +7,15 @@ import binascii
 import hashlib
 import re
 from datetime import UTC, datetime
-from ipaddress import ip_network
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
+from server.addresses import plain_network
 from server.model.access import UserKey
+from server.model.public_keys import DAMAGED, RSA_BITS, weakness
+
+__all__ = ["fingerprint", "parse_authorized_keys", "parse_key", "parse_sources", "parse_time", "weakness"]
 
 #: What the SSH layer can verify. DSA is not among them.
 ALGORITHMS = (
@@ -57,6 +60,9 @@ def parse_key(line: str) -> UserKey:
     given, rest = _options(line)
     algorithm, blob, comment = (*rest.split(None, 2), "", "", "")[:3]
     if algorithm not in ALGORITHMS:
+        if algorithm == "ssh-dss":
+            weak = weakness(f"{algorithm} {blob}")
+            raise _weak(weak if weak and weak != DAMAGED else "DSA")
         message = f"is no public key of a known kind; known are {', '.join(ALGORITHMS)}"
         raise ValueError(message)
     _check_blob(algorithm, blob)
@@ -75,19 +81,29 @@ def parse_key(line: str) -> UserKey:
 def parse_sources(text: str) -> tuple[str, ...]:
     """Return the networks of `from=`: addresses or networks, `!` before one shuts it out (source: sshd(8)).
 
-    Raises ValueError for what is none: host names would trust the name service.
+    An IPv4-mapped one is returned as IPv4. Raises ValueError for anything else: host names would trust the name
+    service, and a zone (`%eth0`) names an interface.
     """
-    sources = tuple(each.strip() for each in text.split(","))
-    for each in sources:
-        try:
-            ip_network(each.removeprefix("!"), strict=False)
-        except ValueError:
-            message = f"{each or 'nothing'} is no address or network, as 10.0.0.0/8 is"
-            raise ValueError(message) from None
+    sources = tuple(_source(each.strip()) for each in text.split(","))
     if all(each.startswith("!") for each in sources):
         message = "only addresses that are shut out: such a key works from nowhere"
         raise ValueError(message)
     return sources
+
+
+def _source(text: str) -> str:
+    """Return one entry of `from=` as it is kept: as it was given, unless it is IPv4 written as IPv6."""
+    shut_out, given = text[: text.startswith("!")], text.removeprefix("!")
+    try:
+        network = plain_network(given)
+    except ValueError as wrong:
+        if "%" in given or "IPv4-mapped" in str(wrong):
+            raise
+        message = f"{text or 'nothing'} is no address or network, as 10.0.0.0/8 is"
+        raise ValueError(message) from None
+    if network.version == 6 or ":" not in given:  # noqa: PLR2004
+        return text
+    return shut_out + str(network).removesuffix("/32")
 
 
 def parse_time(text: str) -> str:
@@ -143,6 +159,9 @@ def _check_blob(algorithm: str, blob: str) -> None:
     if raw[_NAME_LENGTH_BYTES : _NAME_LENGTH_BYTES + length] != algorithm.encode():
         message = f"is cut or damaged: the key does not say {algorithm} inside"
         raise ValueError(message)
+    weak = weakness(f"{algorithm} {blob}")  # before the library that would spend time on a huge one
+    if weak is not None and weak != DAMAGED:
+        raise _weak(weak)
     try:
         if algorithm.startswith("sk-"):  # of a security device, which is not asked here
             _check_device_key(raw)
@@ -151,6 +170,11 @@ def _check_blob(algorithm: str, blob: str) -> None:
     except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:
         message = f"is cut or damaged: {error}"
         raise ValueError(message) from error
+
+
+def _weak(what: str) -> ValueError:
+    least, most = RSA_BITS
+    return ValueError(f"is too weak: {what}; use Ed25519, ECDSA, or RSA of {least} to {most} bits (exponent 65537)")
 
 
 def _check_device_key(raw: bytes) -> None:

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from server.audit.journal import Journal, utc_now
+from server.auth.keys import weakness
 from server.auth.passwords import PasswordChecker, check_new_password, same_password
 from server.errors import TemporaryError
 from server.model.access import User
@@ -21,6 +22,8 @@ from server.storage.database import Store
 
 #: The reason why a key opens nothing, whether it is another one than the user's or there is no user.
 UNKNOWN_KEY = "unknown key"
+#: The reason why a key of the user opens nothing, whatever else holds: see `server.auth.keys.weakness`.
+WEAK_KEY = "weak key"
 
 _log = logging.getLogger("ecss-console.login")
 
@@ -83,11 +86,17 @@ class Doorkeeper:
         return Verdict(await users.find(self._store.read, name))
 
     async def by_public_key(self, name: str, public_key: str, address: str) -> Verdict:
-        """Judge a key, `algorithm base64`, from this address; that the client holds it is proved elsewhere."""
+        """Judge a key, `algorithm base64`, from this address; that the client holds it is proved elsewhere.
+
+        The strength of every key is computed, also of an unknown one, so that timing reveals nothing.
+        """
+        weak = weakness(public_key)
         claim = await claims.by_key(self._store.read, name, public_key)
         key = claim.key()
         if key is None:
             return Verdict(None, UNKNOWN_KEY)
+        if weak is not None:
+            return Verdict(None, f"{WEAK_KEY}: {weak}")
         now = utc_now()
         if not key.opens(address, now):
             return Verdict(None, "key not valid now or from here")
@@ -98,8 +107,11 @@ class Doorkeeper:
         """Look up a name whose certificates will be judged."""
         return await claims.by_name(self._store.read, name)
 
-    def by_certificate(self, claim: Claim) -> Verdict:
-        """Judge the user whom a certificate fits."""
+    def by_certificate(self, claim: Claim, public_key: str) -> Verdict:
+        """Judge the user whom a certificate for this key, `algorithm base64`, fits."""
+        weak = weakness(public_key)
+        if weak is not None:
+            return Verdict(None, f"{WEAK_KEY}: {weak}")
         shut_out = claim.shut_out(utc_now())
         return Verdict(None, shut_out) if shut_out else Verdict(claim.user())
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPV4LENGTH, IPv4Address, IPv6Address, ip_network
+from ipaddress import IPV4LENGTH, IPv4Address, IPv6Address
 
-from server.model.access import plain_address
+from server.addresses import plain_address, plain_network
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address | None:
@@ -22,7 +22,7 @@ class Sources:
     def __init__(self, prefix_lengths: tuple[int, int], exempt: Sequence[str]) -> None:
         """Take the lengths of the networks that count as one source, IPv4 and IPv6, and the exempt networks."""
         self._prefix_v4, self._prefix_v6 = prefix_lengths
-        self._exempt = tuple(ip_network(text, strict=False) for text in exempt)
+        self._exempt = tuple(plain_network(text) for text in exempt)
 
     def source(self, address: str) -> str:
         """Return the name of the address's source; what is no address (a local socket's peer) is its own source."""

@@ -200,7 +200,12 @@ class Call:
         return self.operator.may(Permission.KEYS_REVEAL) and not self.console.masks_keys
 
     def event(self, kind: EventKind, *, status: int, detail: str = "") -> Event:
-        """Return the audit event of this command as it stands now."""
+        """Return the audit event of this command as it stands now.
+
+        Of wrong words for a command that takes a secret nothing is kept: a part of the secret may be among them.
+        """
+        if self.command.takes_secret and status == ArgumentError.status:
+            detail = "wrong arguments"
         return Event(
             kind=kind,
             at=utc_now(),

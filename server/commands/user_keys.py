@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from server.audit.journal import utc_now
-from server.auth.keys import fingerprint, parse_key
+from server.auth.keys import fingerprint, parse_key, weakness
 from server.commands.call import Call, Seeker
 from server.commands.kinds import DATE, KEY_WORD, SOURCES, USER
 from server.commands.users import changed_user, no_such_user, shown_time
@@ -26,6 +26,7 @@ _COLUMNS = (
     Column("algorithm", "Algorithm"),
     Column("from", "From", lambda sources: "\n".join(sources) or "everywhere"),
     Column("expires_at", "Expires", shown_time),
+    Column("weakness", "State", lambda weak: f"weak, opens nothing: {weak}" if weak else "usable"),
     Column("comment", "Comment"),
 )
 
@@ -71,7 +72,7 @@ async def add(
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list eve",))
 async def list_(call: Call, user: Annotated[str, USER]) -> Table:
-    """List the public keys that let a user in."""
+    """List the public keys of a user: those that let in, and those that are too weak to."""
     known = await users.find(call.store.read, user)
     if known is None:
         raise no_such_user(user)
@@ -97,7 +98,8 @@ async def remove(call: Call, user: Annotated[str, USER], key: Annotated[str, FIN
 
 def _row(key: UserKey) -> tuple[object, ...]:
     algorithm = key.public_key.partition(" ")[0]
-    return (fingerprint(key.public_key), algorithm, key.sources, key.expires_at, key.comment)
+    weak = weakness(key.public_key)
+    return (fingerprint(key.public_key), algorithm, key.sources, key.expires_at, weak, key.comment)
 
 
 DIRECTORIES = {"/cocon/user/key": "The public keys that let users in."}

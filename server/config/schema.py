@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +17,8 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+
+from server.addresses import plain_address, plain_network
 
 _SQLITE = "sqlite:///"
 STORAGE_KEY_NAME = "storage.key"
@@ -38,7 +39,7 @@ def _no_nul(text: str) -> str:
 
 
 def _network(text: str) -> str:
-    ip_network(text, strict=False)
+    plain_network(text)
     return text
 
 
@@ -303,17 +304,18 @@ class Metrics(_Section):
             return text
         host, _, port = text.rpartition(":")
         try:
-            address = ip_address(host.removeprefix("[").removesuffix("]"))
+            address = plain_address(host.removeprefix("[").removesuffix("]"))
         except ValueError:
             address = None
         digits = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535  # noqa: PLR2004
-        if address is None or not digits or (address.version == 6) is not host.startswith("["):  # noqa: PLR2004
+        zone = "%" in host and address is not None and not address.is_link_local
+        if address is None or not digits or zone or (":" in host) is not host.startswith("["):
             message = "an address and a port are expected, as in 127.0.0.1:9823 or [::1]:9823"
             raise ValueError(message)
         if not address.is_loopback and not info.data.get("public"):
             message = f"{address} is not this machine alone: metrics.public: true allows it"
             raise ValueError(message)
-        return text
+        return f"{address}:{port}" if address.version == 4 else text  # noqa: PLR2004  an IPv4-mapped one is IPv4
 
 
 class Config(_Section):

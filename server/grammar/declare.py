@@ -40,7 +40,8 @@ class PathTo(Enum):
 class Kind:
     """What a word can be. `parse` raises ValueError with what is wrong; `expected` says what would be right.
 
-    `secret` values are masked in audit and kept out of history. `path_to` words complete over the command tree.
+    `secret` values are masked in audit, and no line of a command that takes one is kept in history.
+    `path_to` words complete over the command tree.
     `granted` words name a domain: the command runs only for those to whom it is granted.
     """
 
@@ -115,6 +116,12 @@ class Command:
     def path(self) -> str:
         """The absolute path with the metavars of its places."""
         return "/" + "/".join((*(self.segment(name) for name in self.directory), self.name))
+
+    @property
+    def takes_secret(self) -> bool:
+        """Whether one of its words or options is secret: then no part of its line is kept, right or wrong."""
+        takers: tuple[Argument | Option, ...] = (*self.arguments, *self.options)
+        return any(taker.kind is not None and taker.kind.secret for taker in takers)
 
     def segment(self, name: str) -> str:
         """Return a segment of the directory as it is shown: the metavar where the name is a place."""

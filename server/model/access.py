@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from server.addresses import lets_in
 from server.model.names import refusal
 
 _MOST_CHARACTERS = 32
@@ -78,17 +78,7 @@ class UserKey:
         """Tell whether the key lets in from this address at this time (source: sshd(8), `from=`)."""
         if self.expires_at is not None and self.expires_at <= now:
             return False
-        if not self.sources:
-            return True
-        came_from = plain_address(address.partition("%")[0])
-        hits = [each for each in self.sources if came_from in ip_network(each.removeprefix("!"), strict=False)]
-        return bool(hits) and not any(each.startswith("!") for each in hits)
-
-
-def plain_address(text: str) -> IPv4Address | IPv6Address:
-    """Return an address, an IPv4 one also where a socket for both gives it as IPv6. Raises ValueError for none."""
-    parsed = ip_address(text)
-    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
+        return not self.sources or lets_in(self.sources, address)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,21 @@ _MOST_CHARACTERS = 64
 _CLIENT_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{_MOST_CHARACTERS - 1}}}")
 _KEY = re.compile(rf"[A-Za-z0-9]{{{KEY_CHARACTERS}}}")
 _SHOWN_OF_MASKED = 4
-#: What may be a key wherever it stands: pasted in the place of a client id, or two of them without a blank.
-_KEY_ANYWHERE = re.compile(rf"[A-Za-z0-9]{{{KEY_CHARACTERS},}}")
+#: A run of key letters this long may be a key that lost a part: 16 letters less leave 95 bits to guess.
+_LEAST_RUN = 48
+#: A key that a blank, a hyphen or the wrap of a line has broken in two: of such a pair, the shorter part has this many
+#: letters at least, or the longer part is a run by itself.
+_LEAST_PART = KEY_CHARACTERS - _LEAST_RUN
+_PART = rf"[A-Za-z0-9]{{{_LEAST_PART},{_LEAST_RUN - 1}}}"
+#: Fingerprints and heads of the audit (`7:` and a hex digest) stay; then what may be a key, or the first part of one.
+_LIKE_KEYS = re.compile(
+    r"(?P<kept>SHA256:[A-Za-z0-9+/]{43}(?![A-Za-z0-9+/])|(?<![A-Za-z0-9])[0-9]{1,18}:[0-9a-f]{64}(?![A-Za-z0-9]))"
+    rf"|[A-Za-z0-9]{{{_LEAST_RUN},}}"
+    rf"|(?<![A-Za-z0-9])(?P<first>{_PART})(?=(?:[\s_-]|\\[nrt]){{1,3}}(?P<second>{_PART})(?![A-Za-z0-9]))"
+)
+#: The letters of a broken key together; one or two more or less, as a part is easily copied with a letter too few.
+_BROKEN_LETTERS = range(KEY_CHARACTERS - 2, KEY_CHARACTERS + 3)
+_MASK = "***"
 _MOST_NAMED = 10
 
 
@@ -65,16 +78,30 @@ def masked_key(key: str) -> str:
 
 
 def holds_key(text: str) -> bool:
-    """Tell whether something in a text looks like an API key."""
-    return _KEY_ANYWHERE.search(text) is not None
+    """Tell whether something in a text looks like an API key, whole, cut or broken in two."""
+    return without_keys(text) != text
 
 
 def without_keys(text: str) -> str:
     """Return a text with `***` in the place of all that looks like an API key, for what is kept or logged.
 
-    A client id or a part of a path of 64 letters and digits looks like one too, and is hidden with them.
+    Hidden are 48 and more letters and digits without a break, and two parts of 16 to 47 that have 62 to 66 together,
+    with a blank, hyphen, underscore or line break between them. A client id, a part of a domain name or a hex digest of
+    that length looks like one too. Fingerprints, heads of the audit and numbers of up to 32 digits stay.
     """
-    return _KEY_ANYWHERE.sub("***", text)
+    masked, position = [], 0
+    for found in _LIKE_KEYS.finditer(text):
+        if found.start() < position or found["kept"] or not _is_key(found):
+            continue
+        masked += [text[position : found.start()], _MASK]
+        position = found.end("second") if found["first"] else found.end()
+    return "".join([*masked, text[position:]])
+
+
+def _is_key(found: re.Match[str]) -> bool:
+    """Tell whether a match is a run, or two parts that together are as long as a key and no numbers."""
+    parts = (found["first"] or "") + (found["second"] or "")
+    return not parts or (len(parts) in _BROKEN_LETTERS and not parts.isdigit())
 
 
 def parse_client_id(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from server.app import open_store
 from server.audit.journal import utc_now
-from server.auth.keys import fingerprint, parse_authorized_keys
+from server.auth.keys import fingerprint, parse_authorized_keys, weakness
 from server.auth.passwords import check_new_password, hash_password, new_password
 from server.config import Config
 from server.errors import StartError
@@ -59,10 +59,10 @@ async def add(config: Config, options: argparse.Namespace) -> None:
 
 
 async def list_(config: Config, _options: argparse.Namespace) -> None:
-    """Print the users, a line each: name, role, ways to log in."""
+    """Print the users, a line each: name, role, ways to log in; a weak key is marked, as it is none."""
     async with open_store(config, make=False) as store:
         for user in await users.every(store):
-            ways = [*(["password"] if user.password_hash else []), *(fingerprint(key.public_key) for key in user.keys)]
+            ways = [*(["password"] if user.password_hash else []), *(_described(key) for key in user.keys)]
             say(f"{user.name}\t{user.role.value}\t{', '.join(ways) or 'cannot log in'}")
 
 
@@ -89,6 +89,11 @@ async def remove(config: Config, options: argparse.Namespace) -> None:
                 raise StartError(message)
         await record(query, config, "user remove", {"user": name})
     say(f"User {name} removed.")
+
+
+def _described(key: UserKey) -> str:
+    weak = weakness(key.public_key)
+    return fingerprint(key.public_key) + (f" (weak, opens nothing: {weak})" if weak else "")
 
 
 def _password(instead: str, *, from_stdin: bool) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from server.model.access import Role, User, UserKey
+from server.model.public_keys import weakness
 from server.storage.database import Read, Store, first_and_last
 from server.storage.writer import Query, Row
 
@@ -17,13 +18,11 @@ UNION ALL SELECT 'grant', user_name, domain, '', '', '', 0, 0 FROM grants {where
 ORDER BY 1 DESC, 2, 3
 """
 _SELECT_ONE = _SELECT.format(where_name="WHERE name = ?", where_user_name="WHERE user_name = ?")
+#: Those with a password first: as long as there is one, the strength of no key is computed.
 _ADMINISTRATORS = """
-SELECT (expires_at IS NULL OR expires_at > ?) AND (password_hash IS NOT NULL OR EXISTS (
-           SELECT 1 FROM user_keys k WHERE k.user_name = u.name AND sources = ''
-           AND (k.expires_at IS NULL OR k.expires_at > ?))),
-       expires_at IS NULL AND (password_hash IS NOT NULL OR EXISTS (
-           SELECT 1 FROM user_keys k WHERE k.user_name = u.name AND sources = '' AND k.expires_at IS NULL))
-FROM users u WHERE role = 'admin' AND locked = 0
+SELECT u.expires_at, u.password_hash IS NOT NULL, k.public_key, k.expires_at FROM users u
+LEFT JOIN user_keys k ON k.user_name = u.name AND k.sources = '' AND u.password_hash IS NULL
+WHERE u.role = 'admin' AND u.locked = 0 ORDER BY 2 DESC
 """
 _SELECT_ALL = _SELECT.format(where_name="", where_user_name="")
 
@@ -132,10 +131,18 @@ async def delete(query: Query, name: str) -> bool:
     return bool(await query("DELETE FROM users WHERE name = ? RETURNING name", name))
 
 
-async def administrators(query: Query, now: str) -> tuple[int, int]:
-    """Count the administrators who can log in from everywhere now, and those of them who always will."""
-    rows = await query(_ADMINISTRATORS, now, now)
-    return sum(now_ for now_, _ in rows), sum(always for _, always in rows)
+async def administrators(query: Query, now: str) -> tuple[bool, bool]:
+    """Tell whether an administrator can log in from everywhere now, and whether one always will be able to."""
+    able_now = able_always = False
+    for expires_at, has_password, public_key, key_expires_at in await query(_ADMINISTRATORS):
+        if not has_password and (public_key is None or weakness(public_key) is not None):
+            continue
+        until = [each for each in (expires_at, key_expires_at) if each is not None]
+        able_now = able_now or all(each > now for each in until)
+        able_always = able_always or not until
+        if able_now and able_always:
+            break
+    return able_now, able_always
 
 
 @asynccontextmanager

@@ -154,7 +154,7 @@ class Proof:
 
     def _certify(self, offered: OfferedKey, claim: Claim) -> str | None:
         """Take the user whom a certificate fits, or return what stands against it."""
-        verdict = self._doorkeeper.by_certificate(claim)
+        verdict = self._doorkeeper.by_certificate(claim, offered.public_key)
         self._certified = verdict.user
         if verdict.user is not None:
             self._tries.accept(offered.public_key)
