@@ -108,7 +108,10 @@ async def test_escalation_commands_that_queue_cannot_undo_what_takes_the_right_a
                 await oleg.run("cocon/user/set oleg --role admin")
 
         queued = [asyncio.create_task(again()) for _ in range(3)]
-        await asyncio.sleep(0.3)
+        set_again = "change user oleg from admin"
+        await asyncio.to_thread(
+            console.recorded, lambda records: sum(set_again in str(each["detail"]) for each in records) > len(queued)
+        )
         demoted = await admin.run("cocon/user/set oleg --role viewer")
         assert demoted.exit_status == 0
         await asyncio.gather(*queued)

@@ -50,7 +50,7 @@ async def test_the_keys_of_one_person_never_act_in_the_session_of_another(consol
             shell.stdin.write("x")
             assert await shell.stdout.readexactly(1) == "x"
         viewer.stdin.write("\x15domain/declare by-low")
-        await asyncio.sleep(0.2)
+        await viewer.stdout.readuntil("by-low")
         admin.stdin.write("\x15whoami\r")
         said = await admin.stdout.readuntil(PROMPT)
         assert "whoami\r\nadmin\r\n" in said
