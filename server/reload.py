@@ -12,6 +12,7 @@ from server import log
 from server.auth.keys import parse_authorized_keys
 from server.config import Config, Current, load_config
 from server.config.current import Difference, differences, takeable
+from server.encoding import decoded
 from server.errors import ConfigurationError, StartError
 from server.log import about
 from server.model.access import UserKey
@@ -102,7 +103,7 @@ def authorities(config: Config) -> tuple[UserKey, ...]:
         if path.exists() and not path.is_file():  # to read a pipe would stop everybody until somebody writes
             message = "this is no file"
             raise ValueError(message)  # noqa: TRY301  told as the others are
-        keys = parse_authorized_keys(path.read_text(encoding="utf-8"))
+        keys = parse_authorized_keys(decoded(path.read_bytes()))
     except (OSError, ValueError) as error:
         message = f"auth.trusted_user_ca_keys: {path}: {error}"
         raise StartError(message) from error

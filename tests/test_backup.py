@@ -158,7 +158,7 @@ def test_a_passphrase_is_asked_for_twice_and_stands_on_no_command_line(filled: C
         (("--recipient", "age1nonsense"), "age1nonsense is no recipient"),
         (("--passphrase-file", "absent"), "the passphrase cannot be read from absent"),
         (("--passphrase-file", "short"), "at least 10 characters"),
-        (("--passphrase-file", "latin"), "the passphrase cannot be read from latin: it is no UTF-8 text\n"),
+        (("--passphrase-file", "latin"), "the passphrase cannot be read from latin: this is not UTF-8 text\n"),
         (("--unencrypted", "--without-keys", "--scratch", "absent"), "there is no folder absent"),
     ],
 )

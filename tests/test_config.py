@@ -169,7 +169,7 @@ def test_a_mistake_in_the_environment_names_the_variable() -> None:
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         load_config(tmp_path / "absent.yaml", {})
-    (tmp_path / "raw.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "raw.yaml").write_bytes(b"\xe9\xfe\x00")
     with pytest.raises(ConfigurationError, match="is not UTF-8 text"):
         load_config(tmp_path / "raw.yaml", {})
 

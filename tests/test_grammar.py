@@ -118,8 +118,8 @@ def test_nothing_is_offered_that_the_role_may_not(text: str, here: tuple[str, ..
         (("domain", "x"), "integrations/l", ["integrations/list"]),
         (("domain", "x", "integrations"), "",
          [
-            "add", "adopt", "cd", "date", "echo", "exit", "export", "help", "history", "import", "list", "ls", "man",
-            "passwd", "pwd", "quit", "remove", "replace", "set", "show", "sleep", "whoami",
+            "add", "adopt", "cd", "date", "echo", "exit", "export", "help", "history", "import", "list", "logout",
+            "ls", "man", "passwd", "pwd", "quit", "remove", "replace", "set", "show", "sleep", "whoami",
         ]),
         ((), "domain/x/integrations/add a --", ["--widget", "--service", "--check", "--help"]),
         ((), "domain/x/integrations/add a --service --", ["--numbers", "--check", "--help"]),
@@ -225,11 +225,11 @@ def test_found_by_fuzzing_nothing_is_offered_that_would_make_the_line_too_long()
     ("line", "hint"),
     [
         ("domain/b/integrations/add \u0430dmin", "U+0430 (CYRILLIC SMALL LETTER A) at place 1 is none of them"),
-        ("domain/b/integrations/add t\u200b", "U+200B (ZERO WIDTH SPACE) at place 2 is none of them"),
+        ("domain/b/integrations/add 't\u200b'", "U+200B (ZERO WIDTH SPACE) at place 2 is none of them"),
         ("domain/b/integrations/add " + "x" * 65, "begins with a letter or digit; this one has 65"),
         ("domain/b/integrations/add a,b", "; , at place 2 is none of them"),
         ("domain/declare bi\u0443sk.local", "U+0443 (CYRILLIC SMALL LETTER U) at place 3 is none of them"),
-        ("domain/b/integrations/add t —service", "—service is one word too many, did you mean --service?"),
+        ("domain/b/integrations/add t —service", "did you mean --service?; it has U+2014 (EM DASH) at place 1"),
         ("domain/b/integrations/add t -service", "-service is one word too many, did you mean --service?"),
         ("domain/b/integrations/list --json", "there is no option --json, did you mean | json?"),
         ("domain/b/integrations/add t --force", "there is no option --force"),
@@ -246,8 +246,8 @@ def test_a_mistake_that_is_hard_to_see_is_told(line: str, hint: str) -> None:
     ("line", "hints"),
     [
         (
-            "whoami\u00a0x",
-            ("It has the character U+00A0 (NO-BREAK SPACE), which no command has.", "Did you mean whoami?"),
+            "who\u0430mi",
+            ("It has U+0430 (CYRILLIC SMALL LETTER A) at place 4, which no command has.", "Did you mean whoami?"),
         ),
         ("delete /domain/b/integrations/list", ("Did you mean /domain/b/integrations/list?",)),
     ],

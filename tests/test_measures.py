@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from server.node.measures import CommandMeasures, Durations, Run
+from server.node.measures import CommandMeasures, Durations, Run, Stopwatch
 
 
 def test_counting_is_cheap_and_bounds_are_inclusive() -> None:
@@ -17,10 +17,10 @@ def test_counting_is_cheap_and_bounds_are_inclusive() -> None:
     assert durations.below_seconds(1.0) == float("inf")
     assert Durations().below_seconds(0.99) == 0.0
     measures = CommandMeasures()
-    with suppress(ZeroDivisionError), Run(measures) as run:
+    with suppress(ZeroDivisionError), Run(measures, Stopwatch()) as run:
         run.path = "/x"
         raise ZeroDivisionError
-    with suppress(asyncio.CancelledError), Run(measures):
+    with suppress(asyncio.CancelledError), Run(measures, Stopwatch()):
         raise asyncio.CancelledError
     assert measures.outcomes == {("/x", "internal"): 1, ("none", "interrupted"): 1}
     assert measures.running == 0

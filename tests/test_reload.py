@@ -52,6 +52,7 @@ OTHER = {
     "limits.per_source_net_block_size": "24:64",
     "greeting.banner": "authorised people only\n",
     "greeting.motd": "welcome\n",
+    "prompt.format": "{user}@[{node}]:{path}$ ",
     "prompt.colour": "green",
     "integrations.show_keys": "masked",
     "sessions.idle_seconds": 3600,

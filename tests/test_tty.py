@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.shell.terminal import EndOfInputError, LineDroppedError
+from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError
 from server.transport.plain import PlainEditor
 from server.transport.reader import LineReader
 from server.transport.tty import PAUSE_ABOVE, RESUME_BELOW, Tty
@@ -70,6 +70,7 @@ def test_lines_arrive_whole_however_they_are_cut(lines: list[str], end: str, pla
     for packet in cut("".join(line + end for line in lines).encode(), places):
         tty.feed(packet)
     tty.end()
+    lines = [*(line.removeprefix("\ufeff") for line in lines[:1]), *lines[1:]]
     assert asyncio.run(read_all(tty)) == lines
     newline = "\r\n" if pty else ""
     echoed = "".join(f"$ {line if pty else ''}{newline}" for line in lines) + "$ " + newline
@@ -85,7 +86,7 @@ def test_no_bytes_break_the_reader_or_send_an_escape(data: bytes, places: list[i
                 await reader.read_line("$ ")
             except LineDroppedError:
                 continue
-            except EndOfInputError:
+            except (EndOfInputError, ForeignEncodingError):
                 return
 
     tty, wire, _ = terminal(pty=pty)

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from server.addresses import plain_network
 from server.model.access import UserKey
+from server.model.key_formats import key_lines, named_format
+from server.model.names import with_foreign
 from server.model.public_keys import DAMAGED, RSA_BITS, weakness
 
 __all__ = ["fingerprint", "parse_authorized_keys", "parse_key", "parse_sources", "parse_time", "weakness"]
@@ -33,16 +35,16 @@ _TIME_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
 def parse_authorized_keys(text: str) -> tuple[UserKey, ...]:
-    """Return the keys of a file, each once.
+    """Return the keys of a file, each once: lines of OpenSSH, or blocks as PuTTYgen saves them (RFC 4716).
 
     Raises ValueError with the line that is no key, or that carries an option other than `from` and `expiry-time`:
     dropping one silently would open more than the file says.
     """
     keys = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not line.strip().startswith("#"):
+    for number, line in key_lines(text):
+        if line and not line.startswith("#"):
             try:
-                keys.append(parse_key(line.strip()))
+                keys.append(parse_key(line))
             except ValueError as wrong:
                 message = f"line {number} {wrong}"
                 raise ValueError(message) from wrong
@@ -54,9 +56,8 @@ def parse_authorized_keys(text: str) -> tuple[UserKey, ...]:
 
 def parse_key(line: str) -> UserKey:
     """Return the key of one line, with its options and comment; raises ValueError that goes on `line 3 …`."""
-    if "PRIVATE KEY" in line:
-        message = "is a private key: give the .pub file"
-        raise ValueError(message)
+    if named := named_format(line):
+        raise ValueError(named)
     given, rest = _options(line)
     algorithm, blob, comment = (*rest.split(None, 2), "", "", "")[:3]
     if algorithm not in ALGORITHMS:
@@ -64,7 +65,7 @@ def parse_key(line: str) -> UserKey:
             weak = weakness(f"{algorithm} {blob}")
             raise _weak(weak if weak and weak != DAMAGED else "DSA")
         message = f"is no public key of a known kind; known are {', '.join(ALGORITHMS)}"
-        raise ValueError(message)
+        raise ValueError(with_foreign(message, algorithm))
     _check_blob(algorithm, blob)
     if not comment.strip().isprintable():
         message = "has a comment with control characters"

@@ -107,9 +107,8 @@ class Doorkeeper:
         """Look up a name whose certificates will be judged."""
         return await claims.by_name(self._store.read, name)
 
-    def by_certificate(self, claim: Claim, public_key: str) -> Verdict:
-        """Judge the user whom a certificate for this key, `algorithm base64`, fits."""
-        weak = weakness(public_key)
+    def by_certificate(self, claim: Claim, weak: str | None) -> Verdict:
+        """Judge the user whom a certificate fits; `weak` says what is wrong with the certified key."""
         if weak is not None:
             return Verdict(None, f"{WEAK_KEY}: {weak}")
         shut_out = claim.shut_out(utc_now())

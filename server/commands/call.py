@@ -6,13 +6,13 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, Protocol
 
 from server.audit.journal import Journal, utc_now
 from server.auth.login import Doorkeeper
 from server.auth.standing import Standings
 from server.config import Current
+from server.encoding import BYTE_ORDER_MARK, HAS_NUL
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Argument, Command, Option
 from server.grammar.tree import Directory, Location
@@ -20,6 +20,7 @@ from server.model.access import Operator, Permission
 from server.model.events import Event, EventKind
 from server.model.integrations import without_keys
 from server.model.sessions import OpenSession
+from server.node.measures import Stopwatch
 from server.node.status import Node
 from server.render.progress import progress_text
 from server.storage.database import Read, Store
@@ -102,7 +103,8 @@ class Call:
     """One run of one command by one operator. `here` is the session's directory, `typed` its lines so far.
 
     Without `ask` nothing can be asked, as under `| json`; without `show_progress` nobody waits who would see it. With
-    `check` no change is kept; `plan` says what it would be. `json` tells that the reply becomes a document.
+    `check` no change is kept; `plan` says what it would be. `json` tells that the reply becomes a document. `watch`
+    measures the work, and stands still while the operator is asked.
     """
 
     console: Console
@@ -120,7 +122,7 @@ class Call:
     check: bool = False
     json: bool = False
     plan: list[str] = field(default_factory=list)
-    started: float = field(default_factory=monotonic)
+    watch: Stopwatch = field(default_factory=Stopwatch)
     recorded: bool = False
 
     @property
@@ -167,7 +169,8 @@ class Call:
         """Say what would happen and ask once; anything but `yes` raises CommandError. Nothing is asked for a check."""
         if self.check:
             return
-        answer = await self.ask(f"{consequence}\n{_SURE}") if self.ask else None
+        with self.watch.paused():
+            answer = await self.ask(f"{consequence}\n{_SURE}") if self.ask else None
         await self.pass_gate()
         if answer != "yes":
             message = "not confirmed" if self.ask else "not confirmed: nothing is asked under json, give --force"
@@ -175,7 +178,8 @@ class Call:
 
     async def ask_secret(self, question: str) -> str:
         """Ask for something that is not echoed. Raises CommandError where nobody can be asked."""
-        answer = await self.ask_hidden(question) if self.ask_hidden else None
+        with self.watch.paused():
+            answer = await self.ask_hidden(question) if self.ask_hidden else None
         await self.pass_gate()
         if answer is None:
             message = "no answer, nothing was changed" if self.ask_hidden else "nothing can be asked under json"
@@ -183,8 +187,12 @@ class Call:
         return answer
 
     async def document(self, question: str, most_characters: int) -> str:
-        """Return a document from the rest of the input. Raises ArgumentError when there is none or it is too long."""
-        text = await self.read_document(question, most_characters)
+        """Return a document from the rest of the input, without a byte order mark.
+
+        Raises ArgumentError when there is none, or it is too long or not UTF-8.
+        """
+        with self.watch.paused():
+            text = await self.read_document(question, most_characters)
         await self.pass_gate()
         if text is None or not text.strip():
             message = "no document was given: pipe one into the command, or type it on one line"
@@ -192,7 +200,10 @@ class Call:
         if len(text) > most_characters:
             message = f"the document is longer than {most_characters:,} characters"
             raise ArgumentError(message)
-        return text
+        if "\0" in text:
+            message = f"the document cannot be read: {HAS_NUL}"
+            raise ArgumentError(message)
+        return text.removeprefix(BYTE_ORDER_MARK)
 
     @property
     def lists_keys_in_full(self) -> bool:
@@ -217,7 +228,7 @@ class Call:
             arguments=without_keys(_AS_JSON(self._audited_arguments())),
             status=status,
             detail=without_keys(detail or ("check only: " if self.check else "") + "; ".join(self.plan)),
-            duration_ms=round((monotonic() - self.started) * 1000),
+            duration_ms=self.watch.milliseconds,
         )
 
     def _audited_arguments(self) -> dict[str, Any]:

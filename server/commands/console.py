@@ -18,6 +18,7 @@ from server.grammar.filters import FILTERS
 from server.grammar.tree import Directory, Found, find, locate, offered, shown, starts, walk
 from server.model.access import Permission
 from server.model.domains import folded
+from server.model.names import with_foreign
 from server.render.reply import Column, Help, Left, Lines, Moved, Overview, Section, Table
 from server.storage import domains, history
 
@@ -76,7 +77,7 @@ async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
     found = find(call.console.root, call.here, path)
     if found is None:
         message = f"there is no command or directory {path}"
-        raise CommandError(message)
+        raise CommandError(with_foreign(message, path))
     if found.command is not None:
         return Help(page(found.command))
     introduction = (f"Directory {shown(found.location)}", f"  {found.directory.help}")
@@ -125,7 +126,7 @@ async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG00
     return Lines((" ".join(text),))
 
 
-@command("/exit", permission=_CONSOLE, examples=("exit", "exit 3"), also=("quit",))
+@command("/exit", permission=_CONSOLE, examples=("exit", "exit 3"), also=("quit", "logout"))
 async def exit_(call: Call, status: Annotated[int, STATUS] = 0) -> Left:  # noqa: ARG001
     """End the session, with an exit status."""
     return Left(status)
@@ -133,7 +134,7 @@ async def exit_(call: Call, status: Annotated[int, STATUS] = 0) -> Left:  # noqa
 
 async def _directory(call: Call, path: str) -> Found:
     """Return the directory that a path leads to, with stored domains only, by their stored names."""
-    refusal = CommandError(f"there is no directory {path}")
+    refusal = CommandError(with_foreign(f"there is no directory {path}", path))
     for start in starts(call.here, path):
         location, _ = locate(path, start)
         found = walk(call.console.root, location)

@@ -13,6 +13,7 @@ from server.grammar.declare import Kind, Relation, command
 from server.model.access import Operator, Permission, Role
 from server.model.domains import parse_domain_name
 from server.model.integrations import first_named
+from server.model.names import with_foreign
 from server.render.reply import Column, Lines, Table
 from server.storage import domains
 
@@ -21,7 +22,7 @@ _PRIVILEGES = "taken for scripts of the exchange; an administrator of this conso
 
 def no_such_domain(name: str) -> CommandError:
     """Return the error for a domain that is not declared."""
-    return CommandError(f"there is no domain {name}")
+    return CommandError(with_foreign(f"there is no domain {name}", name))
 
 
 def admit_to_domain(operator: Operator, domain: str) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from server.auth.keys import parse_key, parse_sources, parse_time
+from server.auth.keys import ALGORITHMS, parse_key, parse_sources, parse_time
 from server.commands.call import Seeker
 from server.grammar.declare import Kind, PathTo
 from server.model.access import Role, UserKey, parse_user_name
@@ -88,6 +88,6 @@ USER = Kind("<USER>", "name of a user", parse_user_name, _stored_user_names)
 ROLE = Kind("<ROLE>", f"one of {', '.join(Role)}", _role, _roles)
 DATE = Kind("<TIME>", "YYYY-MM-DD or YYYY-MM-DDTHH:MM, the node's time or with a Z behind it UTC, or never", _date)
 #: Secret for what is pasted in their place: a private key. Records name the fingerprint.
-PUBLIC_KEY = Kind("<KEY>", "line of a .pub file in quotes", _key, secret=True)
+PUBLIC_KEY = Kind("<KEY>", "line of a .pub file", _key, secret=True, begins=ALGORITHMS.__contains__)
 KEY_WORD = Kind("<KEY>", "line of a .pub file", str, secret=True)
 SOURCES = Kind("<NETWORKS>", "addresses or networks, separated by commas; ! before one shuts it out", parse_sources)

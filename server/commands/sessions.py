@@ -9,6 +9,7 @@ from server.commands.call import Call, Seeker
 from server.errors import CommandError
 from server.grammar.declare import Kind, command
 from server.model.access import Permission, Role
+from server.model.names import with_foreign
 from server.model.sessions import OpenSession
 from server.render.reply import Column, Lines, Table
 from server.storage import users
@@ -50,7 +51,7 @@ async def kill(call: Call, session: Annotated[str, SESSION]) -> Lines:
     else:
         found = sessions.end(session, f"ended by {call.operator.name}")
     if not found:
-        message = f"there is no session {session}"
+        message = with_foreign(f"there is no session {session}", session)
         raise CommandError(message)
     return Lines((f"Session {session} ended",))
 

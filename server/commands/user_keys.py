@@ -14,6 +14,7 @@ from server.commands.users import changed_user, no_such_user, shown_time
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Kind, Relation, command
 from server.model.access import Permission, UserKey
+from server.model.names import with_foreign
 from server.render.reply import Column, Lines, Table
 from server.storage import users
 
@@ -56,7 +57,8 @@ async def add(
         parsed = parse_key(" ".join((key, *more)))
     except ValueError as wrong:
         message = f"<KEY>: the key {wrong}"
-        raise ArgumentError(message) from wrong
+        options = ("Put '…' around a line with options, or give --from and --expires.",) if "=" in key else ()
+        raise ArgumentError(message, *options) from wrong
     until = parsed.expires_at if expires is None else expires or None
     added = replace(parsed, sources=from_ or parsed.sources, expires_at=until)
     print_ = fingerprint(added.public_key)
@@ -91,7 +93,7 @@ async def remove(call: Call, user: Annotated[str, USER], key: Annotated[str, FIN
         found = next((each for each in known.keys if fingerprint(each.public_key) == key), None)
         if found is None:
             message = f"user {user} has no key {key}"
-            raise CommandError(message)
+            raise CommandError(with_foreign(message, key))
         await users.delete_key(query, user, found.public_key)
     return Lines((f"Key {key} removed",))
 

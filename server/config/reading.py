@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from server.config.schema import STORAGE_KEY_NAME, Config
+from server.encoding import decoded
 from server.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
@@ -69,11 +70,9 @@ def _credential(environment: Mapping[str, str]) -> Path | None:
 
 def _read_file(path: Path, source: _Source) -> dict[str, Any]:
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(decoded(path.read_bytes()), Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigurationError((f"{path} cannot be read: {error.strerror}",)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError((f"{path}: this is no YAML: it is not UTF-8 text",)) from error
     except RecursionError as error:
         raise ConfigurationError((f"{path}: this is no YAML: it is nested too deeply",)) from error
     except yaml.YAMLError as error:
@@ -81,6 +80,8 @@ def _read_file(path: Path, source: _Source) -> dict[str, Any]:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or getattr(error, "reason", "it cannot be read")
         raise ConfigurationError((f"{where}: this is no YAML: {problem}",)) from error
+    except ValueError as error:
+        raise ConfigurationError((f"{path}: {error}",)) from error
     if node is None:
         return {}
     if not isinstance(node, yaml.MappingNode):

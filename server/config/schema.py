@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +22,7 @@ from pydantic import (
 from server.addresses import plain_address, plain_network
 
 _SQLITE = "sqlite:///"
+_PROMPT_FIELD = re.compile(r"\{(?:user|node|path)\}")
 STORAGE_KEY_NAME = "storage.key"
 
 
@@ -242,10 +244,35 @@ class Greeting(_Section):
 class Prompt(_Section):
     """How the prompt looks."""
 
+    format: Annotated[str, Counts.NOW] = Field(
+        default="{user}@{node}:{path}$ ",
+        max_length=200,
+        description="the prompt; {user}, {node} and {path} stand for themselves, and it ends in `$ `",
+    )
     colour: Annotated[Literal["none", "red", "green", "yellow", "blue", "magenta", "cyan"], Counts.NEXT] = Field(
         default="none",
         description="none, red, green, yellow, blue, magenta or cyan; people alone see it",
     )
+
+    def text(self, *, user: str, node: str, path: str) -> str:
+        """Return the prompt of a user at a path; what looks like a field in a value is text."""
+        values = {"{user}": user, "{node}": node, "{path}": path}
+        return _PROMPT_FIELD.sub(lambda found: values[found[0]], self.format)
+
+    @field_validator("format")
+    @classmethod
+    def _waited_for(cls, text: str) -> str:
+        """Refuse a prompt that scripts cannot wait for, or that would move the cursor."""
+        if not text.isprintable():
+            message = "one line of visible characters is expected"
+            raise ValueError(message)
+        if left := re.search(r"\{[^}]*\}?|\}", _PROMPT_FIELD.sub("", text)):
+            message = f"{left[0]} is no field: {{user}}, {{node}} and {{path}} are known"
+            raise ValueError(message)
+        if not text.endswith("$ "):
+            message = "it must end in a dollar sign and a blank, as scripts wait for them; put it in quotes"
+            raise ValueError(message)
+        return text
 
 
 class Integrations(_Section):

@@ -13,7 +13,7 @@ from typing import Any
 from server.grammar.declare import Candidates, Command, Kind, PathTo
 from server.grammar.filters import FILTERS
 from server.grammar.match import HELP, Incomplete, Invalid, Ready, match, sort_words
-from server.grammar.tokens import MOST_CHARACTERS, Line, Word, tokenize
+from server.grammar.tokens import MOST_CHARACTERS, Line, Word, is_comment, tokenize
 from server.grammar.tree import Directory, Found, Location, find, locate, offered, starts, walk
 from server.model.access import Operator
 
@@ -82,7 +82,7 @@ def offer(root: Directory, here: Location, text: str, operator: Operator) -> Off
     full = len(text) > MOST_CHARACTERS - _LONGEST_OFFERED
     if line.filters and line.mistake is None and not full:
         return _filter_names(root, here, text, line, operator)
-    if full or line.mistake is not None or not (fresh or line.words):
+    if full or line.mistake is not None or not (fresh or line.words) or is_comment(text):
         return Offer(len(text), "")
     typed = Word("", "", len(text)) if fresh else line.words[-1]
     cursor = _Cursor(root, here, operator, line.words if fresh else line.words[:-1], typed)
@@ -118,8 +118,9 @@ def _next_word(cursor: _Cursor, command: Command, bound: Mapping[str, str]) -> O
         return cursor.nothing()
     named = [argument for argument in command.arguments if not argument.repeated]
     places |= {each.name: text for each, text in zip(named, words.positional, strict=False)}
-    if words.waiting is not None and words.waiting.kind is not None:
-        return _values(cursor, words.waiting.kind, places)
+    taking = words.waiting or (None if typed.text.startswith("--") else words.open)
+    if taking is not None and taking.kind is not None:
+        return _values(cursor, taking.kind, places)
     if typed.text.startswith("--") and not words.options_ended:
         return Offer(typed.start, typed.text, _options(cursor, command))
     if len(words.positional) < len(command.arguments):

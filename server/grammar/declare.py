@@ -41,8 +41,9 @@ class Kind:
     """What a word can be. `parse` raises ValueError with what is wrong; `expected` says what would be right.
 
     `secret` values are masked in audit, and no line of a command that takes one is kept in history.
-    `path_to` words complete over the command tree.
-    `granted` words name a domain: the command runs only for those to whom it is granted.
+    `path_to` words complete over the command tree. `granted` words name a domain: the command runs only for those to
+    whom it is granted. An option's value that begins with a word which `begins` accepts goes on up to the next option,
+    as a public key without quotes does.
     """
 
     metavar: str
@@ -52,6 +53,7 @@ class Kind:
     secret: bool = False
     path_to: PathTo | None = None
     granted: bool = False
+    begins: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)

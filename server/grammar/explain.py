@@ -56,7 +56,7 @@ def complaint(outcome: Incomplete | Invalid | Unknown) -> tuple[str, tuple[str, 
     """Return the message of a line that cannot run, and its hints: `Usage: …`, `Did you mean …?` and their like."""
     if isinstance(outcome, Unknown):
         hidden = foreign(outcome.word)
-        seen = (f"It has the character {hidden}, which no command has.",) if hidden else ()
+        seen = (f"It has {hidden}, which no command has.",) if hidden else ()
         absent = (f"There is no {outcome.absent}.",) if outcome.absent else ()
         return outcome.word, (*seen, *absent, *([f"Did you mean {outcome.near}?"] if outcome.near else []))
     return outcome.message, (usage_hint(outcome.command),)

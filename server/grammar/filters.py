@@ -10,6 +10,7 @@ import re2
 
 from server.grammar.declare import Kind
 from server.grammar.tokens import Word
+from server.model.names import with_foreign
 
 JSON = "json"
 _MOST_ROWS = 10_000_000
@@ -106,7 +107,7 @@ def parse_filters(stages: Sequence[tuple[Word, ...]]) -> tuple[Filter, ...]:
         known = next((each for each in FILTERS if each.name == words[0].text), None)
         if known is None:
             message = f'there is no filter {words[0].typed}, known are {names}; "|" in quotes is text'
-            raise ValueError(message)
+            raise ValueError(with_foreign(message, words[0].typed))
         if known.name == JSON and index != len(stages) - 1:
             message = "| json is the last filter"
             raise ValueError(message)
@@ -130,4 +131,4 @@ def _value(known: FilterKind, words: tuple[Word, ...]) -> object:
         return known.kind.parse(words[1].text)
     except ValueError as wrong:
         message = f"| {known.name}: {wrong}"
-        raise ValueError(message) from None
+        raise ValueError(with_foreign(message, words[1].text)) from None

@@ -15,6 +15,7 @@ from server.grammar.declare import Argument, Command, Option
 from server.grammar.filters import FILTERS, Filter, FilterLacksWordError, parse_filters
 from server.grammar.tokens import Line, Word
 from server.grammar.tree import Directory, Found, Location, find, locate, starts, walk
+from server.model.names import with_foreign
 
 HELP = "--help"
 #: What is typed for the dashes of an option; text processors make long ones of two.
@@ -65,11 +66,16 @@ Match = Ready | Incomplete | Invalid | Unknown
 
 @dataclass
 class Words:
-    """The words of one command sorted into what they are; completion reads it to know what can come next."""
+    """The words of one command sorted into what they are; completion reads it to know what can come next.
+
+    `waiting` is an option that lacks its value, `open` one whose value may go on; `more` are its further words.
+    """
 
     positional: list[str] = field(default_factory=list)
     values: dict[str, str | bool] = field(default_factory=dict)
     waiting: Option | None = None
+    open: Option | None = None
+    more: dict[str, list[str]] = field(default_factory=dict)
     help_wanted: bool = False
     options_ended: bool = False
 
@@ -120,9 +126,12 @@ def sort_words(command: Command, words: tuple[Word, ...]) -> Words:
         if found.waiting is not None:
             _take_value(found, word)
         elif word.text == "--" and not found.options_ended:
-            found.options_ended = True
+            found.options_ended, found.open = True, None
         elif word.text.startswith("--") and not found.options_ended:
+            found.open = None
             _take_option(command, found, word)
+        elif found.open is not None:
+            found.more.setdefault(found.open.name, []).append(word.text)
         else:
             _take_positional(command, found, word)
     return found
@@ -142,8 +151,14 @@ def _take_value(found: Words, word: Word) -> None:
     if word.text.startswith("--"):
         message = f"{option.word} needs a value, {option.kind.metavar}: {option.kind.expected}"
         raise _WrongWordError(message)
-    found.values[option.name] = word.text
+    _give(found, option, word.text)
     found.waiting = None
+
+
+def _give(found: Words, option: Option, value: str) -> None:
+    found.values[option.name] = value
+    if option.kind is not None and option.kind.begins is not None and option.kind.begins(value):
+        found.open = option
 
 
 def _take_option(command: Command, found: Words, word: Word) -> None:
@@ -151,7 +166,7 @@ def _take_option(command: Command, found: Words, word: Word) -> None:
     option = command.option(name)
     if option is None:
         message = f"there is no option {name}{_meant(command, name)}"
-        raise _WrongWordError(message)
+        raise _WrongWordError(with_foreign(message, name))
     if option.name in found.values:
         message = f"{option.word} is given twice"
         raise _WrongWordError(message)
@@ -161,7 +176,7 @@ def _take_option(command: Command, found: Words, word: Word) -> None:
     if option.kind is None:
         found.values[option.name] = True
     elif equals:
-        found.values[option.name] = value
+        _give(found, option, value)
     else:
         found.waiting = option
 
@@ -169,7 +184,7 @@ def _take_option(command: Command, found: Words, word: Word) -> None:
 def _take_positional(command: Command, found: Words, word: Word) -> None:
     if len(found.positional) >= len(command.arguments) and not any(a.repeated for a in command.arguments):
         message = f"{word.typed} is one word too many{_meant(command, word.text)}"
-        raise _WrongWordError(message)
+        raise _WrongWordError(with_foreign(message, word.typed))
     found.positional.append(word.text)
 
 
@@ -200,7 +215,8 @@ def _bind(command: Command, bound: Mapping[str, str], words: Words) -> Match:
             rest = tuple(_parse(argument.kind.metavar, argument, text) for text in extra)
     for name, value in words.values.items():
         option = next(each for each in command.options if each.name == name)
-        arguments[name] = value if option.kind is None else _parse(option.word, option, str(value))
+        text = " ".join((str(value), *words.more.get(name, ())))
+        arguments[name] = value if option.kind is None else _parse(option.word, option, text)
     _check_relations(command, words)
     if words.waiting is not None and words.waiting.kind is not None:
         kind = words.waiting.kind
@@ -218,7 +234,8 @@ def _parse(label: str, taker: Argument | Option, text: str) -> Any:  # noqa: ANN
         return taker.kind.parse(text)
     except ValueError as wrong:
         message = f"{label}: {wrong}"
-        raise _WrongWordError(message) from None
+        secret = taker.kind.secret  # of which nothing is repeated
+        raise _WrongWordError(message if secret else with_foreign(message, text)) from None
 
 
 def _check_relations(command: Command, words: Words) -> None:

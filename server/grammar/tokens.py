@@ -1,7 +1,7 @@
 """A line as words: split at blanks, quoted with `"…"` or `'…'`, with the bare word `|` kept for filters.
 
-Source of the rules: cocon-facts (`--name VALUE`, quotes) and the project's grammar contract (both quotes, `|`, the
-limit of 64 K characters).
+Source of the rules: cocon-facts (`--name VALUE`, quotes) and the project's grammar contract (both quotes, `|`,
+comments, characters that nobody sees, the limit of 64 K characters).
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from server.encoding import HAS_NUL
+from server.model.names import described, unseen
 
 MOST_CHARACTERS = 65_536
 _BLANKS = " \t"
@@ -42,30 +45,59 @@ class Line:
     mistake: str | None = None
 
 
+def is_comment(text: str) -> bool:
+    """Tell whether a line is a comment: its first character that is no blank is `#`."""
+    return text.lstrip(_BLANKS).startswith("#")
+
+
 def tokenize(text: str) -> Line:
-    """Split a line. Never raises: what is wrong with the line stands in `mistake`, with the words before it."""
+    """Split a line. Never raises: what is wrong with the line stands in `mistake`, with the words before it.
+
+    A comment is like an empty line: it has no words and no mistake.
+    """
     if len(text) > MOST_CHARACTERS:
         return Line((), mistake=f"the line is longer than {MOST_CHARACTERS:,} characters; none of it was run")
+    if is_comment(text):
+        return Line(())
     control = _CONTROL.search(text)
     if control:
-        code = f"U+{ord(control[0]):04X}"
-        return Line((), mistake=f"the line has the control character {code} at column {control.start() + 1}")
+        return Line((), mistake=_control(control[0], control.start()))
     if '"' not in text and "'" not in text:
-        return _pipeline([Word(found[0], found[0], found.start()) for found in _PLAIN.finditer(text)])
+        words = [Word(found[0], found[0], found.start()) for found in _PLAIN.finditer(text)]
+        return _pipeline(words, _unseen_mistake(text, None if text.isascii() else unseen(text)))
+    return _quoted(text)
+
+
+def _quoted(text: str) -> Line:
+    """Split a line with quotes."""
+    hidden: int | None = None
     words: list[Word] = []
     position = 0
     while (start := _skip_blanks(text, position)) < len(text):
         end, chunks = start, []
         while found := _CHUNK.match(text, end):
             chunks.append(found[0])
+            if hidden is None and found[0][0] not in "\"'":
+                hidden = unseen(text, end, found.end())
             end = found.end()
         if end < len(text) and text[end] not in _BLANKS:
             mistake = f"the quote {text[end]} at column {end + 1} is not closed"
-            return _pipeline(words, mistake)
+            return _pipeline(words, _unseen_mistake(text, hidden) or mistake)
         unquoted = "".join(chunk[1:-1] if chunk[0] in "\"'" else chunk for chunk in chunks)
         words.append(Word(unquoted, text[start:end], start))
         position = end
-    return _pipeline(words)
+    return _pipeline(words, _unseen_mistake(text, hidden))
+
+
+def _control(character: str, at: int) -> str:
+    mistake = f"the line has the control character U+{ord(character):04X} at column {at + 1}"
+    return f"{mistake}: {HAS_NUL}" if character == "\0" else mistake
+
+
+def _unseen_mistake(text: str, at: int | None) -> str | None:
+    if at is None:
+        return None
+    return f"the line has {described(text[at])} at column {at + 1}, which is invisible; only in quotes is it text"
 
 
 def _skip_blanks(text: str, position: int) -> int:

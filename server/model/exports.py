@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.model.integrations import Integration, IntegrationType, parse_api_key, parse_client_id
+from server.model.names import described, foreign, with_foreign
 from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, ascending
 
 MOST_ROWS = 100_000
@@ -45,11 +46,15 @@ def read_rows(text: str) -> Iterator[Row | str]:
         end = yield from _rows(text, _rows_at(text))
         _refuse_what_follows(text, end)
     except (json.JSONDecodeError, RecursionError, IndexError) as error:
-        why = (
-            f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else "it ends too soon"
-        )
+        why = _where(error) if isinstance(error, json.JSONDecodeError) else "it ends too soon"
         message = f"the document is no JSON: {why}"
         raise ValueError(message) from None
+
+
+def _where(error: json.JSONDecodeError) -> str:
+    """Return what is wrong and where, with the character if it is none of ASCII, as a blank that JSON does not know."""
+    found = error.doc[error.pos : error.pos + 1]
+    return f"{error.msg}, character {error.pos + 1}{'' if found.isascii() else f', which is {described(found)}'}"
 
 
 def _rows_at(text: str) -> int:
@@ -200,7 +205,8 @@ def _numbers(said: Any) -> tuple[str, ...]:  # noqa: ANN401  as above
         raise ValueError(message)
     if not isinstance(said, list) or not all(isinstance(each, str) and _NUMBER.fullmatch(each) for each in said):
         message = f"numbers is a list of texts of 1 to {MOST_DIGITS} digits, in quotes so that zeros are kept"
-        raise ValueError(message)
+        texts = [each for each in said if isinstance(each, str)] if isinstance(said, list) else []
+        raise ValueError(with_foreign(message, next((each for each in texts if foreign(each)), "")))
     return ascending(said)
 
 

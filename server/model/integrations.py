@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from server.errors import CommandError
-from server.model.names import refusal
+from server.model.names import refusal, with_foreign
 
 KEY_CHARACTERS = 64
 _KEY_ALPHABET = string.ascii_letters + string.digits
@@ -69,7 +69,7 @@ def parse_api_key(text: str) -> str:
         message = "the key is masked: an export has it in full"
     else:
         message = f"the key is not one of ours: {KEY_CHARACTERS} of A-Z a-z 0-9 are expected"
-    raise ValueError(message)
+    raise ValueError(with_foreign(message, text))
 
 
 def masked_key(key: str) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Self
 
@@ -72,26 +74,59 @@ class Timed:
         self._durations.note(monotonic() - self._began)
 
 
+class Stopwatch:
+    """Measures the work of one line: the time since it began, without the waits for its operator's answers."""
+
+    __slots__ = ("_began", "_paused_at", "_waited_seconds")
+
+    def __init__(self) -> None:
+        """Begin now."""
+        self._began = monotonic()
+        self._waited_seconds = 0.0
+        self._paused_at: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the work has taken so far."""
+        now = monotonic() if self._paused_at is None else self._paused_at
+        return now - self._began - self._waited_seconds
+
+    @property
+    def milliseconds(self) -> int:
+        """The same in whole milliseconds, as footers, documents and audit records have it."""
+        return round(self.seconds * 1000)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop while the operator is asked."""
+        self._paused_at = began = monotonic()
+        try:
+            yield
+        finally:
+            self._waited_seconds += monotonic() - began
+            self._paused_at = None
+
+
 class Run:
     """One line that runs: give it its `path` as soon as it is known. A context manager that counts it at its end."""
 
-    __slots__ = ("_began", "_measures", "path")
+    __slots__ = ("_measures", "_watch", "path")
 
-    def __init__(self, measures: CommandMeasures) -> None:
-        """Begin without a path: the line may name no command."""
+    def __init__(self, measures: CommandMeasures, watch: Stopwatch) -> None:
+        """Take what measures the line, and begin without a path: the line may name no command."""
         self._measures = measures
+        self._watch = watch
         self.path = NO_COMMAND
 
     def __enter__(self) -> Self:
         """The line begins."""
         self._measures.running += 1
-        self._began = monotonic()
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         """The line has ended, or was ended."""
         self._measures.running -= 1
-        self._measures.note(self.path, "done" if error is None else _outcome(error), monotonic() - self._began)
+        self._measures.note(self.path, "done" if error is None else _outcome(error), self._watch.seconds)
 
 
 class CommandMeasures:

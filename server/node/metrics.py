@@ -80,7 +80,7 @@ COMMANDS = Metric(
 COMMAND_SECONDS = Metric(
     "ecss_console_command_seconds",
     _HISTOGRAM,
-    "How long lines took until their reply was there; what was asked back and the wait for an answer are in it.",
+    "How long lines took until their reply was there, without the waits for an answer or a document of the operator.",
     ("command",),
 )
 COMMANDS_RUNNING = Metric("ecss_console_commands_running", _GAUGE, "Lines that run now.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 
+from server.encoding import BYTE_ORDER_MARK, decoded
 from server.errors import StartError
 from server.program.terminal import asked
 
@@ -15,7 +17,7 @@ _FROM_STDIN = "-"
 def new_passphrase(file: str | None) -> str:
     """Return the passphrase for a new backup, asked for twice at a terminal. Raises StartError for one too short."""
     if file is not None:
-        return _long_enough(_first_line(file))
+        return _long_enough(_first_line(file).removeprefix(BYTE_ORDER_MARK))
     passphrase = _long_enough(_asked("Passphrase of the backup: "))
     if _asked("Once more: ") != passphrase:
         message = "the two passphrases differ; nothing was written"
@@ -24,7 +26,10 @@ def new_passphrase(file: str | None) -> str:
 
 
 def known_passphrase(file: str | None) -> str:
-    """Return the passphrase of a backup that is there. Raises StartError where there is nobody to ask."""
+    """Return the passphrase of a backup that is there. Raises StartError where there is nobody to ask.
+
+    A byte order mark of the file is kept: in older backups it is part of the passphrase, and `decrypt` tries both.
+    """
     return _first_line(file) if file is not None else _asked("Passphrase of the backup: ")
 
 
@@ -39,9 +44,10 @@ def _first_line(file: str) -> str:
         else:
             with Path(file).open("rb") as opened:
                 raw = opened.readline()
-        return raw.decode().removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"  # which would show its bytes
+        mark = BYTE_ORDER_MARK if raw.startswith(BOM_UTF8) else ""
+        return mark + decoded(raw).removesuffix("\n").removesuffix("\r")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         message = f"the passphrase cannot be read from {file}: {why}"
         raise StartError(message) from error
 

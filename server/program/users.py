@@ -12,6 +12,7 @@ from server.audit.journal import utc_now
 from server.auth.keys import fingerprint, parse_authorized_keys, weakness
 from server.auth.passwords import check_new_password, hash_password, new_password
 from server.config import Config
+from server.encoding import decoded
 from server.errors import StartError
 from server.model.access import Role, User, UserKey, parse_user_name
 from server.program.answer import record, say
@@ -114,17 +115,16 @@ def _first_line() -> str:
     with ended_at_once():
         raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
     try:
-        return check_new_password(raw.decode("utf-8").removesuffix("\n").removesuffix("\r"))
-    except UnicodeDecodeError as error:
-        message = "the password on standard input is not UTF-8 text"
-        raise StartError(message) from error
+        text = decoded(raw)
     except ValueError as error:
-        raise StartError(str(error)) from error
+        message = f"the password on standard input cannot be read: {error}"
+        raise StartError(message) from None
+    return _valued(check_new_password, text.removesuffix("\n").removesuffix("\r"))
 
 
 def _keys_of(path: Path) -> tuple[UserKey, ...]:
     try:
-        return parse_authorized_keys(path.read_text(encoding="utf-8"))
+        return parse_authorized_keys(decoded(path.read_bytes()))
     except (OSError, ValueError) as error:
         message = f"{path}: {getattr(error, 'strerror', None) or error}"
         raise StartError(message) from error

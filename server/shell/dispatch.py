@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from time import monotonic
 
 from server.audit.journal import utc_now
 from server.auth.standing import no_more
@@ -19,6 +18,7 @@ from server.commands.call import Ask, Call, Console, ReadDocument, ShowProgress
 from server.commands.domains import admit_to_domain
 from server.errors import (
     ArgumentError,
+    CommandError,
     InternalError,
     InterruptedByOperatorError,
     OperatorError,
@@ -29,13 +29,14 @@ from server.errors import (
 from server.grammar.declare import CHECK
 from server.grammar.explain import complaint, page, usage_hint
 from server.grammar.filters import JSON, wants_json
+from server.grammar.habits import habit_hints
 from server.grammar.match import Incomplete, Invalid, Ready, Unknown, match
 from server.grammar.tokens import Line, tokenize
 from server.grammar.tree import Location, find, offered
 from server.log import about
 from server.model.access import Operator
 from server.model.events import Event, EventKind
-from server.node.measures import NO_COMMAND, Run
+from server.node.measures import NO_COMMAND, Run, Stopwatch
 from server.render.document import error_document, reply_document
 from server.render.filters import filtered
 from server.render.reply import Help, Left, Lines, Moved, Reply, Script
@@ -82,18 +83,18 @@ class Begun:
     seat: Seat
     line: Line
     at: datetime
-    monotonic_seconds: float
+    watch: Stopwatch
 
     @property
     def footer(self) -> Footer:
         """The footer of a reply that ends now."""
-        return Footer(self.at, round((monotonic() - self.monotonic_seconds) * 1000), self.console.nodes)
+        return Footer(self.at, self.watch.milliseconds, self.console.nodes)
 
     async def run(self) -> Outcome:
         """Run the line. Raises nothing but CancelledError."""
         try:
-            with Run(self.console.node.commands) as run:
-                reply = await _run(self.console, self.seat, self.line, run)
+            with Run(self.console.node.commands, self.watch) as run:
+                reply = await self._reply(run)
         except InterruptedByOperatorError as error:  # at a question: the terminal has shown its ^C
             return self.cut(error) if self.seat.json else Outcome(error.status, iter(()))
         except OperatorError as error:
@@ -105,6 +106,16 @@ class Begun:
         if isinstance(reply, Moved | Left | Script):
             return Outcome(0, reply_text(reply), reply)
         return Outcome(0, _pieces(reply, self.footer), reply)
+
+    async def _reply(self, run: Run) -> Reply:
+        """Run the line; where it fails, add hints for habits of other shells that its words show."""
+        try:
+            return await _run(self.console, self.seat, self.line, self.watch, run)
+        except (UnknownCommandError, ArgumentError, CommandError) as error:
+            hints = habit_hints(self.line)
+            if not hints:
+                raise
+            raise type(error)(error.message, *error.hints, *hints) from error
 
     def cut(self, error: OperatorError) -> Outcome:
         """Return what an error makes of the line: Ctrl-C is a bare `^C`, all else has its footer."""
@@ -120,13 +131,18 @@ class Begun:
 
 
 def begin(console: Console, seat: Seat, text: str) -> Begun | None:
-    """Begin with a line; None for an empty one."""
+    """Begin with a line; None for an empty one and a comment."""
     line = tokenize(text)
     if not (line.words or line.filters or line.mistake):
         return None
     if not seat.json and wants_json(line.filters):
         seat = replace(seat, json=True)
-    return Begun(console, seat, line, datetime.now().astimezone(), monotonic())
+    return Begun(console, seat, line, datetime.now().astimezone(), Stopwatch())
+
+
+def refused(console: Console, seat: Seat, mistake: str) -> Begun:
+    """Return what refuses input of which no line can be made."""
+    return Begun(console, seat, Line((), mistake=mistake), datetime.now().astimezone(), Stopwatch())
 
 
 def parting(console: Console, why: str, *, json: bool, command: bool) -> str:
@@ -137,7 +153,7 @@ def parting(console: Console, why: str, *, json: bool, command: bool) -> str:
     return "".join(f"{line}\n" for line in error.lines()) if command else f"\n{why}\n"
 
 
-async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
+async def _run(console: Console, seat: Seat, line: Line, watch: Stopwatch, run: Run) -> Reply:
     outcome = match(console.root, seat.here, line)
     if not isinstance(outcome, Unknown) and outcome.command is not None:
         run.path = outcome.command.path
@@ -167,6 +183,7 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
         typed=seat.typed,
         check=check,
         json=seat.json,
+        watch=watch,
     )
     try:
         reply = await _authorised(call)

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from time import monotonic
 
 from server.commands.call import Console
-from server.errors import InterruptedByOperatorError, OperatorError, TemporaryError
+from server.encoding import BYTE_ORDER_MARK, save_as_utf_8
+from server.errors import ArgumentError, InterruptedByOperatorError, OperatorError, TemporaryError
 from server.grammar.secrets import holds_secret
 from server.grammar.tree import Location, shown
 from server.model.access import Operator
 from server.render.reply import Left, Moved
-from server.shell.dispatch import Outcome, Seat, begin, parting
+from server.shell.dispatch import Begun, Outcome, Seat, begin, parting, refused
 from server.shell.options import LoginOptions
-from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
+from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Terminal
 from server.storage.history import KEPT_LINES
 from server.turns import TURN_SECONDS
 
@@ -41,11 +42,20 @@ class Session:
 
     @property
     def prompt(self) -> str:
-        """The prompt: `admin@ds1@ecss1:/domain/biysk.local$ `."""
-        return f"{self._operator.name}@{self._console.node_name}:{shown(self.here)}$ "
+        """The prompt: `admin@ds1@ecss1:/domain/biysk.local$ `, as `prompt.format` says now."""
+        return self._console.current.config.prompt.text(
+            user=self._operator.name, node=self._console.node_name, path=shown(self.here)
+        )
 
     async def run_shell(self) -> int:
         """Read and run lines until `exit` or the end of input; return the exit status."""
+        try:
+            return await self._run_lines()
+        except ForeignEncodingError as foreign:
+            ran = await self._run(refused(self._console, self._seat(), _unreadable(foreign)))
+            return ran.status
+
+    async def _run_lines(self) -> int:
         self._task = asyncio.current_task()
         status = 0
         while not self._stopping:
@@ -61,9 +71,9 @@ class Session:
                     raise
                 break
             ran = await self._run_line(line)
+            self._remember(line)
             if ran is None:
                 continue
-            self._remember(line)
             status = ran.status
             if isinstance(ran.reply, Left):
                 return ran.reply.status
@@ -76,7 +86,7 @@ class Session:
         self._only_command = True
         self._task = task = asyncio.current_task()
         status = 0
-        for number, line in enumerate(command.split("\n")):
+        for number, line in enumerate(command.removeprefix(BYTE_ORDER_MARK).split("\n")):
             try:
                 await self._terminal.drain()
                 if number:
@@ -118,22 +128,24 @@ class Session:
             self._terminal.write(parting(self._console, self._parting, json=json, command=command))
         return TemporaryError.status
 
-    async def _run_line(self, line: str) -> Outcome | None:
-        show_progress = self._terminal.show_progress
-        seat = Seat(
+    def _seat(self) -> Seat:
+        return Seat(
             operator=self._operator,
             here=self.here,
             ask=self._ask,
             ask_hidden=self._ask_hidden,
             read_document=self._read_document,
-            show_progress=show_progress,
+            show_progress=self._terminal.show_progress,
             typed=self._typed,
             why_cut=self._why_cut,
             json=self._options.json,
         )
-        begun = begin(self._console, seat, line)
-        if begun is None:
-            return None
+
+    async def _run_line(self, line: str) -> Outcome | None:
+        begun = begin(self._console, self._seat(), line)
+        return None if begun is None else await self._run(begun)
+
+    async def _run(self, begun: Begun) -> Outcome:
         self._running, self._asked_hidden = True, False
         try:
             ran = await begun.run()
@@ -198,6 +210,8 @@ class Session:
             return None
         except LineDroppedError:
             raise InterruptedByOperatorError from None
+        except ForeignEncodingError as foreign:
+            raise ArgumentError(_unreadable(foreign)) from foreign
 
     async def _asked(self, question: str, *, hidden: bool) -> str | None:
         try:
@@ -206,12 +220,19 @@ class Session:
             return None
         except LineDroppedError:
             raise InterruptedByOperatorError from None
+        except ForeignEncodingError as foreign:
+            raise ArgumentError(_unreadable(foreign)) from foreign
 
     def _remember(self, line: str) -> None:
-        if holds_secret(self._console.root, self.here, line):
+        """Keep a line; a comment too, as people put a half-typed line aside behind a `#`."""
+        if not line.strip() or holds_secret(self._console.root, self.here, line):
             return
         self._terminal.remember(line)
         if self._terminal.remembers:
             self._console.journal.remember_soon(self._operator, line)
         else:
             self._typed.append(line)
+
+
+def _unreadable(foreign: ForeignEncodingError) -> str:
+    return f"standard input cannot be read, none of it was run: {save_as_utf_8(str(foreign))}"

@@ -13,6 +13,10 @@ class LineDroppedError(Exception):
     """Ctrl-C while a line was typed; the terminal has shown `^C` and a new line."""
 
 
+class ForeignEncodingError(Exception):
+    """The input is UTF-16 or UTF-32, which the argument names: nothing of it can be understood."""
+
+
 class Terminal(Protocol):
     """One shell or command at the other end.
 
@@ -22,7 +26,10 @@ class Terminal(Protocol):
     remembers: bool
 
     async def read_line(self, prompt: str) -> str:
-        """Show the prompt and return one line without its end; raises EndOfInputError or LineDroppedError."""
+        """Show the prompt and return one line without its end.
+
+        Raises EndOfInputError, LineDroppedError or ForeignEncodingError.
+        """
 
     async def ask(self, question: str, *, hidden: bool) -> str:
         """Like `read_line`, without history or completion; a `hidden` answer is not echoed."""

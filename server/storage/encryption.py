@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
+from server.encoding import BYTE_ORDER_MARK, decoded
 from server.errors import StartError
 
 #: What is encrypted to a passphrase may have so many bytes.
@@ -109,12 +110,7 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
         return _read_to_end(read, source)
     pyrage = _pyrage()
     if lock is Lock.PASSPHRASE:
-        try:
-            plain = pyrage.passphrase.decrypt(source.read(), keys.passphrase or "")
-        except pyrage.DecryptError as error:
-            message = f"the passphrase is wrong, or the file is damaged ({_in_a_line(error)})"
-            raise StartError(message) from error
-        return _read_to_end(read, BytesIO(plain))
+        return _read_to_end(read, BytesIO(_opened(pyrage, source.read(), keys.passphrase or "")))
     identities = [each for path in keys.identities for each in _identities(pyrage, path)]
     piped = _Piped(lambda pipe: pyrage.decrypt_io(source, pipe, identities))
     try:
@@ -124,6 +120,19 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
         if isinstance(piped.failed, pyrage.DecryptError):
             message = f"no identity opens the file, or it is damaged ({_in_a_line(piped.failed)})"
             raise StartError(message) from piped.failed
+
+
+def _opened(pyrage: ModuleType, sealed: bytes, passphrase: str) -> bytes:
+    """Return what a passphrase opens; a byte order mark in front of it counts in older backups only."""
+    without_mark = passphrase.removeprefix(BYTE_ORDER_MARK)
+    if without_mark != passphrase:
+        with suppress(pyrage.DecryptError):
+            return cast("bytes", pyrage.passphrase.decrypt(sealed, without_mark))
+    try:
+        return cast("bytes", pyrage.passphrase.decrypt(sealed, passphrase))
+    except pyrage.DecryptError as error:
+        message = f"the passphrase is wrong, or the file is damaged ({_in_a_line(error)})"
+        raise StartError(message) from error
 
 
 def _in_a_line(error: Exception) -> str:
@@ -228,15 +237,19 @@ def _recipient(pyrage: ModuleType, text: str) -> object:
 def _identities(pyrage: ModuleType, path: Path) -> list[object]:
     """Return the identities of a file of age-keygen, or of an SSH private key without a passphrase."""
     try:
-        raw = path.read_bytes()
-        if raw.startswith(b"-----BEGIN"):
-            return [pyrage.ssh.Identity.from_buffer(raw)]
-        lines = [line.strip() for line in raw.decode().splitlines()]
+        text = decoded(path.read_bytes())
+        if text.startswith("-----BEGIN"):
+            return [pyrage.ssh.Identity.from_buffer(text.encode())]
+        lines = [line.strip() for line in text.splitlines()]
         found: list[object] = [
             pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")
         ]
-    except (OSError, UnicodeDecodeError, pyrage.IdentityError) as error:
-        why = error.strerror if isinstance(error, OSError) else _IDENTITY_EXPECTED
+    except (OSError, ValueError, pyrage.IdentityError) as error:
+        why = _IDENTITY_EXPECTED
+        if isinstance(error, OSError):
+            why = str(error.strerror)
+        elif isinstance(error, ValueError):
+            why = f"{error}; {_IDENTITY_EXPECTED}"
         message = f"the identity {path} cannot be read: {why}"
         raise StartError(message) from error
     return found

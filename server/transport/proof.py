@@ -9,7 +9,7 @@ from functools import partial
 
 import asyncssh
 
-from server.auth.keys import fingerprint
+from server.auth.keys import fingerprint, weakness
 from server.auth.login import UNKNOWN_KEY, Doorkeeper, Verdict
 from server.auth.tries import Tries
 from server.errors import TemporaryError
@@ -70,9 +70,11 @@ class Proof:
         if offered.authority not in {each.public_key for each in self._authorities}:
             self._in_vain()
             return None
+        weak = weakness(offered.public_key)
         claim = await self._doorkeeper.claim(name)
         principal = name if claim.name else secrets.token_hex()
-        return Authorities(self._authorities, principal, name, self._offers, partial(self._certify, offered, claim))
+        certify = partial(self._certify, offered, weak, claim)
+        return Authorities(self._authorities, principal, name, self._offers, certify)
 
     async def password(self, name: str, password: str) -> Verdict:
         """Judge a password."""
@@ -152,9 +154,9 @@ class Proof:
         except ValueError as wrong:
             return _ask_change(f"{wrong}.")
 
-    def _certify(self, offered: OfferedKey, claim: Claim) -> str | None:
+    def _certify(self, offered: OfferedKey, weak: str | None, claim: Claim) -> str | None:
         """Take the user whom a certificate fits, or return what stands against it."""
-        verdict = self._doorkeeper.by_certificate(claim, offered.public_key)
+        verdict = self._doorkeeper.by_certificate(claim, weak)
         self._certified = verdict.user
         if verdict.user is not None:
             self._tries.accept(offered.public_key)

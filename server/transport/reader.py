@@ -10,7 +10,7 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-from server.shell.terminal import EndOfInputError, LineDroppedError
+from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError
 from server.transport.plain import PlainEditor
 from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
 
@@ -50,11 +50,11 @@ class LineReader:
 
     async def read_line(self, prompt: str) -> str:
         """Show the prompt and return one line; see `Terminal`."""
-        return await self._read(prompt, self._editor or self._plain)
+        return self._utf_8(await self._read(prompt, self._editor or self._plain))
 
     async def ask(self, question: str, *, hidden: bool) -> str:
         """Show the question and return the answer; see `Terminal`."""
-        return await self._read(question, PlainEditor(self._tty, hidden=hidden), hidden=hidden)
+        return self._utf_8(await self._read(question, PlainEditor(self._tty, hidden=hidden), hidden=hidden))
 
     async def read_document(self, question: str, *, to_the_end: bool, most_characters: int) -> str:
         """Return one line of any length, or all there is; see `Terminal`."""
@@ -63,7 +63,7 @@ class LineReader:
         try:
             if not to_the_end and self._prompts:
                 self.write(question)
-            text = await self._document("" if to_the_end else "\r", most_characters)
+            text = self._utf_8(await self._document("" if to_the_end else "\r", most_characters))
             if tty.pty:
                 self.write("\n")
             return text
@@ -120,6 +120,12 @@ class LineReader:
     async def drain(self) -> None:
         """Wait until more can be written."""
         await self._tty.drain()
+
+    def _utf_8(self, text: str) -> str:
+        """Return what was read; raises ForeignEncodingError when the stream is no UTF-8."""
+        if encoding := self._tty.foreign_encoding:
+            raise ForeignEncodingError(encoding)
+        return text
 
     def _echo(self, line: str) -> None:
         if self._tty.pty:

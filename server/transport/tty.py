@@ -12,6 +12,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
+from server.encoding import TELLING_BYTES, foreign_encoding
+
 #: Reading is paused above the first and goes on below the second, in characters.
 PAUSE_ABOVE = 262_144
 RESUME_BELOW = 65_536
@@ -52,7 +54,8 @@ class Tty:
         self.last_input = monotonic()
         self._channel = channel
         self._interrupt = interrupt
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")  # without a byte order mark at the start
+        self._beginning = b""
         self._queue = ""
         self._start = 0
         self._after_return = False
@@ -64,8 +67,16 @@ class Tty:
         self._unsent_soon = False
 
     def feed(self, data: bytes) -> None:
-        r"""Take bytes from the client: UTF-8, any line end as `\r`, also across packets; NUL is dropped."""
-        text = self._decoder.decode(data).replace("\0", "")
+        r"""Take bytes from the client: UTF-8, any line end as `\r`, also across packets.
+
+        A byte order mark at the start is dropped, at a terminal NUL too, which a key sends there. Without one NUL is
+        kept, so that a line of UTF-16 is refused and never half understood.
+        """
+        if len(self._beginning) < TELLING_BYTES:
+            self._beginning += data[: TELLING_BYTES - len(self._beginning)]
+        text = self._decoder.decode(data)
+        if "\0" in text:
+            text = text.replace("\0", "") if self.pty else self._without_nul_after_return(text)
         if not text:
             return
         self.last_input = monotonic()
@@ -82,6 +93,11 @@ class Tty:
             self._paused = True
             self._channel.pause_reading()
         self._wake()
+
+    @property
+    def foreign_encoding(self) -> str:
+        """`UTF-16` or `UTF-32` when the stream begins in that encoding, else empty."""
+        return foreign_encoding(self._beginning)
 
     def interrupt(self) -> None:
         """Do what Ctrl-C does, for `signal INT` and a break."""
@@ -186,6 +202,10 @@ class Tty:
             return INTERRUPT + rest
         self._interrupt()
         return rest
+
+    def _without_nul_after_return(self, text: str) -> str:
+        r"""Make `\r` of `\r\0`, which is a line end, also across packets."""
+        return text.removeprefix("\0" if self._after_return else "").replace("\r\0", "\r")
 
     def drop(self) -> None:
         """Forget what was typed ahead."""
