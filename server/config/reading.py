@@ -18,6 +18,7 @@ from pydantic import (
 
 from server.config.schema import STORAGE_KEY_NAME, Config
 from server.errors import ConfigurationError
+from server.plain_files import MOST_TEXT_BYTES, read_plain
 
 ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
 DEFAULT_FILE = Path("config.yaml")
@@ -69,7 +70,7 @@ def _credential(environment: Mapping[str, str]) -> Path | None:
 
 def _read_file(path: Path, source: _Source) -> dict[str, Any]:
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(read_plain(path, MOST_TEXT_BYTES).decode("utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigurationError((f"{path} cannot be read: {error.strerror}",)) from error
     except UnicodeDecodeError as error:

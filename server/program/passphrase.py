@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from server.errors import StartError
+from server.plain_files import MOST_TEXT_BYTES, read_named
 from server.program.terminal import asked
 
 FEWEST_CHARACTERS = 10
@@ -35,10 +36,9 @@ def _asked(question: str) -> str:
 def _first_line(file: str) -> str:
     try:
         if file == _FROM_STDIN:
-            raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+            raw = sys.stdin.buffer.readline(MOST_TEXT_BYTES) if sys.stdin is not None else b""
         else:
-            with Path(file).open("rb") as opened:
-                raw = opened.readline()
+            raw = read_named(Path(file), MOST_TEXT_BYTES).partition(b"\n")[0]
         return raw.decode().removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"  # which would show its bytes

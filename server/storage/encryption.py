@@ -18,6 +18,8 @@ from types import ModuleType
 from typing import IO, Any, TypeVar
 
 from server.errors import StartError
+from server.plain_files import MOST_TEXT_BYTES, read_named
+from server.storage.owner import opened_file
 
 #: What is encrypted to a passphrase may have so many bytes.
 MOST_PASSPHRASE_BYTES = 512 * 1024 * 1024
@@ -41,7 +43,7 @@ class Keys:
 
     passphrase: str | None = field(default=None, repr=False)
     recipients: Sequence[str] = ()
-    identities: Sequence[Path] = ()
+    identities: Sequence[object] = field(default=(), repr=False)
 
     @property
     def lock(self) -> Lock:
@@ -51,22 +53,26 @@ class Keys:
         return Lock.RECIPIENT if self.recipients else Lock.NONE
 
 
-def lock_of(path: Path) -> Lock:
-    """Tell from its first bytes how a file is locked. Raises StartError when it can be no backup."""
+@contextmanager
+def opened_backup(path: Path) -> Iterator[IO[bytes]]:
+    """Give the bytes of a backup's file. Raises StartError where it cannot be read, or is no plain file."""
     try:
-        if path.exists() and not path.is_file():
-            message = f"{path} is no plain file, and is read more than once: copy it to one"
-            raise StartError(message)
-        with path.open("rb") as file:
-            beginning = file.read(64)
+        with os.fdopen(opened_file(path), "rb") as file:
+            yield file
     except OSError as error:
         message = f"the backup {path} cannot be read: {error.strerror}"
         raise StartError(message) from error
+
+
+def lock_of(backup: IO[bytes], name: Path) -> Lock:
+    """Tell from its first bytes how a backup is locked, and go back to them. Raises StartError when it can be none."""
+    beginning = backup.read(64)
+    backup.seek(0)
     if beginning.startswith(_AGE):
         return Lock.PASSPHRASE if beginning[len(_AGE) :].startswith(b"-> scrypt ") else Lock.RECIPIENT
     if beginning.startswith(_GZIP):
         return Lock.NONE
-    message = f"{path} is no backup of ecss-console: neither an age file nor a tar.gz"
+    message = f"{name} is no backup of ecss-console: neither an age file nor a tar.gz"
     raise StartError(message)
 
 
@@ -115,8 +121,7 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
             message = f"the passphrase is wrong, or the file is damaged ({_in_a_line(error)})"
             raise StartError(message) from error
         return _read_to_end(read, BytesIO(plain))
-    identities = [each for path in keys.identities for each in _identities(pyrage, path)]
-    piped = _Piped(lambda pipe: pyrage.decrypt_io(source, pipe, identities))
+    piped = _Piped(lambda pipe: pyrage.decrypt_io(source, pipe, [*keys.identities]))
     try:
         return _read_to_end(read, piped.end)
     finally:
@@ -225,10 +230,14 @@ def _recipient(pyrage: ModuleType, text: str) -> object:
         raise StartError(message) from error
 
 
+def identities_of(paths: Sequence[Path]) -> list[object]:
+    """Return the identities in files of age-keygen, or of SSH private keys without a passphrase. Raises StartError."""
+    return [each for path in paths for each in _identities(_pyrage(), path)]
+
+
 def _identities(pyrage: ModuleType, path: Path) -> list[object]:
-    """Return the identities of a file of age-keygen, or of an SSH private key without a passphrase."""
     try:
-        raw = path.read_bytes()
+        raw = read_named(path, MOST_TEXT_BYTES)
         if raw.startswith(b"-----BEGIN"):
             return [pyrage.ssh.Identity.from_buffer(raw)]
         lines = [line.strip() for line in raw.decode().splitlines()]
