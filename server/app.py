@@ -34,6 +34,7 @@ from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
 from server.storage.owner import give_up_root, working_for
+from server.storage.schema import newest
 from server.storage.serving import serving, upgrading
 from server.supervisor import Given, Supervisor, given_sockets
 from server.transport.editor import prepare as prepare_editor
@@ -55,6 +56,7 @@ async def open_store(config: Config, *, make: bool = True, serves: bool = False)
 
     One that `serves` has it to itself among its like.
     """
+    newest()  # read while root may read all of the program; the store's owner need not
     with working_for(*config.places), serving(config.database) if serves else nullcontext():
         prepared = prepare(
             config.database,

@@ -54,6 +54,7 @@ def backup(config: Config, options: argparse.Namespace) -> None:
     the store as its owner.
     """
     _refuse_unsafe(config, options)
+    newest()  # read while root may read all of the program; the store's owner need not
     with store_errors():
         with working_for(*config.places):
             finish_restore(config.database, config.keys_dir)

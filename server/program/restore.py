@@ -60,6 +60,7 @@ def restore(config: Config, options: argparse.Namespace) -> None:
 
     What the caller names is opened as the caller, the store as its owner.
     """
+    newest()  # read while root may read all of the program; the store's owner need not
     with store_errors(), opened_backup(options.file) as file:
         lock = lock_of(file, options.file)
         keys = _keys(options, lock)
@@ -194,7 +195,7 @@ def _origin(config: Config, storage_key: str) -> _Origin:
 
 
 def _refuse_foreign(config: Config, checked: _Checked) -> None:
-    if checked.origin is not _Origin.ANOTHER:
+    if checked.vault is None or checked.origin is not _Origin.ANOTHER:
         return
     message = (
         f"the backup is of another console: its storage key is not that of this one ({config.storage_key}). Its users "

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any, TypeVar
+
+import pyrage
 
 from server.errors import StartError
 from server.plain_files import MOST_TEXT_BYTES, read_named
@@ -78,7 +79,7 @@ def lock_of(backup: IO[bytes], name: Path) -> Lock:
 
 def check_recipients(recipients: Sequence[str]) -> None:
     """Raise StartError for a recipient that is none."""
-    _recipients(_pyrage(), recipients)
+    _recipients(recipients)
 
 
 def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -> None:
@@ -88,10 +89,9 @@ def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -
     elif keys.passphrase is not None:
         plain = _Limited()
         write(plain)
-        target.write(_pyrage().passphrase.encrypt(plain.getvalue(), keys.passphrase))
+        target.write(pyrage.passphrase.encrypt(plain.getvalue(), keys.passphrase))
     else:
-        pyrage = _pyrage()
-        recipients = _recipients(pyrage, keys.recipients)
+        recipients = _recipients(keys.recipients)
         piped = _Piped(write)
         source, kept = _Remembering(piped.end), _Remembering(target)
         try:
@@ -113,7 +113,6 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
     """
     if lock is Lock.NONE:
         return _read_to_end(read, source)
-    pyrage = _pyrage()
     if lock is Lock.PASSPHRASE:
         try:
             plain = pyrage.passphrase.decrypt(source.read(), keys.passphrase or "")
@@ -216,11 +215,11 @@ def _read_to_end(read: Callable[[IO[bytes]], _T], source: IO[bytes]) -> _T:
     return found
 
 
-def _recipients(pyrage: ModuleType, texts: Sequence[str]) -> list[object]:
-    return [_recipient(pyrage, text) for text in texts]
+def _recipients(texts: Sequence[str]) -> list[object]:
+    return [_recipient(text) for text in texts]
 
 
-def _recipient(pyrage: ModuleType, text: str) -> object:
+def _recipient(text: str) -> object:
     kind = pyrage.ssh if text.startswith("ssh-") else pyrage.x25519
     try:
         return kind.Recipient.from_str(text)
@@ -232,10 +231,10 @@ def _recipient(pyrage: ModuleType, text: str) -> object:
 
 def identities_of(paths: Sequence[Path]) -> list[object]:
     """Return the identities in files of age-keygen, or of SSH private keys without a passphrase. Raises StartError."""
-    return [each for path in paths for each in _identities(_pyrage(), path)]
+    return [each for path in paths for each in _identities(path)]
 
 
-def _identities(pyrage: ModuleType, path: Path) -> list[object]:
+def _identities(path: Path) -> list[object]:
     try:
         raw = read_named(path, MOST_TEXT_BYTES)
         if raw.startswith(b"-----BEGIN"):
@@ -249,9 +248,3 @@ def _identities(pyrage: ModuleType, path: Path) -> list[object]:
         message = f"the identity {path} cannot be read: {why}"
         raise StartError(message) from error
     return found
-
-
-def _pyrage() -> ModuleType:
-    import pyrage  # noqa: PLC0415  only backups need it
-
-    return pyrage  # type: ignore[no-any-return, unused-ignore]

@@ -59,7 +59,6 @@ def working_for(*places: Path, shared: bool = False) -> Iterator[None]:
         root = _Owner(ROOT, before.gid if before.uid == ROOT else ROOT, before.groups)
         owner = _owner_of(ways, ", ".join(map(str, places))) or root
         _become(owner)
-        _refuse_unreadable_program(owner)
         yield
     except PermissionError as error:
         if owner.uid == ROOT:
@@ -72,9 +71,10 @@ def working_for(*places: Path, shared: bool = False) -> Iterator[None]:
 
 
 def give_up_root() -> None:
-    """Stay for good the user that root has become, if it has: nothing that a client makes us do is done as root."""
+    """Stay for good the user that root has become, if it has. Raises StartError where it cannot load the program."""
     if _may_switch() and os.geteuid() != ROOT:
         uid, gid = os.geteuid(), os.getegid()
+        _refuse_unreadable_program(uid)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
 
@@ -236,12 +236,16 @@ def _refuse_writable(place: Path, way: Sequence[os.stat_result], *, shared: bool
         raise StartError(message)
 
 
-def _refuse_unreadable_program(owner: _Owner) -> None:
-    """Raise StartError where a user could not load the rest of this program, which imports some of it late."""
+def _refuse_unreadable_program(uid: int) -> None:
+    """Raise StartError where a user cannot load the rest of a program that goes on, which imports some of it late."""
     try:
-        Path(__file__).stat()
+        for file in (__file__, os.__file__):
+            Path(file).stat()
     except PermissionError as error:
-        message = f"{owner}, who owns the store's folder, cannot read this program: install it where everybody can"
+        message = (
+            f"root goes on as {_name(uid)}, who owns the folder and cannot read this program ({error.filename}): "
+            "install it and its Python where everybody can read them"
+        )
         raise StartError(message) from error
 
 
