@@ -54,12 +54,10 @@ class Keys:
         return Lock.RECIPIENT if self.recipients else Lock.NONE
 
 
-@contextmanager
-def opened_backup(path: Path) -> Iterator[IO[bytes]]:
-    """Give the bytes of a backup's file. Raises StartError where it cannot be read, or is no plain file."""
+def opened_backup(path: Path) -> IO[bytes]:
+    """Return the bytes of a backup's file. Raises StartError where it cannot be read, or is no plain file."""
     try:
-        with os.fdopen(opened_file(path), "rb") as file:
-            yield file
+        return os.fdopen(opened_file(path), "rb")
     except OSError as error:
         message = f"the backup {path} cannot be read: {error.strerror}"
         raise StartError(message) from error
