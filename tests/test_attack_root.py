@@ -15,7 +15,7 @@ from console import ConsoleServer
 from service import SECRET, UID, Service, become_service, needs_root, public_folder
 
 PLAN = json.dumps({"aside": ".before-restore-20261128T000000Z"})
-BACKUP = ("backup", "b.age", "--passphrase-file", "passphrase", "--force")
+BACKUP = ("backup", "b.age", "--unencrypted", "--storage-key-in-clear", "--force")
 #: Every name that the program opens, makes, renames or removes in the service's folder.
 NAMES = (
     *("console.db", "console.db-wal", "console.db-shm", "console.db-journal", "console.db.lock", "console.db.new"),
@@ -154,7 +154,7 @@ def test_attack_nothing_under_any_name_leads_root_elsewhere(
     shutil.copytree(service.var, fresh)
     before = service.roots()
     assert service.as_root(BACKUP) == [0]
-    restore = ("restore", "b.age", "--passphrase-file", "passphrase", "--force")
+    restore = ("restore", "b.age", "--force")
     for name in NAMES:
         shutil.rmtree(service.var)
         shutil.copytree(fresh, service.var)
@@ -195,10 +195,10 @@ def test_attack_what_is_swapped_between_check_and_use_leads_root_nowhere(service
                 ("console.db", "b"),
             ):
                 try:
-                    os.rename(name, "kept")
-                    os.rename(link, name)
-                    os.rename(name, link)
-                    os.rename("kept", name)
+                    Path(name).rename("kept")
+                    Path(link).rename(name)
+                    Path(name).rename(link)
+                    Path("kept").rename(name)
                 except OSError:
                     continue
     try:
@@ -227,7 +227,12 @@ def test_attack_a_configuration_of_the_service_is_obeyed_as_the_service(service:
 
 def test_attack_a_database_that_is_a_link_in_the_services_folder_is_not_made_elsewhere(service: Service) -> None:
     before = service.roots()
-    service.plants(lambda: (Path("console.db").unlink(), Path("console.db").symlink_to(service.home / "x.db")))
+
+    def plant() -> None:
+        Path("console.db").unlink()
+        Path("console.db").symlink_to(service.home / "x.db")
+
+    service.plants(plant)
     for words in (("user", "list"), BACKUP, ("init",)):
         assert service.program(*words).returncode == 1
     assert service.roots() == before
@@ -257,7 +262,7 @@ def test_what_root_does_for_a_service_goes_on_working(service: Service) -> None:
     scratch = service.folder / "scratch"
     scratch.mkdir(mode=0o700)
     scratch.chmod(0o711)
-    restore = ("restore", "b.age", "--passphrase-file", "passphrase")
+    restore = ("restore", "b.age")
     for words in (
         *(("user", "list"), ("hostkey", "rotate"), ("hostkey", "rotate", "--finish"), ("hostkey", "list")),
         *(BACKUP, (*BACKUP, "--scratch", str(scratch)), (*restore, "--verify-only"), (*restore, "--force")),
@@ -280,14 +285,23 @@ def test_what_root_does_for_a_service_goes_on_working(service: Service) -> None:
 def test_attack_a_backup_in_a_folder_of_somebody_else_replaces_no_file_of_roots(service: Service) -> None:
     """The folder of the backups is the service's: it becomes a link to root's, or has links under the file's name."""
     before = service.roots()
-    service.plants(lambda: (Path("backups").mkdir(), Path("backups/b.age").symlink_to(service.home / "made")))
-    words = ("--passphrase-file", "passphrase", "--force")
+
+    def plant() -> None:
+        Path("backups").mkdir()
+        Path("backups/b.age").symlink_to(service.home / "made")
+
+    def swap() -> None:
+        Path("backups").rename("x")
+        Path("backups").symlink_to(service.home)
+
+    service.plants(plant)
+    words = BACKUP[2:]
     ran = service.program("backup", str(service.var / "backups" / "b.age"), *words)
     assert (ran.returncode, service.roots()) == (1, before)
     assert "it is no plain file" in ran.stderr
     ran = service.program("backup", str(service.var / "backups" / "c.age"), *words)
     assert ran.returncode == 0, ran.stderr
-    service.plants(lambda: (Path("backups").rename("x"), Path("backups").symlink_to(service.home)))
+    service.plants(swap)
     ran = service.program("backup", str(service.var / "backups" / "secret"), *words)
     assert (ran.returncode, service.roots()) == (1, before)
     assert "a link that root does not follow" in ran.stderr
