@@ -8,6 +8,7 @@ mended from it whenever the keys are read, so a program killed at any point leav
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +43,12 @@ class HostKeys:
 
 
 def host_keys(keys_dir: Path, *, make: bool = True) -> HostKeys:
-    """Return the host keys; with `make`, one where there is none. Raises StartError for a file that is no key."""
-    path = keys_dir / HOST_KEY_NAME
-    if make and not path.exists():
-        with locked_folder(keys_dir):  # two that begin at once make one
-            if not path.exists():
-                _make(path)
-    following = keys_dir / NEXT_HOST_KEY_NAME
-    return HostKeys(_read(path), _read(following) if following.exists() else None)
+    """Return the host keys; with `make`, which holds the folder, one where there is none. Raises StartError."""
+    path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
+    with locked_folder(keys_dir) if make else nullcontext():  # two that begin at once make one
+        if make and not path.exists():
+            _make(path)
+        return HostKeys(_read(path), _read(following) if following.exists() else None)
 
 
 def make_next(keys_dir: Path) -> HostKeys:
