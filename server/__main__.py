@@ -27,6 +27,7 @@ from server.model.access import Role
 from server.program import audit, hostkeys, users
 from server.program.answer import complain, say
 from server.program.ending import interruptible
+from server.storage.owner import obey
 
 signal.signal(signal.SIGINT, _ctrl_c)
 gc.freeze()
@@ -58,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
         interrupted = options.interrupted
         log.begin()
-        _run(options, load_config(options.config))
+        config = load_config(options.config)
+        if config.file is not None:
+            obey(config.file)
+        _run(options, config)
     except ConfigurationError as error:
         for mistake in error.mistakes:
             complain(mistake)
@@ -184,6 +188,11 @@ def _add_backup(words: argparse._SubParsersAction[argparse.ArgumentParser], comm
         "--identity", type=Path, action="append", default=[], metavar="FILE", help="what opens it; repeatable"
     )
     put_back.add_argument("--verify-only", action="store_true", help="say what is in it, and change nothing")
+    put_back.add_argument(
+        "--foreign",
+        action="store_true",
+        help="also a backup of another console, with another storage key: its users and API keys replace those here",
+    )
     put_back.add_argument("--force", action="store_true", help="move the store that is there aside")
 
 

@@ -34,6 +34,8 @@ from server.reload import Reloader, authorities
 from server.storage import users
 from server.storage.database import Store
 from server.storage.files import prepare
+from server.storage.owner import give_up_root, working_for
+from server.storage.schema import newest
 from server.storage.serving import serving, upgrading
 from server.supervisor import Given, Supervisor, given_sockets
 from server.transport.editor import prepare as prepare_editor
@@ -55,7 +57,8 @@ async def open_store(config: Config, *, make: bool = True, serves: bool = False)
 
     One that `serves` has it to itself among its like.
     """
-    with serving(config.database) if serves else nullcontext():
+    newest()  # read while root may read all of the program; the store's owner need not
+    with working_for(*config.places), serving(config.database) if serves else nullcontext():
         prepared = prepare(
             config.database,
             config.keys_dir,
@@ -83,6 +86,7 @@ async def serve(config: Config) -> None:
     if sys.stderr is None or not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config, serves=True) as store:
+        give_up_root()
         keys = host_keys(config.keys_dir)
         given = given_sockets()
         journal = Journal(store)

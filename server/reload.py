@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from server import log
 from server.auth.keys import parse_authorized_keys
@@ -18,6 +17,7 @@ from server.log import about
 from server.model.access import UserKey
 from server.node import metrics
 from server.node.metrics import Reading, single
+from server.plain_files import MOST_TEXT_BYTES, read_plain
 from server.transport.hostkey import HostKeys, host_keys
 from server.transport.listener import Listener
 
@@ -100,12 +100,9 @@ def authorities(config: Config) -> tuple[UserKey, ...]:
     if path is None:
         return ()
     try:
-        if path.exists() and not path.is_file():  # to read a pipe would stop everybody until somebody writes
-            message = "this is no file"
-            raise ValueError(message)  # noqa: TRY301  told as the others are
-        keys = parse_authorized_keys(decoded(path.read_bytes()))
+        keys = parse_authorized_keys(decoded(read_plain(path, MOST_TEXT_BYTES)))
     except (OSError, ValueError) as error:
-        message = f"auth.trusted_user_ca_keys: {path}: {error}"
+        message = f"auth.trusted_user_ca_keys: {path}: {getattr(error, 'strerror', None) or error}"
         raise StartError(message) from error
     if any(key.sources or key.expires_at for key in keys):
         message = f"auth.trusted_user_ca_keys: {path}: options before a key are not supported here"
@@ -119,7 +116,7 @@ def _load(running: Config) -> Loaded:
     config = running
     trusted: tuple[UserKey, ...] = ()
     try:
-        config = load_config(_readable_again(running.file))
+        config = load_config(running.file)
         trusted = authorities(config)
     except ConfigurationError as error:
         mistakes += error.mistakes
@@ -133,16 +130,6 @@ def _load(running: Config) -> Loaded:
     if mistakes or keys is None:
         raise ConfigurationError(tuple(mistakes))
     return Loaded(config, keys, trusted)
-
-
-def _readable_again(path: Path | None) -> Path | None:
-    try:
-        readable = path is None or path.is_file() or not path.exists()
-    except OSError as error:
-        raise ConfigurationError((f"{path} cannot be read: {error.strerror}",)) from error
-    if not readable:
-        raise ConfigurationError((f"{path} is no file that could be read a second time",))
-    return path
 
 
 def _told(difference: Difference) -> str:

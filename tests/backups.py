@@ -74,5 +74,7 @@ def killed_behind_its_step(backup: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         return []
 
-    killed = in_child(lambda: status_of("restore", backup, "--force"), lambda: setattr(restoring, "finish", kill))
+    killed = in_child(
+        lambda: status_of("restore", backup, "--force", "--foreign"), lambda: setattr(restoring, "finish", kill)
+    )
     assert killed == -signal.SIGKILL

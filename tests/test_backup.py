@@ -198,7 +198,7 @@ def test_a_file_that_cannot_be_written_or_read_is_told_as_that(
     assert status_of("restore", "absent", "--verify-only") == 1
     assert "the backup absent cannot be read: No such file or directory" in capsys.readouterr().err
     assert status_of("restore", "/dev/null", "--verify-only") == 1
-    assert "/dev/null is no plain file" in capsys.readouterr().err
+    assert "the backup /dev/null cannot be read: it is no file but a device" in capsys.readouterr().err
     assert files_in(filled.folder) == before
 
 

@@ -84,7 +84,7 @@ def test_a_restore_that_is_killed_at_any_step_leaves_the_old_store_or_the_new_on
         connection.execute("SELECT 1")
     old: tuple[list[str], bytes] | None = None
     states = []
-    for _ in killed_at_every_step(lambda: status_of("restore", backup, "--force")):
+    for _ in killed_at_every_step(lambda: status_of("restore", backup, "--force", "--foreign")):
         assert status_of("user", "list") == 0, "the next program that opens the store finishes, or finds the old one"
         found = dump_of(filled.database, "audit", "audit_heads"), (filled.folder / "keys" / "storage.key").read_bytes()
         old = old or found

@@ -24,6 +24,7 @@ from backups import (
 )
 from console import ConsoleServer
 from killed import without_room
+from service import needs_root, public_folder
 
 from server.storage import schema
 from server.transport.hostkey import fingerprint_of, host_keys
@@ -134,9 +135,9 @@ def test_other_keys_that_are_there_are_kept(filled: ConsoleServer, capsys: pytes
     others = files_in(filled.folder / "keys")
     shutil.rmtree(filled.folder / "var")
     assert status_of("restore", backup) == 1
-    assert "there is another storage key already" in capsys.readouterr().err
+    assert "the backup is of another console" in capsys.readouterr().err
     assert files_in(filled.folder / "keys") == others
-    assert status_of("restore", backup, "--force") == 0
+    assert status_of("restore", backup, "--foreign") == 0
     assert status_of("hostkey", "list") == 0
     found = files_in(filled.folder / "keys")
     assert {name: found[name] for name in keys} == keys
@@ -164,25 +165,32 @@ def test_a_backup_of_a_newer_or_older_schema(
     assert filled.database.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root restores for somebody else")
 @pytest.mark.parametrize("lost", ["lost", "there"])
-def test_what_root_restores_belongs_to_whom_the_folder_belongs(filled: ConsoleServer, lost: str) -> None:
+def test_what_root_restores_belongs_to_whom_the_folder_belongs(
+    filled: ConsoleServer, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
     """The service runs as a user of its own, and could not read a store of root's."""
-    backup = backup_made("b", *CLEAR)
-    places = [filled.folder / "var", filled.folder / "keys"]
+    needs_root()
+    with public_folder() as folder:
+        shutil.copytree(filled.folder, folder / "service")
+        console = ConsoleServer(folder / "service")
+        monkeypatch.chdir(console.folder)
+        backup = backup_made("b", *CLEAR)
+        places = [console.folder / "var", console.folder / "keys"]
 
-    def found() -> list[Path]:
-        return [each for place in places if place.exists() for each in (place, *place.rglob("*"))]
+        def found() -> list[Path]:
+            return [each for place in places if place.exists() for each in (place, *place.rglob("*"))]
 
-    if lost == "lost":
-        lose(filled)
-    for path in [filled.folder, *found()]:
-        os.chown(path, 65534, 65534)
-    killed_behind_its_step(backup)
-    assert not [path for path in found() if path.stat().st_uid != 65534 and "scratch" not in path.name]
-    assert status_of("restore", backup, "--force") == 0
-    assert not [path for path in found() if path.stat().st_uid != 65534]
-    assert filled.database.stat().st_mode & 0o777 == 0o600
+        if lost == "lost":
+            lose(console)
+        for path in [console.folder, *found()]:
+            os.chown(path, 65534, 65534)
+        killed_behind_its_step(backup)
+        assert not [path for path in found() if path.stat().st_uid != 65534]
+        assert status_of("restore", backup, "--force") == 0
+        assert not [path for path in found() if path.stat().st_uid != 65534]
+        assert console.database.stat().st_mode & 0o777 == 0o600
+        monkeypatch.undo()
 
 
 def test_a_database_behind_a_link_is_backed_up_and_put_back_where_it_lies(filled: ConsoleServer) -> None:

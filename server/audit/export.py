@@ -8,6 +8,7 @@ tried again; the lines wait in the store. As each line has seq and mac, the log 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -22,8 +23,10 @@ from typing import TypeVar, cast
 
 from server.node import metrics
 from server.node.metrics import Reading, single
+from server.plain_files import plain
 from server.storage import events
 from server.storage.database import Store
+from server.storage.owner import ROOT, owners_of
 
 T = TypeVar("T")
 
@@ -141,6 +144,8 @@ def _append(path: Path | None, text: bytes) -> None:
         for line in text.splitlines(keepends=True):  # a line at a time: a pipe keeps it whole among the program's own
             os.write(sys.stderr.fileno(), line)
         return
+    if os.geteuid() == ROOT and owners_of(path):
+        raise OSError(errno.EPERM, "root writes no log into a folder of somebody else", str(path))
     descriptor = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         before = os.fstat(descriptor)
@@ -161,11 +166,9 @@ def _last_written(path: Path | None) -> int:
     if path is None:
         return 0
     try:
-        if not path.is_file():  # raises where nobody may look, or where the name is none
-            return 0
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
+        with plain(path) as descriptor:
+            start = max(0, os.fstat(descriptor).st_size - _TAIL_BYTES)
+            lines = os.pread(descriptor, _TAIL_BYTES, start).split(b"\n")
     except OSError:
         return 0
     for line in reversed(lines[:-1]):

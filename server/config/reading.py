@@ -19,6 +19,7 @@ from pydantic import (
 from server.config.schema import STORAGE_KEY_NAME, Config
 from server.encoding import decoded
 from server.errors import ConfigurationError
+from server.plain_files import MOST_TEXT_BYTES, read_plain
 
 ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
 DEFAULT_FILE = Path("config.yaml")
@@ -70,7 +71,7 @@ def _credential(environment: Mapping[str, str]) -> Path | None:
 
 def _read_file(path: Path, source: _Source) -> dict[str, Any]:
     try:
-        node = yaml.compose(decoded(path.read_bytes()), Loader=yaml.SafeLoader)
+        node = yaml.compose(decoded(read_plain(path, MOST_TEXT_BYTES)), Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigurationError((f"{path} cannot be read: {error.strerror}",)) from error
     except RecursionError as error:

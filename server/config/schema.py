@@ -379,6 +379,11 @@ class Config(_Section):
         return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  fails for nobody
 
     @property
+    def places(self) -> tuple[Path, Path]:
+        """Where the store lies as configured, links and all: the database, and the keys folder."""
+        return self._base / self.storage.url.removeprefix(_SQLITE), self.keys_dir
+
+    @property
     def trusted_user_ca_keys(self) -> Path | None:
         """The file of the authorities that sign certificates of users."""
         return self._base / self.auth.trusted_user_ca_keys if self.auth.trusted_user_ca_keys else None

@@ -8,6 +8,7 @@ from server.app import open_store
 from server.audit.verify import certificate, findings, inspect, parse_head
 from server.config import Config
 from server.errors import StartError
+from server.model.lines import one_line
 from server.program.answer import say
 
 
@@ -22,6 +23,6 @@ async def verify(config: Config, options: argparse.Namespace) -> None:
     async with open_store(config, make=False) as store:
         inspection = await inspect(store, exported, lambda _done, _total: None)
     if inspection.findings:
-        raise StartError("\n".join(["the audit is not as it was written:", *findings(inspection)]))
+        raise StartError("\n".join(["the audit is not as it was written:", *map(one_line, findings(inspection))]))
     for line in certificate(inspection):
-        say(line)
+        say(one_line(line))

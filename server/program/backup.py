@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -20,9 +17,12 @@ from server.audit.verify import findings, inspect
 from server.config import Config
 from server.errors import OperatorError, StartError
 from server.model.events import EventKind
+from server.model.lines import few_lines, one_line
+from server.plain_files import MOST_KEY_BYTES, read_plain
 from server.program.answer import complain, record, say
 from server.program.ending import go_through
 from server.program.passphrase import new_passphrase
+from server.program.target import refuse_target, target, writing
 from server.storage.archive import (
     DATABASE_NAME,
     FORMAT,
@@ -35,60 +35,54 @@ from server.storage.archive import (
     unpack,
 )
 from server.storage.database import Store
-from server.storage.encryption import Keys, Lock, check_recipients, decrypt, encrypt
+from server.storage.encryption import Keys, Lock, check_recipients, decrypt, encrypt, identities_of
 from server.storage.events import outline
-from server.storage.files import STORAGE_KEY_NAME, check, finish_restore, read_storage_key, store_errors
+from server.storage.files import check, finish_restore, store_errors
+from server.storage.owner import working_for
 from server.storage.schema import newest
-from server.storage.snapshot import contents, copying, scratch_folder, snapshot, sync_folder
+from server.storage.snapshot import contents, copying, scratch_folder, snapshot
+from server.storage.storage_key import STORAGE_KEY_NAME, read_storage_key, storage_key_there
 from server.storage.vault import Vault
 
 _CHAIN_SCHEMA = 3
-#: What a file system says that has no hard links, as that of a memory stick.
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def backup(config: Config, options: argparse.Namespace) -> None:
     """Write the store, with its keys unless told otherwise, into a file; raises StartError and leaves no half of one.
 
-    What was written is read back and checked before it gets its name.
+    What was written is read back and checked before it gets its name. What the caller names is opened as the caller,
+    the store as its owner.
     """
-    with _writing(options.file):
-        _refuse_unsafe(config, options)
+    _refuse_unsafe(config, options)
+    newest()  # read while root may read all of the program; the store's owner need not
     with store_errors():
-        finish_restore(config.database, config.keys_dir)
-        vault = _vault(config)
-        check(config.database, vault)
+        with working_for(*config.places):
+            finish_restore(config.database, config.keys_dir)
+            vault = _vault(config)
+            check(config.database, vault)
         keys = _keys_to_lock_with(options)
-        secrets = {} if options.without_keys else _secrets(config)
-        with scratch_folder(config.database, options.scratch) as folder:
-            copy = folder / DATABASE_NAME
-            with copying(folder.parent):
-                snapshot(config.database, copy)
-            manifest = asyncio.run(_described(config, vault, copy, secrets))
-            _write(options, keys, manifest, secrets, copy)
-        recorded = asyncio.run(_record(config, vault, options, keys, manifest))
-    _tell(options, keys, manifest, recorded)
+        with target(options.file) as written:
+            with working_for(*config.places):
+                manifest = _write(config, options, keys, vault, written.file)
+            go_through()
+            size_bytes = written.size_bytes()
+            written.take_name(replace=options.force)
+        with working_for(*config.places):
+            recorded = asyncio.run(_record(config, vault, options, keys, manifest))
+    _tell(options, keys, manifest, size_bytes, recorded)
 
 
 def _refuse_unsafe(config: Config, options: argparse.Namespace) -> None:
-    target: Path = options.file
     if options.unencrypted and not options.without_keys and not options.storage_key_in_clear:
         message = (
             "an unencrypted backup would hold the storage key in clear, which opens every API key in it: "
             "encrypt it, give --without-keys, or say --storage-key-in-clear; nothing was written"
         )
         raise StartError(message)
-    if target.is_symlink() or (target.exists() and (not options.force or not target.is_file())):
-        how = "give --force to replace it" if target.is_file() and not target.is_symlink() else "it is no plain file"
-        message = f"{target} is there already: {how}; nothing was written"
-        raise StartError(message)
-    for folder in (target.parent, options.scratch or target.parent):
-        if not folder.is_dir():
-            message = f"there is no folder {folder}"
-            raise StartError(message)
     own = [config.database, config.storage_key, *(config.keys_dir / name for name in KEY_NAMES)]
-    if target.exists() and any(path.exists() and target.samefile(path) for path in own):
-        message = f"{target} belongs to the store that is to be backed up; nothing was written"
+    refuse_target(options.file, own, replace=options.force)
+    if options.scratch is not None and not options.scratch.is_dir():
+        message = f"there is no folder {options.scratch}"
         raise StartError(message)
 
 
@@ -97,13 +91,14 @@ def _keys_to_lock_with(options: argparse.Namespace) -> Keys:
         return Keys()
     if options.recipient:
         check_recipients(options.recipient)
-        return Keys(recipients=options.recipient, identities=options.identity)
+        return Keys(recipients=options.recipient, identities=identities_of(options.identity))
     return Keys(passphrase=new_passphrase(options.passphrase_file))
 
 
 def _vault(config: Config) -> Vault:
-    if not config.storage_key.exists() or not config.database.exists():
-        absent = config.database if config.storage_key.exists() else config.storage_key
+    with_key = storage_key_there(config.storage_key)
+    if not with_key or not config.database.exists():
+        absent = config.database if with_key else config.storage_key
         message = f"there is no whole store to back up: {absent} is not there"
         raise StartError(message)
     return Vault(read_storage_key(config.storage_key))
@@ -111,8 +106,10 @@ def _vault(config: Config) -> Vault:
 
 def _secrets(config: Config) -> dict[str, bytes]:
     """Return the keys by their names in the archive; the storage key may lie outside of the keys folder."""
-    paths = {name: config.keys_dir / name for name in KEY_NAMES} | {STORAGE_KEY_NAME: config.storage_key}
-    return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+    with working_for(config.storage_key):
+        found = {STORAGE_KEY_NAME: read_plain(config.storage_key, MOST_KEY_BYTES)}
+    paths = {name: config.keys_dir / name for name in KEY_NAMES if name != STORAGE_KEY_NAME}
+    return found | {name: read_plain(path, MOST_KEY_BYTES) for name, path in paths.items() if path.exists()}
 
 
 async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[str, bytes]) -> Manifest:
@@ -151,52 +148,23 @@ async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
         await store.close()
 
 
-def _write(
-    options: argparse.Namespace, keys: Keys, manifest: Manifest, secrets: Mapping[str, bytes], copy: Path
-) -> None:
-    """Write aside, sync, read back, and only then give the file its name."""
-    target: Path = options.file
-    with _writing(target):
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        partial = Path(name)
-        try:
-            with os.fdopen(descriptor, "w+b") as file:
-                hashing = _Hashing(file)
-                encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
-                with copying(copy.parent.parent):
-                    _read_back(file, hashing.digest.digest(), keys, manifest, copy.parent)
-            go_through()
-            _name(partial, target, replace=options.force)
-            sync_folder(target.parent)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Tell of a file that cannot be written as what it is, and not as a store that cannot be opened."""
-    try:
-        yield
-    except OSError as error:
-        message = f"the backup cannot be written to {target}: {error.strerror}"
-        raise StartError(message) from error
-
-
-def _name(partial: Path, target: Path, *, replace: bool) -> None:
-    """Give a finished file its name; raises OSError where somebody else has made one of this name meanwhile."""
-    if not replace:
-        try:
-            os.link(partial, target)
-        except OSError as error:
-            if error.errno not in _NO_LINKS or target.exists():
-                raise
-        else:
-            partial.unlink()
-            return
-    partial.rename(target)
+def _write(config: Config, options: argparse.Namespace, keys: Keys, vault: Vault, file: IO[bytes]) -> Manifest:
+    """Copy the store, write the copy into a file, sync that and read it back; return what is in it."""
+    secrets = {} if options.without_keys else _secrets(config)
+    with scratch_folder(config.database, options.scratch) as folder:
+        copy = folder / DATABASE_NAME
+        with copying(folder.parent):
+            snapshot(config.database, copy)
+        manifest = asyncio.run(_described(config, vault, copy, secrets))
+        with writing(options.file):
+            hashing = _Hashing(file)
+            encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
+            with copying(folder.parent):
+                _read_back(file, hashing.digest.digest(), keys, manifest, folder)
+    return manifest
 
 
 class _Hashing:
@@ -264,8 +232,10 @@ async def _record(
     return None
 
 
-def _tell(options: argparse.Namespace, keys: Keys, manifest: Manifest, not_recorded: str | None) -> None:
-    say(f"Backup {options.file}: {keys.lock.value}, {options.file.stat().st_size:,} bytes.")
+def _tell(
+    options: argparse.Namespace, keys: Keys, manifest: Manifest, size_bytes: int, not_recorded: str | None
+) -> None:
+    say(f"Backup {options.file}: {keys.lock.value}, {size_bytes:,} bytes.")
     for line in described(manifest):
         say(line)
     if can_open(keys):
@@ -279,17 +249,18 @@ def _tell(options: argparse.Namespace, keys: Keys, manifest: Manifest, not_recor
         say(f"Without keys: {options.file} is worth nothing without the storage key, {STORAGE_KEY_NAME}.")
     if not_recorded is not None:
         complain(f"the backup is not in the audit: {not_recorded}")
-    for finding in manifest.findings:
+    for finding in few_lines([*manifest.findings]):
         complain(f"the audit of the store is not as it was written: {finding}")
 
 
 def described(manifest: Manifest) -> list[str]:
-    """Return what a backup holds, a line each."""
+    """Return what a backup says that it holds, a line each: whatever stands there makes no line of its own."""
     shown = {name: manifest.counts.get(name, 0) for name in ("domains", "integrations", "users", "audit")}
     keys = [name.rpartition("/")[2] for name in manifest.files if name != DATABASE_NAME]
+    made_at, node, made_by = map(one_line, (manifest.made_at, manifest.node, manifest.made_by))
     return [
-        f"made at {manifest.made_at} on {manifest.node} by {manifest.made_by}, schema {manifest.schema}",
+        f"made at {made_at} on {node} by {made_by}, schema {manifest.schema}",
         ", ".join(f"{count:,} {name if name != 'audit' else 'audit records'}" for name, count in shown.items()),
         f"keys: {', '.join(keys) or 'none'}",
-        *(f"audit head of {node}: {head}" for node, head in sorted(manifest.heads.items())),
+        *few_lines([f"audit head of {node}: {head}" for node, head in sorted(manifest.heads.items())]),
     ]

@@ -11,6 +11,7 @@ from server.model.events import EventKind
 from server.program.answer import record, say
 from server.program.ending import change
 from server.storage.files import locked_folder
+from server.storage.owner import working_for
 from server.transport.hostkey import (
     HOST_KEY_NAME,
     NEXT_HOST_KEY_NAME,
@@ -50,7 +51,8 @@ async def _begin(config: Config) -> None:
             await record(query, config, "hostkey rotate", given, EventKind.HOST_KEY_CHANGE)
     except BaseException:
         if made:  # a key whose record could not be written would be announced at the next start
-            drop_next(config.keys_dir)
+            with working_for(*config.places):
+                drop_next(config.keys_dir)
         raise
     say(f"The next host key is {following}; the one in use stays {fingerprint_of(keys.used)}.")
     say(f"1. Reload the server ({_RELOAD}): from then on clients are told of the next key when they log in.")
@@ -65,6 +67,7 @@ async def _finish(config: Config) -> None:
     rotation is finished again.
     """
     async with open_store(config, make=False) as store:
+        host_keys(config.keys_dir)
         with locked_folder(config.keys_dir):  # two that finish at once take turns
             async with change(store) as query:
                 keys = keys_to_finish(config.keys_dir)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from server.encoding import BYTE_ORDER_MARK, decoded
 from server.errors import StartError
+from server.plain_files import MOST_TEXT_BYTES, read_named
 from server.program.terminal import asked
 
 FEWEST_CHARACTERS = 10
@@ -40,10 +41,9 @@ def _asked(question: str) -> str:
 def _first_line(file: str) -> str:
     try:
         if file == _FROM_STDIN:
-            raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+            raw = sys.stdin.buffer.readline(MOST_TEXT_BYTES) if sys.stdin is not None else b""
         else:
-            with Path(file).open("rb") as opened:
-                raw = opened.readline()
+            raw = read_named(Path(file), MOST_TEXT_BYTES).partition(b"\n")[0]
         mark = BYTE_ORDER_MARK if raw.startswith(BOM_UTF8) else ""
         return mark + decoded(raw).removesuffix("\n").removesuffix("\r")
     except (OSError, ValueError) as error:

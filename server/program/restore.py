@@ -5,36 +5,45 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from server.config import Config
 from server.errors import StartError
 from server.model.events import EventKind
+from server.model.lines import few_lines
+from server.plain_files import MOST_KEY_BYTES, read_plain
 from server.program.answer import complain, record, say
 from server.program.backup import audited, described
 from server.program.ending import go_through
 from server.program.passphrase import known_passphrase
-from server.storage.archive import Unpacked, damaged, unpack
+from server.storage.archive import Manifest, Unpacked, damaged, unpack
 from server.storage.database import Store
-from server.storage.encryption import Keys, Lock, decrypt, lock_of
-from server.storage.files import (
-    STORAGE_KEY_NAME,
-    locked_folder,
-    parse_storage_key,
-    read_storage_key,
-    store_errors,
-)
+from server.storage.encryption import Keys, Lock, decrypt, identities_of, lock_of, opened_backup
+from server.storage.files import locked_folder, store_errors
+from server.storage.owner import working_for
 from server.storage.restoring import alone, finish, free_aside, make_ready, put_in_place
 from server.storage.schema import newest, upgrade
 from server.storage.serving import serving
-from server.storage.snapshot import contents, scratch_folder
+from server.storage.snapshot import contents, scratch_folder, storage_key_of
+from server.storage.storage_key import STORAGE_KEY_NAME, parse_storage_key, read_storage_key, storage_key_there
 from server.storage.vault import Vault
 from server.transport.hostkey import HOST_KEY_NAME, fingerprint_in
 
 _CHAIN_SCHEMA = 3
+
+
+class _Origin(Enum):
+    """Whose backup it is, as its storage key tells."""
+
+    OURS = "its storage key is that of this console"
+    ANOTHER = "its storage key is not that of this console, but that of its database"
+    UNKNOWN = "its storage key is that of its database"
 
 
 @dataclass(frozen=True)
@@ -43,26 +52,35 @@ class _Checked:
 
     unpacked: Unpacked
     vault: Vault | None
+    origin: _Origin
 
 
 def restore(config: Config, options: argparse.Namespace) -> None:
-    """Put the store back, or with `--verify-only` say what is in the file; raises StartError and changes nothing."""
-    with store_errors():
-        keys = _keys(options)
+    """Put the store back, or with `--verify-only` say what is in the file; raises StartError and changes nothing.
+
+    What the caller names is opened as the caller, the store as its owner.
+    """
+    newest()  # read while root may read all of the program; the store's owner need not
+    with store_errors(), opened_backup(options.file) as file:
+        lock = lock_of(file, options.file)
+        keys = _keys(options, lock)
         if options.verify_only:
-            with tempfile.TemporaryDirectory(prefix="ecss-console-") as name:
-                checked = _checked(config, options.file, keys, Path(name))
-            say("\n".join(_told(checked)))
-            if checked.vault is None and config.storage_key.exists():
-                raise StartError(_no_key(config))
+            _verify(config, options, partial(_checked, config, file, lock, keys))
             return
-        with serving(config.database), locked_folder(config.keys_dir), alone(config.database):
+        with (
+            working_for(*config.places),
+            serving(config.database),
+            locked_folder(config.keys_dir),
+            alone(config.database),
+        ):
             finish(config.database, config.keys_dir)
             _refuse_if_there(config, options)
             with scratch_folder(config.database) as folder:
-                checked = _checked(config, options.file, keys, folder)
+                checked = _checked(config, file, lock, keys, folder)
+                if not options.foreign:
+                    _refuse_foreign(config, checked)
                 host_key = _host_key_changed(config, checked.unpacked)
-                moved = _put_back(config, options, checked, folder)
+                moved = _put_back(config, checked, options.file.absolute(), folder)
     if host_key:
         complain(f"the host key {host_key}: clients that have learnt that one will warn")
     kept = [f"The old one is kept as {path}." for path in moved]
@@ -70,14 +88,24 @@ def restore(config: Config, options: argparse.Namespace) -> None:
     say("\n".join([*_told(checked), *kept, done]))
 
 
-def _keys(options: argparse.Namespace) -> Keys:
-    lock = lock_of(options.file)
+def _verify(config: Config, options: argparse.Namespace, check: Callable[[Path], _Checked]) -> None:
+    """Say what is in the file; raises StartError where a restore would refuse it."""
+    with tempfile.TemporaryDirectory(prefix="ecss-console-") as name:
+        checked = check(Path(name))
+    say("\n".join(_told(checked)))
+    if checked.vault is None and storage_key_there(config.storage_key):
+        raise StartError(_no_key(config))
+    if not options.foreign:
+        _refuse_foreign(config, checked)
+
+
+def _keys(options: argparse.Namespace, lock: Lock) -> Keys:
     if lock is Lock.PASSPHRASE:
         return Keys(passphrase=known_passphrase(options.passphrase_file))
     if lock is Lock.RECIPIENT and not options.identity:
         message = f"{options.file} is {lock.value}: give --identity FILE"
         raise StartError(message)
-    return Keys(identities=options.identity)
+    return Keys(identities=identities_of(options.identity))
 
 
 def _refuse_if_there(config: Config, options: argparse.Namespace) -> None:
@@ -92,19 +120,22 @@ def _refuse_if_there(config: Config, options: argparse.Namespace) -> None:
 def _host_key_changed(config: Config, unpacked: Unpacked) -> str:
     """Return `is … now, it was …` when the backup has another host key than is in place: it was rotated since."""
     place, restored = config.keys_dir / HOST_KEY_NAME, unpacked.keys.get(HOST_KEY_NAME)
-    if restored is None or not place.exists() or place.read_bytes() == restored:
+    if restored is None or not place.exists():
         return ""
-    return f"is {fingerprint_in(restored)} now, it was {fingerprint_in(place.read_bytes())}"
+    try:
+        before = read_plain(place, MOST_KEY_BYTES)
+    except OSError:
+        before = b""  # no key that can be read
+    return "" if before == restored else f"is {fingerprint_in(restored)} now, it was {fingerprint_in(before)}"
 
 
-def _checked(config: Config, file: Path, keys: Keys, folder: Path) -> _Checked:
+def _checked(config: Config, file: IO[bytes], lock: Lock, keys: Keys, folder: Path) -> _Checked:
     """Open the backup into a folder and check everything that can be checked; raises StartError."""
 
     def read(stream: IO[bytes]) -> Unpacked:
         return unpack(stream, folder)
 
-    with file.open("rb") as source:
-        unpacked = decrypt(read, source, lock_of(file), keys)
+    unpacked = decrypt(read, file, lock, keys)
     manifest = unpacked.manifest
     found = contents(unpacked.database)
     if found.damage is not None:
@@ -119,8 +150,8 @@ def _checked(config: Config, file: Path, keys: Keys, folder: Path) -> _Checked:
     if vault is not None and manifest.schema >= _CHAIN_SCHEMA:
         heads, wrong = asyncio.run(audited(unpacked.database, vault))
         if heads != manifest.heads or tuple(wrong) != manifest.findings:
-            raise damaged("\n".join(["its audit is not as it was when the backup was made:", *wrong]))
-    return _Checked(unpacked, vault)
+            raise damaged("\n".join(["its audit is not as it was when the backup was made:", *few_lines(wrong)]))
+    return _Checked(unpacked, vault, _origin(config, manifest.storage_key))
 
 
 def _vault(config: Config, unpacked: Unpacked) -> Vault | None:
@@ -129,7 +160,7 @@ def _vault(config: Config, unpacked: Unpacked) -> Vault | None:
     own = unpacked.keys.get(STORAGE_KEY_NAME)
     if own is not None:
         raw = parse_storage_key(own, f"{STORAGE_KEY_NAME} in the backup")
-    elif config.storage_key.exists():
+    elif storage_key_there(config.storage_key):
         raw = read_storage_key(config.storage_key)
     else:
         return None
@@ -145,7 +176,36 @@ def _vault(config: Config, unpacked: Unpacked) -> Vault | None:
     return vault
 
 
-def _put_back(config: Config, options: argparse.Namespace, checked: _Checked, folder: Path) -> list[Path]:
+def _origin(config: Config, storage_key: str) -> _Origin:
+    """Tell whose backup it is by the storage key in place, or, where that is lost, by the database's mark of its key.
+
+    A key that cannot be read is another one: nothing says that the backup is ours.
+    """
+    if storage_key_there(config.storage_key):
+        try:
+            ours = Vault(read_storage_key(config.storage_key)).fingerprint
+        except (StartError, OSError):
+            return _Origin.ANOTHER
+    else:
+        with working_for(*config.places):
+            ours = storage_key_of(config.database)
+    if not ours:
+        return _Origin.UNKNOWN
+    return _Origin.OURS if ours == storage_key else _Origin.ANOTHER
+
+
+def _refuse_foreign(config: Config, checked: _Checked) -> None:
+    if checked.vault is None or checked.origin is not _Origin.ANOTHER:
+        return
+    message = (
+        f"the backup is of another console: its storage key is not that of this one ({config.storage_key}). Its users "
+        "would log in here, and its API keys would replace those of this console. Give --foreign where that is meant; "
+        "nothing was changed"
+    )
+    raise StartError(message)
+
+
+def _put_back(config: Config, checked: _Checked, file: Path, folder: Path) -> list[Path]:
     """Take the step, with the record of the restore in the new store; return where the old files are."""
     unpacked, vault = checked.unpacked, checked.vault
     if vault is None:
@@ -154,20 +214,19 @@ def _put_back(config: Config, options: argparse.Namespace, checked: _Checked, fo
     if STORAGE_KEY_NAME in keys and config.storage_key != config.keys_dir / STORAGE_KEY_NAME:
         _refuse_foreign_place(config, vault)
         del keys[STORAGE_KEY_NAME]
-    _refuse_other_key(config, options, vault)
     if unpacked.manifest.schema < newest():
         upgrade(unpacked.database, vault)
-    asyncio.run(_record(config, options, unpacked, vault))
+    asyncio.run(_record(config, file, unpacked.manifest, vault, unpacked.database))
     ready = folder / "ready"
     ready.mkdir(mode=0o700)
     aside = free_aside(config.database, config.keys_dir, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    make_ready(ready, unpacked.database, keys, aside, owner=config.database.parent)
+    make_ready(ready, unpacked.database, keys, aside)
     go_through()
     return put_in_place(ready, config.database, config.keys_dir)
 
 
 def _no_key(config: Config) -> str:
-    state = "another one is" if config.storage_key.exists() else "none is"
+    state = "another one is" if storage_key_there(config.storage_key) else "none is"
     return (
         f"the backup is without keys and needs its own storage key at {config.storage_key}, where {state}; "
         "nothing was changed"
@@ -177,9 +236,10 @@ def _no_key(config: Config) -> str:
 def _refuse_foreign_place(config: Config, vault: Vault) -> None:
     """The storage key in a place of its own belongs to whoever put it there, and is not written."""
     place = config.storage_key
-    if place.exists() and Vault(read_storage_key(place)).fingerprint == vault.fingerprint:
+    there = storage_key_there(place)
+    if there and Vault(read_storage_key(place)).fingerprint == vault.fingerprint:
         return
-    state = "is another one" if place.exists() else "is not there"
+    state = "is another one" if there else "is not there"
     message = (
         f"the storage key {place} lies outside of the keys folder and {state}: put the backup's own key there first "
         "(docs/backup.md says how to take it out of the file); nothing was changed"
@@ -187,26 +247,14 @@ def _refuse_foreign_place(config: Config, vault: Vault) -> None:
     raise StartError(message)
 
 
-def _refuse_other_key(config: Config, options: argparse.Namespace, vault: Vault) -> None:
-    place = config.storage_key
-    if options.force or not place.exists() or Vault(read_storage_key(place)).fingerprint == vault.fingerprint:
-        return
-    message = (
-        f"there is another storage key already, {place}: give --force to move it aside, where it is kept; "
-        "nothing was changed"
-    )
-    raise StartError(message)
-
-
-async def _record(config: Config, options: argparse.Namespace, unpacked: Unpacked, vault: Vault) -> None:
-    manifest = unpacked.manifest
+async def _record(config: Config, file: Path, manifest: Manifest, vault: Vault, database: Path) -> None:
     given = {
-        "file": str(options.file.absolute()),
+        "file": str(file),
         "made_at": manifest.made_at,
         "schema": manifest.schema,
         "heads": dict(manifest.heads),
     }
-    store = await Store.open(unpacked.database, vault)
+    store = await Store.open(database, vault)
     try:
         async with store.transaction() as query:
             await record(query, config, "restore", given, EventKind.BACKUP_RESTORED)
@@ -221,9 +269,11 @@ def _told(checked: _Checked) -> list[str]:
     if checked.vault is None:
         complain("its storage key is not at hand: who made the backup, and its audit, were not checked")
     elif manifest.schema < _CHAIN_SCHEMA:
-        lines.append(f"its storage key fits; schema {manifest.schema} has no chain to verify")
+        lines.append(f"{checked.origin.value}; schema {manifest.schema} has no chain to verify")
     else:
-        lines.append("its storage key fits; its audit is as it was when the backup was made")
-    for finding in manifest.findings:
+        lines.append(f"{checked.origin.value}; its audit is as it was when the backup was made")
+    if checked.vault is not None and checked.origin is _Origin.UNKNOWN:
+        complain("no storage key is in place, so nothing here can tell whose backup this is: compare the lines above")
+    for finding in few_lines([*manifest.findings]):
         complain(f"the audit was not as it was written when the backup was made: {finding}")
     return lines

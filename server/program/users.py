@@ -15,10 +15,12 @@ from server.config import Config
 from server.encoding import decoded
 from server.errors import StartError
 from server.model.access import Role, User, UserKey, parse_user_name
+from server.plain_files import MOST_TEXT_BYTES, read_named
 from server.program.answer import record, say
 from server.program.ending import change
 from server.program.terminal import asked, ended_at_once
 from server.storage import users
+from server.storage.database import Store
 from server.transport.hostkey import host_keys
 
 FIRST_USER = "admin"
@@ -28,18 +30,22 @@ async def init(config: Config, _options: argparse.Namespace) -> None:
     """Make what a first start needs; the first user's password is shown here and nowhere else."""
     async with open_store(config) as store:
         host_keys(config.keys_dir)
-        if await users.every(store):
+        if await users.every(store) or not await _first(config, store):
             say("The store is there and has users; nothing was changed.")
-            return
-        password = new_password()
-        user = User(FIRST_USER, Role.ADMIN, hash_password(password), ())
-        async with change(store) as query:
-            await users.insert(query, user, utc_now())
-            await record(query, config, "init", {"user": FIRST_USER})
-            # shown before the commit: a password that nobody has seen must not be in force
-            say(
-                f"Made the store, the keys and the user {FIRST_USER}.\nPassword, shown only now: {password}", done=False
-            )
+
+
+async def _first(config: Config, store: Store) -> bool:
+    """Add the first user and show the password; False where another program has added one meanwhile."""
+    password = new_password()
+    user = User(FIRST_USER, Role.ADMIN, hash_password(password), ())
+    async with change(store) as query:
+        if await users.any_there(query):
+            return False
+        await users.insert(query, user, utc_now())
+        await record(query, config, "init", {"user": FIRST_USER})
+        # shown before the commit: a password that nobody has seen must not be in force
+        say(f"Made the store, the keys and the user {FIRST_USER}.\nPassword, shown only now: {password}", done=False)
+    return True
 
 
 async def add(config: Config, options: argparse.Namespace) -> None:
@@ -113,7 +119,7 @@ def _password(instead: str, *, from_stdin: bool) -> str:
 
 def _first_line() -> str:
     with ended_at_once():
-        raw = sys.stdin.buffer.readline() if sys.stdin is not None else b""
+        raw = sys.stdin.buffer.readline(MOST_TEXT_BYTES) if sys.stdin is not None else b""
     try:
         text = decoded(raw)
     except ValueError as error:
@@ -124,7 +130,7 @@ def _first_line() -> str:
 
 def _keys_of(path: Path) -> tuple[UserKey, ...]:
     try:
-        return parse_authorized_keys(decoded(path.read_bytes()))
+        return parse_authorized_keys(decoded(read_named(path, MOST_TEXT_BYTES)))
     except (OSError, ValueError) as error:
         message = f"{path}: {getattr(error, 'strerror', None) or error}"
         raise StartError(message) from error

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from server.errors import StartError
+from server.model.lines import one_line
+from server.plain_files import MOST_KEY_BYTES
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -25,7 +27,6 @@ DATABASE_NAME = "console.db"
 #: What is taken of the keys folder; public halves are made anew from the private ones.
 KEY_NAMES = ("storage.key", "ssh_host_ed25519_key", "ssh_host_ed25519_key_next")
 _KEYS = "keys/"
-_MOST_KEY_BYTES = 65_536
 _MOST_MANIFEST_BYTES = 1024 * 1024
 _BLOCK = 512
 #: What an archive ends with: two blocks of zeros at the least, with those of `tar` up to a whole record.
@@ -118,7 +119,7 @@ def _unpacked(packed: gzip.GzipFile, folder: Path) -> Unpacked:
     for name in manifest.files:
         if name == DATABASE_NAME:
             continue
-        content = _small(packed, _MOST_KEY_BYTES, name)
+        content = _small(packed, MOST_KEY_BYTES, name)
         keys[name.removeprefix(_KEYS)] = content
         if key_files({name.removeprefix(_KEYS): content})[name] != manifest.files[name]:
             what = f"{name} is not what the manifest says"
@@ -135,23 +136,33 @@ def _unpacked(packed: gzip.GzipFile, folder: Path) -> Unpacked:
 def _manifest(raw: bytes) -> Manifest:
     try:
         said: dict[str, Any] = json.loads(raw)
-        if (number := int(said["format"])) != FORMAT:
+        if (number := _number(said["format"])) != FORMAT:
             message = f"the backup has format {number}, this program knows {FORMAT}: install the newer program"
             raise StartError(message)
-        said["files"] = {name: (int(size), str(digest)) for name, (size, digest) in said["files"].items()}
-        said["counts"] = {str(table): int(count) for table, count in said["counts"].items()}
+        said["files"] = {name: (_number(size), str(digest)) for name, (size, digest) in said["files"].items()}
+        said["counts"] = {str(table): _number(count) for table, count in said["counts"].items()}
         said["heads"] = {str(node): str(head) for node, head in said["heads"].items()}
         said["findings"] = tuple(map(str, said["findings"]))
-        said["schema"] = int(said["schema"])
+        said["schema"] = _number(said["schema"])
+        for name in ("made_at", "made_by", "node", "storage_key", "mac"):
+            said[name] = str(said[name])
         manifest = Manifest(**said)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         what = "its manifest cannot be read"
         raise damaged(what) from error
     foreign = set(manifest.files) - {DATABASE_NAME, *(_KEYS + name for name in KEY_NAMES)}
     if foreign or DATABASE_NAME not in manifest.files or [*manifest.files][-1] != DATABASE_NAME:
-        what = f"it names files that no backup has, {sorted(foreign)!a}" if foreign else "it names no database"
+        what = f"it names files that no backup has, {one_line(sorted(foreign))}" if foreign else "it names no database"
         raise damaged(what)
     return manifest
+
+
+def _number(value: object) -> int:
+    """Return what counts files, rows or bytes, or numbers a format. Raises ValueError for what no backup has."""
+    number = int(str(value))
+    if not 0 <= number < 2**63:
+        raise ValueError(number)
+    return number
 
 
 def _write_database(packed: gzip.GzipFile, database: Path, expected: tuple[int, str]) -> None:

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any, TypeVar, cast
+
+import pyrage
 
 from server.encoding import BYTE_ORDER_MARK, decoded
 from server.errors import StartError
+from server.plain_files import MOST_TEXT_BYTES, read_named
+from server.storage.owner import opened_file
 
 #: What is encrypted to a passphrase may have so many bytes.
 MOST_PASSPHRASE_BYTES = 512 * 1024 * 1024
@@ -42,7 +45,7 @@ class Keys:
 
     passphrase: str | None = field(default=None, repr=False)
     recipients: Sequence[str] = ()
-    identities: Sequence[Path] = ()
+    identities: Sequence[object] = field(default=(), repr=False)
 
     @property
     def lock(self) -> Lock:
@@ -52,28 +55,30 @@ class Keys:
         return Lock.RECIPIENT if self.recipients else Lock.NONE
 
 
-def lock_of(path: Path) -> Lock:
-    """Tell from its first bytes how a file is locked. Raises StartError when it can be no backup."""
+def opened_backup(path: Path) -> IO[bytes]:
+    """Return the bytes of a backup's file. Raises StartError where it cannot be read, or is no plain file."""
     try:
-        if path.exists() and not path.is_file():
-            message = f"{path} is no plain file, and is read more than once: copy it to one"
-            raise StartError(message)
-        with path.open("rb") as file:
-            beginning = file.read(64)
+        return os.fdopen(opened_file(path), "rb")
     except OSError as error:
         message = f"the backup {path} cannot be read: {error.strerror}"
         raise StartError(message) from error
+
+
+def lock_of(backup: IO[bytes], name: Path) -> Lock:
+    """Tell from its first bytes how a backup is locked, and go back to them. Raises StartError when it can be none."""
+    beginning = backup.read(64)
+    backup.seek(0)
     if beginning.startswith(_AGE):
         return Lock.PASSPHRASE if beginning[len(_AGE) :].startswith(b"-> scrypt ") else Lock.RECIPIENT
     if beginning.startswith(_GZIP):
         return Lock.NONE
-    message = f"{path} is no backup of ecss-console: neither an age file nor a tar.gz"
+    message = f"{name} is no backup of ecss-console: neither an age file nor a tar.gz"
     raise StartError(message)
 
 
 def check_recipients(recipients: Sequence[str]) -> None:
     """Raise StartError for a recipient that is none."""
-    _recipients(_pyrage(), recipients)
+    _recipients(recipients)
 
 
 def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -> None:
@@ -83,10 +88,9 @@ def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -
     elif keys.passphrase is not None:
         plain = _Limited()
         write(plain)
-        target.write(_pyrage().passphrase.encrypt(plain.getvalue(), keys.passphrase))
+        target.write(pyrage.passphrase.encrypt(plain.getvalue(), keys.passphrase))
     else:
-        pyrage = _pyrage()
-        recipients = _recipients(pyrage, keys.recipients)
+        recipients = _recipients(keys.recipients)
         piped = _Piped(write)
         source, kept = _Remembering(piped.end), _Remembering(target)
         try:
@@ -108,11 +112,9 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
     """
     if lock is Lock.NONE:
         return _read_to_end(read, source)
-    pyrage = _pyrage()
     if lock is Lock.PASSPHRASE:
-        return _read_to_end(read, BytesIO(_opened(pyrage, source.read(), keys.passphrase or "")))
-    identities = [each for path in keys.identities for each in _identities(pyrage, path)]
-    piped = _Piped(lambda pipe: pyrage.decrypt_io(source, pipe, identities))
+        return _read_to_end(read, BytesIO(_opened(source.read(), keys.passphrase or "")))
+    piped = _Piped(lambda pipe: pyrage.decrypt_io(source, pipe, [*keys.identities]))
     try:
         return _read_to_end(read, piped.end)
     finally:
@@ -122,7 +124,7 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
             raise StartError(message) from piped.failed
 
 
-def _opened(pyrage: ModuleType, sealed: bytes, passphrase: str) -> bytes:
+def _opened(sealed: bytes, passphrase: str) -> bytes:
     """Return what a passphrase opens; a byte order mark in front of it counts in older backups only."""
     without_mark = passphrase.removeprefix(BYTE_ORDER_MARK)
     if without_mark != passphrase:
@@ -220,11 +222,11 @@ def _read_to_end(read: Callable[[IO[bytes]], _T], source: IO[bytes]) -> _T:
     return found
 
 
-def _recipients(pyrage: ModuleType, texts: Sequence[str]) -> list[object]:
-    return [_recipient(pyrage, text) for text in texts]
+def _recipients(texts: Sequence[str]) -> list[object]:
+    return [_recipient(text) for text in texts]
 
 
-def _recipient(pyrage: ModuleType, text: str) -> object:
+def _recipient(text: str) -> object:
     kind = pyrage.ssh if text.startswith("ssh-") else pyrage.x25519
     try:
         return kind.Recipient.from_str(text)
@@ -234,10 +236,14 @@ def _recipient(pyrage: ModuleType, text: str) -> object:
         raise StartError(message) from error
 
 
-def _identities(pyrage: ModuleType, path: Path) -> list[object]:
-    """Return the identities of a file of age-keygen, or of an SSH private key without a passphrase."""
+def identities_of(paths: Sequence[Path]) -> list[object]:
+    """Return the identities in files of age-keygen, or of SSH private keys without a passphrase. Raises StartError."""
+    return [each for path in paths for each in _identities(path)]
+
+
+def _identities(path: Path) -> list[object]:
     try:
-        text = decoded(path.read_bytes())
+        text = decoded(read_named(path, MOST_TEXT_BYTES))
         if text.startswith("-----BEGIN"):
             return [pyrage.ssh.Identity.from_buffer(text.encode())]
         lines = [line.strip() for line in text.splitlines()]
@@ -253,9 +259,3 @@ def _identities(pyrage: ModuleType, path: Path) -> list[object]:
         message = f"the identity {path} cannot be read: {why}"
         raise StartError(message) from error
     return found
-
-
-def _pyrage() -> ModuleType:
-    import pyrage  # noqa: PLC0415  only backups need it
-
-    return pyrage  # type: ignore[no-any-return, unused-ignore]

@@ -7,7 +7,6 @@ with another one, a newer schema, a damaged file. Blocking; for the time before 
 from __future__ import annotations
 
 import base64
-import binascii
 import fcntl
 import os
 import re
@@ -18,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import StartError
+from server.model.lines import one_line
 from server.storage import schema
-from server.storage.owner import give, give_open
-from server.storage.restoring import finish, restoring_folder
+from server.storage.owner import working_for
+from server.storage.restoring import SIDE_FILES, finish, restoring_folder, write_synced
 from server.storage.snapshot import sync_folder
+from server.storage.storage_key import STORAGE_KEY_NAME, read_storage_key, storage_key_there
 from server.storage.temporary import passing_reason
-from server.storage.vault import STORAGE_KEY_BYTES, Vault, new_storage_key
+from server.storage.vault import Vault, new_storage_key
 
-STORAGE_KEY_NAME = "storage.key"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -57,10 +57,10 @@ def prepare(
     staged = database.with_name(database.name + ".new")
     with store_errors():
         finish_restore(database, keys_dir)
-        if not storage_key.exists():
+        if not storage_key_there(storage_key):
             _refuse_without_key(database, storage_key, make=make)
         with locked_folder(keys_dir):
-            made = not database.exists() and not storage_key.exists()
+            made = not database.exists() and not storage_key_there(storage_key)
             if made:
                 _make(database, staged, storage_key)
             vault = Vault(read_storage_key(storage_key))
@@ -76,7 +76,7 @@ def prepare(
 
 def finish_restore(database: Path, keys_dir: Path) -> None:
     """Finish a restore that was killed behind its step, before anything looks at the store."""
-    if restoring_folder(database).exists():
+    if os.path.lexists(restoring_folder(database)):
         with locked_folder(keys_dir):
             finish(database, keys_dir)
 
@@ -111,23 +111,16 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     make_folder(database.parent)
     staged.unlink(missing_ok=True)
     raw = new_storage_key()
-    descriptor = os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        give_open(descriptor, staged.parent)
-    finally:
-        os.close(descriptor)
+    os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     schema.make(staged, Vault(raw))
-    half_written = storage_key.with_name(storage_key.name + ".new")
-    half_written.unlink(missing_ok=True)
-    descriptor = os.open(half_written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(base64.b64encode(raw) + b"\n")
-        give_open(file.fileno(), storage_key.parent)
-        file.flush()
-        os.fsync(file.fileno())
+    with working_for(storage_key):
+        half_written = storage_key.with_name(storage_key.name + ".new")
+        half_written.unlink(missing_ok=True)
+        write_synced(half_written, base64.b64encode(raw) + b"\n")
     sync_folder(database.parent)
-    half_written.rename(storage_key)
-    sync_folder(storage_key.parent)  # a power cut must not leave a database whose key is gone
+    with working_for(storage_key):
+        half_written.rename(storage_key)
+        sync_folder(storage_key.parent)  # a power cut must not leave a database whose key is gone
     staged.rename(database)
     sync_folder(database.parent)
 
@@ -141,23 +134,6 @@ def _finish_or_refuse(database: Path, staged: Path, storage_key: Path) -> None:
         "or move the key away to begin with an empty store"
     )
     raise StartError(message)
-
-
-def read_storage_key(path: Path) -> bytes:
-    """Return the storage key of a file. Raises StartError when it holds none, or OSError."""
-    return parse_storage_key(path.read_bytes(), str(path))
-
-
-def parse_storage_key(text: bytes, where: str) -> bytes:
-    """Return the storage key that stands in a file. Raises StartError, which says `where`, when it is none."""
-    try:
-        raw = base64.b64decode(text, validate=False)
-    except binascii.Error:
-        raw = b""
-    if len(raw) != STORAGE_KEY_BYTES:
-        message = f"{where} is no storage key: {STORAGE_KEY_BYTES} bytes in base64 are expected"
-        raise StartError(message)
-    return raw
 
 
 def check(database: Path, vault: Vault) -> int:
@@ -176,7 +152,7 @@ def _check(database: Path, vault: Vault) -> int:
         verdict, values = str(error), {}
     number = values.get("schema", "")
     if verdict != "ok" or not _NUMBER.fullmatch(number):
-        what = "the number of its schema is missing" if verdict == "ok" else verdict
+        what = "the number of its schema is missing" if verdict == "ok" else one_line(verdict)
         message = f"the database {database} is damaged ({what}): restore it from a backup; nothing was changed"
         raise StartError(message)
     if values.get("storage key") != vault.fingerprint:
@@ -196,6 +172,7 @@ def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
 
     A file that another program writes meanwhile may look damaged, as nothing is locked: it is looked at again.
     """
+    _refuse_unless_plain(database)
     while True:
         before = _stamp(database)
         try:
@@ -206,6 +183,15 @@ def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
         else:
             if looked[0] == "ok" or _stamp(database) == before:
                 return looked
+
+
+def _refuse_unless_plain(database: Path) -> None:
+    """Raise StartError for a FIFO, on which SQLite would wait for ever, and for whatever else is no file."""
+    for ending in SIDE_FILES:
+        path = database.with_name(database.name + ending)
+        if path.exists() and not path.is_file():
+            message = f"{path} is no plain file: move it away, or restore the store from a backup; nothing was changed"
+            raise StartError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +224,9 @@ def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
     credentials are) and is not changed. Raises StartError when everybody may read it.
     """
     outside = storage_key.parent != keys_dir
-    if outside and storage_key.stat().st_mode & 0o007:
+    with working_for(storage_key):
+        readable = outside and storage_key.stat().st_mode & 0o007
+    if readable:
         message = f"everybody may read the storage key {storage_key}: chmod o= it, and think whether it is still secret"
         raise StartError(message)
     if keys_dir.stat().st_mode & 0o077:
@@ -261,12 +249,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for its owner only, and those above it, so that they survive a crash.
-
-    What root makes in a folder of somebody else is theirs.
-    """
+    """Make a folder for its owner only, and those above it, so that they survive a crash."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-        give(folder, folder.parent)
         sync_folder(folder.parent)

@@ -10,14 +10,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import StartError
-from server.storage.owner import give, give_open
+from server.plain_files import MOST_KEY_BYTES, read_plain
+from server.storage.archive import KEY_NAMES
 from server.storage.snapshot import sync_folder
+from server.storage.storage_key import STORAGE_KEY_NAME, parse_storage_key
 
 _PLAN = "plan.json"
 _ASIDE = "aside"
@@ -26,8 +31,18 @@ _DATABASE = "console.db"
 #: Where SQLite's locks of a file lie (source: its file format, "lock byte page"): whoever has the file open in WAL
 #: mode holds one of them.
 _LOCKS_AT, _LOCKS = 0x40000000, 512
-#: The file that counts goes last.
-_FILES = ("-wal", "-shm", "-journal", "")
+#: What SQLite puts behind the database's name; the file that counts goes last.
+SIDE_FILES = ("-wal", "-shm", "-journal", "")
+_ASIDE_NAME = re.compile(r"\.before-restore-[0-9]{8}T[0-9]{6}Z(-again){0,99}")
+_MOST_PLAN_BYTES = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A new store that waits for its place: what the old files' names get behind them, and its keys by name."""
+
+    aside: str
+    keys: Mapping[str, bytes] = field(repr=False)
 
 
 def restoring_folder(database: Path) -> Path:
@@ -50,20 +65,15 @@ def alone(database: Path) -> Iterator[None]:
         yield
 
 
-def make_ready(folder: Path, database: Path, keys: Mapping[str, bytes], aside: str, owner: Path) -> None:
-    """Fill an empty folder with a new store; `aside` is what the names of the old files get behind them.
-
-    It belongs to whom the folder `owner` belongs, who finishes what a restore by root may have begun.
-    """
+def make_ready(folder: Path, database: Path, keys: Mapping[str, bytes], aside: str) -> None:
+    """Fill an empty folder with a new store; `aside` is what the names of the old files get behind them."""
     database.rename(folder / _DATABASE)
     (folder / _KEYS).mkdir(mode=0o700)
     for name, content in keys.items():
-        write_synced(folder / _KEYS / name, content, owner)
+        write_synced(folder / _KEYS / name, content)
     sync_folder(folder / _KEYS)
-    write_synced(folder / _PLAN, json.dumps({_ASIDE: aside}).encode(), owner)
+    write_synced(folder / _PLAN, json.dumps({_ASIDE: aside}).encode())
     sync_folder(folder)
-    for path in (folder / _DATABASE, folder / _KEYS, folder):
-        give(path, owner)
 
 
 def free_aside(database: Path, keys_dir: Path, now: str) -> str:
@@ -82,17 +92,20 @@ def put_in_place(folder: Path, database: Path, keys_dir: Path) -> list[Path]:
 
 
 def finish(database: Path, keys_dir: Path) -> list[Path]:
-    """Finish what was begun, if something was; return the old files' new names. Call it with the keys folder held."""
+    """Finish what was begun, if something was; return the old files' new names. Call it with the keys folder held.
+
+    Raises StartError and changes nothing where the folder is not as `make_ready` leaves it.
+    """
     folder = restoring_folder(database)
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return []
+    ready = _looked_through(folder)
     moved: list[Path] = []
-    if (folder / _PLAN).exists():
-        aside = str(json.loads((folder / _PLAN).read_bytes())[_ASIDE])
-        for key in sorted((folder / _KEYS).iterdir()):
-            moved += _place_key(key, keys_dir / key.name, aside)
+    if ready is not None:
+        for name, content in sorted(ready.keys.items()):
+            moved += _place_key(content, keys_dir / name, ready.aside)
         sync_folder(keys_dir)
-        moved += _place_database(folder / _DATABASE, database, aside)
+        moved += _place_database(folder / _DATABASE, database, ready.aside)
         (folder / _PLAN).unlink()
         sync_folder(folder)
     shutil.rmtree(folder)
@@ -100,46 +113,81 @@ def finish(database: Path, keys_dir: Path) -> list[Path]:
     return moved
 
 
-def _place_key(key: Path, target: Path, aside: str) -> list[Path]:
+def _looked_through(folder: Path) -> _Ready | None:
+    """Return what waits in the folder, None where only the folder is left to be removed. Raises StartError."""
+    try:
+        _require_folder(folder)
+        if not os.path.lexists(folder / _PLAN):
+            return None
+        plan = json.loads(read_plain(folder / _PLAN, _MOST_PLAN_BYTES, links=False))
+        aside = plan.get(_ASIDE) if isinstance(plan, dict) else None
+        if not isinstance(aside, str) or not _ASIDE_NAME.fullmatch(aside):
+            raise _foreign(folder, f"{_PLAN} is no plan of a restore")
+        _require_folder(folder / _KEYS)
+        names = {path.name for path in (folder / _KEYS).iterdir()}
+        if not names <= {*KEY_NAMES}:
+            raise _foreign(folder, f"{_KEYS} has files that no backup has")
+        keys = {name: read_plain(folder / _KEYS / name, MOST_KEY_BYTES, links=False) for name in names}
+        if STORAGE_KEY_NAME in keys:
+            parse_storage_key(keys[STORAGE_KEY_NAME], str(folder / _KEYS / STORAGE_KEY_NAME))
+        if os.path.lexists(folder / _DATABASE) and not stat.S_ISREG((folder / _DATABASE).lstat().st_mode):
+            raise _foreign(folder, f"{_DATABASE} is no plain file")
+    except (OSError, ValueError, RecursionError) as error:
+        raise _foreign(folder, getattr(error, "strerror", None) or f"{_PLAN} is no plan of a restore") from error
+    return _Ready(aside, keys)
+
+
+def _require_folder(path: Path) -> None:
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        raise _foreign(path, "it is no folder")
+
+
+def _foreign(folder: Path, why: str) -> StartError:
+    return StartError(f"{folder} was not left by a restore: {why}; look at it and move it away; nothing was changed")
+
+
+def _place_key(content: bytes, target: Path, aside: str) -> list[Path]:
     """Copy, as the keys may lie on another file system."""
-    content = key.read_bytes()
-    if target.exists() and target.read_bytes() == content:
+    if _holds(target, content):
         return []
-    moved = _move_aside(target, aside)
+    moved = _move_aside(target, target.with_name(target.name + aside))
     staged = target.with_name(target.name + ".new")
     staged.unlink(missing_ok=True)
-    write_synced(staged, content, target.parent)
+    write_synced(staged, content)
     staged.rename(target)
     return moved
 
 
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return read_plain(path, MOST_KEY_BYTES, links=False) == content
+    except OSError:
+        return False
+
+
 def _place_database(new: Path, database: Path, aside: str) -> list[Path]:
-    if not new.exists():
+    if not os.path.lexists(new):
         return []
     moved: list[Path] = []
-    for ending in _FILES:
+    for ending in SIDE_FILES:
         old = database.with_name(database.name + ending)
-        if old.exists():
-            old.rename(database.with_name(database.name + aside + ending))
-            moved.append(database.with_name(database.name + aside + ending))
+        moved += _move_aside(old, database.with_name(database.name + aside + ending))
     sync_folder(database.parent)  # an old -wal beside a new database would be the end of it
     new.rename(database)
     sync_folder(database.parent)
     return moved
 
 
-def _move_aside(path: Path, aside: str) -> list[Path]:
-    if not path.exists():
+def _move_aside(path: Path, kept: Path) -> list[Path]:
+    if not os.path.lexists(path):
         return []
-    kept = path.with_name(path.name + aside)
     path.rename(kept)
     return [kept]
 
 
-def write_synced(path: Path, content: bytes, owner: Path) -> None:
-    """Write a new file for the owner of the folder `owner` only, down to the disk."""
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file for its owner only, down to the disk."""
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600), "wb") as file:
-        give_open(file.fileno(), owner)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

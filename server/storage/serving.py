@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from server.errors import StartError
+from server.plain_files import read_plain
 from server.storage.files import make_folder
-from server.storage.owner import give_open
+
+_MOST_LOCK_BYTES = 32
 
 
 class HeldError(StartError):
@@ -72,8 +75,11 @@ def _locked(lock: Path) -> int:
     """Return the locked file that has this name; one that is removed by who held it before is not it."""
     while True:
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            message = f"{lock} is no plain file: move it away"
+            raise StartError(message)
         try:
-            give_open(descriptor, lock.parent)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
                 os.truncate(descriptor, 0)
@@ -87,6 +93,6 @@ def _locked(lock: Path) -> int:
 
 def _holder(lock: Path) -> str:
     try:
-        return lock.read_text(encoding="ascii").strip() or "unknown"
+        return read_plain(lock, _MOST_LOCK_BYTES).decode("ascii").strip() or "unknown"
     except (OSError, ValueError):
         return "unknown"

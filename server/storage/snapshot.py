@@ -9,11 +9,13 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import StartError
+from server.model.lines import one_line
+from server.storage.owner import working_for
 from server.storage.temporary import is_full
 
 _TRIES, _RETRY_SECONDS = 50, 0.02
@@ -55,9 +57,9 @@ def damage(connection: sqlite3.Connection) -> str | None:
     """Return what SQLite finds wrong with a whole database, rows without their owner included; None for nothing."""
     verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     if verdict != "ok":
-        return verdict
+        return one_line(verdict)
     orphan = connection.execute("PRAGMA foreign_key_check").fetchone()
-    return None if orphan is None else f"a row of {orphan[0]} belongs to no row of {orphan[2]}"
+    return None if orphan is None else one_line(f"a row of {orphan[0]} belongs to no row of {orphan[2]}")
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:
@@ -89,7 +91,19 @@ def contents(database: Path) -> Contents:
                 found = "the number of its schema is missing"
             return Contents(found, 0 if found else int(number), said.get("storage key", ""), counts(connection))
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        return Contents(str(error))
+        return Contents(one_line(error))
+
+
+def storage_key_of(database: Path) -> str:
+    """Return the mark of the storage key that a database was made with; empty where there is none to be read."""
+    if not database.is_file():
+        return ""
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            found = connection.execute("SELECT value FROM store WHERE name = 'storage key'").fetchone()
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        return ""
+    return str(found[0]) if found else ""
 
 
 @contextmanager
@@ -103,24 +117,47 @@ def scratch_folder(database: Path, folder: Path | None = None) -> Iterator[Path]
     for left in folder.glob(f"{prefix}*"):
         with _held(left) as alone:
             if alone:
-                shutil.rmtree(left, ignore_errors=True)
+                _empty_and_remove(left)
     with ExitStack() as stack:
-        made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        made = _made(prefix, folder)
         while not (stack.enter_context(_held(made)) and made.exists()):  # another program took it for one that is left
-            made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+            made = _made(prefix, folder)
         try:
             yield made
         finally:
             _remove(made)
 
 
+def _made(prefix: str, folder: Path) -> Path:
+    """Make a new folder; one in a folder of root's, which root names with --scratch, is the store's owner's."""
+    uid, gid = os.geteuid(), os.getegid()
+    with working_for(folder, shared=True):
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        if os.geteuid() != uid:
+            os.chown(made, uid, gid, follow_symlinks=False)
+    try:
+        made.stat()
+    except PermissionError as error:
+        _empty_and_remove(made)
+        message = f"the owner of the store cannot work in {folder}: --scratch DIR takes a folder that he can reach"
+        raise StartError(message) from error
+    return made
+
+
 def _remove(folder: Path) -> None:
     """Remove a folder in which a thread that was interrupted may still be opening a database."""
     for _ in range(_TRIES):
-        shutil.rmtree(folder, ignore_errors=True)
+        _empty_and_remove(folder)
         if not folder.exists():
             return
         time.sleep(_RETRY_SECONDS)
+
+
+def _empty_and_remove(folder: Path) -> None:
+    """Remove a folder and what is in it as far as that can be done: what is in it as its owner, who is no root."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError), working_for(folder.parent, shared=True):
+        folder.rmdir()
 
 
 @contextmanager

@@ -166,6 +166,11 @@ async def every(store: Store) -> list[User]:
     return _users(await store.read(_SELECT_ALL))
 
 
+async def any_there(query: Query) -> bool:
+    """Tell inside a change whether there is a user."""
+    return bool(await query("SELECT 1 FROM users LIMIT 1"))
+
+
 async def names(store: Store, beginning: str, most: int) -> list[str]:
     """Return the first names that begin so, sorted, and the last: see `first_and_last`."""
     return await first_and_last(store, "name", "users WHERE 1 = ?", (1,), beginning, most)

@@ -8,13 +8,16 @@ mended from it whenever the keys are read, so a program killed at any point leav
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncssh
 
 from server.errors import StartError
-from server.storage.owner import give_open
+from server.plain_files import MOST_KEY_BYTES, plain, read_plain
+from server.storage.files import locked_folder
+from server.storage.restoring import write_synced
 from server.storage.snapshot import sync_folder
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
@@ -40,12 +43,12 @@ class HostKeys:
 
 
 def host_keys(keys_dir: Path, *, make: bool = True) -> HostKeys:
-    """Return the host keys; with `make`, one where there is none. Raises StartError for a file that is no key."""
-    path = keys_dir / HOST_KEY_NAME
-    if make and not path.exists():
-        _make(path)
-    following = keys_dir / NEXT_HOST_KEY_NAME
-    return HostKeys(_read(path), _read(following) if following.exists() else None)
+    """Return the host keys; with `make`, which holds the folder, one where there is none. Raises StartError."""
+    path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
+    with locked_folder(keys_dir) if make else nullcontext():  # two that begin at once make one
+        if make and not path.exists():
+            _make(path)
+        return HostKeys(_read(path), _read(following) if following.exists() else None)
 
 
 def make_next(keys_dir: Path) -> HostKeys:
@@ -75,8 +78,8 @@ def drop_next(keys_dir: Path) -> None:
 
 
 def keys_to_finish(keys_dir: Path) -> HostKeys:
-    """Return the host keys of a rotation that is under way. Raises StartError without one."""
-    keys = host_keys(keys_dir)
+    """Return the host keys of a rotation that is under way; call it with the folder held. Raises StartError without."""
+    keys = host_keys(keys_dir, make=False)
     if keys.next is None:
         message = "there is no next host key: ecss-console hostkey rotate makes one"
         raise StartError(message)
@@ -94,7 +97,7 @@ def take_next(keys_dir: Path) -> HostKeys:
     except OSError as error:
         message = f"the host key {path} cannot be replaced: {error.strerror}"
         raise StartError(message) from error
-    return host_keys(keys_dir)
+    return host_keys(keys_dir, make=False)
 
 
 def fingerprint_of(key: asyncssh.SSHKey) -> str:
@@ -112,16 +115,24 @@ def fingerprint_in(private_key: bytes) -> str:
 
 def _read(path: Path) -> asyncssh.SSHKey:
     try:
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-        key = asyncssh.read_private_key(path)
+        with plain(path) as descriptor:
+            if os.fstat(descriptor).st_mode & 0o077:
+                os.fchmod(descriptor, 0o600)
+        key = asyncssh.import_private_key(read_plain(path, MOST_KEY_BYTES))
         public = key.export_public_key("openssh")
-        if not _public(path).exists() or _public(path).read_bytes() != public:
+        if not _holds(_public(path), public):
             _write(_public(path), public)
     except (OSError, asyncssh.KeyImportError) as error:
-        message = f"the host key {path} cannot be read: {error}"
+        message = f"the host key {path} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise StartError(message) from error
     return key
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return read_plain(path, MOST_KEY_BYTES) == content
+    except OSError:
+        return False  # whatever it is, the key's public half takes its place
 
 
 def _make(path: Path) -> None:
@@ -139,13 +150,9 @@ def _public(path: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner only: what root makes in a folder of somebody else is theirs."""
+    """Write a file whole or not at all, for its owner only."""
     staged = path.with_name(path.name + ".new")
     staged.unlink(missing_ok=True)
-    with os.fdopen(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(content)
-        give_open(file.fileno(), path.parent)
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(staged, content)
     staged.rename(path)
     sync_folder(path.parent)
