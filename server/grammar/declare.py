@@ -41,7 +41,8 @@ class Kind:
     """What a word can be. `parse` raises ValueError with what is wrong; `expected` says what would be right.
 
     `secret` values are masked in audit and kept out of history. `path_to` words complete over the command tree.
-    `granted` words name a domain: the command runs only for those to whom it is granted.
+    `granted` words name a domain: the command runs only for those to whom it is granted. `ignores_case` words name the
+    same thing in upper and lower case.
     """
 
     metavar: str
@@ -51,6 +52,7 @@ class Kind:
     secret: bool = False
     path_to: PathTo | None = None
     granted: bool = False
+    ignores_case: bool = False
 
 
 @dataclass(frozen=True)
