@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
+from server.escaping import escaped_json
 from server.node import metrics
 from server.node.metrics import Reading, single
 from server.storage import events
@@ -120,7 +121,7 @@ class Exporter:
         if there < self._last_id:
             self._begin_again(self._last_id, there)
         while rows := await events.after(self._store, self._last_id, _ROWS_PER_WRITE):
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            lines = "".join(escaped_json(json.dumps(row)) + "\n" for row in rows)
             await self._write(lines.encode())
             self._last_id = int(str(rows[-1]["id"]))
             self._tell(None)

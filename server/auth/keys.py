@@ -36,7 +36,7 @@ def parse_authorized_keys(text: str) -> tuple[UserKey, ...]:
     dropping one silently would open more than the file says.
     """
     keys = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.strip().startswith("#"):
             try:
                 keys.append(parse_key(line.strip()))

@@ -134,7 +134,7 @@ def parting(console: Console, why: str, *, json: bool, command: bool) -> str:
     error = TemporaryError(why)
     if json:
         return error_document(error, Footer(datetime.now().astimezone(), 0, console.nodes))
-    return "".join(f"{line}\n" for line in error.lines()) if command else f"\n{why}\n"
+    return error_text(error) if command else f"\n{why}\n"
 
 
 async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
