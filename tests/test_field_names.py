@@ -66,6 +66,7 @@ def test_field_every_look_up_ignores_case(named: ConsoleServer) -> None:
     ]
     assert "$ /domain/RM-test\n" in shown
     assert "Client id: crm" in shown
+    assert named.run("help domain/RM-TEST").startswith("Directory /domain/RM-test\n")
 
 
 def test_field_errors_name_a_domain_as_it_was_declared(named: ConsoleServer) -> None:
@@ -124,6 +125,7 @@ def test_field_grants_ignore_case_and_are_shown_as_declared(named: ConsoleServer
             126,
             f"Command error: permission denied: domain {name} is not granted to oleg\n",
         ), "nothing tells whether it is there, or how it is spelt"
+    assert named.told("oleg", "help domain/ZETA.local")[1].startswith("Directory /domain/ZETA.local\n")
     assert named.told("admin", "cocon/user/revoke oleg rm-test") == (0, "Domain RM-test revoked from oleg\n")
     assert named.told("oleg", f"{_HERE}/list")[0] == 126
 

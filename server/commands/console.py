@@ -80,7 +80,10 @@ async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
         raise CommandError(message)
     if found.command is not None:
         return Help(page(found.command))
-    introduction = (f"Directory {shown(found.location)}", f"  {found.directory.help}")
+    # the name of a domain that is not granted tells nothing: it stays as it was typed
+    granted = [(text, call.operator.reaches(text)) for _, text in found.places]
+    names = [await call.console.standings.declared(text) if reached else text for text, reached in granted]
+    introduction = (f"Directory {shown(found.renamed(names).location)}", f"  {found.directory.help}")
     return Overview(introduction, (_inside(call, found.directory),))
 
 
