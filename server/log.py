@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,9 +19,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from server.config import Config
+from server.escaping import escaped, escaped_json
 
-#: C0, DEL, C1, Unicode's line ends, what is not shown or turns the direction, and halves of characters.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _INDENT = "    "
 #: So many lines wait for a reader of standard error; what comes then is counted and lost.
 MOST_WAITING_LINES = 10_000
@@ -122,16 +120,6 @@ class Behind(logging.Handler):
                     rest = rest[os.write(self._descriptor, rest) :]
 
 
-def safe(text: str) -> str:
-    r"""Return a text as one line that moves no terminal: `\n` and ESC as `\x0a` and `\x1b`."""
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"  # noqa: PLR2004  two digits are enough up to here
-
-
 class ConsoleLines(logging.Formatter):
     """`2026-11-24 01:02:03,456 WARNING ecss-console.login: …`, the node's time."""
 
@@ -141,7 +129,7 @@ class ConsoleLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         """Return the line."""
-        return safe(super().formatMessage(record))
+        return escaped(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802  logging's name and type
         """Return the traceback below the line."""
@@ -174,9 +162,8 @@ class JsonLines(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        # JSON lets DEL stand as it is
-        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
+        return escaped_json(json.dumps(line, default=str))
 
 
 def _indented(text: str) -> str:
-    return "\n".join(_INDENT + safe(line) for line in text.split("\n"))
+    return "\n".join(_INDENT + escaped(line) for line in text.split("\n"))

@@ -103,7 +103,7 @@ def filled(stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch) -> C
     console = stopped_console
     assert console.program("init").returncode == 0
     with closing(sqlite3.connect(console.database)) as connection:
-        connection.execute("INSERT INTO domains VALUES ('biysk.local', '2021-02-16T08:00:00Z')")
+        connection.execute("INSERT INTO domains VALUES ('biysk.local', '2021-02-16T08:00:00Z', 'biysk.local')")
         connection.execute("INSERT INTO history (user_name, line) VALUES ('admin', 'domain/list')")
         connection.commit()
     (console.folder / "identity").write_text(f"# made for this test\n{IDENTITY}\n")

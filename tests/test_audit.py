@@ -193,6 +193,7 @@ def test_an_upgrade_keeps_what_was_recorded_before_the_chain(stopped_console: Co
         *("DROP TRIGGER audit_is_not_changed", "DROP TRIGGER audit_is_not_deleted", "DROP INDEX audit_of_node"),
         *("ALTER TABLE audit DROP COLUMN seq", "ALTER TABLE audit DROP COLUMN mac", "DROP TABLE audit_heads"),
         "DELETE FROM store WHERE name = 'audit nodes'",
+        "ALTER TABLE domains DROP COLUMN declared_as",
         f"INSERT INTO audit ({columns}) SELECT {columns} FROM audit",
         "UPDATE store SET value = '2' WHERE name = 'schema'",
     )

@@ -136,6 +136,7 @@ def test_an_upgrade_lists_the_nodes_that_are_there_and_mends_no_head(chains: Att
     chains.sql(
         ("UPDATE audit_heads SET signature = 'x' WHERE node = ?", [OTHER]),
         "DELETE FROM store WHERE name = 'audit nodes'",
+        "ALTER TABLE domains DROP COLUMN declared_as",
         "UPDATE store SET value = '3' WHERE name = 'schema'",
     )
     assert chains.found() == [f"the head of {OTHER} was changed"], "an older schema, as in a backup, has no list"

@@ -99,7 +99,7 @@ def test_whatever_is_offered_parses(text: str, here: tuple[str, ...]) -> None:
 
 @given(LINES, PLACES)
 def test_nothing_is_offered_that_the_role_may_not(text: str, here: tuple[str, ...]) -> None:
-    viewer = Operator("eve", Role.VIEWER, "127.0.0.1:22", "00000000", frozenset({"biysk.local"}))
+    viewer = Operator("eve", Role.VIEWER, "127.0.0.1:22", "00000000", {"biysk.local": "biysk.local"})
     offered = offer(ROOT, here, text, viewer)
     assert not any("cocon" in candidate.text for candidate in offered.candidates)
     for candidate in offered.candidates:

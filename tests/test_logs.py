@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server import __version__
-from server.log import MOST_WAITING_LINES, Behind, ConsoleLines, JsonLines, about, safe
+from server.escaping import escaped
+from server.log import MOST_WAITING_LINES, Behind, ConsoleLines, JsonLines, about
 
 HOSTILE = "x\n2026-11-24 00:00:00,000 INFO    ecss-console.login: root\r\x1b[2J\x07\x9b31m\u2028\u202e\u200b\udcff\x7f"
 _LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) +ecss-console[a-z.]*: .")
@@ -58,8 +59,8 @@ def test_whatever_stands_in_a_message_it_is_one_printable_line(text: str) -> Non
 
 
 def test_what_forges_lines_and_moves_terminals_is_shown_as_escapes() -> None:
-    assert safe("a\nb\r\x1b[2J\x9b\u2028\u202e") == r"a\x0ab\x0d\x1b[2J\x9b\u2028\u202e"
-    assert safe("Prüfung → gut") == "Prüfung → gut"
+    assert escaped("a\nb\r\x1b[2J\x9b\u2028\u202e") == r"a\x0ab\x0d\x1b[2J\x9b\u2028\u202e"
+    assert escaped("Prüfung → gut") == "Prüfung → gut"
 
 
 def test_no_line_of_a_traceback_can_look_like_a_line_of_the_log() -> None:

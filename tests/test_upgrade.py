@@ -22,7 +22,7 @@ from server.storage.vault import Vault
 _AT = "2021-02-16T08:00:00Z"
 _KEY = "K" * 64
 #: Released schemas; a new one is added here when it is released.
-RELEASED = (1, 2, 3, 4)
+RELEASED = (1, 2, 3, 4, 5)
 _RAW = bytes(range(32))
 _OLDER = [number for number in RELEASED if number < schema.newest()]
 _CLIENTS = 300
@@ -52,7 +52,9 @@ def _older_store(folder: Path, number: int) -> Path:
         connection.execute(
             "INSERT INTO user_keys (user_name, public_key, comment, added_at) VALUES ('admin', 'k', '', ?)", (_AT,)
         )
-        connection.execute("INSERT INTO domains VALUES ('biysk.local', ?)", (_AT,))
+        connection.execute("INSERT INTO domains (name, declared_at) VALUES ('biysk.local', ?)", (_AT,))
+        if number >= 5:
+            connection.execute("UPDATE domains SET declared_as = name")
         for client in range(_CLIENTS):
             client_id, key = f"c{client}", f"{client:064}"
             row = ("biysk.local", client_id, "service", "007,0100", vault.seal("biysk.local", client_id, key))
@@ -95,8 +97,9 @@ def test_every_released_schema_comes_up_with_all_that_is_in_it(tmp_path: Path, n
             number < 2
         )
         assert connection.execute("SELECT line FROM history").fetchall() == [("domain/list",)]
+        assert connection.execute("SELECT name, declared_as FROM domains").fetchall() == [("biysk.local",) * 2]
     assert _integrations(database) == before
-    assert prepared.vault.open("biysk.local", "c7", before[[row[1] for row in before].index("c7")][4]) == f"{7:064}"
+    assert prepared.vault.open("Biysk.LOCAL", "c7", before[[row[1] for row in before].index("c7")][4]) == f"{7:064}"
     assert Attacked(prepared).found() == []
     kept = database.with_name(f"console.db.schema-{number}")
     if number == schema.newest():

@@ -1,8 +1,8 @@
 """The audit as JSON lines, to standard error or a file, for whoever collects logs.
 
 Follows the store and not the program: what is committed is written, in its order, whoever recorded it, so a line never
-tells of what was rolled back, and a change never waits for the log. A log that cannot be written is told once and
-tried again; the lines wait in the store. As each line has seq and mac, the log is an export of the head.
+tells of what was rolled back, and a change never waits for the log. A log that cannot be read or written is told once
+and tried again; the lines wait in the store. As each line has seq and mac, the log is an export of the head.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import os
+import re
 import stat
 import sys
 import threading
@@ -19,8 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
+from server.escaping import escaped_json
 from server.node import metrics
 from server.node.metrics import Reading, single
 from server.plain_files import plain
@@ -33,9 +35,20 @@ T = TypeVar("T")
 LOOK_SECONDS = 0.5
 _ROWS_PER_WRITE = 500
 _LAST_SECONDS = 0.5
+#: A write that takes longer is told: a pipe that nobody reads, a file server that is away.
+_SLOW_SECONDS = 5.0
 _TAIL_BYTES = 262_144
+#: A whole line as this program writes it. Nothing else in the file is parsed, whatever somebody has put there.
+_RECORD = re.compile(rb'^\{"id": ([1-9][0-9]{0,17}), "at": .*\}$', re.MULTILINE)
 
 _log = logging.getLogger("ecss-console.audit")
+
+
+class _Place(NamedTuple):
+    """Where a log ends: the id in its last record, 0 where there is none, and whether it ends within a line."""
+
+    last_id: int
+    torn: bool
 
 
 class Exporter:
@@ -54,6 +67,7 @@ class Exporter:
         """Begin behind the last line of the file, so that what came while nobody served is written; else from now."""
         self._last_id = (await events.outline(self._store)).last_id
         self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._following.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """Write what has come since; a log that takes nothing does not hold the end up."""
@@ -67,12 +81,21 @@ class Exporter:
         """Yield whether the log cannot be written."""
         yield single(metrics.AUDIT_LOG_FAILING, int(self._broken))
 
+    def _ended(self, following: asyncio.Task[None]) -> None:
+        """Tell that nobody follows the store any more, unless that is the end of the program."""
+        if not self._stopping.is_set():
+            self._broken = True
+            error = None if following.cancelled() else following.exception()
+            _log.critical("the audit's log is not written any more, restart the server", exc_info=error)
+
     async def _find_place(self) -> None:
-        written = await _in_thread(partial(_last_written, self._path))
-        if written > self._last_id:
-            self._begin_again(written, self._last_id)
-        elif written:
-            self._last_id = written
+        place = await _in_thread(partial(_last_written, self._path))
+        if place.torn:  # by a power cut; what follows must not become part of that line
+            await _in_thread(partial(_append, self._path, b"\n"))
+        if place.last_id > self._last_id:
+            self._begin_again(place.last_id, self._last_id)
+        elif place.last_id:
+            self._last_id = place.last_id
 
     def _begin_again(self, written: int, there: int) -> None:
         """Write all that is there: where records were taken away, lines that come twice are better than none."""
@@ -83,12 +106,15 @@ class Exporter:
         self._last_id = 0
 
     async def _follow(self) -> None:
-        await self._find_place()
+        placed = False
         while not self._stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._stopping.wait()
             try:
+                if not placed:
+                    await self._find_place()
+                    placed = True
                 await self._catch_up()
             except Exception as error:  # noqa: BLE001  whatever it is, the next look may find it mended
                 self._tell(error)
@@ -98,10 +124,17 @@ class Exporter:
         if there < self._last_id:
             self._begin_again(self._last_id, there)
         while rows := await events.after(self._store, self._last_id, _ROWS_PER_WRITE):
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
-            await _in_thread(partial(_append, self._path, lines.encode()))
+            lines = "".join(escaped_json(json.dumps(row)) + "\n" for row in rows)
+            await self._write(lines.encode())
             self._last_id = int(str(rows[-1]["id"]))
             self._tell(None)
+
+    async def _write(self, lines: bytes) -> None:
+        writing = _in_thread(partial(_append, self._path, lines))
+        await asyncio.wait({writing}, timeout=_SLOW_SECONDS)
+        if not writing.done():
+            self._tell(TimeoutError(f"it has taken nothing for {_SLOW_SECONDS:.0f} seconds"))
+        await writing
 
     def _tell(self, error: Exception | None) -> None:
         if error is not None and not self._broken:
@@ -111,7 +144,7 @@ class Exporter:
         self._broken = error is not None
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
     """Run what may block for ever in a thread that does not keep the process alive."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -135,7 +168,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(tell, result, failed)
 
     threading.Thread(target=run, name="audit log", daemon=True).start()
-    return await done
+    return done
 
 
 def _append(path: Path | None, text: bytes) -> None:
@@ -161,17 +194,18 @@ def _append(path: Path | None, text: bytes) -> None:
         os.close(descriptor)
 
 
-def _last_written(path: Path | None) -> int:
-    """Return the id in the last whole line of the log, 0 where there is none."""
-    if path is None:
-        return 0
-    try:
-        with plain(path) as descriptor:
-            start = max(0, os.fstat(descriptor).st_size - _TAIL_BYTES)
-            lines = os.pread(descriptor, _TAIL_BYTES, start).split(b"\n")
-    except OSError:
-        return 0
-    for line in reversed(lines[:-1]):
-        with suppress(ValueError, KeyError, TypeError):
-            return int(json.loads(line)["id"])
-    return 0
+def _last_written(path: Path | None) -> _Place:
+    """Return where a log ends. Raises OSError or ValueError when it is a file in which that cannot be found.
+
+    A pipe or a device has no place, and is not opened: that may block.
+    """
+    if path is None or not path.is_file():
+        return _Place(0, torn=False)
+    with plain(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        lines, _, rest = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).rpartition(b"\n")
+    records = [int(found[1]) for found in _RECORD.finditer(lines)]
+    if not records and size > _TAIL_BYTES:
+        message = f"there is no record in its last {_TAIL_BYTES:,} bytes; move it away, and it is begun anew"
+        raise ValueError(message)
+    return _Place(records[-1] if records else 0, torn=bool(rest))

@@ -1,5 +1,7 @@
 """How users stand now: role, grants, and whether they may still work here; asked at every line, so kept at hand.
 
+So are the names of domains, as they were declared.
+
 A change by this process is known at once, one by another program when `changed_elsewhere` has looked.
 """
 
@@ -9,7 +11,8 @@ from dataclasses import replace
 
 from server.audit.journal import utc_now
 from server.model.access import Operator, User
-from server.storage import users
+from server.model.domains import folded
+from server.storage import domains, users
 from server.storage.database import Read, Store
 
 
@@ -19,12 +22,13 @@ def no_more(name: str) -> str:
 
 
 class Standings:
-    """The users that were asked for since the last change."""
+    """The users, and the names of domains, that were asked for since the last change."""
 
     def __init__(self, store: Store) -> None:
         """Take the store that outlives this."""
         self._store = store
         self._known: dict[str, User | None] = {}
+        self._declared: dict[str, str] = {}
         self._changes = 0
         self._version = -1
 
@@ -44,9 +48,20 @@ class Standings:
             return operator
         return replace(operator, role=user.role, domains=user.domains)
 
+    async def declared(self, domain: str) -> str:
+        """Return a domain's name as it was declared; as it is given where there is no such domain."""
+        name = self._declared.get(folded(domain))
+        if name is None:
+            changes = self._changes
+            name = await domains.declared_as(self._store.read, domain)
+            if name is not None and changes == self._changes:
+                self._declared[folded(domain)] = name
+        return domain if name is None else name
+
     def forget(self) -> None:
         """Something was committed: what is known may be wrong."""
         self._known.clear()
+        self._declared.clear()
         self._changes += 1
 
     async def changed_elsewhere(self) -> bool:

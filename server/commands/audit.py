@@ -12,6 +12,7 @@ from server.commands.call import Call
 from server.commands.domains import DOMAIN
 from server.commands.users import shown_time
 from server.errors import CommandError, TemporaryError
+from server.escaping import escaped
 from server.grammar.declare import Kind, Relation, command
 from server.model.access import Permission, parse_user_name
 from server.model.events import EventKind
@@ -53,18 +54,22 @@ def _in_lines(arguments: str) -> str:
     return "\n".join(lines)
 
 
+def _on_one_line(value: Value) -> str:
+    return escaped(str(value))
+
+
 _COLUMNS = (
     Column("seq", "Seq", lambda seq: "" if seq is None else str(seq)),
-    Column("at", "At"),
-    Column("node", "Node"),
-    Column("event", "Event"),
-    Column("user_name", "User"),
-    Column("source", "Source"),
-    Column("session_id", "Session"),
-    Column("command", "Command"),
+    Column("at", "At", escaped),
+    Column("node", "Node", escaped),
+    Column("event", "Event", escaped),
+    Column("user_name", "User", escaped),
+    Column("source", "Source", escaped),
+    Column("session_id", "Session", escaped),
+    Column("command", "Command", escaped),
     Column("arguments", "Arguments", _in_lines),
     Column("status", "Status"),
-    Column("detail", "Detail"),
+    Column("detail", "Detail", escaped),
     Column("duration_ms", "Duration, ms"),
 )
 
@@ -72,8 +77,8 @@ _COLUMNS = (
 #: With --brief: what somebody looks for who is called because a key has stopped working.
 _BRIEF = {"seq": "Seq", "at": "At", "event": "Event", "user_name": "User", "source": "Source", "status": "Status"}
 _BRIEF_COLUMNS = (
-    *(Column(key, title, shown_time if key == "at" else str) for key, title in _BRIEF.items()),
-    Column("what", "What"),
+    *(Column(key, title, shown_time if key == "at" else _on_one_line) for key, title in _BRIEF.items()),
+    Column("what", "What", escaped),
 )
 
 

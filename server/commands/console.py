@@ -59,7 +59,8 @@ async def ls(
         reached = (each.name for each in await domains.every(call.store) if call.operator.reaches(each.name))
         inside |= dict.fromkeys(reached, directory.inside.help)
     commands = {name: each.summary for name, each in directory.commands.items() if call.operator.may(each.permission)}
-    rows = [*((f"{name}/", text) for name, text in sorted(inside.items())), *sorted(commands.items())]
+    directories = sorted(inside.items(), key=lambda item: folded(item[0]))
+    rows = [*((f"{name}/", text) for name, text in directories), *sorted(commands.items())]
     return Table(_LISTED, rows) if long else Lines([name for name, _ in rows])
 
 
@@ -80,7 +81,10 @@ async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
         raise CommandError(with_foreign(message, path))
     if found.command is not None:
         return Help(page(found.command))
-    introduction = (f"Directory {shown(found.location)}", f"  {found.directory.help}")
+    # the name of a domain that is not granted tells nothing: it stays as it was typed
+    granted = [(text, call.operator.reaches(text)) for _, text in found.places]
+    names = [await call.console.standings.declared(text) if reached else text for text, reached in granted]
+    introduction = (f"Directory {shown(found.renamed(names).location)}", f"  {found.directory.help}")
     return Overview(introduction, (_inside(call, found.directory),))
 
 
@@ -133,7 +137,7 @@ async def exit_(call: Call, status: Annotated[int, STATUS] = 0) -> Left:  # noqa
 
 
 async def _directory(call: Call, path: str) -> Found:
-    """Return the directory that a path leads to, with stored domains only, by their stored names."""
+    """Return the directory that a path leads to, its domains named as they were declared; they must be declared."""
     refusal = CommandError(with_foreign(f"there is no directory {path}", path))
     for start in starts(call.here, path):
         location, _ = locate(path, start)
@@ -144,19 +148,13 @@ async def _directory(call: Call, path: str) -> Found:
             refusal = CommandError(f"{path} is a command, not a directory")
             continue
         for _, text in found.places:
-            admit_to_domain(call.operator, folded(text))
-        stored = {text: await _stored_name(call, text) for _, text in found.places}
-        missing = next((text for text, name in stored.items() if name is None), None)
+            admit_to_domain(call.operator, text)
+        declared = [(text, await domains.declared_as(call.store.read, text)) for _, text in found.places]
+        missing = next((text for text, name in declared if name is None), None)
         if missing is None:
-            names = (stored.get(segment) or segment for segment in found.location)
-            return Found(tuple(names), found.places, found.directory)
+            return found.renamed([name or text for text, name in declared])
         refusal = no_such_domain(missing)
     raise refusal
-
-
-async def _stored_name(call: Call, text: str) -> str | None:
-    domain = await domains.find(call.store, folded(text))
-    return domain.name if domain else None
 
 
 def _overview(call: Call) -> Overview:

@@ -11,7 +11,7 @@ from server.commands.kinds import MOST_CANDIDATES
 from server.errors import CommandError, PermissionDeniedError
 from server.grammar.declare import Kind, Relation, command
 from server.model.access import Operator, Permission, Role
-from server.model.domains import parse_domain_name
+from server.model.domains import folded, parse_domain_name
 from server.model.integrations import first_named
 from server.model.names import with_foreign
 from server.render.reply import Column, Lines, Table
@@ -35,7 +35,7 @@ def admit_to_domain(operator: Operator, domain: str) -> None:
 def _parse_name(text: str) -> str:
     """Refuse the names of the commands beside the domains: such a domain could not be reached by its path."""
     name = parse_domain_name(text)
-    if name in {each.name for each in COMMANDS}:
+    if folded(name) in {each.name for each in COMMANDS}:
         message = f"{name} is a command of /domain"
         raise ValueError(message)
     return name
@@ -44,11 +44,12 @@ def _parse_name(text: str) -> str:
 async def _stored_names(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
     if seeker.operator.role is Role.ADMIN:
         return await domains.names(seeker.store, beginning, MOST_CANDIDATES)
-    return sorted(name for name in seeker.operator.domains if name.startswith(beginning))
+    granted = sorted(seeker.operator.domains.items())
+    return [name for key, name in granted if key.startswith(folded(beginning))]
 
 
-NEW_DOMAIN = Kind("<DOMAIN>", "name of the virtual PBX, 1 to 253 of a-z 0-9 . - _", _parse_name)
-DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored_names, granted=True)
+NEW_DOMAIN = Kind("<DOMAIN>", "name of the virtual PBX, 1 to 253 of A-Z a-z 0-9 . - _", _parse_name)
+DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored_names, granted=True, ignores_case=True)
 
 
 @command("/domain/declare", permission=Permission.DOMAINS_CHANGE, examples=("domain/declare moscow.local",))
@@ -59,18 +60,24 @@ async def declare(
     add_domain_admin_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001  see the help
     add_domain_user_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001
 ) -> Lines:
-    """Declare a domain, a virtual PBX."""
+    """Declare a domain, a virtual PBX.
+
+    The name is shown as you type it here. Two names that differ only in case are one domain.
+    """
     call.will(f"declare domain {domain}")
     async with call.change() as query:
         if not await domains.insert(query, domain, utc_now()):
-            message = f"domain {domain} exists already"
+            message = f"domain {await domains.declared_as(query, domain)} exists already"
             raise CommandError(message)
     return Lines((f"Domain {domain} declared",))
 
 
 @command("/domain/list", permission=Permission.DOMAINS_READ, examples=("domain/list", "domain/list | count"))
 async def list_(call: Call) -> Table:
-    """List the domains that you may reach, and how many integrations each has."""
+    """List the domains that you may reach, and how many integrations each has.
+
+    Names stand as they were declared, sorted without regard to case.
+    """
     found = [each for each in await domains.every(call.store) if call.operator.reaches(each.name)]
     columns = (Column("domain", "Domain"), Column("integrations", "Integrations"))
     return Table(columns, [(each.name, each.integrations) for each in found])

@@ -12,6 +12,7 @@ from server.commands.call import Call, Seeker
 from server.commands.kinds import DATE, KEY_WORD, SOURCES, USER
 from server.commands.users import changed_user, no_such_user, shown_time
 from server.errors import ArgumentError, CommandError
+from server.escaping import escaped
 from server.grammar.declare import Kind, Relation, command
 from server.model.access import Permission, UserKey
 from server.model.names import with_foreign
@@ -28,7 +29,7 @@ _COLUMNS = (
     Column("from", "From", lambda sources: "\n".join(sources) or "everywhere"),
     Column("expires_at", "Expires", shown_time),
     Column("weakness", "State", lambda weak: f"weak, opens nothing: {weak}" if weak else "usable"),
-    Column("comment", "Comment"),
+    Column("comment", "Comment", escaped),
 )
 
 

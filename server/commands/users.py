@@ -252,7 +252,7 @@ def _described(user: User) -> str:
 
 def _row(user: User) -> tuple[object, ...]:
     state = user.shut_out(utc_now()) or ("must change password" if user.must_change_password else "active")
-    reached = None if user.role is Role.ADMIN else tuple(sorted(user.domains))
+    reached = None if user.role is Role.ADMIN else tuple(name for _, name in sorted(user.domains.items()))
     return (user.name, user.role.value, state, user.password_hash is not None, len(user.keys), user.expires_at, reached)
 
 

@@ -32,7 +32,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Names to be asked of the store: those that begin with `beginning`; `before` and `after` make them words."""
+    """Names to be asked of the store: those that begin with `beginning`; `before` and `after` make them words.
+
+    With `ignores_case` they may begin with it in another case.
+    """
 
     names: Candidates
     arguments: Mapping[str, Any]
@@ -40,6 +43,7 @@ class Lookup:
     before: str = ""
     after: str = ""
     help: str = ""
+    ignores_case: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,9 @@ def _values(cursor: _Cursor, kind: Kind, places: Mapping[str, Any]) -> Offer:
     typed = cursor.typed
     if kind.path_to is not None:
         return _paths(cursor, commands=kind.path_to is PathTo.ANYTHING)
-    lookup = Lookup(kind.candidates, places, typed.text, help=kind.metavar) if kind.candidates else None
+    lookup = None
+    if kind.candidates:
+        lookup = Lookup(kind.candidates, places, typed.text, help=kind.metavar, ignores_case=kind.ignores_case)
     return Offer(typed.start, typed.text, lookup=lookup, expected=kind)
 
 
@@ -190,7 +196,7 @@ def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
         place = found.directory.place
         inside = found.directory.inside
         if place is not None and inside is not None and place.kind.candidates is not None and lookup is None:
-            lookup = Lookup(place.kind.candidates, {}, last, before, "/", inside.help)
+            lookup = Lookup(place.kind.candidates, {}, last, before, "/", inside.help, place.kind.ignores_case)
     return Offer(typed.start, typed.text, tuple(sorted(near.values(), key=_directories_first)), lookup)
 
 

@@ -42,8 +42,8 @@ class Kind:
 
     `secret` values are masked in audit, and no line of a command that takes one is kept in history.
     `path_to` words complete over the command tree. `granted` words name a domain: the command runs only for those to
-    whom it is granted. An option's value that begins with a word which `begins` accepts goes on up to the next option,
-    as a public key without quotes does.
+    whom it is granted. `ignores_case` words name the same thing in upper and lower case. An option's value that begins
+    with a word which `begins` accepts goes on up to the next option, as a public key without quotes does.
     """
 
     metavar: str
@@ -53,6 +53,7 @@ class Kind:
     secret: bool = False
     path_to: PathTo | None = None
     granted: bool = False
+    ignores_case: bool = False
     begins: Callable[[str], bool] | None = None
 
 

@@ -271,4 +271,4 @@ def _near(root: Directory, here: Location, typed: str, found: Found | None) -> s
 
 def _ends_in_place(found: Found) -> bool:
     """Tell whether the last segment could be anything, and so may be a misspelt command."""
-    return bool(found.places) and found.places[-1][1] == found.location[-1]
+    return found.depths[-1:] == (len(found.location) - 1,)

@@ -6,7 +6,7 @@ Names are never abbreviated. A place (`<DOMAIN>`) takes any segment that no fixe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.grammar.declare import Argument, Command, place_of
 from server.model.access import Operator
@@ -28,12 +28,24 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a path leads to: a command, or else a directory. `places` on the way stand with their words."""
+    """What a path leads to: a command, or else a directory. `places` on the way stand with their words.
+
+    `depths` say where in the location each of these words stands.
+    """
 
     location: Location
     places: tuple[tuple[Argument, str], ...]
     directory: Directory
     command: Command | None = None
+    depths: tuple[int, ...] = ()
+
+    def renamed(self, words: Sequence[str]) -> Found:
+        """Return the same with other words for its places."""
+        location = list(self.location)
+        for depth, word in zip(self.depths, words, strict=True):
+            location[depth] = word
+        places = tuple((place, word) for (place, _), word in zip(self.places, words, strict=True))
+        return replace(self, location=tuple(location), places=places)
 
     @property
     def bound(self) -> dict[str, str]:
@@ -99,19 +111,21 @@ def locate(path: str, here: Location) -> tuple[Location, bool]:
 
 def walk(root: Directory, location: Location) -> Found | None:
     """Follow a location from the root; None where nothing can stand. Does not ask whether a domain is stored."""
-    directory, places, names = root, list[tuple[Argument, str]](), list[str]()
+    directory, places, depths, names = root, list[tuple[Argument, str]](), list[int](), list[str]()
     for index, segment in enumerate(location):
         if index == len(location) - 1 and segment in directory.commands:
-            return Found((*names, segment), tuple(places), directory, directory.commands[segment])
+            command = directory.commands[segment]
+            return Found((*names, segment), tuple(places), directory, command, tuple(depths))
         if segment in directory.directories:
             directory = directory.directories[segment]
         elif directory.inside is not None and directory.place is not None:
             places.append((directory.place, segment))
+            depths.append(index)
             directory = directory.inside
         else:
             return None
         names.append(segment)
-    return Found(tuple(names), tuple(places), directory)
+    return Found(tuple(names), tuple(places), directory, depths=tuple(depths))
 
 
 def starts(here: Location, path: str) -> tuple[Location, ...]:

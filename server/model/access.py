@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from server.addresses import lets_in
+from server.model.domains import folded
 from server.model.names import refusal
 
 _MOST_CHARACTERS = 32
@@ -85,7 +87,7 @@ class UserKey:
 class User:
     """One user as the store keeps it. No `password_hash` means no password; times are UTC in ISO 8601.
 
-    `domains` are those granted to an operator or viewer; an admin needs none.
+    `domains` are those granted to an operator or viewer, names as declared by folded names; an admin needs none.
     """
 
     name: str
@@ -95,7 +97,7 @@ class User:
     locked: bool = False
     expires_at: str | None = None
     must_change_password: bool = False
-    domains: frozenset[str] = frozenset()
+    domains: Mapping[str, str] = field(default_factory=dict)
     added_at: str = ""
 
     def shut_out(self, now: str) -> str | None:
@@ -116,7 +118,7 @@ def shut_out(expires_at: str | None, now: str, *, locked: bool) -> str | None:
 class Operator:
     """Who is at the other end of one session: for the prompt, the gate and the audit.
 
-    `source` is `address:port` of the client, `session_id` is unique on this node, `domains` are those granted;
+    `source` is `address:port` of the client, `session_id` is unique on this node, `domains` are those of its `User`;
     `added_at` tells the user from another one who had the name before or after.
     """
 
@@ -124,7 +126,7 @@ class Operator:
     role: Role
     source: str
     session_id: str
-    domains: frozenset[str] = frozenset()
+    domains: Mapping[str, str] = field(default_factory=dict)
     added_at: str = ""
 
     def may(self, permission: Permission) -> bool:
@@ -132,8 +134,8 @@ class Operator:
         return permission in PERMISSIONS[self.role]
 
     def reaches(self, domain: str) -> bool:
-        """Tell whether a domain is granted, whether it exists or not; all are to an admin."""
-        return self.role is Role.ADMIN or domain in self.domains
+        """Tell whether a domain is granted, in any case, whether it exists or not; all are to an admin."""
+        return self.role is Role.ADMIN or folded(domain) in self.domains
 
 
 def parse_user_name(text: str) -> str:

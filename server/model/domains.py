@@ -1,4 +1,7 @@
-"""Domains: virtual telephone exchanges, named in paths as `/domain/<DOMAIN>`."""
+"""Domains: virtual telephone exchanges, named in paths as `/domain/<DOMAIN>`.
+
+A name is shown as it was declared. Two names that differ only in case are one domain: compare names when `folded`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from server.model.names import refusal
 
 _MOST_CHARACTERS = 253
-_NAME = re.compile(rf"[a-z0-9._-]{{1,{_MOST_CHARACTERS}}}")
+_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{_MOST_CHARACTERS}}}")
 #: Names that the reference refuses.
 _RESERVED = frozenset({"undefined", "calendar", "properties"})
 
@@ -22,20 +25,22 @@ class Domain:
 
 
 def folded(text: str) -> str:
-    """Return a name in lower case; beyond ASCII it stays, as some letters there fold into a name of ASCII."""
+    """Return the name that all spellings of a domain share: lower case.
+
+    A text beyond ASCII stays as it is, as some letters there fold into a name of ASCII.
+    """
     return text.lower() if text.isascii() else text
 
 
 def parse_domain_name(text: str) -> str:
-    """Return the name in lower case; raises ValueError with what would be right."""
-    name = folded(text)
-    if name in _RESERVED:
-        message = f"{name} is a reserved word"
+    """Return the name as it was typed; raises ValueError with what would be right."""
+    if folded(text) in _RESERVED:
+        message = f"{text} is a reserved word"
         raise ValueError(message)
-    if name.startswith((".", "-")):
+    if text.startswith((".", "-")):
         message = "a domain name does not begin with . or -"
         raise ValueError(message)
-    if not _NAME.fullmatch(name):
-        rule = "a domain name is 1 to 253 of a-z 0-9 . - _"
-        raise refusal(rule, name, r"a-z0-9._-", _MOST_CHARACTERS)
-    return name
+    if not _NAME.fullmatch(text):
+        rule = "a domain name is 1 to 253 of A-Z a-z 0-9 . - _"
+        raise refusal(rule, text, r"A-Za-z0-9._-", _MOST_CHARACTERS)
+    return text

@@ -46,7 +46,7 @@ def key_lines(text: str) -> Iterator[tuple[int, str]]:
 
     Raises ValueError for such a key that is cut or damaged.
     """
-    lines = iter(enumerate(text.splitlines(), 1))
+    lines = iter(enumerate(re.split(r"\r\n?|\n", text), 1))
     for number, line in lines:
         if line.strip() != _BEGIN:
             yield number, line.strip()

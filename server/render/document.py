@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from server.errors import OperatorError
+from server.escaping import escaped_json
 from server.render.reply import Left, Lines, Moved, Record, Reply, Script, Table
 from server.render.text import Footer, reply_text
 
@@ -56,7 +57,7 @@ def _line(document: dict[str, Any]) -> str:
 
 
 def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+    return escaped_json(json.dumps(value, ensure_ascii=False, default=_plain))
 
 
 def _plain(value: object) -> str:

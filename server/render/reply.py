@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from server.escaping import escaped
 from server.grammar.explain import Page
 from server.grammar.tree import Location
 
@@ -45,6 +46,7 @@ class Record:
 class Column:
     r"""One column of a table: `text` is how people read its values, in lines parted by `\n`.
 
+    With `escaped` as `text` a value stays one line, whoever has typed it. What else moves a terminal is escaped in all.
     `width` tells how wide the widest of some texts is, where that is known without making them all: these are then made
     row by row, while the table is sent.
     """
@@ -64,7 +66,7 @@ class Table:
 
     def texts(self, row: tuple[Any, ...]) -> list[str]:
         """Return the values of a row as people read them."""
-        return [column.text(value) for column, value in zip(self.columns, row, strict=True)]
+        return [escaped(column.text(value), keep="\n") for column, value in zip(self.columns, row, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from itertools import zip_longest
 
 from rich.cells import cell_len
 
+from server.escaping import escaped
 from server.render.reply import Table
 
 
@@ -22,6 +23,7 @@ def table_rows(table: Table) -> Iterator[str]:
         values = [row[index] for row in table.rows]
         if column.width is None:
             made = [column.text(value) for value in values]
+            made = [text if text.isprintable() else escaped(text, keep="\n") for text in made]
             texts.append(made)
             width = _widest(made)
         else:

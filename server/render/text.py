@@ -11,6 +11,7 @@ from datetime import datetime
 from rich.cells import cell_len
 
 from server.errors import OperatorError
+from server.escaping import escaped
 from server.grammar.explain import Page
 from server.render.examples import example
 from server.render.reply import Help, Left, Lines, Moved, Overview, Record, Reply, Script, Table
@@ -19,6 +20,7 @@ from server.render.table import table_rows
 #: Fits a terminal of 80, and is the same for everybody: replies do not depend on who reads them.
 HELP_COLUMNS = 78
 _WORD_COLUMNS = 30
+_TAB = "\t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +113,5 @@ def _indented(text: str) -> str:
 
 
 def _joined(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+    """Return lines as they are printed: what somebody else has typed moves no terminal, nor makes a line of its own."""
+    return "".join([f"{escaped(line, keep=_TAB)}\n" for line in lines])

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.commands.call import Console, Seeker
 from server.grammar.candidates import Candidate, Offer, offer
 from server.grammar.tree import Location
 from server.model.access import Operator
+from server.model.domains import folded
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What Tab does: `insert` is what to add at the cursor, or else `candidates` are there to choose from.
 
+    So many characters before the cursor are deleted first as `replaces` says: a name that was typed in another case.
     `hints` are what else can be typed, with a word of help: a new name, or Enter.
     """
 
     insert: str
     candidates: tuple[Candidate, ...]
     hints: tuple[tuple[str, str], ...] = ()
+    replaces: int = 0
 
 
 async def complete(console: Console, operator: Operator, here: Location, text: str) -> Completion:
     """Complete the end of `text`; stored names are asked of the store. Raises TemporaryError when it is away."""
     offered = offer(console.root, here, text, operator)
     candidates = list(offered.candidates)
+    ignores_case = offered.lookup is not None and offered.lookup.ignores_case
     if offered.lookup is not None:
         look = offered.lookup
         names = await look.names(Seeker(console, operator), look.arguments, look.beginning)
@@ -34,10 +39,13 @@ async def complete(console: Console, operator: Operator, here: Location, text: s
     hints = _hints(offered)
     if not candidates:
         return Completion("", (), hints)
-    insert = _common_beginning([candidate.text for candidate in candidates])[len(offered.typed) :]
+    typed, words = offered.typed, [candidate.text for candidate in candidates]
+    text = _common_beginning(words, typed, folded if ignores_case else str)
+    same = len(_common_beginning([typed, text], typed, str))
+    insert = text[same:]
     if len(candidates) == 1 and not candidates[0].goes_on:
         insert += " "
-    return Completion(insert, tuple(candidates), hints)
+    return Completion(insert, tuple(candidates), hints, len(typed) - same)
 
 
 def _hints(offered: Offer) -> tuple[tuple[str, str], ...]:
@@ -45,10 +53,14 @@ def _hints(offered: Offer) -> tuple[tuple[str, str], ...]:
     return (*expected, *([("Enter", "run the command")] if offered.ready else []))
 
 
-def _common_beginning(words: list[str]) -> str:
-    """Return what all words begin with; the first and the last in order differ the most."""
-    first, last = min(words), max(words)
+def _common_beginning(words: Sequence[str], typed: str, key: Callable[[str], str]) -> str:
+    """Return what the keys of all words begin with, spelt as in a word that begins with `typed`, if one does.
+
+    The first and the last in order differ the most.
+    """
+    keys = [key(word) for word in words]
+    first, last = min(keys), max(keys)
     same = 0
     while same < len(first) and first[same] == last[same]:
         same += 1
-    return first[:same]
+    return next((word for word in words if word.startswith(typed)), words[0])[:same]

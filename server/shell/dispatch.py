@@ -26,7 +26,7 @@ from server.errors import (
     TemporaryError,
     UnknownCommandError,
 )
-from server.grammar.declare import CHECK
+from server.grammar.declare import CHECK, Argument, Option
 from server.grammar.explain import complaint, page, usage_hint
 from server.grammar.filters import JSON, wants_json
 from server.grammar.habits import habit_hints
@@ -150,7 +150,7 @@ def parting(console: Console, why: str, *, json: bool, command: bool) -> str:
     error = TemporaryError(why)
     if json:
         return error_document(error, Footer(datetime.now().astimezone(), 0, console.nodes))
-    return "".join(f"{line}\n" for line in error.lines()) if command else f"\n{why}\n"
+    return error_text(error) if command else f"\n{why}\n"
 
 
 async def _run(console: Console, seat: Seat, line: Line, watch: Stopwatch, run: Run) -> Reply:
@@ -229,9 +229,14 @@ async def _admitted(call: Call, read: Read | None) -> Operator:
 
 
 async def _authorised(call: Call) -> Reply:
-    """Run the handler behind the gate."""
+    """Run the handler behind the gate; domains have the names that they were declared with, for replies and records."""
     await call.pass_gate()
     command = call.command
+    takers: tuple[Argument | Option, ...] = (*command.places.values(), *command.arguments, *command.options)
+    for taker in takers:
+        if taker.kind is not None and taker.kind.granted and call.arguments.get(taker.name):
+            declared = await call.console.standings.declared(call.arguments[taker.name])
+            call.arguments = {**call.arguments, taker.name: declared}
     given = {name: value for name, value in call.arguments.items() if name != CHECK.name}
     # words that repeat come after those that are named, and so all of these go by position
     places = [given.pop(each.name) for each in (*command.places.values(), *command.arguments) if each.name in given]

@@ -113,18 +113,19 @@ def _size(path: Path) -> int:
 
 
 async def first_and_last(
-    store: Store, column: str, rows: str, values: tuple[Value, ...], beginning: str, most: int
+    store: Store, names: str, values: tuple[Value, ...], column: str, beginning: str, most: int
 ) -> list[str]:
-    """Return the `most` first of the names in `rows` that begin so, sorted, and the last one.
+    """Return the `most` first names whose `column` begins so, sorted by it, and the last one.
 
-    What these begin with, all that lie between begin with: that is what Tab needs of ten thousand names.
+    `names` is what to select, as in `name FROM users WHERE 1 = 1`. Tab needs only these of ten thousand names: the
+    names between share the prefix of the first and the last.
     """
-    where = f"FROM {rows} AND {column} >= ? AND {column} < ?"
+    select = f"SELECT {names} AND {column} >= ? AND {column} < ? ORDER BY {column}"
     bounds = (*values, beginning, beginning + "\U0010ffff")
-    found = [name for (name,) in await store.read(f"SELECT {column} {where} ORDER BY {column} LIMIT ?", *bounds, most)]
+    found = [name for (name,) in await store.read(f"{select} LIMIT ?", *bounds, most)]
     if len(found) == most:
-        ((last,),) = await store.read(f"SELECT max({column}) {where}", *bounds)
-        found += [last] if last > found[-1] else []
+        ((last,),) = await store.read(f"{select} DESC LIMIT 1", *bounds)
+        found += [last] if last != found[-1] else []
     return found
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast
 
+from server.model.domains import folded
 from server.model.events import Event
 from server.storage.chain import ANEW, FIRST, NODES, Head
 from server.storage.database import Store
@@ -214,11 +215,15 @@ async def after(store: Store, last_id: int, most: int) -> list[dict[str, Value]]
 
 
 async def newest(store: Store, wanted: Mapping[str, Any], about: Mapping[str, str], most: int) -> list[Row]:
-    """Return the newest records whose columns are as `wanted` and whose arguments are as in `about`, oldest first."""
+    """Return the newest records whose columns are as `wanted` and whose arguments are as in `about`, oldest first.
+
+    A domain is found in whatever case its name was recorded.
+    """
     tests = [f"{column} = ?" for column in wanted]
     # in JSON text a quote is escaped: only the argument itself can look so
-    tests += ["instr(arguments, ?) > 0"] * len(about)
-    values = [*wanted.values(), *(f'"{name}": "{value}"' for name, value in about.items())]
+    tests += [f"instr({'lower(arguments)' if name == 'domain' else 'arguments'}, ?) > 0" for name in about]
+    texts = {name: folded(value) if name == "domain" else value for name, value in about.items()}
+    values = [*wanted.values(), *(f'"{name}": "{value}"' for name, value in texts.items())]
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
     rows = await store.read(
         f"SELECT {_shown(('seq', *COLUMNS))} FROM audit {where} ORDER BY id DESC LIMIT ?", *values, most

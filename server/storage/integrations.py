@@ -1,4 +1,7 @@
-"""Integrations in the store: keys lie there sealed, with a keyed hash that keeps them unique in the whole store."""
+"""Integrations in the store: keys lie there sealed, with a keyed hash that keeps them unique in the whole store.
+
+Every function takes a domain's name in any case; the store goes by its folded form.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from server.model.domains import folded
 from server.model.integrations import Integration, IntegrationType
 from server.storage import domains
 from server.storage.database import Store, first_and_last
@@ -59,11 +63,11 @@ async def insert(query: Query, vault: Vault, domain: str, integration: Integrati
         vault.lookup_hash(key),
         now,
         now,
-        domain,
+        folded(domain),
     )
     if rows:
         return Added.DONE
-    return Added.KNOWN if await query("SELECT 1 FROM domains WHERE name = ?", domain) else Added.NO_DOMAIN
+    return Added.KNOWN if await domains.exists(query, domain) else Added.NO_DOMAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def sealed_row(vault: Vault, domain: str, keyed: Keyed, now: str) -> tuple[str, 
     integration, key = keyed.integration, keyed.key or ""
     numbers = ",".join(integration.numbers)
     sealed, found_by = vault.seal(domain, integration.client_id, key), vault.lookup_hash(key)
-    return (domain, integration.client_id, integration.type.value, numbers, sealed, found_by, now, now)
+    return (folded(domain), integration.client_id, integration.type.value, numbers, sealed, found_by, now, now)
 
 
 async def conflicts(query: Query, domain: str, rows: Sequence[tuple[str, ...]]) -> list[Conflict]:
@@ -89,11 +93,12 @@ async def conflicts(query: Query, domain: str, rows: Sequence[tuple[str, ...]]) 
         marks = ", ".join("?" * len(some))
         known = await query(
             f"SELECT client_id FROM integrations WHERE domain = ? AND client_id IN ({marks})",
-            domain,
+            folded(domain),
             *(row[_CLIENT_ID] for row in some),
         )
         owners = await query(
-            f"SELECT key_hash, domain, client_id FROM integrations WHERE key_hash IN ({marks})",
+            "SELECT i.key_hash, d.declared_as, i.client_id FROM integrations i JOIN domains d ON d.name = i.domain "
+            f"WHERE i.key_hash IN ({marks})",
             *(row[_KEY_HASH] for row in some),
         )
         clients = {row[_KEY_HASH]: row[_CLIENT_ID] for row in some}
@@ -124,7 +129,9 @@ def _batches(rows: Sequence[tuple[str, ...]]) -> Iterator[Sequence[tuple[str, ..
 async def find(query: Query, domain: str, client_id: str) -> Integration | None:
     """Return one integration inside the caller's transaction, None when there is no such client."""
     rows = await query(
-        "SELECT client_id, type, numbers FROM integrations WHERE domain = ? AND client_id = ?", domain, client_id
+        "SELECT client_id, type, numbers FROM integrations WHERE domain = ? AND client_id = ?",
+        folded(domain),
+        client_id,
     )
     return _integration(*rows[0]) if rows else None
 
@@ -136,7 +143,7 @@ async def set_properties(query: Query, domain: str, integration: Integration, no
         integration.type.value,
         ",".join(integration.numbers),
         now,
-        domain,
+        folded(domain),
         integration.client_id,
     )
 
@@ -152,7 +159,7 @@ async def replace_key(query: Query, vault: Vault, domain: str, client_id: str, k
         vault.seal(domain, client_id, key),
         vault.lookup_hash(key),
         now,
-        domain,
+        folded(domain),
         client_id,
     )
     return bool(rows)
@@ -161,7 +168,7 @@ async def replace_key(query: Query, vault: Vault, domain: str, client_id: str, k
 async def delete(query: Query, domain: str, client_id: str) -> bool:
     """Remove an integration; False when there is no such client."""
     rows = await query(
-        "DELETE FROM integrations WHERE domain = ? AND client_id = ? RETURNING client_id", domain, client_id
+        "DELETE FROM integrations WHERE domain = ? AND client_id = ? RETURNING client_id", folded(domain), client_id
     )
     return bool(rows)
 
@@ -169,7 +176,8 @@ async def delete(query: Query, domain: str, client_id: str) -> bool:
 async def sealed_of_domain(store: Store, domain: str) -> list[Sealed] | None:
     """Return the integrations of a domain, sorted by client id in code points; None when there is no such domain."""
     rows = await store.read(
-        "SELECT client_id, type, numbers, sealed_key FROM integrations WHERE domain = ? ORDER BY client_id", domain
+        "SELECT client_id, type, numbers, sealed_key FROM integrations WHERE domain = ? ORDER BY client_id",
+        folded(domain),
     )
     return rows if rows or await domains.exists(store.read, domain) else None
 
@@ -188,7 +196,9 @@ async def of_domain(store: Store, domain: str, show: Callable[[int, int], None])
 async def one(store: Store, domain: str, client_id: str) -> Keyed | None:
     """Return one integration with its key, None when there is none."""
     rows = await store.read(
-        "SELECT type, numbers, sealed_key FROM integrations WHERE domain = ? AND client_id = ?", domain, client_id
+        "SELECT type, numbers, sealed_key FROM integrations WHERE domain = ? AND client_id = ?",
+        folded(domain),
+        client_id,
     )
     for kind, numbers, sealed in rows:
         return Keyed(_integration(client_id, kind, numbers), opened(store.vault, domain, client_id, sealed))
@@ -197,7 +207,8 @@ async def one(store: Store, domain: str, client_id: str) -> Keyed | None:
 
 async def client_ids(store: Store, domain: str, beginning: str, most: int) -> list[str]:
     """Return the first client ids of a domain that begin so, sorted, and the last: see `first_and_last`."""
-    return await first_and_last(store, "client_id", "integrations WHERE domain = ?", (domain,), beginning, most)
+    ids = "client_id FROM integrations WHERE domain = ?"
+    return await first_and_last(store, ids, (folded(domain),), "client_id", beginning, most)
 
 
 def _integration(client_id: str, kind: str, numbers: str) -> Integration:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from server.model.access import Role, User, UserKey
+from server.model.domains import folded
 from server.model.public_keys import weakness
 from server.storage.database import Read, Store, first_and_last
 from server.storage.writer import Query, Row
@@ -14,7 +15,8 @@ from server.storage.writer import Query, Row
 _SELECT = """
 SELECT 'user', name, role, password_hash, expires_at, added_at, locked, must_change_password FROM users {where_name}
 UNION ALL SELECT 'key', user_name, public_key, comment, expires_at, sources, 0, 0 FROM user_keys {where_user_name}
-UNION ALL SELECT 'grant', user_name, domain, '', '', '', 0, 0 FROM grants {where_user_name}
+UNION ALL SELECT 'grant', user_name, domain, declared_as, '', '', 0, 0
+FROM grants JOIN domains ON domains.name = grants.domain {where_user_name}
 ORDER BY 1 DESC, 2, 3
 """
 _SELECT_ONE = _SELECT.format(where_name="WHERE name = ?", where_user_name="WHERE user_name = ?")
@@ -114,7 +116,7 @@ async def grant(query: Query, name: str, domain: str, now: str) -> bool:
         """INSERT INTO grants (user_name, domain, granted_at) VALUES (?, ?, ?)
            ON CONFLICT DO NOTHING RETURNING domain""",
         name,
-        domain,
+        folded(domain),
         now,
     )
     return bool(rows)
@@ -122,7 +124,8 @@ async def grant(query: Query, name: str, domain: str, now: str) -> bool:
 
 async def revoke(query: Query, name: str, domain: str) -> bool:
     """Take a domain from a user; False when it was not granted."""
-    return bool(await query("DELETE FROM grants WHERE user_name = ? AND domain = ? RETURNING domain", name, domain))
+    key = folded(domain)
+    return bool(await query("DELETE FROM grants WHERE user_name = ? AND domain = ? RETURNING domain", name, key))
 
 
 async def delete(query: Query, name: str) -> bool:
@@ -173,7 +176,7 @@ async def any_there(query: Query) -> bool:
 
 async def names(store: Store, beginning: str, most: int) -> list[str]:
     """Return the first names that begin so, sorted, and the last: see `first_and_last`."""
-    return await first_and_last(store, "name", "users WHERE 1 = ?", (1,), beginning, most)
+    return await first_and_last(store, "name FROM users WHERE 1 = 1", (), "name", beginning, most)
 
 
 def stored_key(public_key: str, comment: str, sources: str, expires_at: str | None) -> UserKey:
@@ -184,7 +187,7 @@ def stored_key(public_key: str, comment: str, sources: str, expires_at: str | No
 def _users(rows: Sequence[Row]) -> list[User]:
     users: dict[str, Row] = {}
     keys: dict[str, list[UserKey]] = {}
-    domains: dict[str, list[str]] = {}
+    domains: dict[str, dict[str, str]] = {}
     for kind, name, *row in rows:
         if kind == "user":
             users[name] = tuple(row)
@@ -193,7 +196,8 @@ def _users(rows: Sequence[Row]) -> list[User]:
             key = stored_key(public_key, comment, sources, expires_at)
             keys.setdefault(name, []).append(key)
         else:
-            domains.setdefault(name, []).append(row[0])
+            key, declared_as, *_ = row
+            domains.setdefault(name, {})[key] = declared_as
     return [
         User(
             name=name,
@@ -203,7 +207,7 @@ def _users(rows: Sequence[Row]) -> list[User]:
             locked=bool(locked),
             expires_at=expires_at,
             must_change_password=bool(must_change),
-            domains=frozenset(domains.get(name, ())),
+            domains=domains.get(name, {}),
             added_at=added_at,
         )
         for name, (role, password_hash, expires_at, added_at, locked, must_change) in users.items()

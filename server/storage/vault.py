@@ -1,7 +1,7 @@
 """How API keys lie in the store: encrypted, with a keyed hash beside them for lookup.
 
-A stolen database or backup opens nothing without the storage key. What is sealed is bound to its domain and client
-id, so that a row moved to another client does not open.
+A stolen database or backup opens nothing without the storage key. What is sealed is bound to its domain, by the folded
+name, and to its client id, so that a row moved to another client does not open.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from server.model.domains import folded
 from server.storage.chain import Sealer
 
 STORAGE_KEY_BYTES = 32
@@ -73,4 +74,4 @@ def _derived(storage_key: bytes, purpose: bytes) -> bytes:
 
 
 def _binding(domain: str, client_id: str) -> bytes:
-    return f"{domain}\0{client_id}".encode()
+    return f"{folded(domain)}\0{client_id}".encode()

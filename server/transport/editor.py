@@ -132,11 +132,12 @@ class LineEditor:
         """Complete at the cursor; a second Tab at the same place lists the candidates. Returns the place."""
         here = running.buffer.document.text_before_cursor
         found = await self._found(running)
-        if found.insert:
+        if found.insert or found.replaces:
+            running.buffer.delete_before_cursor(found.replaces)
             running.buffer.insert_text(found.insert)
         elif here == tabbed:
             self._list(running, prompt, found)
-        return here + found.insert
+        return here[: len(here) - found.replaces] + found.insert
 
     async def _found(self, running: Editing) -> Completion:
         try:
