@@ -102,7 +102,9 @@ async def list_(
     chosen = {column: value for column, value in wanted.items() if value}
     about = {name: value for name, value in {"domain": domain, "client_id": client}.items() if value}
     found = await events.newest(call.store, chosen, about, last)
-    return Table(_BRIEF_COLUMNS, [_in_brief(row) for row in found]) if brief else Table(_COLUMNS, found)
+    if not brief:
+        return Table(_COLUMNS, found)
+    return Table(_BRIEF_COLUMNS, [_in_brief(row) async for row in call.share.in_turns(found)])
 
 
 def _in_brief(row: Row) -> tuple[Value, ...]:

@@ -1,16 +1,20 @@
 """A line as words: split at blanks, quoted with `"…"` or `'…'`, with the bare word `|` kept for filters.
 
 Source of the rules: cocon-facts (`--name VALUE`, quotes) and the project's grammar contract (both quotes, `|`, the
-limit of 64 K characters).
+limits of 64 K characters and 4,096 words).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 MOST_CHARACTERS = 65_536
+#: A range of ten thousand numbers is one word, so nobody needs more. Each word costs everybody 2 µs.
+MOST_WORDS = 4_096
+_LONG_CHARACTERS = 2_048
 _BLANKS = " \t"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _PLAIN = re.compile(r"[^ \t]+")
@@ -20,7 +24,7 @@ _CHUNK = re.compile(r"""[^ \t"']+|"[^"]*"|'[^']*'""")
 class Word(NamedTuple):
     """One word. `typed` is the slice of the line as it stood there, quotes included; `start` its place in the line.
 
-    A tuple, as a line may have 32,768 of them, and others wait meanwhile.
+    A tuple, as a line may have 4,096 of them, and others wait meanwhile.
     """
 
     text: str
@@ -42,6 +46,11 @@ class Line:
     mistake: str | None = None
 
 
+def takes_time(text: str) -> bool:
+    """Tell whether reading the words of a line can take more than a millisecond: filters and ranges of numbers can."""
+    return len(text) > _LONG_CHARACTERS or "|" in text or "{" in text
+
+
 def tokenize(text: str) -> Line:
     """Split a line. Never raises: what is wrong with the line stands in `mistake`, with the words before it."""
     if len(text) > MOST_CHARACTERS:
@@ -51,7 +60,8 @@ def tokenize(text: str) -> Line:
         code = f"U+{ord(control[0]):04X}"
         return Line((), mistake=f"the line has the control character {code} at column {control.start() + 1}")
     if '"' not in text and "'" not in text:
-        return _pipeline([Word(found[0], found[0], found.start()) for found in _PLAIN.finditer(text)])
+        plain = islice(_PLAIN.finditer(text), MOST_WORDS + 1)
+        return _pipeline([Word(found[0], found[0], found.start()) for found in plain])
     words: list[Word] = []
     position = 0
     while (start := _skip_blanks(text, position)) < len(text):
@@ -64,6 +74,8 @@ def tokenize(text: str) -> Line:
             return _pipeline(words, mistake)
         unquoted = "".join(chunk[1:-1] if chunk[0] in "\"'" else chunk for chunk in chunks)
         words.append(Word(unquoted, text[start:end], start))
+        if len(words) > MOST_WORDS:
+            break
         position = end
     return _pipeline(words)
 
@@ -76,6 +88,9 @@ def _skip_blanks(text: str, position: int) -> int:
 
 def _pipeline(words: list[Word], mistake: str | None = None) -> Line:
     """Part the words at bare `|` into the command and its filters."""
+    if len(words) > MOST_WORDS:
+        mistake = f"the line has more than {MOST_WORDS:,} words; none of it was run"
+        del words[MOST_WORDS:]
     stages: list[list[Word]] = [[]]
     for word in words:
         if word.typed == "|":

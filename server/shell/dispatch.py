@@ -150,7 +150,7 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
     filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
         _record_unrun(console, seat.operator, run, 0, "help")
-        return await filtered(Help(page(outcome.command)), filters)
+        return await filtered(Help(page(outcome.command)), filters, console.turns.of(seat.operator.name))
     check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
     call = Call(
         console=console,
@@ -182,7 +182,7 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
         _record(call, InternalError.status, f"incident {incident}")
         raise InternalError(incident) from defect
     _record(call, 0)
-    return await filtered(_checked(call) if call.check else reply, filters)
+    return await filtered(_checked(call) if call.check else reply, filters, call.share)
 
 
 def _incident(where: str) -> str:

@@ -10,12 +10,13 @@ from time import monotonic
 from server.commands.call import Console
 from server.errors import InterruptedByOperatorError, OperatorError, TemporaryError
 from server.grammar.secrets import holds_secret
+from server.grammar.tokens import takes_time
 from server.grammar.tree import Location, shown
 from server.model.access import Operator
 from server.render.reply import Left, Moved
 from server.shell.dispatch import Outcome, Seat, begin, parting
 from server.shell.options import LoginOptions
-from server.shell.terminal import EndOfInputError, LineDroppedError, Terminal
+from server.shell.terminal import EndOfInputError, LineDroppedError, Room, Terminal
 from server.storage.history import KEPT_LINES
 from server.turns import TURN_SECONDS
 
@@ -51,6 +52,7 @@ class Session:
         while not self._stopping:
             try:
                 line = await self._terminal.read_line(self.prompt)
+                await self._turn_for(line)
             except EndOfInputError:
                 return status
             except LineDroppedError:
@@ -81,6 +83,7 @@ class Session:
                 await self._terminal.drain()
                 if number:
                     await asyncio.sleep(0)  # many lines must not hold the other sessions up
+                await self._turn_for(line)
             except asyncio.CancelledError:
                 if not self._stopping:
                     raise
@@ -117,6 +120,11 @@ class Session:
             json, command = self._options.json, self._only_command
             self._terminal.write(parting(self._console, self._parting, json=json, command=command))
         return TemporaryError.status
+
+    async def _turn_for(self, line: str) -> None:
+        """Wait for a turn before a line whose words take time to read, as those of many sessions arrive together."""
+        if takes_time(line):
+            await self._console.turns.of(self._operator.name).turn()
 
     async def _run_line(self, line: str) -> Outcome | None:
         show_progress = self._terminal.show_progress
@@ -161,6 +169,7 @@ class Session:
 
     async def _send(self, pieces: Iterator[str]) -> None:
         """Write a reply: a short one at once, a long one as fast as the client takes it, letting others run between."""
+        share = self._console.turns.of(self._operator.name)
         waiting: list[str] = []
         size, began, written = 0, monotonic(), ""
         try:
@@ -173,7 +182,7 @@ class Session:
                     await self._terminal.drain()
                 elif monotonic() - began < TURN_SECONDS:
                     continue
-                await asyncio.sleep(0)
+                await share.turn()
                 began = monotonic()
         except asyncio.CancelledError:
             if written and not written.endswith("\n"):
@@ -188,12 +197,10 @@ class Session:
         self._asked_hidden = True
         return await self._asked(question, hidden=True)
 
-    async def _read_document(self, question: str, most_characters: int) -> str | None:
+    async def _read_document(self, question: str, room: Room) -> str | None:
         self._asked_hidden = True
         try:
-            return await self._terminal.read_document(
-                question, to_the_end=self._only_command, most_characters=most_characters
-            )
+            return await self._terminal.read_document(question, to_the_end=self._only_command, room=room)
         except EndOfInputError:
             return None
         except LineDroppedError:

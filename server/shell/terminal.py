@@ -13,6 +13,13 @@ class LineDroppedError(Exception):
     """Ctrl-C while a line was typed; the terminal has shown `^C` and a new line."""
 
 
+class Room(Protocol):
+    """The room for a document."""
+
+    async def take(self, text: str) -> None:
+        """Make room for more of it; may wait. Raises OperatorError when there is none."""
+
+
 class Terminal(Protocol):
     """One shell or command at the other end.
 
@@ -27,10 +34,10 @@ class Terminal(Protocol):
     async def ask(self, question: str, *, hidden: bool) -> str:
         """Like `read_line`, without history or completion; a `hidden` answer is not echoed."""
 
-    async def read_document(self, question: str, *, to_the_end: bool, most_characters: int) -> str:
+    async def read_document(self, question: str, *, to_the_end: bool, room: Room) -> str:
         """Return one line that is not echoed, or all there is `to_the_end`, for which nothing is shown.
 
-        What is longer is taken whole and comes back cut just above the limit. Raises as `read_line` does.
+        A document for which there is no room is read whole and dropped. Raises as `read_line` and `room` do.
         """
 
     def remember(self, line: str) -> None:
