@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import monotonic
 from typing import ParamSpec, TypeVar
 
@@ -59,27 +59,71 @@ class _Queue:
         return None
 
 
+class FairLock:
+    """A lock with a few places, which go to one owner after another."""
+
+    def __init__(self, places: int) -> None:
+        """Begin with all places free."""
+        self._free = places
+        self._queue = _Queue()
+
+    def waiting(self, owner: str) -> int:
+        """Return how many of an owner wait for a place."""
+        return self._queue.count(owner)
+
+    async def acquire(self, owner: str) -> None:
+        """Wait for a place."""
+        if self._free:
+            self._free -= 1
+            return
+        future = self._queue.add(owner)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                self.release()  # it was this one's turn already
+            raise
+
+    def release(self) -> None:
+        """Give the place to the next owner."""
+        future = self._queue.take()
+        if future is None:
+            self._free += 1
+        else:
+            future.set_result(None)
+
+    @asynccontextmanager
+    async def held(self, owner: str) -> AsyncIterator[None]:
+        """Hold a place inside the block."""
+        await self.acquire(owner)
+        try:
+            yield
+        finally:
+            self.release()
+
+
 class FairPool:
     """A few threads that serve one owner after another, who may have `most_waiting` calls each in the queue."""
 
     def __init__(self, threads: int, name: str, most_waiting: int | None = None) -> None:
         """Start no thread yet; without `most_waiting` the number of sessions is the limit."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._free = threads
+        self._places = FairLock(threads)
         self._most_waiting = most_waiting
-        self._queue = _Queue()
 
     async def run(self, owner: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run a function in a thread when the owner's turn has come. Raises TooManyWaitError.
 
         A cancelled call that has begun keeps its thread until the function returns.
         """
-        await self._take(owner)
+        if self._most_waiting is not None and self._places.waiting(owner) >= self._most_waiting:
+            raise TooManyWaitError
+        await self._places.acquire(owner)
         loop = asyncio.get_running_loop()
         try:
             running = self._pool.submit(function, *args, **kwargs)
         except BaseException:
-            self._give()
+            self._places.release()
             raise
         running.add_done_callback(lambda _: self._ended(loop))
         return await asyncio.wrap_future(running)
@@ -92,30 +136,9 @@ class FairPool:
         """End the threads after what is running."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _take(self, owner: str) -> None:
-        if self._free:
-            self._free -= 1
-            return
-        if self._most_waiting is not None and self._queue.count(owner) >= self._most_waiting:
-            raise TooManyWaitError
-        future = self._queue.add(owner)
-        try:
-            await future
-        except asyncio.CancelledError:
-            if not future.cancelled():
-                self._give()  # it was this one's turn already
-            raise
-
-    def _give(self) -> None:
-        future = self._queue.take()
-        if future is None:
-            self._free += 1
-        else:
-            future.set_result(None)
-
     def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(self._give)
+            loop.call_soon_threadsafe(self._places.release)
 
 
 class OneEach:
@@ -158,10 +181,11 @@ class Turns:
         self._granting = False
         self._granted_seconds: float | None = None
         self._searches = FairPool(1, "search")
+        self._reads = FairLock(1)
 
     def of(self, owner: str) -> Share:
         """Return the share of one user."""
-        return Share(self, self._searches, owner)
+        return Share(self, self._searches, self._reads, owner)
 
     def close(self) -> None:
         """End the thread after what is running."""
@@ -192,11 +216,12 @@ class Turns:
 
 
 class Share:
-    """The share of one user, with all its sessions, in the event loop and in the thread of searches."""
+    """The share of one user, with all its sessions, in the event loop, the thread of searches and the store's reader."""
 
-    def __init__(self, turns: Turns, searches: FairPool, owner: str) -> None:
+    def __init__(self, turns: Turns, searches: FairPool, reads: FairLock, owner: str) -> None:
         """Take what is shared."""
         self._turns = turns
+        self._reads = reads
         self._searches = searches
         self._owner = owner
 
@@ -222,6 +247,13 @@ class Share:
                     show(done)
                 await self._turns.turn(self._owner)
                 began = monotonic()
+
+    def read(self) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn to read thousands of rows at once, and to use them: one such read is done at a time.
+
+        Short reads, as those of a login, then wait for one long read and not for one of each session.
+        """
+        return self._reads.held(self._owner)
 
     async def in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run a function that releases the interpreter in a thread."""

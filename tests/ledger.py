@@ -174,7 +174,7 @@ async def complaints(folder: Path, ledger: Ledger, position: float = inf) -> tup
         keyed = await integrations.of_domain(store, DOMAIN, Turns().of("ledger"), lambda _done, _total: None) or []
         stored = {each.integration.client_id: Standing(each.key, ",".join(each.integration.numbers)) for each in keyed}
         wrong = list(ledger.lost(stored, position))
-        wrong += findings(await inspect(store, None, lambda _done, _total: None))
+        wrong += findings(await inspect(store, None, Turns().of("ledger"), lambda _done, _total: None))
         hashes = {each.key: store.vault.lookup_hash(each.key) for each in keyed if each.key}
         dead = {store.vault.lookup_hash(key) for key in ledger.dead_keys(position)}
         if not await domains.exists(store.read, DOMAIN):

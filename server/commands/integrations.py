@@ -118,7 +118,7 @@ async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotate
 )
 async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     """List the integrations of the domain with their keys."""
-    found = await integrations.sealed_of_domain(call.store, domain)
+    found = await integrations.sealed_of_domain(call.store, domain, call.share)
     if found is None:
         raise no_such_domain(domain)
     keys = _Keys(call.store.vault, domain, call.lists_keys_in_full)

@@ -25,6 +25,11 @@ _NUMBER = re.compile(rf"[0-9]{{1,{MOST_DIGITS}}}")
 #: What one integration may have: ten thousand numbers of 32 digits, in lines of their own.
 MOST_ROW_CHARACTERS = 640_000
 _MOST_AT_FIRST = 4_096
+#: What may stand beside the rows, as `exec` does: it is read in one go.
+_MOST_NAMES = 64
+#: Where a value was cut, its decoder stops within the last name or number.
+_NEAR_ITS_END = 1_024
+_MOST_BLANKS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,10 @@ def _rows_at(text: str) -> int:
 
 def _to_rows_or_end(text: str, at: int) -> int:
     """Read an object on from one of its names; return where the list of its rows begins, or where it ends."""
-    while text[at] != "}":
-        name, at = _decoded(text, at)
+    for _ in range(_MOST_NAMES):
+        if text[at] == "}":
+            return at
+        name, at = _decoded(text, at, _MOST_AT_FIRST)
         at = _after_blanks(text, at)
         if text[at] != ":" or not isinstance(name, str):
             message = "Expecting a name and :"
@@ -78,9 +85,10 @@ def _to_rows_or_end(text: str, at: int) -> int:
         at = _after_blanks(text, at + 1)
         if name == _ROWS and text[at] == "[":
             return at
-        _, at = _decoded(text, at)
+        _, at = _decoded(text, at, _MOST_AT_FIRST)
         at = _after_comma(text, at, "}")
-    return at
+    message = f"the document has {_MOST_NAMES} names or more beside its rows: it is not what export | json prints"
+    raise ValueError(message)
 
 
 def _refuse_what_follows(text: str, at: int) -> None:
@@ -130,18 +138,18 @@ def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
     return at
 
 
-def _decoded(text: str, at: int) -> tuple[Any, int]:
+def _decoded(text: str, at: int, most_characters: int = MOST_ROW_CHARACTERS) -> tuple[Any, int]:
     """Return the value that begins here and where it ends. What is too long is not read: that would hold all up."""
-    for most in (_MOST_AT_FIRST, MOST_ROW_CHARACTERS):
+    for most in (_MOST_AT_FIRST, most_characters):
         try:
             said, length = _DECODER.raw_decode(text[at : at + most])
         except json.JSONDecodeError as error:
             wrong = error
         else:
             return said, at + length
-    at_its_end = wrong.pos > MOST_ROW_CHARACTERS - _MOST_AT_FIRST or wrong.msg.startswith("Unterminated string")
-    if at_its_end and len(text) - at > MOST_ROW_CHARACTERS:
-        message = f"what begins at character {at + 1} is longer than {MOST_ROW_CHARACTERS:,} characters"
+    at_its_end = wrong.pos > most_characters - _NEAR_ITS_END or wrong.msg.startswith("Unterminated string")
+    if at_its_end and len(text) - at > most_characters:
+        message = f"what begins at character {at + 1} is longer than {most_characters:,} characters"
         raise ValueError(message)
     raise json.JSONDecodeError(wrong.msg, text, at + wrong.pos)
 
@@ -205,8 +213,12 @@ def _numbers(said: Any) -> tuple[str, ...]:  # noqa: ANN401  as above
 
 
 def _after_blanks(text: str, at: int) -> int:
-    found = _BLANK.match(text, at)
-    return found.end() if found else at
+    found = _BLANK.match(text, at, at + _MOST_BLANKS)
+    end = found.end() if found else at
+    if end == at + _MOST_BLANKS:
+        message = f"more than {_MOST_BLANKS:,} blanks begin at character {at + 1}"
+        raise ValueError(message)
+    return end
 
 
 def _after_comma(text: str, at: int, end: str) -> int:

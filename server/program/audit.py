@@ -9,6 +9,7 @@ from server.audit.verify import certificate, findings, inspect, parse_head
 from server.config import Config
 from server.errors import StartError
 from server.program.answer import say
+from server.turns import Turns
 
 
 async def verify(config: Config, options: argparse.Namespace) -> None:
@@ -20,7 +21,7 @@ async def verify(config: Config, options: argparse.Namespace) -> None:
         except ValueError as error:
             raise StartError(str(error)) from error
     async with open_store(config, make=False) as store:
-        inspection = await inspect(store, exported, lambda _done, _total: None)
+        inspection = await inspect(store, exported, Turns().of("host"), lambda _done, _total: None)
     if inspection.findings:
         raise StartError("\n".join(["the audit is not as it was written:", *findings(inspection)]))
     for line in certificate(inspection):

@@ -17,6 +17,7 @@ from server.storage.chain import ANEW, FIRST, NODES, Head
 from server.storage.database import Store
 from server.storage.heads import Outline, found
 from server.storage.writer import Query, Row, Value
+from server.turns import Share
 
 #: What a mac covers besides `seq`, in this order.
 COLUMNS = (
@@ -216,7 +217,9 @@ async def after(store: Store, last_id: int, most: int) -> list[dict[str, Value]]
     return [dict(zip(SHOWN, map(_readable, row), strict=True)) for row in rows]
 
 
-async def newest(store: Store, wanted: Mapping[str, Any], about: Mapping[str, str], most: int) -> list[Row]:
+async def newest(
+    store: Store, wanted: Mapping[str, Any], about: Mapping[str, str], most: int, share: Share
+) -> list[Row]:
     """Return the newest records whose columns are as `wanted` and whose arguments are as in `about`, oldest first.
 
     Looks through the audit in pieces: others, also those who log in, read between them.
@@ -230,11 +233,12 @@ async def newest(store: Store, wanted: Mapping[str, Any], about: Mapping[str, st
     found: list[Row] = []
     last = await last_id(store)
     while len(found) < most:
-        ((first,),) = await store.read(_FIRST_OF_PIECE, last, _ROWS_AT_ONCE)
-        if first is None:
-            break
-        rows = await store.read(sql, first, last, *values, most - len(found))
-        found += [tuple(map(_readable, row)) for row in rows]
+        async with share.read():
+            ((first,),) = await store.read(_FIRST_OF_PIECE, last, _ROWS_AT_ONCE)
+            if first is None:
+                break
+            rows = await store.read(sql, first, last, *values, most - len(found))
+            found += [tuple(map(_readable, row)) for row in rows]
         last = first - 1
     return found[::-1]
 

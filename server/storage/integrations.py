@@ -173,17 +173,17 @@ async def delete(query: Query, domain: str, client_id: str) -> bool:
     return bool(rows)
 
 
-async def sealed_of_domain(store: Store, domain: str) -> list[Sealed] | None:
+async def sealed_of_domain(store: Store, domain: str, share: Share) -> list[Sealed] | None:
     """Return the integrations of a domain, sorted by client id in code points; None when there is no such domain."""
-    rows = await store.read(
-        "SELECT client_id, type, numbers, sealed_key FROM integrations WHERE domain = ? ORDER BY client_id", domain
-    )
+    sql = "SELECT client_id, type, numbers, sealed_key FROM integrations WHERE domain = ? ORDER BY client_id"
+    async with share.read():
+        rows = await store.read(sql, domain)
     return rows if rows or await domains.exists(store.read, domain) else None
 
 
 async def of_domain(store: Store, domain: str, share: Share, show: Callable[[int, int], None]) -> list[Keyed] | None:
     """Return the same with their keys in clear; `show` is told how many are done, and of how many."""
-    found = await sealed_of_domain(store, domain)
+    found = await sealed_of_domain(store, domain, share)
     if found is None:
         return None
     return [
