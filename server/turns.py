@@ -9,9 +9,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 #: How long one slice of long work may take. All sessions together get one slice in each iteration of the event loop. A
 #: short command takes several iterations, so it waits for a multiple of this.
@@ -21,6 +21,9 @@ LONG_CHARACTERS = 2_048
 #: A slice that could not be divided and took longer is followed by a pause as long, for the commands of others.
 _LONG_SLICE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
+#: A reply of so many rows takes megabytes until its client has read it. A user has few of them at a time.
+MANY_ROWS = 1_000
+_LARGE_REPLIES = 4
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
@@ -141,19 +144,20 @@ class FairPool:
             loop.call_soon_threadsafe(self._places.release)
 
 
-class OneEach:
-    """One at a time for each owner; more of the same owner wait in order, up to `most_waiting`."""
+class FewEach:
+    """A few places for each owner; more of the same owner wait in order, up to `most_waiting`."""
 
-    def __init__(self, most_waiting: int) -> None:
-        """Begin with nobody at work."""
+    def __init__(self, places: int, most_waiting: int | None = None) -> None:
+        """Begin with nobody at work; without `most_waiting` the number of sessions is the limit."""
+        self._places = places
         self._most_waiting = most_waiting
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._locks: dict[str, tuple[asyncio.Semaphore, int]] = {}
 
     @asynccontextmanager
     async def turn(self, owner: str, patience_seconds: float | None = None) -> AsyncIterator[None]:
         """Wait for the owner's turn. Raises TooManyWaitError, and TimeoutError when the patience has ended."""
-        lock, users = self._locks.get(owner, (asyncio.Lock(), 0))
-        if users > self._most_waiting:
+        lock, users = self._locks.get(owner, (asyncio.Semaphore(self._places), 0))
+        if self._most_waiting is not None and users >= self._places + self._most_waiting:
             raise TooManyWaitError
         self._locks[owner] = lock, users + 1
         try:
@@ -180,16 +184,17 @@ class Turns:
         self._queue = _Queue()
         self._granting = False
         self._granted_seconds: float | None = None
-        self._searches = FairPool(1, "search")
-        self._reads = FairLock(1)
+        self.searches = FairPool(1, "search")
+        self.reads = FairLock(1)
+        self.large_replies = FewEach(_LARGE_REPLIES)
 
     def of(self, owner: str) -> Share:
-        """Return the share of one user."""
-        return Share(self, self._searches, self._reads, owner)
+        """Return the share of one user, for one line."""
+        return Share(self, owner)
 
     def close(self) -> None:
         """End the thread after what is running."""
-        self._searches.close()
+        self.searches.close()
 
     async def turn(self, owner: str) -> None:
         """Wait until the owner may work for a slice."""
@@ -216,14 +221,30 @@ class Turns:
 
 
 class Share:
-    """The share of one user, with all its sessions, in the event loop, the thread of searches and the store's reader."""
+    """What a line of one user may take of the event loop, of the threads and of memory. Entered, it ends with the line."""
 
-    def __init__(self, turns: Turns, searches: FairPool, reads: FairLock, owner: str) -> None:
-        """Take what is shared."""
+    def __init__(self, turns: Turns, owner: str) -> None:
+        """Take what is shared, and whose line it is."""
         self._turns = turns
-        self._reads = reads
-        self._searches = searches
         self._owner = owner
+        self._held: AsyncExitStack | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begin the line."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give back what the line took."""
+        held, self._held = self._held, None
+        if held is not None:
+            await held.aclose()
+
+    async def keep_many(self, rows: int) -> None:
+        """Before a reply of so many rows is made, wait until few such replies of the user are on their way."""
+        if rows < MANY_ROWS or self._held is not None:
+            return
+        self._held = AsyncExitStack()
+        await self._held.enter_async_context(self._turns.large_replies.turn(self._owner))
 
     async def turn(self) -> None:
         """Wait until the user may work for a slice."""
@@ -253,8 +274,8 @@ class Share:
 
         Short reads, as those of a login, then wait for one long read and not for one of each session.
         """
-        return self._reads.held(self._owner)
+        return self._turns.reads.held(self._owner)
 
     async def in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run a function that releases the interpreter in a thread."""
-        return await self._searches.run(self._owner, function, *args, **kwargs)
+        return await self._turns.searches.run(self._owner, function, *args, **kwargs)

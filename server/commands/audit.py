@@ -101,6 +101,7 @@ async def list_(
     wanted = {"user_name": user, "event": event}
     chosen = {column: value for column, value in wanted.items() if value}
     about = {name: value for name, value in {"domain": domain, "client_id": client}.items() if value}
+    await call.share.keep_many(last)
     found = await events.newest(call.store, chosen, about, last, call.share)
     if not brief:
         return Table(_COLUMNS, found)

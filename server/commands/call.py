@@ -26,7 +26,7 @@ from server.render.progress import progress_text
 from server.storage.database import Read, Store
 from server.storage.turn import Rank
 from server.storage.writer import CommittedError, Query
-from server.turns import OneEach, Share, Turns
+from server.turns import FewEach, Share, Turns
 
 #: Asks the operator and returns the answer without its newline; None at the end of input.
 Ask = Callable[[str], Awaitable[str | None]]
@@ -82,7 +82,7 @@ class Console:
     node: Node
     turns: Turns = field(default_factory=Turns)
     documents: Documents = field(default_factory=Documents)
-    passwords: OneEach = field(default_factory=lambda: OneEach(_MOST_PASSWORDS_WAITING))
+    passwords: FewEach = field(default_factory=lambda: FewEach(1, _MOST_PASSWORDS_WAITING))
 
     @property
     def masks_keys(self) -> bool:
@@ -127,6 +127,7 @@ class Call:
     ask_hidden: Ask | None
     read_document: ReadDocument
     show_progress: ShowProgress | None
+    share: Share
     typed: Sequence[str] = ()
     check: bool = False
     json: bool = False
@@ -138,11 +139,6 @@ class Call:
     def store(self) -> Store:
         """The store, for reading."""
         return self.console.store
-
-    @property
-    def share(self) -> Share:
-        """The operator's share of the event loop, for long work."""
-        return self.console.turns.of(self.operator.name)
 
     def will(self, what: str) -> None:
         """Say what this command is about to change, for `--check` and the audit: `add widget tester to biysk.local`."""

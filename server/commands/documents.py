@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from server.errors import ArgumentError, TemporaryError
-from server.turns import OneEach, TooManyWaitError
+from server.turns import FewEach, TooManyWaitError
 
 #: What all documents that are being read may take: four of the longest.
 MOST_BYTES_IN_ALL = 128 * 1024 * 1024
@@ -25,7 +25,7 @@ class Documents:
     def __init__(self) -> None:
         """Begin with none."""
         self.kept_bytes = 0
-        self.turns = OneEach(_MOST_WAITING)
+        self.turns = FewEach(1, _MOST_WAITING)
 
     @asynccontextmanager
     async def reading(self, owner: str, most_characters: int) -> AsyncIterator[Room]:

@@ -27,8 +27,6 @@ MOST_ROW_CHARACTERS = 640_000
 _MOST_AT_FIRST = 4_096
 #: What may stand beside the rows, as `exec` does: it is read in one go.
 _MOST_NAMES = 64
-#: Where a value was cut, its decoder stops within the last name or number.
-_NEAR_ITS_END = 1_024
 _MOST_BLANKS = 65_536
 
 
@@ -74,10 +72,11 @@ def _rows_at(text: str) -> int:
 
 def _to_rows_or_end(text: str, at: int) -> int:
     """Read an object on from one of its names; return where the list of its rows begins, or where it ends."""
+    began = at
     for _ in range(_MOST_NAMES):
         if text[at] == "}":
             return at
-        name, at = _decoded(text, at, _MOST_AT_FIRST)
+        name, at = _decoded(text, at)
         at = _after_blanks(text, at)
         if text[at] != ":" or not isinstance(name, str):
             message = "Expecting a name and :"
@@ -85,9 +84,11 @@ def _to_rows_or_end(text: str, at: int) -> int:
         at = _after_blanks(text, at + 1)
         if name == _ROWS and text[at] == "[":
             return at
-        _, at = _decoded(text, at, _MOST_AT_FIRST)
+        _, at = _decoded(text, at)
+        if at - began > MOST_ROW_CHARACTERS:
+            break
         at = _after_comma(text, at, "}")
-    message = f"the document has {_MOST_NAMES} names or more beside its rows: it is not what export | json prints"
+    message = "the document has too much beside its rows: it is not what export | json prints"
     raise ValueError(message)
 
 
@@ -138,18 +139,18 @@ def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
     return at
 
 
-def _decoded(text: str, at: int, most_characters: int = MOST_ROW_CHARACTERS) -> tuple[Any, int]:
+def _decoded(text: str, at: int) -> tuple[Any, int]:
     """Return the value that begins here and where it ends. What is too long is not read: that would hold all up."""
-    for most in (_MOST_AT_FIRST, most_characters):
+    for most in (_MOST_AT_FIRST, MOST_ROW_CHARACTERS):
         try:
             said, length = _DECODER.raw_decode(text[at : at + most])
         except json.JSONDecodeError as error:
             wrong = error
         else:
             return said, at + length
-    at_its_end = wrong.pos > most_characters - _NEAR_ITS_END or wrong.msg.startswith("Unterminated string")
-    if at_its_end and len(text) - at > most_characters:
-        message = f"what begins at character {at + 1} is longer than {most_characters:,} characters"
+    at_its_end = wrong.pos > MOST_ROW_CHARACTERS - _MOST_AT_FIRST or wrong.msg.startswith("Unterminated string")
+    if at_its_end and len(text) - at > MOST_ROW_CHARACTERS:
+        message = f"what begins at character {at + 1} is longer than {MOST_ROW_CHARACTERS:,} characters"
         raise ValueError(message)
     raise json.JSONDecodeError(wrong.msg, text, at + wrong.pos)
 

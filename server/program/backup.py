@@ -41,6 +41,7 @@ from server.storage.files import STORAGE_KEY_NAME, check, finish_restore, read_s
 from server.storage.schema import newest
 from server.storage.snapshot import contents, copying, scratch_folder, snapshot, sync_folder
 from server.storage.vault import Vault
+from server.turns import Turns
 
 _CHAIN_SCHEMA = 3
 #: What a file system says that has no hard links, as that of a memory stick.
@@ -144,7 +145,7 @@ async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
     """Return the heads of a copy's audit by node, and what is wrong with it."""
     store = await Store.open(copy, vault)
     try:
-        inspection = await inspect(store, None, lambda _done, _total: None)
+        inspection = await inspect(store, None, Turns().of("backup"), lambda _done, _total: None)
         heads = {each.node: str(each.head) for each in (await outline(store)).heads}
         return heads, findings(inspection)
     finally:

@@ -42,6 +42,7 @@ from server.render.reply import Help, Left, Lines, Moved, Reply, Script
 from server.render.text import Footer, error_text, reply_text
 from server.storage import domains
 from server.storage.database import Read
+from server.turns import Share
 
 _log = logging.getLogger("ecss-console.shell")
 
@@ -59,7 +60,7 @@ class Outcome:
 class Seat:
     """Where a line comes from: who, in which directory, how to ask back, what was typed there before.
 
-    With `json` every reply is a document. `show_progress` is for people only. `why_cut()` tells, when a line is
+    With `json` every reply is a document. `share` is what the line may take. `show_progress` is for people only. `why_cut()` tells, when a line is
     cancelled, what its client will be told.
     """
 
@@ -71,6 +72,7 @@ class Seat:
     show_progress: ShowProgress
     typed: Sequence[str]
     why_cut: Callable[[], OperatorError]
+    share: Share
     json: bool = False
 
 
@@ -150,7 +152,7 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
     filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
         _record_unrun(console, seat.operator, run, 0, "help")
-        return await filtered(Help(page(outcome.command)), filters, console.turns.of(seat.operator.name))
+        return await filtered(Help(page(outcome.command)), filters, seat.share)
     check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
     call = Call(
         console=console,
@@ -164,6 +166,7 @@ async def _run(console: Console, seat: Seat, line: Line, run: Run) -> Reply:
         ask_hidden=None if seat.json else seat.ask_hidden,
         read_document=seat.read_document,
         show_progress=None if seat.json else seat.show_progress,
+        share=seat.share,
         typed=seat.typed,
         check=check,
         json=seat.json,

@@ -18,7 +18,7 @@ from server.shell.dispatch import Outcome, Seat, begin, parting
 from server.shell.options import LoginOptions
 from server.shell.terminal import EndOfInputError, LineDroppedError, Room, Terminal
 from server.storage.history import KEPT_LINES
-from server.turns import TURN_SECONDS
+from server.turns import TURN_SECONDS, Share
 
 _CHARACTERS_PER_WRITE = 32_768
 
@@ -71,6 +71,7 @@ class Session:
                 return ran.reply.status
             if self._options.strict and status:
                 return status
+            del ran  # its reply may be large, and the next line may come tomorrow
         return self._part()
 
     async def run_command(self, command: str) -> int:
@@ -127,6 +128,10 @@ class Session:
             await self._console.turns.of(self._operator.name).turn()
 
     async def _run_line(self, line: str) -> Outcome | None:
+        async with self._console.turns.of(self._operator.name) as share:
+            return await self._run_with(share, line)
+
+    async def _run_with(self, share: Share, line: str) -> Outcome | None:
         show_progress = self._terminal.show_progress
         seat = Seat(
             operator=self._operator,
@@ -137,6 +142,7 @@ class Session:
             show_progress=show_progress,
             typed=self._typed,
             why_cut=self._why_cut,
+            share=share,
             json=self._options.json,
         )
         begun = begin(self._console, seat, line)
@@ -147,7 +153,7 @@ class Session:
             ran = await begun.run()
             if ran.status and self._asked_hidden:
                 self._terminal.drop_typed_ahead()  # it may be the secret that was to come
-            await self._send(ran.pieces)
+            await self._send(ran.pieces, share)
         except asyncio.CancelledError:
             # cancelled once by `interrupt`, and perhaps again because the client is gone
             if not self._interrupted or self._task is None or self._task.uncancel() > 0:
@@ -167,9 +173,8 @@ class Session:
             return InterruptedByOperatorError()
         return TemporaryError(self._parting or "the session was ended")
 
-    async def _send(self, pieces: Iterator[str]) -> None:
+    async def _send(self, pieces: Iterator[str], share: Share) -> None:
         """Write a reply: a short one at once, a long one as fast as the client takes it, letting others run between."""
-        share = self._console.turns.of(self._operator.name)
         waiting: list[str] = []
         size, began, written = 0, monotonic(), ""
         try:
