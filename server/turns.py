@@ -221,7 +221,7 @@ class Turns:
 
 
 class Share:
-    """What a line of one user may take of the event loop, of the threads and of memory. Entered, it ends with the line."""
+    """What a line of one user may take of the event loop, of threads and of memory. Entered, it ends with the line."""
 
     def __init__(self, turns: Turns, owner: str) -> None:
         """Take what is shared, and whose line it is."""

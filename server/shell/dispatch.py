@@ -60,8 +60,8 @@ class Outcome:
 class Seat:
     """Where a line comes from: who, in which directory, how to ask back, what was typed there before.
 
-    With `json` every reply is a document. `share` is what the line may take. `show_progress` is for people only. `why_cut()` tells, when a line is
-    cancelled, what its client will be told.
+    With `json` every reply is a document. `show_progress` is for people only. `why_cut()` tells, when a line is
+    cancelled, what its client will be told. `share` is what the line may take of the loop, of threads and of memory.
     """
 
     operator: Operator
