@@ -263,6 +263,16 @@ async def test_attack_a_document_of_wide_characters_is_as_large_as_any_other() -
             await room.take("\N{GRINNING FACE}")
 
 
+async def test_attack_a_refused_document_that_does_not_end_holds_no_other_up() -> None:
+    documents = Documents()
+    async with documents.reading("eve", 1_000_000) as endless, documents.reading("eve", 1_000_000) as other:
+        await endless.take("x" * 900_000)
+        with pytest.raises(ArgumentError, match="longer than 1,000,000 characters"):
+            await endless.take("x" * 200_000)
+        assert documents.kept_bytes == 0
+        await asyncio.wait_for(other.take("x" * 900_000), 30)
+
+
 async def test_a_document_goes_on_when_the_one_before_has_gone(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.add_user("olga", "operator", "biysk.local")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from server.errors import ArgumentError, TemporaryError
+from server.errors import ArgumentError, OperatorError, TemporaryError
 from server.turns import FewEach, TooManyWaitError
 
 #: What all documents that are being read may take: four of the longest.
@@ -51,8 +51,16 @@ class Room:
     async def take(self, text: str) -> None:
         """Make room for more of the document, when the user's turn has come.
 
-        Raises ArgumentError when it is too long, TemporaryError when other documents take the room.
+        Raises ArgumentError when it is too long, TemporaryError when other documents take the room. The next document
+        of the user goes on then, although the rest of this one is still to be read.
         """
+        try:
+            await self._take(text)
+        except OperatorError:
+            await self._stack.aclose()
+            raise
+
+    async def _take(self, text: str) -> None:
         self._wide = self._wide or not text.isascii()
         self._characters += len(text)
         most = self._most_characters // (_WIDEST_BYTES if self._wide else 1)
