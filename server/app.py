@@ -131,6 +131,7 @@ async def serve(config: Config) -> None:
                     task.cancel()
         finally:  # also where the start has failed: who was let in meanwhile stands in the audit
             passwords.close()
+            console.turns.close()
             await journal.close()
             if exporter is not None:
                 await exporter.stop()

@@ -15,6 +15,7 @@ from server.storage import events
 from server.storage.chain import Head
 from server.storage.database import Store
 from server.storage.files import Prepared, prepare
+from server.turns import Turns
 
 NODE = "ds1@ecss1"
 COLUMNS = (*events.COLUMNS, "seq", "mac")
@@ -88,7 +89,7 @@ class Attacked:
         async def checked() -> Inspection:
             store = await self.opened()
             wanted = Exported(NODE, exported) if exported else None
-            inspection = await inspect(store, wanted, lambda _done, _total: None)
+            inspection = await inspect(store, wanted, Turns().of("chains"), lambda _done, _total: None)
             await store.close()
             return inspection
 

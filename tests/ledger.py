@@ -19,6 +19,7 @@ from server.audit.verify import findings, inspect
 from server.storage import domains, integrations
 from server.storage.database import Store
 from server.storage.files import prepare
+from server.turns import Turns
 
 DOMAIN = "biysk.local"
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
@@ -170,10 +171,10 @@ async def complaints(folder: Path, ledger: Ledger, position: float = inf) -> tup
     """Open a store and return what is wrong with it, and the integrations that are in it."""
     store = await opened(folder)
     try:
-        keyed = await integrations.of_domain(store, DOMAIN, lambda _done, _total: None) or []
+        keyed = await integrations.of_domain(store, DOMAIN, Turns().of("ledger"), lambda _done, _total: None) or []
         stored = {each.integration.client_id: Standing(each.key, ",".join(each.integration.numbers)) for each in keyed}
         wrong = list(ledger.lost(stored, position))
-        wrong += findings(await inspect(store, None, lambda _done, _total: None))
+        wrong += findings(await inspect(store, None, Turns().of("ledger"), lambda _done, _total: None))
         hashes = {each.key: store.vault.lookup_hash(each.key) for each in keyed if each.key}
         dead = {store.vault.lookup_hash(key) for key in ledger.dead_keys(position)}
         if not await domains.exists(store.read, DOMAIN):

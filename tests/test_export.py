@@ -23,6 +23,7 @@ from server.model.exports import Row, read_rows
 from server.model.integrations import Integration, IntegrationType, new_key
 from server.model.numbers import parse_numbers
 from server.storage.integrations import Keyed
+from server.turns import Turns
 
 _HERE = "domain/biysk.local/integrations"
 _ID = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", fullmatch=True)
@@ -278,7 +279,9 @@ async def test_others_have_their_turns_while_many_numbers_are_told_in_short() ->
     service = Keyed(Integration("ivr", IntegrationType.SERVICE, numbers), new_key())
     counting = asyncio.create_task(count())
     with pytest.raises(CommandError):
-        await exports._refuse_unspeakable("biysk.local", [service] * 10, lambda _: None)  # noqa: SLF001  what export does first
+        await exports._refuse_unspeakable(  # noqa: SLF001  what export does first
+            Turns().of("eve"), "biysk.local", [service] * 10, lambda _: None
+        )
     counting.cancel()
     assert turns >= 5
 

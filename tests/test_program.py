@@ -87,7 +87,7 @@ def test_a_user_with_keys_only_cannot_log_in_by_password(console: ConsoleServer)
         (("user", "list"), "", "there is no store, neither"),
         (("user", "remove", "eve"), "", "ecss-console init makes one"),
         (("user", "passwd", "eve", "--password-stdin"), "x\n", "there is no store"),
-        (("user", "add", "eve", "--password-stdin"), "\n", "a password is 1 to 1024 characters"),
+        (("user", "add", "eve", "--password-stdin"), "\n", "a password is 1 to 1024 bytes"),
         (("user", "add", "eve"), "", "there is no terminal to ask for the password"),
         (("user", "add", "eve", "--authorized-key", "absent.pub"), "", "absent.pub: "),
         (("user", "add", "eve", "--authorized-key", "private"), "", "line 1 is a private key: give the .pub file"),

@@ -187,7 +187,7 @@ def test_passwords_are_asked_for_and_never_shown(console: ConsoleServer) -> None
     ("answers", "told"),
     [
         ("one\ntwo\n", "the two passwords differ; nothing was changed"),
-        ("\n", "a password is 1 to 1024 characters; nothing was changed"),
+        ("\n", "a password is 1 to 1024 bytes; nothing was changed"),
         ("", "no answer, nothing was changed"),
     ],
 )

@@ -11,6 +11,7 @@ from server.grammar.filters import parse_filters
 from server.grammar.tokens import tokenize
 from server.render.filters import filtered
 from server.render.reply import Column, Lines, Record, Reply, Script, Table
+from server.turns import Turns
 
 ROWS = 200
 
@@ -38,7 +39,7 @@ async def test_others_have_their_turns_while_many_rows_are_looked_through(reply:
             await asyncio.sleep(0)
 
     other = asyncio.create_task(somebody_else())
-    found = await filtered(reply, parse_filters(tokenize(f"list | {typed} | count").filters))
+    found = await filtered(reply, parse_filters(tokenize(f"list | {typed} | count").filters), Turns().of("eve"))
     other.cancel()
     assert isinstance(found, Record)
     ones = 1 + 10 + 100  # client1, client1x, client1xx
@@ -52,5 +53,7 @@ async def test_what_is_short_takes_no_turn() -> None:
     """A reply that is at hand is sent in the turn that made it: another one would cost a loop's round for each line."""
     turned = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(turned.set_result, None)
-    assert await filtered(Lines(("a", "b")), parse_filters(tokenize("pwd | match a").filters)) == Lines(["a"])
+    assert await filtered(
+        Lines(("a", "b")), parse_filters(tokenize("pwd | match a").filters), Turns().of("eve")
+    ) == Lines(["a"])
     assert not turned.done()

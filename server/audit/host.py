@@ -13,6 +13,7 @@ from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import events
 from server.storage.database import Store
+from server.turns import Turns
 
 _MOST_CHARACTERS = 200
 _HOST_KEY = "host_key"
@@ -40,7 +41,7 @@ async def record_host(
 async def _change(store: Store, config: Config, host_key: str, cause: str) -> Event | None:
     now = {_HOST_KEY: host_key, **_configured(config)}
     wanted = {"event": EventKind.HOST_CHANGE.value, "node": config.node.name}
-    rows = await events.newest(store, wanted, {}, 1)
+    rows = await events.newest(store, wanted, {}, 1, Turns().of(config.node.name))
     before = _arguments(rows[0][1 + events.COLUMNS.index("arguments")]) if rows else {}
     changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
     if not changed:

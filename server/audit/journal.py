@@ -19,12 +19,14 @@ from server.node import metrics
 from server.node.metrics import Reading, single
 from server.storage import events, history
 from server.storage.database import Store
+from server.storage.turn import Rank
 from server.storage.writer import CommittedError, Query
 
 BATCH_SECONDS = 0.5
 #: A transaction holds up every change: what has gathered while the store was away goes in portions.
 _MOST_PER_TRANSACTION = 2_000
-#: Short, as a batch that was refused is tried again, and the last one must not hold up the end of the program.
+#: How long a batch waits for another program. Short, as a batch that was refused is tried again, and the last one
+#: must not hold up the end of the program.
 _PATIENCE_SECONDS = 0.3
 #: Beyond, a record goes to the log at once. To tell it of so many at the end takes up to a second.
 MOST_WAITING = 10_000
@@ -108,7 +110,7 @@ class Journal:
         """Write a portion in one transaction, and let it wait no longer once it is stored."""
         stored = False
         try:
-            async with self._store.transaction(_PATIENCE_SECONDS) as query:
+            async with self._store.transaction(_PATIENCE_SECONDS, Rank.FIRST) as query:
                 await events.insert(query, *(event for _, event in waiting))
                 for typist, line in lines:
                     await history.append(query, typist.name, typist.added_at, line)

@@ -9,6 +9,7 @@ from server.audit.inspection import Exported, Inspection
 from server.storage import events
 from server.storage.chain import Head
 from server.storage.database import Store
+from server.turns import Share
 
 #: A page takes about 2 ms of the loop.
 _ROWS_PER_PAGE = 100
@@ -28,7 +29,9 @@ def parse_head(text: str) -> Exported:
     return Exported(found[1] or "", Head(int(found[2]), found[3]))
 
 
-async def inspect(store: Store, exported: Exported | None, show: Callable[[int, int], None]) -> Inspection:
+async def inspect(
+    store: Store, exported: Exported | None, share: Share, show: Callable[[int, int], None]
+) -> Inspection:
     """Inspect what is in the audit at this moment; `show` is told how many ids are done, and of how many.
 
     Reads beside those who write, a page at a time, and lets others run between pages.
@@ -36,8 +39,12 @@ async def inspect(store: Store, exported: Exported | None, show: Callable[[int, 
     outline = await events.outline(store)
     inspection = Inspection(store.vault.audit, outline, exported)
     first_id = _LOWEST_ID
-    while not inspection.full and (page := await events.kept(store, first_id, outline.last_id, _ROWS_PER_PAGE)):
-        inspection.feed(page)
+    while not inspection.full:
+        async with share.read():
+            page = await events.kept(store, first_id, outline.last_id, _ROWS_PER_PAGE)
+            inspection.feed(page)
+        if not page:
+            break
         first_id = page[-1].id + 1
         show(first_id - 1, outline.last_id)
     inspection.finish()

@@ -19,6 +19,7 @@ from server.model.events import Event, EventKind
 from server.storage import claims, users
 from server.storage.claims import Claim
 from server.storage.database import Store
+from server.storage.turn import Rank
 
 #: The reason why a key opens nothing, whether it is another one than the user's or there is no user.
 UNKNOWN_KEY = "unknown key"
@@ -52,11 +53,14 @@ class Doorkeeper:
         self._passwords = passwords
         self._node = node
 
-    async def by_password(self, name: str, password: str) -> Verdict:
-        """Judge a password; an unknown user costs the same time as a wrong password."""
+    async def by_password(self, name: str, password: str, owner: str) -> Verdict:
+        """Judge a password; an unknown user costs the same time as a wrong password.
+
+        `owner` is who causes the work, see `PasswordChecker`. Raises TemporaryError.
+        """
         claim = await claims.by_name(self._store.read, name)
         stored = claim.password_hash
-        if not await self._passwords.verify(stored, password) or stored is None:
+        if not await self._passwords.verify(owner, stored, password) or stored is None:
             return Verdict(None, "wrong password" if claim.name else "unknown user")
         shut_out = claim.shut_out(utc_now())
         if shut_out:
@@ -64,19 +68,19 @@ class Doorkeeper:
         if claim.must_change_password:
             return Verdict(None, "password must be changed", must_change=True, stored=stored)
         if self._passwords.outdated(stored):
-            stored = await self._rehash(name, stored, password)
+            stored = await self._rehash(name, stored, password, owner)
         return Verdict(claim.user(), stored=stored)
 
-    async def change_password(self, name: str, password: str, new: str, source: str) -> Verdict:
+    async def change_password(self, name: str, password: str, new: str, source: str, owner: str) -> Verdict:
         """Judge the old password, and set the new one that has to take its place. Raises ValueError when it may not."""
-        verdict = await self.by_password(name, password)
+        verdict = await self.by_password(name, password, owner)
         if not verdict.must_change:
             return verdict if verdict.user is None else Verdict(None, "no other password was asked for")
         if same_password(check_new_password(new), password):
             message = "the new password is the old one"
             raise ValueError(message)
-        new_hash = await self._passwords.hash(new)
-        async with self._store.transaction() as query:
+        new_hash = await self.hash_password(new, owner)
+        async with self._store.transaction(rank=Rank.FIRST) as query:
             if not await users.exchange_password(query, name, verdict.stored, new_hash):
                 return Verdict(None, "the password was changed meanwhile")
             event = Event(
@@ -84,6 +88,10 @@ class Doorkeeper:
             )
             await self._journal.record(query, event)
         return Verdict(await users.find(self._store.read, name))
+
+    async def hash_password(self, password: str, owner: str) -> str:
+        """Return the hash of a new password."""
+        return await self._passwords.hash(owner, password)
 
     async def by_public_key(self, name: str, public_key: str, address: str) -> Verdict:
         """Judge a key, `algorithm base64`, from this address; that the client holds it is proved elsewhere.
@@ -114,12 +122,12 @@ class Doorkeeper:
         shut_out = claim.shut_out(utc_now())
         return Verdict(None, shut_out) if shut_out else Verdict(claim.user())
 
-    async def _rehash(self, name: str, stored: str, password: str) -> str:
+    async def _rehash(self, name: str, stored: str, password: str, owner: str) -> str:
         """Keep the password under today's parameters, and return its hash; a busy store will have another chance."""
-        better = await self._passwords.hash(password)
+        better = await self.hash_password(password, owner)
         event = Event(EventKind.USER_CHANGE, utc_now(), self._node, name, "", "", detail="hash of the password renewed")
         try:
-            async with self._store.transaction() as query:
+            async with self._store.transaction(rank=Rank.FIRST) as query:
                 renewed = await users.renew_hash(query, name, stored, better)
                 if renewed:
                     await self._journal.record(query, event)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import string
 import stringprep
 import unicodedata
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import Type
 
+from server.errors import TemporaryError
+from server.turns import FairPool, TooManyWaitError
+
 #: OWASP's first choice for argon2id on a server: 19 MiB, two passes, one lane.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1, type=Type.ID)
 _GENERATED_CHARACTERS = 20
-MOST_CHARACTERS = 1024
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+#: To normalise a longer one could take seconds. Clients whose passwords are longer are refused before that.
+MOST_BYTES = 1024
+#: How many passwords of one owner wait to be checked: more than one source or user has connections by default.
+_MOST_WAITING = 64
 #: What SASLprep refuses, which the SSH method `password` applies to what a client sends.
 _UNFIT = (
     stringprep.in_table_a1,
@@ -33,22 +41,35 @@ _UNFIT = (
 
 
 class PasswordChecker:
-    """Hashes and verifies passwords in a few threads; `close` it when logins end."""
+    """Hashes and verifies passwords in a few threads; `close` it when logins end.
+
+    `owner` is who causes the work: the source of a login, or a user. The threads serve one owner after another, so
+    nobody delays the logins of others by many passwords.
+    """
 
     def __init__(self, threads: int = 2) -> None:
         """Begin to hash once for the users that do not exist, so that their logins cost the same."""
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="password")
+        self._pool = FairPool(threads, "password", _MOST_WAITING)
         self._nobody = self._pool.submit(hash_password, secrets.token_urlsafe())  # the start does not wait for it
 
-    async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Tell whether the password is right; None as the hash costs as much and is never right."""
-        loop = asyncio.get_running_loop()
-        right = await loop.run_in_executor(self._pool, self._matches, password_hash, password)
+    async def verify(self, owner: str, password_hash: str | None, password: str) -> bool:
+        """Tell whether the password is right; None as the hash costs as much and is never right.
+
+        Raises TemporaryError when too many of the owner wait.
+        """
+        right = await self._run(owner, self._matches, password_hash, password)
         return right and password_hash is not None
 
-    async def hash(self, password: str) -> str:
-        """Return the hash of a new password."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, hash_password, password)
+    async def hash(self, owner: str, password: str) -> str:
+        """Return the hash of a new password. Raises TemporaryError likewise."""
+        return await self._run(owner, hash_password, password)
+
+    async def _run(self, owner: str, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await self._pool.run(owner, work, *args, **kwargs)
+        except TooManyWaitError:
+            message = f"too many passwords from {owner} are being checked, try again later"
+            raise TemporaryError(message) from None
 
     def outdated(self, password_hash: str) -> bool:
         """Tell whether a hash was made with other parameters than today's."""
@@ -59,7 +80,7 @@ class PasswordChecker:
 
     def close(self) -> None:
         """End the threads after what is running."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
 
 def hash_password(password: str) -> str:
@@ -74,9 +95,9 @@ def new_password() -> str:
 
 def check_new_password(password: str) -> str:
     """Return a password that may be set; raises ValueError with what is wrong with it."""
-    prepared = _prepared(password)
-    if not prepared or len(password) > MOST_CHARACTERS or len(prepared) > MOST_CHARACTERS:
-        message = f"a password is 1 to {MOST_CHARACTERS} characters"
+    prepared = _prepared(password) if fits(password) else ""
+    if not prepared or not fits(prepared):
+        message = f"a password is 1 to {MOST_BYTES} bytes"
         raise ValueError(message)
     unassigned = filter(stringprep.in_table_a1, password)  # also what would become another character: RFC 3454, 7
     unfit = next((each for each in (*unassigned, *prepared) if any(table(each) for table in _UNFIT)), None)
@@ -87,6 +108,11 @@ def check_new_password(password: str) -> str:
     return password
 
 
+def fits(password: str) -> bool:
+    """Tell whether a password is short enough to be normalised."""
+    return len(password) <= MOST_BYTES and len(password.encode(errors="replace")) <= MOST_BYTES
+
+
 def same_password(one: str, other: str) -> bool:
     """Tell whether two passwords are the same to whoever verifies them."""
     return _prepared(one) == _prepared(other)
@@ -94,10 +120,10 @@ def same_password(one: str, other: str) -> bool:
 
 def _matches(password_hash: str, password: str) -> bool:
     try:
-        right = _HASHER.verify(password_hash, _normal(password[:MOST_CHARACTERS]))
+        right = _HASHER.verify(password_hash, _normal(password if fits(password) else ""))
     except (VerificationError, InvalidHashError):
         return False
-    return right and len(password) <= MOST_CHARACTERS
+    return right and fits(password)
 
 
 def _normal(password: str) -> bytes:

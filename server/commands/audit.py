@@ -106,8 +106,11 @@ async def list_(
     wanted = {"user_name": user, "event": event}
     chosen = {column: value for column, value in wanted.items() if value}
     about = {name: value for name, value in {"domain": domain, "client_id": client}.items() if value}
-    found = await events.newest(call.store, chosen, about, last)
-    return Table(_BRIEF_COLUMNS, [_in_brief(row) for row in found]) if brief else Table(_COLUMNS, found)
+    await call.share.keep_many(last)
+    found = await events.newest(call.store, chosen, about, last, call.share)
+    if not brief:
+        return Table(_COLUMNS, found)
+    return Table(_BRIEF_COLUMNS, [_in_brief(row) async for row in call.share.in_turns(found)])
 
 
 def _in_brief(row: Row) -> tuple[Value, ...]:
@@ -138,7 +141,9 @@ async def verify(
     with suppress(TemporaryError):
         await call.console.journal.flush()
     exported = None if head is None else head.of(call.console.node_name)
-    inspection = await inspect(call.store, exported, lambda done, total: call.progress(done, total, "records"))
+    inspection = await inspect(
+        call.store, exported, call.share, lambda done, total: call.progress(done, total, "records")
+    )
     if inspection.findings:
         message = "the audit is not as it was written"
         raise CommandError(message, *findings(inspection))

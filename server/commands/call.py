@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from server.audit.journal import Journal, utc_now
 from server.auth.login import Doorkeeper
 from server.auth.standing import Standings
+from server.commands.documents import Documents, Room
 from server.config import Current
 from server.encoding import BYTE_ORDER_MARK, HAS_NUL
 from server.errors import ArgumentError, CommandError
@@ -24,13 +25,15 @@ from server.node.measures import Stopwatch
 from server.node.status import Node
 from server.render.progress import progress_text
 from server.storage.database import Read, Store
+from server.storage.turn import Rank
 from server.storage.writer import CommittedError, Query
+from server.turns import FewEach, Share, Turns
 
 #: Asks the operator and returns the answer without its newline; None at the end of input.
 Ask = Callable[[str], Awaitable[str | None]]
-#: Reads a document of up to so many characters: what is piped into a single command, else one line. None at the end of
-#: input; what is longer comes back cut just above the limit.
-ReadDocument = Callable[[str, int], Awaitable[str | None]]
+#: Reads a document for which there is room: what is piped into a single command, else one line. None at the end of
+#: input; raises OperatorError where there is no room.
+ReadDocument = Callable[[str, Room], Awaitable[str | None]]
 #: Shows a line that tells how far long work is; the next one, or the reply, takes its place.
 ShowProgress = Callable[[str], None]
 #: Returns the operator as it stands now, or inside a change as its query reads it; raises PermissionDeniedError when
@@ -39,6 +42,10 @@ Gate = Callable[["Call", Read | None], Awaitable[Operator]]
 _SURE = "Are you sure?: yes/no ?> "
 #: The longest name, a domain of 253, stands in a record whole.
 _MOST_AUDITED_CHARACTERS = 256
+#: What a record tells of its outcome. An error may repeat a word of 64 K characters.
+_MOST_DETAIL_CHARACTERS = 4_096
+#: So many of a user's sessions wait for another one whose password is checked, each for up to a second.
+_MOST_PASSWORDS_WAITING = 8
 _AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -60,7 +67,8 @@ class _CheckedError(Exception):
 class Console:
     """What all sessions share: the store, the journal, the command tree, who may do what, and the name of the node.
 
-    What the configuration says is asked of `current` each time; `node` counts, and knows what runs here.
+    What the configuration says is asked of `current` each time; `node` counts, and knows what runs here. `turns`,
+    `documents` and `passwords` keep one user from taking what all need.
     """
 
     store: Store
@@ -73,6 +81,9 @@ class Console:
     node_version: str
     current: Current
     node: Node
+    turns: Turns = field(default_factory=Turns)
+    documents: Documents = field(default_factory=Documents)
+    passwords: FewEach = field(default_factory=lambda: FewEach(1, _MOST_PASSWORDS_WAITING))
 
     @property
     def masks_keys(self) -> bool:
@@ -118,6 +129,7 @@ class Call:
     ask_hidden: Ask | None
     read_document: ReadDocument
     show_progress: ShowProgress | None
+    share: Share
     typed: Sequence[str] = ()
     check: bool = False
     json: bool = False
@@ -140,14 +152,16 @@ class Call:
             self.show_progress(progress_text(done, total, unit))
 
     @asynccontextmanager
-    async def change(self) -> AsyncIterator[Query]:
+    async def change(self, rank: Rank = Rank.ORDINARY) -> AsyncIterator[Query]:
         """Give a `query` in one transaction that commits together with the audit record of this command.
 
+        Changes of users go first, whatever the `rank`: an administrator locks a user out who keeps the store busy.
         With `check` it is rolled back, and the handler goes on as if it had not been.
         """
+        rank = Rank.FIRST if self.command.permission is Permission.USERS_CHANGE else rank
         try:
             with suppress(_CheckedError):
-                async with self.store.transaction() as query:
+                async with self.store.transaction(rank=rank) as query:
                     # while this waited for its turn, the operator may have lost what the gate saw
                     await self.pass_gate(query)
                     yield query
@@ -186,19 +200,16 @@ class Call:
             raise CommandError(message)
         return answer
 
-    async def document(self, question: str, most_characters: int) -> str:
+    async def document(self, question: str, room: Room) -> str:
         """Return a document from the rest of the input, without a byte order mark.
 
         Raises ArgumentError when there is none, or it is too long or not UTF-8.
         """
         with self.watch.paused():
-            text = await self.read_document(question, most_characters)
+            text = await self.read_document(question, room)
         await self.pass_gate()
-        if text is None or not text.strip():
+        if not text or text.isspace():
             message = "no document was given: pipe one into the command, or type it on one line"
-            raise ArgumentError(message)
-        if len(text) > most_characters:
-            message = f"the document is longer than {most_characters:,} characters"
             raise ArgumentError(message)
         if "\0" in text:
             message = f"the document cannot be read: {HAS_NUL}"
@@ -227,7 +238,9 @@ class Call:
             command=self.command.path,
             arguments=without_keys(_AS_JSON(self._audited_arguments())),
             status=status,
-            detail=without_keys(detail or ("check only: " if self.check else "") + "; ".join(self.plan)),
+            detail=_shortened(
+                detail or ("check only: " if self.check else "") + "; ".join(self.plan), _MOST_DETAIL_CHARACTERS
+            ),
             duration_ms=self.watch.milliseconds,
         )
 
@@ -250,12 +263,12 @@ def _audited(taker: Argument | Option, value: object) -> object:
     return _shortened(",".join(value)) if isinstance(value, tuple) else _shortened(str(value))
 
 
-def _shortened(text: str) -> str:
+def _shortened(text: str, most_characters: int = _MOST_AUDITED_CHARACTERS) -> str:
     """Keep a record small: ten thousand numbers are told by their first ones and their count of characters.
 
     What looks like a key goes first: cut in two it would look like none.
     """
     text = without_keys(text)
-    if len(text) <= _MOST_AUDITED_CHARACTERS:
+    if len(text) <= most_characters:
         return text
-    return f"{text[:_MOST_AUDITED_CHARACTERS]}… ({len(text)} characters)"
+    return f"{text[:most_characters]}… ({len(text)} characters)"

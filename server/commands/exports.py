@@ -23,14 +23,19 @@ from server.model.integrations import Integration, IntegrationType, first_named
 from server.model.numbers import number_range
 from server.render.reply import Lines, Script
 from server.storage import domains, integrations
+from server.storage.database import Read
 from server.storage.integrations import Conflict, Keyed
-from server.turns import in_turns
+from server.storage.turn import Rank
+from server.turns import Share
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
 _KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
 _QUESTION = "JSON document on one line: "
 _MOST_MISTAKES = 100
+_MOST_CONFLICTS = 1_000
+#: An import of more waits behind the short changes of others.
+_FEW_ROWS = 100
 
 
 @command(
@@ -51,7 +56,9 @@ async def export(
     if call.console.masks_keys and not reveal:
         message = "keys are masked here, and an export has them in full: give --reveal if that is meant"
         raise CommandError(message)
-    found = await integrations.of_domain(call.store, domain, lambda done, total: call.progress(done, total, "keys"))
+    found = await integrations.of_domain(
+        call.store, domain, call.share, lambda done, total: call.progress(done, total, "keys")
+    )
     if found is None:
         raise no_such_domain(domain)
     damaged = [each.integration.client_id for each in found if each.key is None]
@@ -59,7 +66,7 @@ async def export(
         message = f"{len(damaged)} keys cannot be read, replace or remove them first"
         raise CommandError(message, *damaged)
     if not call.json:
-        await _refuse_unspeakable(domain, found, lambda done: call.progress(done, len(found), "commands"))
+        await _refuse_unspeakable(call.share, domain, found, lambda done: call.progress(done, len(found), "commands"))
     return Script(
         COLUMNS, (f"domain/declare {domain}",), [_row(each) for each in found], lambda row: _adopt_line(domain, row)
     )
@@ -101,19 +108,22 @@ async def import_(call: Call, domain: Annotated[str, DOMAIN]) -> Lines:
     The document is what is piped into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`; in a
     shell it is one line, neither echoed nor kept. What is there already is not changed, and refuses the import.
     """
-    text = await call.document(_QUESTION, MOST_CHARACTERS)
-    rows = await _read(text)
-    call.will(_described(domain, rows))
-    await _put_in(call, domain, rows)
+    async with call.console.documents.reading(call.operator.name, MOST_CHARACTERS) as room:
+        text = await call.document(_QUESTION, room)
+        await room.take_turn()  # also a short one: two imports of a user do not keep others from the store
+        rows = await _read(call, text)
+        del text
+        call.will(_described(domain, rows))
+        await _put_in(call, domain, rows)
     return Lines((f"Integrations added with their keys: {len(rows)}",))
 
 
-async def _read(text: str) -> list[Row]:
+async def _read(call: Call, text: str) -> list[Row]:
     """Return the rows of a document; raises ArgumentError with all that is wrong."""
     rows: list[Row] = []
     mistakes: list[str] = []
     try:
-        async for each in in_turns(read_rows(text)):
+        async for each in call.share.in_turns(read_rows(text)):
             if isinstance(each, Row):
                 rows.append(each)
             else:
@@ -130,12 +140,18 @@ async def _read(text: str) -> list[Row]:
 async def _put_in(call: Call, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
     """Add all rows in one transaction, or put them in the place of those that are there.
 
-    Raises CommandError with every conflict.
+    Raises CommandError with the conflicts.
     """
     vault, now = call.store.vault, utc_now()
     keyed = (Keyed(row.integration, row.key) for row in rows)
-    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in in_turns(keyed)]
-    async with call.change() as query:
+    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in call.share.in_turns(keyed)]
+    if not replacing:
+        # before it takes the store's writer: whoever tries imports in vain, or with --check, holds up no change
+        await _refuse_conflicts(call, call.store.read, domain, sealed)
+        if call.check:
+            await call.pass_gate()
+            return
+    async with call.change(Rank.LONG if len(rows) > _FEW_ROWS else Rank.ORDINARY) as query:
         if not await domains.exists(query, domain):
             raise no_such_domain(domain)
         for row in rows if replacing else ():
@@ -143,12 +159,23 @@ async def _put_in(call: Call, domain: str, rows: Sequence[Row], *, replacing: bo
             if not await integrations.delete(query, domain, client_id):
                 message = f"there is no integration {client_id} in domain {domain}, adopt it without --replace"
                 raise CommandError(message)
-        told = [_told(call, domain, each) for each in await integrations.conflicts(query, domain, sealed)]
-        if told:
-            message = told[0] if len(rows) == 1 else f"{_counted(len(told), 'conflict')}, nothing was changed"
-            raise CommandError(message, *(told[1:] if len(rows) == 1 else told))
+        await _refuse_conflicts(call, query, domain, sealed)
         total = len(sealed)
         await integrations.insert_rows(query, sealed, lambda done: call.progress(done, total, "integrations"))
+
+
+async def _refuse_conflicts(call: Call, read: Read, domain: str, sealed: Sequence[tuple[str, ...]]) -> None:
+    """Raise CommandError when the domain is not there, or sealed rows have conflicts with what is stored."""
+    if not await domains.exists(read, domain):
+        raise no_such_domain(domain)
+    found, many = await integrations.conflicts(read, domain, sealed, _MOST_CONFLICTS)
+    told = [_told(call, domain, each) for each in found]
+    if not told:
+        return
+    if len(sealed) == 1:
+        raise CommandError(told[0], *told[1:])
+    message = f"{'more than ' if many else ''}{_counted(len(told), 'conflict')}, nothing was changed"
+    raise CommandError(message, *told)
 
 
 def _told(call: Call, domain: str, conflict: Conflict) -> str:
@@ -160,10 +187,11 @@ def _told(call: Call, domain: str, conflict: Conflict) -> str:
     return f"the key of {conflict.client_id} is that of {owner} already"
 
 
-async def _refuse_unspeakable(domain: str, found: Sequence[Keyed], show: Callable[[int], None]) -> None:
+async def _refuse_unspeakable(share: Share, domain: str, found: Sequence[Keyed], show: Callable[[int], None]) -> None:
     """A service may have more numbers than a line can name, if they came by import."""
     lines = ((each, len(_adopt_line(domain, _row(each)))) for each in found)
-    long = [each.integration.client_id async for each, length in in_turns(lines, show) if length > LONGEST_LINE]
+    looked = share.in_turns(lines, show)
+    long = [each.integration.client_id async for each, length in looked if length > LONGEST_LINE]
     if long:
         message = "the numbers of these do not fit into a line, export with | json"
         raise CommandError(message, *long)

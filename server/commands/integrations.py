@@ -23,7 +23,6 @@ from server.storage import domains, integrations
 from server.storage.database import Read
 from server.storage.integrations import Added
 from server.storage.vault import Vault
-from server.turns import in_turns
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
@@ -119,7 +118,7 @@ async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotate
 )
 async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
     """List the integrations of the domain with their keys."""
-    found = await integrations.sealed_of_domain(call.store, domain)
+    found = await integrations.sealed_of_domain(call.store, domain, call.share)
     if found is None:
         raise no_such_domain(domain)
     keys = _Keys(call.store.vault, domain, call.lists_keys_in_full)
@@ -130,7 +129,7 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
             _ListedKey(keys, client_id, sealed),
             integrations.stored_numbers(numbers),
         )
-        async for client_id, kind, numbers, sealed in in_turns(found)
+        async for client_id, kind, numbers, sealed in call.share.in_turns(found)
     ]
     return Table(COLUMNS, rows)
 

@@ -10,16 +10,17 @@ from typing import Annotated
 
 from server.audit.journal import utc_now
 from server.auth.keys import fingerprint
-from server.auth.passwords import check_new_password, hash_password, same_password
+from server.auth.passwords import check_new_password, same_password
 from server.commands.call import Call
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.kinds import DATE, NEW_USER, PUBLIC_KEY, ROLE, USER
-from server.errors import ArgumentError, CommandError
+from server.errors import ArgumentError, CommandError, TemporaryError
 from server.grammar.declare import Relation, command
 from server.model.access import Permission, Role, User, UserKey
 from server.render.reply import Column, Lines, Table
 from server.storage import domains, users
 from server.storage.writer import Query
+from server.turns import TooManyWaitError
 
 _HERE = "/cocon/user/"
 _EXAMPLE = "cocon/user/"
@@ -64,6 +65,20 @@ async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User
             yield query, known
 
 
+@asynccontextmanager
+async def one_password(call: Call) -> AsyncIterator[None]:
+    """Let one password of the operator be checked or hashed at a time, whatever the number of its sessions.
+
+    So a wrong one slows down all of them. Raises TemporaryError when too many wait.
+    """
+    try:
+        async with call.console.passwords.turn(call.operator.name):
+            yield
+    except TooManyWaitError:
+        message = f"other passwords of {call.operator.name} are being checked, try again later"
+        raise TemporaryError(message) from None
+
+
 async def asked_password(call: Call, name: str, *, before: str | None = None) -> str:
     """Ask for a new password twice, without echo, and return its hash; nothing is asked for a check.
 
@@ -83,7 +98,8 @@ async def asked_password(call: Call, name: str, *, before: str | None = None) ->
     if await call.ask_secret("Once more: ") != password:
         message = "the two passwords differ; nothing was changed"
         raise CommandError(message)
-    return await asyncio.to_thread(hash_password, password)
+    async with one_password(call):
+        return await call.console.doorkeeper.hash_password(password, f"user {call.operator.name}")
 
 
 @command(_HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + "add crm --role operator --check",))
@@ -228,11 +244,12 @@ async def own_passwd(call: Call) -> Lines:
         async with changed_user(call, name):
             return Lines()
     password = await call.ask_secret("Your password: ")
-    verdict = await call.console.doorkeeper.by_password(name, password)
-    if verdict.stored is None:
-        await asyncio.sleep(_WRONG_PASSWORD_SECONDS)
-        message = "that is not your password; nothing was changed"
-        raise CommandError(message)
+    async with one_password(call):
+        verdict = await call.console.doorkeeper.by_password(name, password, f"user {name}")
+        if verdict.stored is None:
+            await asyncio.sleep(_WRONG_PASSWORD_SECONDS)
+            message = "that is not your password; nothing was changed"
+            raise CommandError(message)
     password_hash = await asked_password(call, name, before=password)
     async with changed_user(call, name) as (query, _):
         if not await users.exchange_password(query, name, verdict.stored, password_hash):

@@ -1,19 +1,23 @@
 """A line as words: split at blanks, quoted with `"…"` or `'…'`, with the bare word `|` kept for filters.
 
 Source of the rules: cocon-facts (`--name VALUE`, quotes) and the project's grammar contract (both quotes, `|`,
-comments, characters that nobody sees, the limit of 64 K characters).
+comments, characters that nobody sees, the limits of 64 K characters and 4,096 words).
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from server.encoding import HAS_NUL
 from server.model.names import described, unseen
 
 MOST_CHARACTERS = 65_536
+#: A range of ten thousand numbers is one word, so nobody needs more. Each word costs everybody 2 µs.
+MOST_WORDS = 4_096
+_LONG_CHARACTERS = 2_048
 _BLANKS = " \t"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _PLAIN = re.compile(r"[^ \t]+")
@@ -23,7 +27,7 @@ _CHUNK = re.compile(r"""[^ \t"']+|"[^"]*"|'[^']*'""")
 class Word(NamedTuple):
     """One word. `typed` is the slice of the line as it stood there, quotes included; `start` its place in the line.
 
-    A tuple, as a line may have 32,768 of them, and others wait meanwhile.
+    A tuple, as a line may have 4,096 of them, and others wait meanwhile.
     """
 
     text: str
@@ -45,6 +49,11 @@ class Line:
     mistake: str | None = None
 
 
+def takes_time(text: str) -> bool:
+    """Tell whether reading the words of a line can take more than a millisecond: filters and ranges of numbers can."""
+    return len(text) > _LONG_CHARACTERS or "|" in text or "{" in text
+
+
 def is_comment(text: str) -> bool:
     """Tell whether a line is a comment: its first character that is no blank is `#`."""
     return text.lstrip(_BLANKS).startswith("#")
@@ -63,7 +72,8 @@ def tokenize(text: str) -> Line:
     if control:
         return Line((), mistake=_control(control[0], control.start()))
     if '"' not in text and "'" not in text:
-        words = [Word(found[0], found[0], found.start()) for found in _PLAIN.finditer(text)]
+        plain = islice(_PLAIN.finditer(text), MOST_WORDS + 1)
+        words = [Word(found[0], found[0], found.start()) for found in plain]
         return _pipeline(words, _unseen_mistake(text, None if text.isascii() else unseen(text)))
     return _quoted(text)
 
@@ -85,6 +95,8 @@ def _quoted(text: str) -> Line:
             return _pipeline(words, _unseen_mistake(text, hidden) or mistake)
         unquoted = "".join(chunk[1:-1] if chunk[0] in "\"'" else chunk for chunk in chunks)
         words.append(Word(unquoted, text[start:end], start))
+        if len(words) > MOST_WORDS:
+            break
         position = end
     return _pipeline(words, _unseen_mistake(text, hidden))
 
@@ -108,6 +120,9 @@ def _skip_blanks(text: str, position: int) -> int:
 
 def _pipeline(words: list[Word], mistake: str | None = None) -> Line:
     """Part the words at bare `|` into the command and its filters."""
+    if len(words) > MOST_WORDS:
+        mistake = f"the line has more than {MOST_WORDS:,} words; none of it was run"
+        del words[MOST_WORDS:]
     stages: list[list[Word]] = [[]]
     for word in words:
         if word.typed == "|":

@@ -26,6 +26,9 @@ _NUMBER = re.compile(rf"[0-9]{{1,{MOST_DIGITS}}}")
 #: What one integration may have: ten thousand numbers of 32 digits, in lines of their own.
 MOST_ROW_CHARACTERS = 640_000
 _MOST_AT_FIRST = 4_096
+#: What may stand beside the rows, as `exec` does: it is read in one go.
+_MOST_NAMES = 64
+_MOST_BLANKS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,10 @@ def _rows_at(text: str) -> int:
 
 def _to_rows_or_end(text: str, at: int) -> int:
     """Read an object on from one of its names; return where the list of its rows begins, or where it ends."""
-    while text[at] != "}":
+    began = at
+    for _ in range(_MOST_NAMES):
+        if text[at] == "}":
+            return at
         name, at = _decoded(text, at)
         at = _after_blanks(text, at)
         if text[at] != ":" or not isinstance(name, str):
@@ -84,8 +90,11 @@ def _to_rows_or_end(text: str, at: int) -> int:
         if name == _ROWS and text[at] == "[":
             return at
         _, at = _decoded(text, at)
+        if at - began > MOST_ROW_CHARACTERS:
+            break
         at = _after_comma(text, at, "}")
-    return at
+    message = "the document has too much beside its rows: it is not what export | json prints"
+    raise ValueError(message)
 
 
 def _refuse_what_follows(text: str, at: int) -> None:
@@ -211,8 +220,12 @@ def _numbers(said: Any) -> tuple[str, ...]:  # noqa: ANN401  as above
 
 
 def _after_blanks(text: str, at: int) -> int:
-    found = _BLANK.match(text, at)
-    return found.end() if found else at
+    found = _BLANK.match(text, at, at + _MOST_BLANKS)
+    end = found.end() if found else at
+    if end == at + _MOST_BLANKS:
+        message = f"more than {_MOST_BLANKS:,} blanks begin at character {at + 1}"
+        raise ValueError(message)
+    return end
 
 
 def _after_comma(text: str, at: int, end: str) -> int:

@@ -52,14 +52,16 @@ def parse_numbers(text: str) -> tuple[str, ...]:
     Raises ValueError with what is wrong; a range of more than `MOST_NUMBERS` numbers, duplicates counted, or with a
     number of more than `MOST_DIGITS` digits, is refused before it is expanded.
     """
-    items = [_item(item) for item in _split(text)]
-    total = sum(prod(sum(choice.count for choice in part) for part in item) for item in items)
+    words = _split(text)
+    plain = [word for word in words if len(word) <= MOST_DIGITS and _DIGITS.fullmatch(word)]  # as most are
+    items = [_item(word) for word in words if len(word) > MOST_DIGITS or not _DIGITS.fullmatch(word)]
+    total = len(plain) + sum(prod(sum(choice.count for choice in part) for part in item) for item in items)
     if total > MOST_NUMBERS:
         many = f"{total:,}" if total < _UNREADABLE else f"more than {_UNREADABLE:,}"
         message = f"{_short(text)} makes {many} numbers, at most {MOST_NUMBERS:,} are allowed"
         raise ValueError(message)
     numbers = {"".join(digits) for item in items for digits in product(*(_texts(part) for part in item))}
-    return ascending(numbers)
+    return ascending([*plain, *numbers])
 
 
 def ascending(numbers: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from server.config import Config
 from server.errors import StartError
 from server.model.lines import one_line
 from server.program.answer import say
+from server.turns import Turns
 
 
 async def verify(config: Config, options: argparse.Namespace) -> None:
@@ -21,7 +22,7 @@ async def verify(config: Config, options: argparse.Namespace) -> None:
         except ValueError as error:
             raise StartError(str(error)) from error
     async with open_store(config, make=False) as store:
-        inspection = await inspect(store, exported, lambda _done, _total: None)
+        inspection = await inspect(store, exported, Turns().of("host"), lambda _done, _total: None)
     if inspection.findings:
         raise StartError("\n".join(["the audit is not as it was written:", *map(one_line, findings(inspection))]))
     for line in certificate(inspection):

@@ -43,6 +43,7 @@ from server.storage.schema import newest
 from server.storage.snapshot import contents, copying, scratch_folder, snapshot
 from server.storage.storage_key import STORAGE_KEY_NAME, read_storage_key, storage_key_there
 from server.storage.vault import Vault
+from server.turns import Turns
 
 _CHAIN_SCHEMA = 3
 
@@ -141,7 +142,7 @@ async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
     """Return the heads of a copy's audit by node, and what is wrong with it."""
     store = await Store.open(copy, vault)
     try:
-        inspection = await inspect(store, None, lambda _done, _total: None)
+        inspection = await inspect(store, None, Turns().of("backup"), lambda _done, _total: None)
         heads = {each.node: str(each.head) for each in (await outline(store)).heads}
         return heads, findings(inspection)
     finally:

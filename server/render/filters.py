@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from server.grammar.filters import Filter
+from server.grammar.filters import Expression, Filter
 from server.render.reply import Field, Left, Lines, Moved, Record, Reply, Script, Table
 from server.render.text import reply_text
-from server.turns import in_turns
+from server.turns import Share
 
 _T = TypeVar("_T")
 
 
-async def filtered(reply: Reply, filters: Sequence[Filter]) -> Reply:
+async def filtered(reply: Reply, filters: Sequence[Filter], share: Share) -> Reply:
     """Return what the filters leave of a reply; `json` is not for here. What only changes the session stays.
 
     Thousands of rows, of which each may be a key to be opened, are looked through in turns.
@@ -22,24 +22,24 @@ async def filtered(reply: Reply, filters: Sequence[Filter]) -> Reply:
     for each in filters:
         if isinstance(reply, Moved | Left):
             return reply
-        reply = await _filtered(reply, each)
+        reply = await _filtered(reply, each, share)
     return reply
 
 
-async def _filtered(reply: Reply, each: Filter) -> Reply:
+async def _filtered(reply: Reply, each: Filter, share: Share) -> Reply:
     if isinstance(reply, Table):
-        rows = await _kept(reply.rows, each, lambda row: " ".join(reply.texts(row)))
+        rows = await _kept(reply.rows, each, lambda row: " ".join(reply.texts(row)), share)
         return _counted(rows) if each.name == "count" else replace(reply, rows=rows)
     if isinstance(reply, Script):
-        return await _filtered_script(reply, each)
+        return await _filtered_script(reply, each, share)
     lines = reply.lines if isinstance(reply, Lines) else "".join(reply_text(reply)).splitlines()
-    kept = await _kept(lines, each, str)
+    kept = await _kept(lines, each, str, share)
     return _counted(kept) if each.name == "count" else Lines(kept)
 
 
-async def _filtered_script(script: Script, each: Filter) -> Reply:
+async def _filtered_script(script: Script, each: Filter, share: Share) -> Reply:
     items: list[str | tuple[Any, ...]] = [*script.opening, *script.rows]
-    kept = await _kept(items, each, lambda item: item if isinstance(item, str) else script.line(item))
+    kept = await _kept(items, each, lambda item: item if isinstance(item, str) else script.line(item), share)
     if each.name == "count":
         return _counted(kept)
     opening = tuple(item for item in kept if isinstance(item, str))
@@ -50,17 +50,25 @@ def _counted(rows: Sequence[object]) -> Record:
     return Record("", (Field("count", "Count", len(rows)),))
 
 
-async def _kept(rows: Sequence[_T], each: Filter, text: Callable[[_T], str]) -> Sequence[_T]:
-    match each.name:
-        case "match":
-            return [row async for row in in_turns(rows) if each.value in text(row).casefold()]
-        case "except":
-            return [row async for row in in_turns(rows) if each.value not in text(row).casefold()]
-        case "regex":
-            return [row async for row in in_turns(rows) if each.value(text(row))]
-        case "first":
-            return rows[: each.value]
-        case "last":
-            return rows[max(0, len(rows) - each.value) :]
-        case _:
-            return rows
+async def _kept(rows: Sequence[_T], each: Filter, text: Callable[[_T], str], share: Share) -> Sequence[_T]:
+    if each.name == "first":
+        return rows[: each.value]
+    if each.name == "last":
+        return rows[max(0, len(rows) - each.value) :]
+    if each.name not in {"match", "except", "regex"}:
+        return rows
+    kept = []
+    async for row in share.in_turns(rows):
+        shown = text(row)
+        await share.turn_for(shown)
+        if await _fits(shown, each, share):
+            kept.append(row)
+    return kept
+
+
+async def _fits(text: str, each: Filter, share: Share) -> bool:
+    """Tell whether a filter keeps a text. A large expression over a long text is searched for in a thread."""
+    if isinstance(each.value, Expression):
+        found = each.value.found_in
+        return bool(await share.in_thread(found, text) if each.value.takes_long(text) else found(text))
+    return (each.value in text.casefold()) == (each.name == "match")

@@ -14,6 +14,9 @@ from rich.cells import cell_len
 from server.escaping import escaped
 from server.render.reply import Table
 
+#: A row may have ten thousand numbers, a line each.
+_MEASURED_AT_ONCE = 4
+
 
 def table_rows(table: Table) -> Iterator[str]:
     r"""Yield the table piece by piece, each whole lines that end in `\n`; empty ones while widths are measured."""
@@ -21,15 +24,20 @@ def table_rows(table: Table) -> Iterator[str]:
     widths: list[int] = []
     for index, column in enumerate(table.columns):
         values = [row[index] for row in table.rows]
+        width = cell_len(column.title)
         if column.width is None:
-            made = [column.text(value) for value in values]
-            made = [text if text.isprintable() else escaped(text, keep="\n") for text in made]
+            made: list[str] = []
+            for start in range(0, len(values), _MEASURED_AT_ONCE):
+                some = [column.text(value) for value in values[start : start + _MEASURED_AT_ONCE]]
+                some = [text if text.isprintable() else escaped(text, keep="\n") for text in some]
+                width = max(width, _widest(some))
+                made += some
+                yield ""
             texts.append(made)
-            width = _widest(made)
         else:
             texts.append(map(column.text, values))
-            width = column.width(values)
-        widths.append(max(cell_len(column.title), width))
+            width = max(width, column.width(values))
+        widths.append(width)
         yield ""
     titles = [_centred(column.title, width) for column, width in zip(table.columns, widths, strict=True)]
     yield _rule(widths, *"┌┬┐") + _line(titles)

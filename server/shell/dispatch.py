@@ -43,6 +43,7 @@ from server.render.reply import Help, Left, Lines, Moved, Reply, Script
 from server.render.text import Footer, error_text, reply_text
 from server.storage import domains
 from server.storage.database import Read
+from server.turns import Share
 
 _log = logging.getLogger("ecss-console.shell")
 
@@ -61,7 +62,7 @@ class Seat:
     """Where a line comes from: who, in which directory, how to ask back, what was typed there before.
 
     With `json` every reply is a document. `show_progress` is for people only. `why_cut()` tells, when a line is
-    cancelled, what its client will be told.
+    cancelled, what its client will be told. `share` is what the line may take of the loop, of threads and of memory.
     """
 
     operator: Operator
@@ -72,6 +73,7 @@ class Seat:
     show_progress: ShowProgress
     typed: Sequence[str]
     why_cut: Callable[[], OperatorError]
+    share: Share
     json: bool = False
 
 
@@ -166,7 +168,7 @@ async def _run(console: Console, seat: Seat, line: Line, watch: Stopwatch, run: 
     filters = [each for each in outcome.filters if each.name != JSON]
     if outcome.help_wanted:
         _record_unrun(console, seat.operator, run, 0, "help")
-        return await filtered(Help(page(outcome.command)), filters)
+        return await filtered(Help(page(outcome.command)), filters, seat.share)
     check = bool(outcome.arguments.get(CHECK.name)) if CHECK in outcome.command.options else False
     call = Call(
         console=console,
@@ -180,6 +182,7 @@ async def _run(console: Console, seat: Seat, line: Line, watch: Stopwatch, run: 
         ask_hidden=None if seat.json else seat.ask_hidden,
         read_document=seat.read_document,
         show_progress=None if seat.json else seat.show_progress,
+        share=seat.share,
         typed=seat.typed,
         check=check,
         json=seat.json,
@@ -199,7 +202,7 @@ async def _run(console: Console, seat: Seat, line: Line, watch: Stopwatch, run: 
         _record(call, InternalError.status, f"incident {incident}")
         raise InternalError(incident) from defect
     _record(call, 0)
-    return await filtered(_checked(call) if call.check else reply, filters)
+    return await filtered(_checked(call) if call.check else reply, filters, call.share)
 
 
 def _incident(where: str) -> str:

@@ -11,14 +11,15 @@ from server.commands.call import Console
 from server.encoding import BYTE_ORDER_MARK, save_as_utf_8
 from server.errors import ArgumentError, InterruptedByOperatorError, OperatorError, TemporaryError
 from server.grammar.secrets import holds_secret
+from server.grammar.tokens import takes_time
 from server.grammar.tree import Location, shown
 from server.model.access import Operator
 from server.render.reply import Left, Moved
 from server.shell.dispatch import Begun, Outcome, Seat, begin, parting, refused
 from server.shell.options import LoginOptions
-from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Terminal
+from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Room, Terminal
 from server.storage.history import KEPT_LINES
-from server.turns import TURN_SECONDS
+from server.turns import TURN_SECONDS, Share
 
 _CHARACTERS_PER_WRITE = 32_768
 
@@ -52,7 +53,8 @@ class Session:
         try:
             return await self._run_lines()
         except ForeignEncodingError as foreign:
-            ran = await self._run(refused(self._console, self._seat(), _unreadable(foreign)))
+            async with self._console.turns.of(self._operator.name) as share:
+                ran = await self._run(refused(self._console, self._seat(share), _unreadable(foreign)))
             return ran.status
 
     async def _run_lines(self) -> int:
@@ -61,6 +63,7 @@ class Session:
         while not self._stopping:
             try:
                 line = await self._terminal.read_line(self.prompt)
+                await self._turn_for(line)
             except EndOfInputError:
                 return status
             except LineDroppedError:
@@ -79,6 +82,7 @@ class Session:
                 return ran.reply.status
             if self._options.strict and status:
                 return status
+            del ran  # its reply may be large, and the next line may come tomorrow
         return self._part()
 
     async def run_command(self, command: str) -> int:
@@ -91,6 +95,7 @@ class Session:
                 await self._terminal.drain()
                 if number:
                     await asyncio.sleep(0)  # many lines must not hold the other sessions up
+                await self._turn_for(line)
             except asyncio.CancelledError:
                 if not self._stopping:
                     raise
@@ -128,7 +133,12 @@ class Session:
             self._terminal.write(parting(self._console, self._parting, json=json, command=command))
         return TemporaryError.status
 
-    def _seat(self) -> Seat:
+    async def _turn_for(self, line: str) -> None:
+        """Wait for a turn before a line whose words take time to read, as those of many sessions arrive together."""
+        if takes_time(line):
+            await self._console.turns.of(self._operator.name).turn()
+
+    def _seat(self, share: Share) -> Seat:
         return Seat(
             operator=self._operator,
             here=self.here,
@@ -138,12 +148,14 @@ class Session:
             show_progress=self._terminal.show_progress,
             typed=self._typed,
             why_cut=self._why_cut,
+            share=share,
             json=self._options.json,
         )
 
     async def _run_line(self, line: str) -> Outcome | None:
-        begun = begin(self._console, self._seat(), line)
-        return None if begun is None else await self._run(begun)
+        async with self._console.turns.of(self._operator.name) as share:
+            begun = begin(self._console, self._seat(share), line)
+            return None if begun is None else await self._run(begun)
 
     async def _run(self, begun: Begun) -> Outcome:
         self._running, self._asked_hidden = True, False
@@ -151,7 +163,7 @@ class Session:
             ran = await begun.run()
             if ran.status and self._asked_hidden:
                 self._terminal.drop_typed_ahead()  # it may be the secret that was to come
-            await self._send(ran.pieces)
+            await self._send(ran.pieces, begun.seat.share)
         except asyncio.CancelledError:
             # cancelled once by `interrupt`, and perhaps again because the client is gone
             if not self._interrupted or self._task is None or self._task.uncancel() > 0:
@@ -171,7 +183,7 @@ class Session:
             return InterruptedByOperatorError()
         return TemporaryError(self._parting or "the session was ended")
 
-    async def _send(self, pieces: Iterator[str]) -> None:
+    async def _send(self, pieces: Iterator[str], share: Share) -> None:
         """Write a reply: a short one at once, a long one as fast as the client takes it, letting others run between."""
         waiting: list[str] = []
         size, began, written = 0, monotonic(), ""
@@ -185,7 +197,7 @@ class Session:
                     await self._terminal.drain()
                 elif monotonic() - began < TURN_SECONDS:
                     continue
-                await asyncio.sleep(0)
+                await share.turn()
                 began = monotonic()
         except asyncio.CancelledError:
             if written and not written.endswith("\n"):
@@ -200,12 +212,10 @@ class Session:
         self._asked_hidden = True
         return await self._asked(question, hidden=True)
 
-    async def _read_document(self, question: str, most_characters: int) -> str | None:
+    async def _read_document(self, question: str, room: Room) -> str | None:
         self._asked_hidden = True
         try:
-            return await self._terminal.read_document(
-                question, to_the_end=self._only_command, most_characters=most_characters
-            )
+            return await self._terminal.read_document(question, to_the_end=self._only_command, room=room)
         except EndOfInputError:
             return None
         except LineDroppedError:

@@ -17,6 +17,13 @@ class ForeignEncodingError(Exception):
     """The input is UTF-16 or UTF-32, which the argument names: nothing of it can be understood."""
 
 
+class Room(Protocol):
+    """The room for a document."""
+
+    async def take(self, text: str) -> None:
+        """Make room for more of it; may wait. Raises OperatorError when there is none."""
+
+
 class Terminal(Protocol):
     """One shell or command at the other end.
 
@@ -34,10 +41,10 @@ class Terminal(Protocol):
     async def ask(self, question: str, *, hidden: bool) -> str:
         """Like `read_line`, without history or completion; a `hidden` answer is not echoed."""
 
-    async def read_document(self, question: str, *, to_the_end: bool, most_characters: int) -> str:
+    async def read_document(self, question: str, *, to_the_end: bool, room: Room) -> str:
         """Return one line that is not echoed, or all there is `to_the_end`, for which nothing is shown.
 
-        What is longer is taken whole and comes back cut just above the limit. Raises as `read_line` does.
+        A document for which there is no room is read whole and dropped. Raises as `read_line` and `room` do.
         """
 
     def remember(self, line: str) -> None:

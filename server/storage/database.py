@@ -18,6 +18,7 @@ from server.node import metrics
 from server.node.measures import Durations
 from server.node.metrics import Reading
 from server.storage.temporary import Trouble
+from server.storage.turn import Rank
 from server.storage.vault import Vault
 from server.storage.writer import Query, Row, Value, Writer
 
@@ -96,13 +97,17 @@ class Store:
         ((number,),) = await self.read("SELECT value FROM store WHERE name = 'schema'")
         return str(number)
 
-    def transaction(self, patience_seconds: float = PATIENCE_SECONDS) -> AbstractAsyncContextManager[Query]:
+    def transaction(
+        self, patience_seconds: float = PATIENCE_SECONDS, rank: Rank = Rank.ORDINARY
+    ) -> AbstractAsyncContextManager[Query]:
         """Give a `query` for one change; it is stored whole when the block has ended well, else not at all.
+
+        Where several wait, `rank` decides which goes first.
 
         Raises TemporaryError when the store is away, or busy for longer than `patience_seconds`; nothing is changed
         then.
         """
-        return self._writer.transaction(patience_seconds)
+        return self._writer.transaction(patience_seconds, rank)
 
 
 def _size(path: Path) -> int:

@@ -18,6 +18,7 @@ from server.storage.chain import ANEW, FIRST, NODES, Head
 from server.storage.database import Store
 from server.storage.heads import Outline, found
 from server.storage.writer import Query, Row, Value
+from server.turns import Share
 
 #: What a mac covers besides `seq`, in this order.
 COLUMNS = (
@@ -55,6 +56,9 @@ ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, mac = excluded.mac, signatu
 _SET_STORE = """
 INSERT INTO store (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
+#: A read of so many takes some milliseconds of the thread that all readers share, and of the event loop.
+_ROWS_AT_ONCE = 1_000
+_FIRST_OF_PIECE = "SELECT min(id) FROM (SELECT id FROM audit WHERE id <= ? ORDER BY id DESC LIMIT ?)"
 _TYPED = " AND ".join(f"typeof({column}) = '{'integer' if column in _NUMBERS else 'text'}'" for column in COLUMNS)
 # Read as bytes: a row that somebody has changed need be neither text nor number any more.
 _KEPT = f"""
@@ -214,21 +218,32 @@ async def after(store: Store, last_id: int, most: int) -> list[dict[str, Value]]
     return [dict(zip(SHOWN, map(_readable, row), strict=True)) for row in rows]
 
 
-async def newest(store: Store, wanted: Mapping[str, Any], about: Mapping[str, str], most: int) -> list[Row]:
+async def newest(
+    store: Store, wanted: Mapping[str, Any], about: Mapping[str, str], most: int, share: Share
+) -> list[Row]:
     """Return the newest records whose columns are as `wanted` and whose arguments are as in `about`, oldest first.
 
-    A domain is found in whatever case its name was recorded.
+    A domain is found in whatever case its name was recorded. Looks through the audit in pieces: others, also those who
+    log in, read between them.
     """
     tests = [f"{column} = ?" for column in wanted]
     # in JSON text a quote is escaped: only the argument itself can look so
     tests += [f"instr({'lower(arguments)' if name == 'domain' else 'arguments'}, ?) > 0" for name in about]
     texts = {name: folded(value) if name == "domain" else value for name, value in about.items()}
     values = [*wanted.values(), *(f'"{name}": "{value}"' for name, value in texts.items())]
-    where = f"WHERE {' AND '.join(tests)}" if tests else ""
-    rows = await store.read(
-        f"SELECT {_shown(('seq', *COLUMNS))} FROM audit {where} ORDER BY id DESC LIMIT ?", *values, most
-    )
-    return [tuple(map(_readable, row)) for row in reversed(rows)]
+    where = " AND ".join(["id >= ?", "id <= ?", *tests])
+    sql = f"SELECT {_shown(('seq', *COLUMNS))} FROM audit WHERE {where} ORDER BY id DESC LIMIT ?"
+    found: list[Row] = []
+    last = await last_id(store)
+    while len(found) < most:
+        async with share.read():
+            ((first,),) = await store.read(_FIRST_OF_PIECE, last, _ROWS_AT_ONCE)
+            if first is None:
+                break
+            rows = await store.read(sql, first, last, *values, most - len(found))
+            found += [tuple(map(_readable, row)) for row in rows]
+        last = first - 1
+    return found[::-1]
 
 
 def _shown(columns: Sequence[str]) -> str:

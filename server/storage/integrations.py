@@ -14,10 +14,10 @@ from typing import NamedTuple
 from server.model.domains import folded
 from server.model.integrations import Integration, IntegrationType
 from server.storage import domains
-from server.storage.database import Store, first_and_last
+from server.storage.database import Read, Store, first_and_last
 from server.storage.vault import Vault
 from server.storage.writer import Query
-from server.turns import in_turns
+from server.turns import MANY_ROWS, Share
 
 #: What one statement takes; a larger one would hold the store's thread, and what waits for it, for longer.
 _ROWS_PER_STATEMENT = 100
@@ -86,17 +86,20 @@ def sealed_row(vault: Vault, domain: str, keyed: Keyed, now: str) -> tuple[str, 
     return (folded(domain), integration.client_id, integration.type.value, numbers, sealed, found_by, now, now)
 
 
-async def conflicts(query: Query, domain: str, rows: Sequence[tuple[str, ...]]) -> list[Conflict]:
-    """Return every conflict of sealed rows with what is stored, sorted by client id."""
+async def conflicts(read: Read, domain: str, rows: Sequence[tuple[str, ...]], most: int) -> tuple[list[Conflict], bool]:
+    """Return the conflicts of sealed rows with what is stored, sorted by client id; and whether there are more.
+
+    About `most` are enough: no more rows are read then.
+    """
     found: list[Conflict] = []
     for some in _batches(rows):
         marks = ", ".join("?" * len(some))
-        known = await query(
+        known = await read(
             f"SELECT client_id FROM integrations WHERE domain = ? AND client_id IN ({marks})",
             folded(domain),
             *(row[_CLIENT_ID] for row in some),
         )
-        owners = await query(
+        owners = await read(
             "SELECT i.key_hash, d.declared_as, i.client_id FROM integrations i JOIN domains d ON d.name = i.domain "
             f"WHERE i.key_hash IN ({marks})",
             *(row[_KEY_HASH] for row in some),
@@ -104,7 +107,11 @@ async def conflicts(query: Query, domain: str, rows: Sequence[tuple[str, ...]]) 
         clients = {row[_KEY_HASH]: row[_CLIENT_ID] for row in some}
         found += [Conflict(client_id, None) for (client_id,) in known]
         found += [Conflict(clients[found_by], (owner, client_id)) for found_by, owner, client_id in owners]
-    return sorted(found, key=lambda conflict: (conflict.client_id, conflict.owner is not None))
+        if len(found) > most:
+            break
+    many = len(found) > most
+    del found[most:]
+    return sorted(found, key=lambda conflict: (conflict.client_id, conflict.owner is not None)), many
 
 
 async def insert_rows(query: Query, rows: Sequence[tuple[str, ...]], show: Callable[[int], None]) -> None:
@@ -173,23 +180,28 @@ async def delete(query: Query, domain: str, client_id: str) -> bool:
     return bool(rows)
 
 
-async def sealed_of_domain(store: Store, domain: str) -> list[Sealed] | None:
+async def sealed_of_domain(store: Store, domain: str, share: Share) -> list[Sealed] | None:
     """Return the integrations of a domain, sorted by client id in code points; None when there is no such domain."""
-    rows = await store.read(
-        "SELECT client_id, type, numbers, sealed_key FROM integrations WHERE domain = ? ORDER BY client_id",
-        folded(domain),
-    )
+    sql = "SELECT client_id, type, numbers, sealed_key FROM integrations WHERE domain = ? ORDER BY client_id LIMIT ?"
+    name = folded(domain)
+    async with share.read():
+        rows = await store.read(sql, name, MANY_ROWS)
+    if len(rows) == MANY_ROWS:
+        del rows
+        await share.keep_many(MANY_ROWS)
+        async with share.read():
+            rows = await store.read(sql, name, -1)
     return rows if rows or await domains.exists(store.read, domain) else None
 
 
-async def of_domain(store: Store, domain: str, show: Callable[[int, int], None]) -> list[Keyed] | None:
+async def of_domain(store: Store, domain: str, share: Share, show: Callable[[int, int], None]) -> list[Keyed] | None:
     """Return the same with their keys in clear; `show` is told how many are done, and of how many."""
-    found = await sealed_of_domain(store, domain)
+    found = await sealed_of_domain(store, domain, share)
     if found is None:
         return None
     return [
         Keyed(_integration(client_id, kind, numbers), opened(store.vault, domain, client_id, sealed))
-        async for client_id, kind, numbers, sealed in in_turns(found, lambda done: show(done, len(found)))
+        async for client_id, kind, numbers, sealed in share.in_turns(found, lambda done: show(done, len(found)))
     ]
 
 

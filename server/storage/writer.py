@@ -19,11 +19,14 @@ from server.errors import TemporaryError
 from server.node.measures import Durations
 from server.storage.chain import Head, Sealer
 from server.storage.temporary import BUSY, Trouble, temporary, unsure
+from server.storage.turn import Rank, Turn
 
 Value = str | int | None
 Row = tuple[Any, ...]
 
 _RETRY_SECONDS = 0.02
+#: A change that goes first waits at least so long for its turn: one long change may be ahead of it, not more.
+_FIRST_PATIENCE_SECONDS = 5.0
 _TAKEN_BACK = "the store took back what was to be stored with it"
 
 
@@ -66,7 +69,8 @@ class _Group:
     def __init__(self) -> None:
         self.changes = 0
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.committing: asyncio.Task[None] | None = None
+        self.commit_rank: Rank | None = None
+        self.committing: list[asyncio.Task[None]] = []
 
 
 class Writer:
@@ -77,17 +81,17 @@ class Writer:
         self._trouble = trouble
         self._connection = connection
         self._query = Query(self._run, audit)
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
         self._group: _Group | None = None
         self.changes, self.commits = Durations(), Durations()
 
     async def close(self) -> None:
         """Wait for what is running and close the connection; safe to call twice."""
-        async with self._turn:
+        async with self._turn.held(Rank.LONG):
             group = self._group
         if group is not None:
             await asyncio.wait({group.outcome})
-        async with self._turn:
+        async with self._turn.held(Rank.LONG):
             await self._connection.close()
 
     async def foreign_version(self) -> int:
@@ -97,15 +101,17 @@ class Writer:
         return int(version)
 
     @asynccontextmanager
-    async def transaction(self, patience_seconds: float) -> AsyncIterator[Query]:
+    async def transaction(self, patience_seconds: float, rank: Rank = Rank.ORDINARY) -> AsyncIterator[Query]:
         """Give a `query` for one change; it is stored whole when the block has ended well, else not at all.
+
+        Where several wait, `rank` decides which goes first.
 
         Raises TemporaryError when the store is away, or busy for longer than `patience_seconds`; nothing is changed
         then.
         """
         deadline = asyncio.get_running_loop().time() + patience_seconds
         with self._trouble.passing_as_temporary(), self.changes.timed():
-            await self._take_turn(deadline)
+            await self._take_turn(rank, deadline)
             try:
                 group = await self._joined(deadline)
                 try:
@@ -114,16 +120,17 @@ class Writer:
                     await self._taken_back(group, error)
                     raise
                 group.changes += 1
-                if group.committing is None:
-                    group.committing = asyncio.create_task(self._commit(group))
+                self._commit_soon(group, rank)
             finally:
                 self._turn.release()
             await _ended(group.outcome)
 
-    async def _take_turn(self, deadline: float) -> None:
+    async def _take_turn(self, rank: Rank, deadline: float) -> None:
+        if rank is Rank.FIRST:
+            deadline = max(deadline, asyncio.get_running_loop().time() + _FIRST_PATIENCE_SECONDS)
         try:
             async with asyncio.timeout_at(deadline):
-                await self._turn.acquire()
+                await self._turn.acquire(rank)
         except TimeoutError:
             raise temporary(BUSY) from None
 
@@ -168,11 +175,20 @@ class Writer:
             if isinstance(ended, asyncio.CancelledError):
                 raise
 
-    async def _commit(self, group: _Group) -> None:
-        """Commit a group behind those that wait for their turn now, which join it."""
-        async with self._turn:
+    def _commit_soon(self, group: _Group, rank: Rank) -> None:
+        """Commit behind those that wait for their turn now, which join the group, but not behind long changes.
+
+        A change that goes first waits only for others that do.
+        """
+        rank = min(rank, Rank.ORDINARY)
+        if group.commit_rank is None or rank < group.commit_rank:
+            group.commit_rank = rank
+            group.committing.append(asyncio.create_task(self._commit(group, rank)))
+
+    async def _commit(self, group: _Group, rank: Rank) -> None:
+        async with self._turn.held(rank):
             if self._group is not group:
-                return  # it has failed
+                return  # it has failed, or is committed already
             if not self._connection.in_transaction:
                 await self._fail(group, temporary(_TAKEN_BACK))
                 return

@@ -121,7 +121,7 @@ class Connection(asyncssh.SSHServer):
 
     async def validate_password(self, username: str, password: str) -> bool:
         """Let in whoever knows the password, unless another one has to be set first."""
-        verdict = await self._proof.password(split_login_name(username)[0], password)
+        verdict = await self._proof.password(split_login_name(username)[0], password, self._source)
         if verdict.must_change and not self._told_to_change:
             self._told_to_change = True
             self.ssh.send_auth_banner(_MUST_CHANGE)

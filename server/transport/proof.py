@@ -76,11 +76,15 @@ class Proof:
         certify = partial(self._certify, offered, weak, claim)
         return Authorities(self._authorities, principal, name, self._offers, certify)
 
-    async def password(self, name: str, password: str) -> Verdict:
+    async def password(self, name: str, password: str, source: str) -> Verdict:
         """Judge a password."""
         if not self._begin_try():
             return Verdict(None, "no try was left")
-        verdict = self._judged(name, "password", await self._doorkeeper.by_password(name, password))
+        try:
+            verdict = await self._doorkeeper.by_password(name, password, _address(source))
+        except TemporaryError as error:
+            verdict = Verdict(None, error.message)
+        verdict = self._judged(name, "password", verdict)
         if verdict.must_change:
             self._tries.accept(_PASSWORD)
             self._offers.refused(name, "password", verdict.reason)
@@ -91,7 +95,7 @@ class Proof:
         if not self._begin_try():
             return False
         try:
-            verdict = await self._doorkeeper.change_password(name, old, new, source)
+            verdict = await self._doorkeeper.change_password(name, old, new, source, _address(source))
         except TemporaryError as error:
             verdict = Verdict(None, error.message)
         return self._judged(name, "password, changed", verdict).user is not None
@@ -111,7 +115,7 @@ class Proof:
         if self._changing:
             return await self._answer_change(name, answers, source)
         password = answers[0] if len(answers) == 1 else ""
-        verdict = await self.password(name, password)
+        verdict = await self.password(name, password, source)
         if not verdict.must_change:
             return verdict.user is not None
         self._changing = password
@@ -183,3 +187,8 @@ class Proof:
 
 def _ask_change(why: str) -> Challenge:
     return "", why, "", [("New password: ", False), ("Once more: ", False)]
+
+
+def _address(source: str) -> str:
+    """Return the address of `address:port`: passwords of all its connections share one queue."""
+    return source.rpartition(":")[0]

@@ -10,13 +10,16 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError
+from server.errors import OperatorError
+from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Room
 from server.transport.plain import PlainEditor
 from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
 
 _ERASE_LINE = "\r\x1b[K"
 #: A key is up to so many characters, the arrows' three; what comes in larger pieces is no hand's work.
 _MOST_CHARACTERS_PER_KEY = 3
+#: Pieces of a document are joined up to here: a short string takes many times its characters.
+_SHORT_PIECE = 4_096
 
 
 class Editor(Protocol):
@@ -56,23 +59,23 @@ class LineReader:
         """Show the question and return the answer; see `Terminal`."""
         return self._utf_8(await self._read(question, PlainEditor(self._tty, hidden=hidden), hidden=hidden))
 
-    async def read_document(self, question: str, *, to_the_end: bool, most_characters: int) -> str:
+    async def read_document(self, question: str, *, to_the_end: bool, room: Room) -> str:
         """Return one line of any length, or all there is; see `Terminal`."""
         tty = self._tty
         tty.reading, tty.last_input = True, monotonic()
         try:
             if not to_the_end and self._prompts:
                 self.write(question)
-            text = self._utf_8(await self._document("" if to_the_end else "\r", most_characters))
+            text = self._utf_8(await self._document("" if to_the_end else "\r", room))
             if tty.pty:
                 self.write("\n")
             return text
         finally:
             tty.reading = False
 
-    async def _document(self, line_end: str, most_characters: int) -> str:
+    async def _document(self, line_end: str, room: Room) -> str:
         kept: list[str] = []
-        room = most_characters + 1
+        any_read, refusal = False, None
         while True:
             await self._tty.drain()
             await self._tty.wait()
@@ -81,13 +84,31 @@ class LineReader:
                 self.write("^C\n")
                 raise LineDroppedError
             ended = not text or (text[-1] in line_end + END_OF_INPUT)
-            kept.append(text[: min(room, len(text) - (ended and bool(text)))])
-            room -= len(kept[-1])
-            if ended and not (text or any(kept)):
+            any_read = any_read or bool(text)
+            piece = text[: len(text) - (ended and bool(text))]
+            if refusal is None:
+                refusal = await self._refusal(room, piece)
+                _keep(kept, piece)
+            if refusal is not None:
+                kept.clear()  # what follows is read all the same: in a shell it must not be taken for commands
+            if ended and not any_read:
                 raise EndOfInputError
+            if ended and refusal is not None:
+                raise refusal
             if ended:
                 return "".join(kept)
             await asyncio.sleep(0)
+
+    async def _refusal(self, room: Room, piece: str) -> OperatorError | None:
+        """Make room for a piece of a document, or return why there is none. Ctrl-C ends the wait for it."""
+        self._tty.reading = False
+        try:
+            await room.take(piece)
+        except OperatorError as error:
+            return error
+        finally:
+            self._tty.reading = True
+        return None
 
     def remember(self, line: str) -> None:
         """Let a person bring a line back."""
@@ -158,3 +179,10 @@ class LineReader:
             return line
         finally:
             tty.reading = False
+
+
+def _keep(kept: list[str], piece: str) -> None:
+    if kept and len(kept[-1]) < _SHORT_PIECE:
+        kept[-1] += piece
+    else:
+        kept.append(piece)
