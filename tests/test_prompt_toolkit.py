@@ -10,8 +10,9 @@ from itertools import pairwise
 from prompt_toolkit.application import Application, application
 
 from server.shell.completion import Completion
+from server.transport.bindings import shared_bindings
 from server.transport.editor import LineEditor
-from server.transport.quiet import REPLACED, quieten, shared_bindings
+from server.transport.quiet import REPLACED, quieten
 from server.transport.reader import LineReader
 from server.transport.tty import Tty
 

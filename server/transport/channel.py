@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -19,7 +19,6 @@ from server.model.access import Operator
 from server.shell.completion import Completion, complete
 from server.shell.options import LoginOptions, parse_login_options
 from server.shell.session import Session
-from server.storage import history
 from server.transport.clients import clamped_size, edits_lines
 from server.transport.editor import LineEditor
 from server.transport.reader import LineReader
@@ -217,12 +216,11 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             return Completion("", ())
         return await complete(self._console, operator, self._session.here if self._session else (), text)
 
-    async def _recall(self) -> list[str]:
+    async def _recall(self) -> Sequence[str]:
         try:
-            lines = await history.lines(self._console.store, self._operator.name)
+            return await self._console.journal.earlier_lines(self._operator)
         except TemporaryError:
-            return []  # a session without its history beats none
-        return lines
+            return ()  # a session without its history beats none
 
 
 def _ended_by(error: OperatorError, tty: Tty) -> int:
