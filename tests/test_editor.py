@@ -42,6 +42,10 @@ class Person:
         """Return what the terminal shows, without the empty rows below."""
         return self._run("capture-pane", "-t", "t", "-p", *(["-e"] if colours else [])).rstrip("\n")
 
+    def everything(self) -> str:
+        """Return what the terminal has shown since it was opened, also what has left at its top."""
+        return self._run("capture-pane", "-t", "t", "-p", "-S", "-").rstrip("\n")
+
     def cursor(self) -> int:
         """Return the cursor's column."""
         return int(self._run("display-message", "-t", "t", "-p", "#{cursor_x}"))

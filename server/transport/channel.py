@@ -19,7 +19,7 @@ from server.model.access import Operator
 from server.shell.completion import Completion, complete
 from server.shell.options import LoginOptions, parse_login_options
 from server.shell.session import Session
-from server.transport.clients import clamped_size, edits_lines
+from server.transport.clients import clamped_size, edits_lines, reflows
 from server.transport.editor import LineEditor
 from server.transport.reader import LineReader
 from server.transport.tty import Tty
@@ -105,6 +105,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
                 tty.write(self._looks.motd.rstrip("\n") + "\n")
             size = clamped_size(*self._size)
             self._editor = LineEditor(tty, size, self._complete, self._recall, self._looks.prompt_colour)
+            self._editor.reflows = reflows(self._client_version, self._term or "")
         # without a terminal, a session of documents has nothing else on its lines
         self._reader = reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
         self._session = session = Session(self._console, self._operator, reader, options)
@@ -203,8 +204,11 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     def _edits_lines(self, options: LoginOptions) -> bool:
         if options.plain or self._term is None:
             return False
-        version = str(self._channel.get_extra_info("client_version", ""))
-        return options.rich or edits_lines(version, self._term, *self._size)
+        return options.rich or edits_lines(self._client_version, self._term, *self._size)
+
+    @property
+    def _client_version(self) -> str:
+        return str(self._channel.get_extra_info("client_version", ""))
 
     def _interrupt(self) -> None:
         if self._session is not None:

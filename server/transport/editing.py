@@ -30,12 +30,15 @@ _MOST_SEARCHED_CHARACTERS = 100
 class Editing:
     """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
 
-    def __init__(self, tty: Tty, most_characters: int) -> None:
-        """Take the terminal; a line that grows longer goes on in the plain editor."""
+    def __init__(self, tty: Tty, most_characters: int, *, reflows: bool) -> None:
+        """Take the terminal; a line that grows longer than `most_characters` goes on in the plain editor.
+
+        `reflows` tells whether the terminal wraps its rows anew when its width changes.
+        """
         self._most_characters = most_characters
         self._recalled = False
         self.input = QueueInput(tty, self._takes)
-        self.screen = Screen(tty.write)
+        self.screen = Screen(tty.write, reflows=reflows)
         self.buffer = BoundedBuffer(most_characters, self._accept)
         searched = SearchBufferControl(BoundedBuffer(_MOST_SEARCHED_CHARACTERS))
         self._line = BufferControl(buffer=self.buffer, search_buffer_control=searched, preview_search=True)

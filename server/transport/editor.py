@@ -60,8 +60,10 @@ class LineEditor:
     ) -> None:
         """Take the terminal with its (columns, rows), what Tab asks, what gives the user's earlier lines.
 
-        `colour` of the prompt is one of the configuration's names.
+        `colour` of the prompt is one of the configuration's names. Set `reflows` to False before the first line for a
+        terminal that leaves its rows as they are when its width changes.
         """
+        self.reflows = True
         self._colour = COLOURS[colour]
         self._tty = tty
         self._columns, self._rows = size
@@ -78,7 +80,7 @@ class LineEditor:
         if self._tty.ended or len(self._tty) > _MOST_EDITED_CHARACTERS:
             return await PlainEditor(self._tty).edit(prompt)
         if self._running is None:
-            self._running = prepare()(self._tty, _MOST_EDITED_CHARACTERS)
+            self._running = prepare()(self._tty, _MOST_EDITED_CHARACTERS, reflows=self.reflows)
         self._running.begin()
         self._prompt = prompt
         self._editing = True

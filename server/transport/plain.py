@@ -47,17 +47,17 @@ class PlainEditor:
         """
         self._runs, self._length = [], 0
         self._add(typed)
-        unfinished = 0
+        seen = -1
         while True:
-            await self._tty.wait(beyond=unfinished)
+            await self._tty.wait(after=seen)
             if not len(self._tty) and not self._length:
                 self._echo("\n")
                 raise EndOfInputError
-            before = len(self._tty)
+            before, arrivals = len(self._tty), self._tty.arrivals
             if not before or (self._act() if self._tty.pty else self._take()):
                 self._echo("\n")
                 return "".join(self._runs)
-            unfinished = before if len(self._tty) == before else 0
+            seen = arrivals if len(self._tty) == before else -1  # an unfinished sequence waits for its rest
             # a client that sends keys and reads no echo waits here, and the other sessions run
             await self._tty.drain()
             await asyncio.sleep(0)

@@ -107,9 +107,9 @@ class Tty:
         """How many characters wait to be read."""
         return len(self._queue) - self._start
 
-    async def wait(self, beyond: int = 0) -> None:
-        """Wait until more than `beyond` characters are queued or the input has ended."""
-        while len(self) <= beyond and not self.ended:
+    async def wait(self, after: int = -1) -> None:
+        """Wait until something is queued, and more than `after` packets have arrived, or the input has ended."""
+        while not self.ended and not (len(self) and self.arrivals > after):
             await self._arrival()
 
     @property
