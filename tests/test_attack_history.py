@@ -113,3 +113,19 @@ async def test_attack_lines_that_wait_for_the_store_are_bounded_for_each_user(st
     await journal.close()
     assert [line.split()[0] for line in await history.lines(store, "admin")] == ["496", "497", "498", "499"]
     await store.close()
+
+
+async def test_lines_typed_while_the_store_is_busy_are_stored_once(stopped_console: ConsoleServer) -> None:
+    key = base64.b64decode((stopped_console.folder / "keys" / "storage.key").read_bytes())
+    store = await Store.open(stopped_console.database, Vault(key))
+    ((added_at,),) = await store.read("SELECT added_at FROM users WHERE name = 'admin'")
+    admin, journal = replace(ADMIN, added_at=str(added_at)), Journal(store)
+    journal.remember_soon(admin, "one")
+    flushing = asyncio.create_task(journal.flush())
+    for number in range(40):
+        await asyncio.sleep(0)  # the transaction begins somewhere here
+        journal.remember_soon(admin, f"then {number}")
+    await flushing
+    await journal.close()
+    assert await history.lines(store, "admin") == ["one", *(f"then {number}" for number in range(40))]
+    await store.close()

@@ -118,11 +118,14 @@ class Journal:
     async def _write(self, waiting: list[tuple[float, Event]], typists: list[_Typist]) -> None:
         """Write a portion in one transaction, and let it wait no longer once it is stored."""
         stored = False
-        until = {typist: self._lines[typist].dropped + len(self._lines[typist]) for typist in typists}
+        # more may be typed, and the oldest dropped, until the transaction begins
+        portions = [
+            (self._lines[typist], typist, [*self._lines[typist]], self._lines[typist].end) for typist in typists
+        ]
         try:
             async with self._store.transaction(_PATIENCE_SECONDS) as query:
                 await events.insert(query, *(event for _, event in waiting))
-                for (name, added_at), lines in [(typist, [*self._lines[typist]]) for typist in typists]:
+                for _, (name, added_at), lines, _ in portions:
                     await history.append(query, name, added_at, lines)
             stored = True
         except CommittedError:
@@ -131,9 +134,9 @@ class Journal:
         finally:
             if stored:
                 del self._events[: len(waiting)]
-                for typist, end in until.items():
-                    self._lines[typist].drop(end - self._lines[typist].dropped)
-                    if not self._lines[typist]:
+                for kept, typist, _, end in portions:
+                    kept.drop(end - kept.dropped)
+                    if not kept:
                         del self._lines[typist]
 
     async def _tell_left(self, error: Exception) -> None:

@@ -50,6 +50,11 @@ class LastLines(Sequence[str]):
             self._bytes -= self._lines.popleft()[1]
             self.dropped += 1
 
+    @property
+    def end(self) -> int:
+        """How many lines have been appended and kept, those dropped since included."""
+        return self.dropped + len(self._lines)
+
     def __len__(self) -> int:
         return len(self._lines)
 
