@@ -43,6 +43,10 @@ class Person:
         """Return what the terminal shows, without the empty rows below."""
         return self._run("capture-pane", "-t", "t", "-p", *(["-e"] if colours else [])).rstrip("\n")
 
+    def everything(self) -> str:
+        """Return what the terminal has shown since it was opened, also what has left at its top."""
+        return self._run("capture-pane", "-t", "t", "-p", "-S", "-").rstrip("\n")
+
     def cursor(self) -> int:
         """Return the cursor's column."""
         return int(self._run("display-message", "-t", "t", "-p", "#{cursor_x}"))
@@ -164,6 +168,7 @@ def test_a_line_longer_than_the_terminal_is_edited_and_survives_a_resize(person:
     person.types("C-a", "M-f", "y", "C-e", "z", "BSpace", "BSpace")
     person.sees_at_end(PROMPT + "echoy " + "x" * 75 + "\n" + "x" * 54)
     person.resizes(60)
+    person.types("C-a", "C-e")  # tmux has put the first row above its window: the line is drawn whole at the next move
     person.sees_at_end(PROMPT + "echoy " + "x" * 35 + "\n" + "x" * 60 + "\n" + "x" * 34)
     person.types("C-a", "C-k")
     person.sees_at_end(PROMPT.rstrip())

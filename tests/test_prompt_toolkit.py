@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from inspect import signature
 from itertools import pairwise
 
 from prompt_toolkit.application import Application, application
+from prompt_toolkit.buffer import Buffer
 
 from server.shell.completion import Completion
+from server.transport.bindings import shared_bindings
 from server.transport.editor import LineEditor
-from server.transport.quiet import REPLACED, quieten, shared_bindings
+from server.transport.quiet import REPLACED, BoundedBuffer, quieten
 from server.transport.reader import LineReader
 from server.transport.tty import Tty
 
@@ -28,6 +31,17 @@ def test_what_is_replaced_in_prompt_toolkit_is_still_there() -> None:
         assert name in used
     made: Application[None] = Application()
     assert made._default_bindings is shared_bindings()  # noqa: SLF001  the point of the test
+
+
+def test_what_the_bounded_buffer_overrides_is_still_there() -> None:
+    """Every change of the text goes through `set_document`, every search through `_search`."""
+    assert "set_document" in Buffer.document.fset.__code__.co_names  # type: ignore[attr-defined]
+    assert "document" in Buffer.insert_text.__code__.co_names
+    assert "document" in Buffer.paste_clipboard_data.__code__.co_names
+    assert "_undo_stack" in Buffer.save_to_undo_stack.__code__.co_names
+    for function in (Buffer.document_for_search, Buffer.apply_search):
+        assert "_search" in function.__code__.co_names
+    assert list(signature(Buffer._search).parameters) == list(signature(BoundedBuffer._search).parameters)  # noqa: SLF001
 
 
 def _nested(constants: tuple[object, ...]) -> Iterator[object]:

@@ -70,7 +70,7 @@ def test_a_combining_character_is_drawn_with_the_one_before_it() -> None:
 
 def test_clear_and_resize_draw_the_line_anew() -> None:
     sent: list[str] = []
-    screen = Screen(sent.append)
+    screen = Screen(sent.append, reflows=False)
     screen.begin(PROMPT, 20, PROMPT)
     screen.show("x" * 20, 20)
     screen.show("x" * 20, 0)
@@ -80,3 +80,36 @@ def test_clear_and_resize_draw_the_line_anew() -> None:
     sent.clear()
     screen.resize(40)
     assert sent[0].startswith("\r\x1b[J" + PROMPT + "x" * 20)
+
+
+def test_a_terminal_that_reflows_is_sent_nothing_when_its_width_changes() -> None:
+    sent: list[str] = []
+    screen = Screen(sent.append)
+    screen.begin(PROMPT, 20, PROMPT)
+    screen.show("x" * 20, 20)
+    sent.clear()
+    screen.resize(40)
+    assert sent == []
+    screen.show("x" * 20 + "y", 21)
+    assert sent == ["y"]
+
+
+@given(COLUMNS, st.text("abcdef", max_size=45), st.floats(0, 1), st.lists(COLUMNS, min_size=1, max_size=4))
+def test_a_terminal_that_keeps_its_rows_shows_the_line_once(
+    columns: int, line: str, share: float, widths: list[int]
+) -> None:
+    terminal = pyte.Screen(columns, 24)
+    stream = pyte.Stream(terminal)
+    stream.feed("above\r\n" + PROMPT)
+    screen = Screen(lambda sent: stream.feed(sent.replace("\n", "\r\n")), reflows=False)
+    screen.begin(PROMPT, columns, PROMPT)
+    cursor = round(share * len(line))
+    screen.show(line, cursor)
+    for width in widths:
+        terminal.resize(24, width)
+        screen.resize(width)
+        rows, _ = shown("above\n" + PROMPT + line, width)
+        assert [row.rstrip() for row in terminal.display] == rows
+    screen.show(line, len(line))
+    _, place = shown("above\n" + PROMPT + line, widths[-1])
+    assert (terminal.cursor.y, terminal.cursor.x) == place

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -19,12 +19,15 @@ from server.node import metrics
 from server.node.metrics import Reading, single
 from server.storage import events, history
 from server.storage.database import Store
+from server.storage.history import LastLines, SharedLines
 from server.storage.turn import Rank
 from server.storage.writer import CommittedError, Query
 
 BATCH_SECONDS = 0.5
 #: A transaction holds up every change: what has gathered while the store was away goes in portions.
 _MOST_PER_TRANSACTION = 2_000
+#: The lines of so many users go in one portion; each user's are bounded.
+_MOST_TYPISTS_PER_TRANSACTION = 4
 #: How long a batch waits for another program. Short, as a batch that was refused is tried again, and the last one
 #: must not hold up the end of the program.
 _PATIENCE_SECONDS = 0.3
@@ -35,6 +38,9 @@ _TELL_AGAIN_SECONDS = 60.0
 _LAST_SECONDS = 1.0
 _LINES_AT_ONCE = 500
 _LOG_SECONDS = 0.01
+
+#: Name of a user, and when it was added: who has the name since is another one.
+_Typist = tuple[str, str]
 
 _log = logging.getLogger("ecss-console.audit")
 
@@ -51,7 +57,8 @@ class Journal:
         """Take the store that outlives the journal."""
         self._store = store
         self._events: list[tuple[float, Event]] = []  # each with the monotonic time at which it came
-        self._lines: list[tuple[Operator, str]] = []
+        self._lines: dict[_Typist, LastLines] = {}
+        self._shared = SharedLines()
         self._writing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._lost = 0
@@ -73,14 +80,17 @@ class Journal:
 
     def remember_soon(self, operator: Operator, line: str) -> None:
         """Add a typed line to the user's history within a second, not to that of somebody who has the name since."""
-        if len(self._lines) < MOST_WAITING:
-            self._lines.append((operator, line))
-            self._wake()
+        self._lines.setdefault((operator.name, operator.added_at), LastLines()).append(line)
+        self._wake()
 
-    def lines_waiting(self, operator: Operator) -> list[str]:
+    def lines_waiting(self, operator: Operator) -> Sequence[str]:
         """Return the user's lines that are not in the store yet."""
-        who = (operator.name, operator.added_at)
-        return [line for typist, line in self._lines if (typist.name, typist.added_at) == who]
+        return self._lines.get((operator.name, operator.added_at), ())
+
+    async def earlier_lines(self, operator: Operator) -> Sequence[str]:
+        """Return the user's lines, the oldest first; all sessions that keep them share them."""
+        stored = await history.lines(self._store, operator.name)
+        return self._shared.shared(operator.name, [*stored, *self.lines_waiting(operator)])
 
     def readings(self) -> Iterator[Reading]:
         """Yield how many records wait and for how long, and how many the store never took."""
@@ -92,10 +102,11 @@ class Journal:
     async def flush(self) -> None:
         """Write what is waiting now; on TemporaryError it goes on waiting."""
         async with self._turn:
-            left = max(len(self._events), len(self._lines))
-            while left > 0:
-                await self._write(self._events[:_MOST_PER_TRANSACTION], self._lines[:_MOST_PER_TRANSACTION])
+            left, typists = len(self._events), [*self._lines]
+            while left > 0 or typists:
+                await self._write(self._events[:_MOST_PER_TRANSACTION], typists[:_MOST_TYPISTS_PER_TRANSACTION])
                 left -= _MOST_PER_TRANSACTION
+                del typists[:_MOST_TYPISTS_PER_TRANSACTION]
 
     async def close(self) -> None:
         """Write what is left; what the store does not take is told to the log, within a second."""
@@ -106,23 +117,29 @@ class Journal:
         if self._writing is not None:
             self._writing.cancel()  # by now it sleeps: a batch that is being written is never cut
 
-    async def _write(self, waiting: list[tuple[float, Event]], lines: list[tuple[Operator, str]]) -> None:
+    async def _write(self, waiting: list[tuple[float, Event]], typists: list[_Typist]) -> None:
         """Write a portion in one transaction, and let it wait no longer once it is stored."""
         stored = False
+        # more may be typed, and the oldest dropped, until the transaction begins
+        portions = [
+            (self._lines[typist], typist, [*self._lines[typist]], self._lines[typist].end) for typist in typists
+        ]
         try:
             async with self._store.transaction(_PATIENCE_SECONDS, Rank.FIRST) as query:
                 await events.insert(query, *(event for _, event in waiting))
-                for typist, line in lines:
-                    await history.append(query, typist.name, typist.added_at, line)
-                for user_name in {typist.name for typist, _ in lines}:
-                    await history.trim(query, user_name)
+                for _, (name, added_at), lines, _ in portions:
+                    await history.append(query, name, added_at, lines)
             stored = True
         except CommittedError:
             stored = True  # who waited for it was interrupted
             raise
         finally:
             if stored:
-                del self._events[: len(waiting)], self._lines[: len(lines)]
+                del self._events[: len(waiting)]
+                for kept, typist, _, end in portions:
+                    kept.drop(end - kept.dropped)
+                    if not kept:
+                        del self._lines[typist]
 
     async def _tell_left(self, error: Exception) -> None:
         """Tell the log, which has a thread of its own and room for so many lines, of what the store does not take."""

@@ -96,8 +96,7 @@ async def history_(call: Call) -> Lines:
     """
     with suppress(TemporaryError):  # what the store does not take now is shown behind what it has
         await call.console.journal.flush()
-    earlier = await history.lines(call.store, call.operator.name)
-    lines = [*earlier, *call.console.journal.lines_waiting(call.operator), *call.typed][-history.KEPT_LINES :]
+    lines = history.LastLines([*await call.console.journal.earlier_lines(call.operator), *call.typed])
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator
 from time import monotonic
 
@@ -18,7 +17,7 @@ from server.render.reply import Left, Moved
 from server.shell.dispatch import Begun, Outcome, Seat, begin, parting, refused
 from server.shell.options import LoginOptions
 from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Room, Terminal
-from server.storage.history import KEPT_LINES
+from server.storage.history import LastLines
 from server.turns import TURN_SECONDS, Share
 
 _CHARACTERS_PER_WRITE = 32_768
@@ -33,7 +32,7 @@ class Session:
         self._console = console
         self._operator = operator
         self._terminal = terminal
-        self._typed: deque[str] = deque(maxlen=KEPT_LINES)
+        self._typed = LastLines()
         self._task: asyncio.Task[object] | None = None
         self._running = False
         self._interrupted = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -19,8 +19,7 @@ from server.model.access import Operator
 from server.shell.completion import Completion, complete
 from server.shell.options import LoginOptions, parse_login_options
 from server.shell.session import Session
-from server.storage import history
-from server.transport.clients import clamped_size, edits_lines
+from server.transport.clients import clamped_size, edits_lines, reflows
 from server.transport.editor import LineEditor
 from server.transport.reader import LineReader
 from server.transport.tty import Tty
@@ -110,6 +109,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
                 tty.write(self._looks.motd.rstrip("\n") + "\n")
             size = clamped_size(*self._size)
             self._editor = LineEditor(tty, size, self._complete, self._recall, self._looks.prompt_colour)
+            self._editor.reflows = reflows(self._client_version, self._term or "")
         # without a terminal, a session of documents has nothing else on its lines
         self._reader = reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
         self._session = session = Session(self._console, self._operator, reader, options)
@@ -208,8 +208,11 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     def _edits_lines(self, options: LoginOptions) -> bool:
         if options.plain or self._term is None:
             return False
-        version = str(self._channel.get_extra_info("client_version", ""))
-        return options.rich or edits_lines(version, self._term, *self._size)
+        return options.rich or edits_lines(self._client_version, self._term, *self._size)
+
+    @property
+    def _client_version(self) -> str:
+        return str(self._channel.get_extra_info("client_version", ""))
 
     def _interrupt(self) -> None:
         if self._session is not None:
@@ -221,12 +224,11 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             return Completion("", ())
         return await complete(self._console, operator, self._session.here if self._session else (), text)
 
-    async def _recall(self) -> list[str]:
+    async def _recall(self) -> Sequence[str]:
         try:
-            lines = await history.lines(self._console.store, self._operator.name)
+            return await self._console.journal.earlier_lines(self._operator)
         except TemporaryError:
-            return []  # a session without its history beats none
-        return lines
+            return ()  # a session without its history beats none
 
 
 def _ended_by(error: OperatorError, tty: Tty) -> int:

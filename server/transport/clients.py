@@ -15,6 +15,9 @@ _DRAWABLE = re.compile(
     r"|iterm2?|cygwin|ansi|eterm|st)(?:[-+.].*)?",
     re.IGNORECASE,
 )
+#: Terminals that leave their rows as they are when the window changes its width, by client and by TERM.
+_KEEPS_ROWS = re.compile(r"SSH-2\.0-(?:PuTTY|KiTTY|MoTTY|SecureCRT|TTSSH)", re.IGNORECASE)
+_KEEPS_ROWS_TERM = re.compile(r"(?:xterm|linux|vt\d+|putty|cygwin|ansi|eterm|st)(?:-(?!256color).*)?", re.IGNORECASE)
 _DEFAULT_SIZE = (80, 24)
 _LARGEST_SIZE = (1000, 300)
 
@@ -24,6 +27,14 @@ def edits_lines(client_version: str, term: str, columns: int, rows: int) -> bool
     if not columns or not rows:
         return False
     return bool(_PERSONS.match(client_version) and _DRAWABLE.fullmatch(term))
+
+
+def reflows(client_version: str, term: str) -> bool:
+    """Tell whether the terminal wraps its rows anew at another width; a wrong guess lasts until Ctrl-L or Enter.
+
+    Most do that call themselves xterm-256color; xterm, which calls itself xterm, does not.
+    """
+    return not (_KEEPS_ROWS.match(client_version) or _KEEPS_ROWS_TERM.fullmatch(term))
 
 
 def clamped_size(columns: int, rows: int) -> tuple[int, int]:

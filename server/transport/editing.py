@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from prompt_toolkit.application import Application, create_app_session
-from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.buffer import Buffer, EditReadOnlyBuffer
+from prompt_toolkit.clipboard import InMemoryClipboard
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.layout import BufferControl, HSplit, Layout, SearchBufferControl, Window
 from prompt_toolkit.output import DummyOutput
@@ -15,50 +17,56 @@ from prompt_toolkit.styles import DummyStyle
 
 from server.transport.ending import Ending
 from server.transport.keys import QueueInput, ending_bindings
+from server.transport.quiet import BoundedBuffer
 from server.transport.screen import Screen
 from server.transport.tty import Tty
 
-
-class _Buffer(Buffer):
-    """A line that nobody remembers unless `LineEditor.remember` is told so: it may hold a secret."""
-
-    def append_to_history(self) -> None:
-        """Add nothing: `begin` adds what may be kept."""
+#: So many killed texts can be yanked, each as long as a line.
+_MOST_KILLED = 10
+#: What is searched for is short: a search takes time by its length times that of the line found.
+_MOST_SEARCHED_CHARACTERS = 100
 
 
 class Editing:
     """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
 
-    def __init__(self, tty: Tty, lines: list[str], most_characters: int) -> None:
-        """Take the terminal and the user's earlier lines; one that grows longer goes on in the plain editor."""
+    def __init__(self, tty: Tty, most_characters: int, *, reflows: bool) -> None:
+        """Take the terminal; a line that grows longer than `most_characters` goes on in the plain editor.
+
+        `reflows` tells whether the terminal wraps its rows anew when its width changes.
+        """
         self._most_characters = most_characters
+        self._recalled = False
         self.input = QueueInput(tty, self._takes)
-        self.screen = Screen(tty.write)
-        self._history = InMemoryHistory(lines)
-        self._added = 0
-        self.buffer = _Buffer(
-            history=self._history, enable_history_search=True, multiline=False, accept_handler=self._accept
-        )
-        searched = SearchBufferControl(Buffer(multiline=False))
+        self.screen = Screen(tty.write, reflows=reflows)
+        self.buffer = BoundedBuffer(most_characters, self._accept)
+        searched = SearchBufferControl(BoundedBuffer(_MOST_SEARCHED_CHARACTERS))
         self._line = BufferControl(buffer=self.buffer, search_buffer_control=searched, preview_search=True)
         self._application: Application[Ending] = Application(
             layout=Layout(HSplit([Window(self._line), Window(searched)])),
-            key_bindings=ending_bindings(tty),
+            key_bindings=ending_bindings(tty, self.input.again, lambda: self._recalled),
+            clipboard=InMemoryClipboard(max_size=_MOST_KILLED),
             include_default_pygments_style=False,
             enable_page_navigation_bindings=False,
             terminal_size_polling_interval=None,
             input=self.input,
             output=DummyOutput(),
         )
-        self._application.renderer = _ScreenRenderer(self.screen, self._line)
+        self._application.renderer = _ScreenRenderer(self.screen, self._line, most_characters)
+        self._application.key_processor.after_key_press += self._check
 
-    def begin(self, lines: list[str]) -> None:
-        """Begin a new line; `lines` were typed since the session began, behind those from earlier sessions."""
-        for line in lines[self._added :]:
-            if line not in self._history.get_strings()[-1:]:
-                self._history.append_string(line)
-        self._added = len(lines)
+    def begin(self) -> None:
+        """Begin a new line; earlier ones are asked for when a key needs them."""
+        self._recalled = False
+        self.input.begin()
+        self.buffer.history = InMemoryHistory()
         self.buffer.reset()
+        self._application.layout.focus(self._line)
+
+    def recall(self, lines: Sequence[str]) -> None:
+        """Let keys bring these lines back, the oldest first, for as long as the line is edited."""
+        self._recalled = True
+        self.buffer.history = InMemoryHistory(lines)
 
     async def keys(self) -> Ending:
         """Act on keys until one of them, or the end of input, ends that."""
@@ -67,12 +75,19 @@ class Editing:
             # the keys of one terminal would act in another
             with create_app_session(input=self.input, output=self._application.output):
                 return await self._application.run_async(
-                    pre_run=self.buffer.load_history_if_not_yet_loaded,
+                    pre_run=self.buffer.load_history_if_not_yet_loaded if self._recalled else None,
                     set_exception_handler=False,
                     handle_sigint=False,
                 )
         except EOFError:
             return Ending.LEAVE
+
+    def insert(self, text: str) -> None:
+        """Insert text at the cursor, if it fits."""
+        try:
+            self.buffer.insert_text(text)
+        except EditReadOnlyBuffer:
+            return
 
     def announce(self, text: str, prompt: str, painted: str, columns: int) -> None:
         """Show a line of text below what is edited, and that once more below the text."""
@@ -85,10 +100,15 @@ class Editing:
         """Tell whether so many more characters may be read now; the rest stays in the queue."""
         if self._application.is_done:
             return False
-        if len(self.buffer.text) + more <= self._most_characters:
+        # what is searched for has its own limit, and the line found is not chosen yet
+        if self._application.layout.is_searching or len(self.buffer.text) + more <= self._most_characters:
             return True
         self._application.exit(result=Ending.TOO_LONG)
         return False
+
+    def _check(self, _sender: object) -> None:
+        """Give a recalled line up that is too long to be edited here, when it has been chosen."""
+        self._takes(0)
 
     def _accept(self, _buffer: Buffer) -> bool:
         self._application.exit(result=Ending.ACCEPT)
@@ -98,17 +118,18 @@ class Editing:
 class _ScreenRenderer(Renderer):
     """Stands where prompt_toolkit draws its layout: there is one line, and the `Screen` shows it."""
 
-    def __init__(self, screen: Screen, control: BufferControl) -> None:
+    def __init__(self, screen: Screen, control: BufferControl, most_characters: int) -> None:
         super().__init__(DummyStyle(), DummyOutput())
         self._line = screen
         self._control = control
+        self._most_characters = most_characters
 
     def render(self, app: Application[Any], layout: Layout, is_done: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
         buffer, search = self._control.buffer, self._control.search_buffer_control
         if search is not None and layout.current_control is search and not is_done:
             found = buffer.document_for_search(SearchState(search.buffer.text, SearchDirection.BACKWARD))
-            self._line.search(search.buffer.text, found.text)
-        else:
+            self._line.search(search.buffer.text, found.text[: self._most_characters])
+        elif len(buffer.text) <= self._most_characters:  # a longer one is shown by the plain editor
             self._line.show(buffer.text, buffer.cursor_position)
 
     def erase(self, leave_alternate_screen: bool = True) -> None:  # noqa: FBT001, FBT002

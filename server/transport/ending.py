@@ -13,4 +13,5 @@ class Ending(Enum):
     EXPLAIN = "? at the start of a word"
     DROP = "Ctrl-C"
     LEAVE = "Ctrl-D on an empty line, or the end of input"
+    RECALL = "the first key of the line that needs the user's earlier lines"
     TOO_LONG = "the line has grown beyond what is edited"

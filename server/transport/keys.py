@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from prompt_toolkit.filters import is_searching
+from prompt_toolkit.filters import Condition, is_searching
 from prompt_toolkit.input import Input
-from prompt_toolkit.input.vt100_parser import Vt100Parser
+from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.key_binding import KeyBindings, KeyPress
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.keys import Keys
 
+from server.transport.bindings import ALT_CHARACTERS, HISTORY_KEYS
 from server.transport.ending import Ending
-from server.transport.tty import Tty
+from server.transport.sequences import PASTE_BEGINS, PASTE_ENDS, is_text, piece_at
+from server.transport.tty import INTERRUPT, Tty
 
-#: Characters after which no more is read before they have been acted on.
-_STOPS = "\r\t\x03\x04"
-_RUNS = re.compile(r"[^\x00-\x1f\x7f-\x9f]{2,}|[\s\S]")
-_OPEN_ESCAPE = re.compile(r"\x1b(\[[0-9;?]*|O)?\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-#: What terminals report by themselves; without a binding it would be inserted as text.
-_REPORTS = frozenset(
-    {Keys.CPRResponse, Keys.Vt100MouseEvent, Keys.WindowsMouseEvent, Keys.Ignore, Keys.ScrollUp, Keys.ScrollDown}
-)
-_NOT_FOR_A_LINE = ("c-o", "c-q", "c-z")
+#: A longer run of text is inserted in parts.
+_MOST_CHARACTERS_AT_ONCE = 1024
+_ESCAPE = "\x1b"
 
 
-def _visible(key: KeyPress) -> KeyPress:
-    """Return text without the control characters that a paste may bring; they would be drawn."""
-    if key.key == Keys.BracketedPaste or (len(key.data) == 1 and key.key == key.data):
-        return KeyPress(key.key, _CONTROL.sub(" ", key.data))
-    return key
-
-
-def ending_bindings(tty: Tty) -> KeyBindings:
+def ending_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_history: Callable[[], bool]) -> KeyBindings:
     """Return the bindings that end editing; the stock ones for Ctrl-C and Ctrl-D draw the line once more.
 
-    While the history is searched, keys belong to the search.
+    While the history is searched, keys belong to the search. The first key that needs the user's earlier lines ends
+    editing until they are there, and is given to `again`.
     """
     bindings = KeyBindings()
     editing = ~is_searching
+    no_history = Condition(lambda: not has_history())
 
     @bindings.add("?", filter=editing)
     def _explain(event: KeyPressEvent) -> None:
-        if len(tty) or event.current_buffer.document.text_before_cursor[-1:].strip():
+        if len(tty) or tty.ended or event.current_buffer.document.text_before_cursor[-1:].strip():
             event.current_buffer.insert_text("?")
         else:
             event.app.exit(result=Ending.EXPLAIN)
@@ -66,72 +55,118 @@ def ending_bindings(tty: Tty) -> KeyBindings:
     def _complete(event: KeyPressEvent) -> None:
         event.app.exit(result=Ending.COMPLETE)
 
-    for key in _NOT_FOR_A_LINE:  # they would put control characters or a second line into the line
+    for keys in HISTORY_KEYS:
 
-        @bindings.add(key)
-        def _ignore(_event: KeyPressEvent) -> None:
-            pass
+        @bindings.add(*keys, filter=no_history, save_before=lambda _event: False)
+        def _recall(event: KeyPressEvent) -> None:
+            again(event.key_sequence)
+            event.app.exit(result=Ending.RECALL)
 
     return bindings
 
 
+def key_presses(piece: str) -> list[KeyPress]:
+    """Return the key presses that a piece of input is; none for a key that means nothing here.
+
+    Every run of text is one insertion, as of a paste: prompt_toolkit remembers each key that it has seen.
+    """
+    if piece == "?":
+        return [KeyPress(piece)]
+    if is_text(piece):
+        return [KeyPress(Keys.BracketedPaste, piece)]
+    known = ANSI_SEQUENCES.get(piece)
+    if known is not None:
+        return [KeyPress(key, "") for key in (known if isinstance(known, tuple) else (known,))]
+    alt = ANSI_SEQUENCES.get(piece[1:], piece[1:])
+    return [KeyPress(Keys.Escape, ""), KeyPress(alt, "")] if alt in ALT_CHARACTERS else []
+
+
 class QueueInput(Input):
-    """prompt_toolkit's input from the terminal's queue: at most one line at a time, runs of text as one insert."""
+    """prompt_toolkit's input from the terminal's queue: one key or one run of text in a turn of the event loop.
+
+    So a packet full of keys holds no other session up, and nothing is taken from the queue that another reader would
+    have to act on.
+    """
 
     def __init__(self, tty: Tty, takes: Callable[[int], bool]) -> None:
         """Take the terminal; `takes` is asked whether so many more characters may be read."""
         self._tty = tty
         self._takes = takes
-        self._parsed: list[KeyPress] = []
-        self._parser = Vt100Parser(self._parsed.append)
-        self._open_escape = False
+        self._again: list[KeyPress] = []
+        self._pasting = False
+
+    def begin(self) -> None:
+        """Begin a new line."""
+        self._again, self._pasting = [], False
+
+    def again(self, keys: list[KeyPress]) -> None:
+        """Read these keys once more, before all others."""
+        self._again = keys
 
     def read_keys(self) -> list[KeyPress]:
-        """Return the keys of the next part of the queue; the rest, if any, is announced again."""
-        if not self._takes(len(self._tty)):
+        """Return the next key of the queue; the rest, if any, is announced again."""
+        if not self._takes(0):
             return []
-        text = self._tty.take_through(_STOPS)
-        if self._open_escape:
-            self._parser.feed(text)
-        else:
-            for run in _RUNS.findall(text) if "\x1b" not in text else [text]:
-                self._feed(run)
-        self._open_escape = _OPEN_ESCAPE.search(text) is not None
-        if len(self._tty):
-            asyncio.get_running_loop().call_soon(self._announce)
-        return self._take()
+        if self._again:
+            keys, self._again = self._again, []
+            self._announce_rest()
+            return keys
+        if not self._tty.is_writable:
+            return []  # the client does not read what its keys have drawn: the terminal announces when it does
+        queued = self._tty.peek(_MOST_CHARACTERS_AT_ONCE)
+        piece = piece_at(queued, 0) if queued else ""
+        if queued and not piece and self._tty.ended:
+            piece = _ESCAPE
+        return self._read(piece) if piece else []
 
     def flush_keys(self) -> list[KeyPress]:
-        """Return what an escape that nothing follows turns out to be."""
-        self._parser.flush()
-        self._open_escape = False
-        return self._take()
+        """Return what an escape that nothing follows turns out to be: the key of that name, and text behind it."""
+        queued = self._tty.peek(_MOST_CHARACTERS_AT_ONCE)
+        if not queued or piece_at(queued, 0) or not self._takes(0):
+            return []
+        return self._read(_ESCAPE)
+
+    def _read(self, piece: str) -> list[KeyPress]:
+        """Take a piece of the queue; return its keys."""
+        meant = self._meant(piece)
+        if is_text(meant) and not self._takes(len(meant)):
+            return []
+        self._tty.take(len(piece))
+        self._announce_rest()
+        return key_presses(meant)
+
+    def _meant(self, piece: str) -> str:
+        """Return what a piece means where it stands.
+
+        A tab is a blank when the end of its line has arrived. A paste, which the terminal was never asked to mark,
+        is text up to its mark or the end of the line.
+        """
+        if piece in {PASTE_BEGINS, PASTE_ENDS}:
+            self._pasting = piece == PASTE_BEGINS
+        elif piece in {"\r", INTERRUPT}:
+            self._pasting = False
+        pasted = self._pasting and len(piece) == 1 and not is_text(piece)
+        ended = piece == "\t" and self._tty.has_line_end
+        return " " if pasted or ended else piece
+
+    def _announce_rest(self) -> None:
+        if len(self._tty) or self._tty.ended:
+            asyncio.get_running_loop().call_soon(self._announce)
 
     def _announce(self) -> None:
         if self._tty.on_input is not None:
             self._tty.on_input()
 
-    def _feed(self, run: str) -> None:
-        if len(run) > 1 and "\x1b" not in run:
-            self._parsed.append(KeyPress(Keys.BracketedPaste, run))
-        else:
-            self._parser.feed(run)
-
-    def _take(self) -> list[KeyPress]:
-        keys = [_visible(key) for key in self._parsed if key.key not in _REPORTS]
-        self._parsed.clear()
-        return keys
-
     @property
     def closed(self) -> bool:
         """Whether no more keys will come."""
-        return self._tty.ended and not len(self._tty)
+        return self._tty.ended and not len(self._tty) and not self._again
 
     @contextmanager
     def attach(self, input_ready_callback: Callable[[], None]) -> Iterator[None]:
         """Call back for what is queued now and for what comes."""
         self._tty.on_input = input_ready_callback
-        if len(self._tty) or self._tty.ended:
+        if len(self._tty) or self._tty.ended or self._again:
             asyncio.get_running_loop().call_soon(self._announce)
         try:
             yield

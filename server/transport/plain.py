@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
 
 from rich.cells import cell_len
 
 from server.grammar.tokens import MOST_CHARACTERS
 from server.shell.terminal import EndOfInputError, LineDroppedError
-from server.transport.tty import INTERRUPT, Tty
+from server.transport.sequences import MOST_CHARACTERS_PER_SEQUENCE, is_text, piece_at
+from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
 
-_RUN = re.compile(r"[^\x00-\x1f\x7f-\x9f]+|[\x00-\x1f\x7f-\x9f]")
-_ESCAPED = re.compile(
-    r"""\x1b(?: \[ [0-?]* [\ -/]* [@-~]         # CSI … final
-              | \] [^\x00-\x1f]* (?:\x07|\x1b\\)  # OSC … BEL or ST
-              | O [\x20-\x7e]                    # SS3 and one key
-              | [^\[\]O\x00-\x1f] )              # Alt and one key
-    """,
-    re.VERBOSE,
-)
-_OPEN_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x00-\x1f]*\x1b?|O)?\Z")
-#: Characters after which no more is read before they have been acted on: what follows may be for another reader.
-_STOPS = "\r\x03\x04"
-_ERASE, _DELETE, _KILL_LINE, _KILL_WORD, _END = "\x08", "\x7f", "\x15", "\x17", "\x04"
+_ERASE, _DELETE, _KILL_LINE, _KILL_WORD = "\x08", "\x7f", "\x15", "\x17"
+#: One turn of the event loop acts on so many characters of the queue.
+_CHARACTERS_PER_TURN = max(1024, MOST_CHARACTERS_PER_SEQUENCE)
+#: The line is kept in runs of so many characters, so that erasing one does not copy all the others.
+_CHARACTERS_PER_RUN = 256
 
 
 class PlainEditor:
@@ -32,9 +25,8 @@ class PlainEditor:
         """Take the terminal; `hidden` echoes nothing but line ends."""
         self._tty = tty
         self._hidden = hidden
-        self._line: list[str] = []
+        self._runs: list[str] = []
         self._length = 0
-        self._open_escape = ""
 
     def remember(self, line: str) -> None:
         """There is no history here."""
@@ -53,61 +45,104 @@ class PlainEditor:
         A line of more than 64 K characters comes back cut to just above that limit, so that it is refused whole.
         Raises EndOfInputError or LineDroppedError.
         """
-        self._line, self._length, self._open_escape = list(typed), len(typed), ""
+        self._runs, self._length = [], 0
+        self._add(typed)
+        seen = -1
         while True:
-            await self._tty.wait()
-            text = self._tty.take_through(_STOPS if self._tty.pty else "\r")
-            if not text and not self._line:
+            await self._tty.wait(after=seen)
+            if not len(self._tty) and not self._length:
                 self._echo("\n")
                 raise EndOfInputError
-            self._take(text.removesuffix("\r"))
-            if text.endswith("\r") or not text:
+            before, arrivals = len(self._tty), self._tty.arrivals
+            if not before or (self._act() if self._tty.pty else self._take()):
                 self._echo("\n")
-                return "".join(self._line)
+                return "".join(self._runs)
+            seen = arrivals if len(self._tty) == before else -1  # an unfinished sequence waits for its rest
+            # a client that sends keys and reads no echo waits here, and the other sessions run
+            await self._tty.drain()
+            await asyncio.sleep(0)
 
-    def _take(self, text: str) -> None:
-        if not self._tty.pty:
-            self._insert(text)
-            return
-        text = _ESCAPED.sub("", self._open_escape + text)
-        cut = _OPEN_ESCAPE.search(text)
-        self._open_escape = cut[0][:64] if cut else ""
-        for run in _RUN.findall(text[: cut.start()] if cut else text):
-            self._key(run)
+    def _take(self) -> bool:
+        """Take text up to a line end, as it is; tell whether the line is complete."""
+        text = self._tty.take_through("\r")
+        self._insert(text.removesuffix("\r"))
+        return text.endswith("\r")
 
-    def _key(self, run: str) -> None:
-        if run == INTERRUPT:
+    def _act(self) -> bool:
+        """Act on the next keys, up to a line end; tell whether the line is complete."""
+        queued = self._tty.peek(_CHARACTERS_PER_TURN)
+        position = 0
+        try:
+            while position < len(queued):
+                piece = piece_at(queued, position)
+                if not piece and not self._tty.ended:
+                    return False
+                position += len(piece) or 1
+                if piece == "\r":
+                    return True
+                if piece:
+                    self._key(piece)
+            return False
+        finally:
+            self._tty.take(position)
+
+    def _key(self, piece: str) -> None:
+        if piece == INTERRUPT:
             self._echo("^C\n")
             raise LineDroppedError
-        if run == _END and not self._line:
+        if piece == END_OF_INPUT and not self._length:
             self._echo("\n")
             raise EndOfInputError
-        if run in {_ERASE, _DELETE}:
-            self._erase(1)
-        elif run == _KILL_LINE:
-            self._erase(len(self._line))
-        elif run == _KILL_WORD:
-            kept = "".join(self._line).rstrip().rpartition(" ")
-            self._erase(len(self._line) - len(kept[0] + kept[1]))
-        elif run == "\t":
+        if piece in {_ERASE, _DELETE}:
+            self._erase(self._last(1))
+        elif piece == _KILL_LINE:
+            self._erase("".join(self._runs))
+        elif piece == _KILL_WORD:
+            self._erase(self._last_word())
+        elif piece == "\t":
             self._insert(" ")
-        elif run[0] >= " " and not _DELETE <= run[0] <= "\x9f":
-            self._insert(run)
+        elif is_text(piece):
+            self._insert(piece)
 
     def _insert(self, text: str) -> None:
         room = MOST_CHARACTERS + 1 - self._length
         kept = text[:room] if room > 0 else ""
-        self._line.extend(kept)
-        self._length += len(kept)
+        self._add(kept)
         self._echo("" if self._hidden else kept)
 
-    def _erase(self, count: int) -> None:
-        """Erase characters at the end; not of an over-long line, which would be run cut."""
-        if self._length > MOST_CHARACTERS or not count:
+    def _add(self, text: str) -> None:
+        if self._runs and len(self._runs[-1]) + len(text) <= _CHARACTERS_PER_RUN:
+            self._runs[-1] += text
+        else:
+            self._runs += [text[at : at + _CHARACTERS_PER_RUN] for at in range(0, len(text), _CHARACTERS_PER_RUN)]
+        self._length += len(text)
+
+    def _last(self, count: int) -> str:
+        return self._runs[-1][-count:] if self._runs else ""
+
+    def _last_word(self) -> str:
+        """Return the last word with the blanks behind it, looking at no more than that."""
+        word, found = "", False
+        for run in reversed(self._runs):
+            kept = len(run) if found else len(run.rstrip())
+            found = found or kept > 0
+            start = run.rfind(" ", 0, kept) + 1
+            word = run[start:] + word
+            if start:
+                break
+        return word
+
+    def _erase(self, gone: str) -> None:
+        """Erase this end of the line; not of an over-long line, which would be run cut."""
+        if self._length > MOST_CHARACTERS:
             return
-        gone = "".join(self._line[-count:]) if count <= len(self._line) else "".join(self._line)
-        del self._line[len(self._line) - len(gone) :]
-        self._length = len(self._line)
+        left = len(gone)
+        while left:
+            run = self._runs.pop()
+            if len(run) > left:
+                self._runs.append(run[:-left])
+            left -= min(left, len(run))
+        self._length -= len(gone)
         self._echo("" if self._hidden else "\b \b" * cell_len(gone))
 
     def _echo(self, text: str) -> None:

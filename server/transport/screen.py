@@ -48,11 +48,13 @@ def _combines(character: str) -> bool:
 class Screen:
     """The rows that a prompt and its line take up, from the row where the prompt began."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        """Take how to send text; `begin` before anything else."""
+    def __init__(self, write: Callable[[str], None], *, reflows: bool = True) -> None:
+        """Take how to send text, and whether the terminal wraps rows anew at another width; then `begin`."""
         self.write = write
+        self._reflows = reflows
         self._columns = 80
         self._prompt = self._painted = ""
+        self._reflowed = False  # since it was drawn
         self._shown = _laid_out("", self._columns)
         self._cursor = 0
         self._at = (0, 0)
@@ -62,7 +64,7 @@ class Screen:
 
         `painted` is the prompt with its colour, the same where it has none.
         """
-        self._prompt, self._painted, self._columns = prompt, painted, columns
+        self._prompt, self._painted, self._columns, self._reflowed = prompt, painted, columns, False
         self._wrote(_laid_out(prompt, columns))
 
     def show(self, line: str, cursor: int) -> None:
@@ -76,6 +78,12 @@ class Screen:
 
     def _show(self, text: str, cursor: int) -> None:
         wanted = _laid_out(text, self._columns)
+        if self._reflowed and self._at[0] and wanted.places[cursor] < self._at:
+            # the first rows may be beyond the top of the window, where a difference would go astray
+            row = self._at[0]
+            self._wrote(wanted)
+            self.write(self._anew(row) + self._move(cursor))
+            return
         same = self._same_beginning(wanted)
         sent = ""
         if same < len(wanted.text) or same < len(self._shown.text):
@@ -100,13 +108,24 @@ class Screen:
         self.write(_CLEAR + self._drawn(self._shown.text) + self._move(cursor))
 
     def resize(self, columns: int) -> None:
-        """The terminal is `columns` wide now and has wrapped what it shows anew: draw it over."""
-        before, cursor = _laid_out(self._shown.text, columns), self._cursor
-        row = before.places[cursor][0]
+        """The terminal is `columns` wide now.
+
+        One that reflows has wrapped the line anew by itself, perhaps with its first rows beyond the top of the window,
+        where nothing can be drawn over: all is right if nothing is sent. In another one the rows are where they were.
+        """
+        cursor, row = self._cursor, self._at[0]
         self._columns = columns
-        self._wrote(before)
+        self._wrote(_laid_out(self._shown.text, columns))
+        if self._reflows:
+            self._cursor, self._at, self._reflowed = cursor, self._shown.places[cursor], True
+        else:
+            self.write(self._anew(row) + self._move(cursor))
+
+    def _anew(self, row: int) -> str:
+        """Return what draws the shown text over, from its row number `row`, where the cursor is."""
         up = f"\x1b[{row}A" if row else ""
-        self.write(f"\r{up}{_ERASE_BELOW}{self._drawn(before.text)}{self._move(cursor)}")
+        self._reflowed = False
+        return f"\r{up}{_ERASE_BELOW}{self._drawn(self._shown.text)}"
 
     def _recolours(self, same: int) -> bool:
         """Tell whether a part of a coloured prompt would be drawn, which is only ever drawn whole."""

@@ -9,6 +9,7 @@ import asyncio
 import codecs
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -22,7 +23,7 @@ END_OF_INPUT = "\x04"
 #: The echo of a line waits so long for the reply, which most commands give sooner: a packet costs as much as a command.
 _SOON_SECONDS = 0.005
 _COMPACT_ABOVE = 65_536
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class Channel(Protocol):
@@ -122,10 +123,26 @@ class Tty:
         """How many characters wait to be read."""
         return len(self._queue) - self._start
 
-    async def wait(self) -> None:
-        """Wait until something is queued or the input has ended."""
-        if len(self) or self.ended:
-            return
+    async def wait(self, after: int = -1) -> None:
+        """Wait until something is queued, and more than `after` packets have arrived, or the input has ended."""
+        while not self.ended and not (len(self) and self.arrivals > after):
+            await self._arrival()
+
+    @property
+    def has_line_end(self) -> bool:
+        """Whether the end of the line that is being read has arrived; the end of input is one."""
+        return self.ended or self._queue.find("\r", self._start) >= 0
+
+    async def line_end_by(self, deadline: float) -> bool:
+        """Wait for the end of the line until a time of the event loop; tell whether it has arrived."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while not self.has_line_end:
+                    await self._arrival()
+        return self.has_line_end
+
+    async def _arrival(self) -> None:
+        """Wait until something arrives."""
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -133,13 +150,28 @@ class Tty:
             self._waiter = None
 
     def take_line(self) -> str | None:
-        """Take a complete line of nothing but visible characters, without its end; None when there is none."""
+        """Take a complete line of visible characters and tabs, without its end; None when there is none.
+
+        At a terminal each tab is a blank: the completion key is only a tab whose line has not ended.
+        """
         end = self._queue.find("\r", self._start)
         if end < 0 or _CONTROL.search(self._queue, self._start, end):
             return None
         line = self._queue[self._start : end]
         self._taken(end + 1)
-        return line
+        return line.replace("\t", " ") if self.pty else line
+
+    def peek(self, most: int) -> str:
+        """Return up to so many of the next characters; they stay in the queue."""
+        return self._queue[self._start : self._start + most]
+
+    def take(self, count: int) -> None:
+        """Take so many characters, which `peek` returned."""
+        self._taken(self._start + count)
+
+    def put_back(self, text: str) -> None:
+        """Let characters that were taken be read again, before all others."""
+        self._queue, self._start = text + self._queue[self._start :], 0
 
     def take_through(self, stops: str) -> str:
         """Take what is queued up to the first of the characters in `stops`, it included; everything without one."""
@@ -184,6 +216,13 @@ class Tty:
     def resume_writing(self) -> None:
         """The client has taken enough."""
         self._writable.set()
+        if self.on_input is not None:
+            self.on_input()  # keys waited for this
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the client has taken enough for more to be written."""
+        return self._writable.is_set()
 
     async def writable(self) -> None:
         """Wait until the client has taken enough for more to be written."""
