@@ -22,16 +22,16 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python docs/record.py --check
-	$(BIN)/python docs/commands.py --check
-	$(BIN)/python docs/configuration.py --check
-	$(BIN)/python docs/observability.py --check
+	$(BIN)/python scripts/record_examples.py --check
+	$(BIN)/python scripts/commands_page.py --check
+	$(BIN)/python scripts/configuration_page.py --check
+	$(BIN)/python scripts/observability_page.py --check
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python docs/record.py
-	$(BIN)/python docs/commands.py
-	$(BIN)/python docs/configuration.py
-	$(BIN)/python docs/observability.py
+	$(BIN)/python scripts/record_examples.py
+	$(BIN)/python scripts/commands_page.py
+	$(BIN)/python scripts/configuration_page.py
+	$(BIN)/python scripts/observability_page.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py $(if $(QUICK),--quick)
@@ -41,14 +41,14 @@ scaling: $(VENV)/.installed-dev
 	$(BIN)/python bench/scaling.py
 
 kills: $(VENV)/.installed-dev
-	PYTHONPATH=tests $(BIN)/python bench/kills.py
+	PYTHONPATH=tests/support $(BIN)/python bench/kills.py
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py
 
 # Half an hour of mixed load with faults; SECONDS=30 for a short one.
 soak: $(VENV)/.installed-dev
-	PYTHONPATH=tests $(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800)
+	PYTHONPATH=tests/support $(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800)
 
 # Resolve the newest versions that pyproject.toml allows and pin them with their hashes.
 lock: $(VENV)/.installed-dev

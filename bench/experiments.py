@@ -246,7 +246,7 @@ async def _logins_at_once(server: Server) -> int:
 
 def tampering() -> Finding:
     """Run the tests that flip every byte of an audit trail of 200 records, and attack it in other ways."""
-    words = [sys.executable, "-m", "pytest", "tests/test_audit_chain.py", "tests/test_audit_nodes.py", "-q"]
+    words = [sys.executable, "-m", "pytest", "tests/audit/test_audit_chain.py", "tests/audit/test_audit_nodes.py", "-q"]
     ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     return Finding(
         ran.stdout.strip().splitlines()[-1].strip("= ") if ran.stdout else ran.stderr[-200:], ran.returncode == 0

@@ -1,6 +1,6 @@
 """Kills the console at random moments under load, and cuts its power, and looks what is lost: nothing may be.
 
-PYTHONPATH=tests python bench/kills.py [--kills N] [--cuts N] [--at-once N]
+PYTHONPATH=tests/support python bench/kills.py [--kills N] [--cuts N] [--at-once N]
 
 Eight clients on two connections add, replace, remove and set integrations. The server is killed with SIGKILL up to
 0.4 s after the load has begun, every tenth time while it still starts. After each kill a copy of the store is opened as

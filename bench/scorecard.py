@@ -90,7 +90,7 @@ def experiments_of(fuzz_lines: int, fuzz_packets: int) -> tuple[Experiment, ...]
         Experiment(
             "tampering",
             "audit tampering found",
-            "tests/test_audit_chain.py, test_audit_nodes.py: each byte of 200 records flipped, records dropped, moved",
+            "test_audit_chain.py, test_audit_nodes.py: each byte of 200 records flipped, records dropped, moved",
             "all found",
             experiments.tampering,
         ),

@@ -1,6 +1,6 @@
 """Mixed load with faults for a long time: memory and tasks stay level, and no change is lost.
 
-PYTHONPATH=tests python bench/soak.py [--seconds N]
+PYTHONPATH=tests/support python bench/soak.py [--seconds N]
 
 Fifty writers, half of them in pairs on the same integration, with readers, people who type and vandals, while the store
 is locked by another program, the disk is full or fails, the clock jumps, and the host keys are read anew. At the end

@@ -1,0 +1,65 @@
+"""What the documents show is what the program prints."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from console import ConsoleServer
+
+from server.commands import COMMANDS
+from server.grammar.declare import Command
+from server.render.examples import example
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "keys" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+#: `test_file.py`, with or without `::test_name` behind it.
+_NAMED = re.compile(r"\b(test_\w+\.py)(?:::(test_\w+))?")
+
+
+def test_examples_and_picture_are_what_the_program_prints_today() -> None:
+    ran = subprocess.run(
+        [sys.executable, "scripts/record_examples.py", "--check"], cwd=ROOT, capture_output=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.path)
+def test_every_help_page_shows_its_examples(shared_console: ConsoleServer, command: Command) -> None:
+    shown = shared_console.run(f"help {command.path.replace('<DOMAIN>', 'biysk.local')}")
+    assert f"Permission: {command.permission.value}\n\nExample:\n  admin@ds1@ecss1:/$ " in shown
+    for lines in command.examples:
+        for line in lines.splitlines():
+            if line.startswith("{"):  # a document, which is not echoed
+                continue
+            assert f"$ {line}\n" in shown
+    assert all(f"  {line}".rstrip() in shown.splitlines() for line in example(command.path).splitlines())
+
+
+def test_the_readme_opens_with_the_picture() -> None:
+    opening = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
+    assert "![" in opening
+    assert "(docs/session.svg)" in opening
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_claim_names_a_test_that_exists(page: Path) -> None:
+    for file, test in _NAMED.findall(page.read_text(encoding="utf-8")):
+        (path,) = (ROOT / "tests").rglob(file)
+        assert not test or f"def {test}(" in path.read_text(encoding="utf-8"), f"{file}::{test}"
+
+
+@pytest.mark.parametrize("name", ["security.md", "automation.md", "reliability.md", "backup.md"])
+def test_pages_that_promise_name_tests(name: str) -> None:
+    named = _NAMED.findall((ROOT / "docs" / name).read_text(encoding="utf-8"))
+    assert len({test for _, test in named if test}) > 10
+
+
+def test_every_row_of_the_threat_model_names_a_test() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    part = page.split("## Who attacks")[1].split("## What does not")[0]
+    claims = [row for row in part.splitlines() if row.startswith("| ") and not row.startswith("| claim")]
+    assert all("::test_" in row for row in claims)

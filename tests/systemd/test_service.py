@@ -1,0 +1,354 @@
+"""The console as a service: what systemd is told, the sockets and the key that it hands over, the unit's sandbox.
+
+The tests play systemd; docs/adr/0005 tells what was tried under a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confine import confinable
+from console import PASSWORD, PROGRAM, ConsoleServer, needs
+
+from server.supervisor import Supervisor
+
+SUPPORT = Path(__file__).parents[1] / "support"
+UNITS = SUPPORT.parents[1] / "systemd"
+SERVICE, SOCKET = UNITS / "ecss-console.service", UNITS / "ecss-console.socket"
+METRICS = UNITS / "ecss-console-metrics.socket"
+BACKUP = [UNITS / f"ecss-console-backup.{kind}" for kind in ("service", "timer")]
+#: Serves as ever, but SIGUSR2 keeps the event loop from running until a file appears; other threads go on.
+STALLING = """
+import os, signal, sys, time
+
+def stall(*_):
+    sys.stderr.write("the loop stands still\\n")
+    while not os.path.exists("go-on"):
+        time.sleep(0.02)
+
+signal.signal(signal.SIGUSR2, stall)
+from server.__main__ import main
+sys.exit(main(["serve"]))
+"""
+
+
+class Manager:
+    """Takes what the program tells its service manager."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(address)
+        self._socket.settimeout(20)
+
+    def told(self) -> dict[str, str]:
+        """Wait for the next message."""
+        lines = self._socket.recv(65536).decode().split("\n")
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+    def told_until(self, name: str) -> list[dict[str, str]]:
+        """Return the messages up to one that sets `name`."""
+        messages = [self.told()]
+        while name not in messages[-1]:
+            messages.append(self.told())
+        return messages
+
+    def told_already(self) -> list[dict[str, str]]:
+        """Return what waits, without waiting."""
+        self._socket.settimeout(0)
+        messages = []
+        try:
+            while True:
+                messages.append(self.told())
+        except BlockingIOError:
+            self._socket.settimeout(20)
+            return messages
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    """A service manager's socket."""
+    listening = Manager(str(tmp_path / "notify"))
+    yield listening
+    listening.close()
+
+
+def test_systemd_is_told_of_start_reload_and_end(stopped_console: ConsoleServer, manager: Manager) -> None:
+    stopped_console.start(NOTIFY_SOCKET=manager.address)
+    ready = manager.told()
+    assert ready == {
+        "READY": "1",
+        "STATUS": f"listens on 127.0.0.1 port {stopped_console.port}; 0 connections, 0 sessions",
+    }
+    with socket.create_connection(("127.0.0.1", stopped_console.port), 10) as client:
+        assert client.recv(4) == b"SSH-"
+    assert stopped_console.process is not None
+    stopped_console.process.send_signal(signal.SIGHUP)
+    assert set(manager.told()) == {"RELOADING", "MONOTONIC_USEC"}
+    assert manager.told()["READY"] == "1"
+    assert stopped_console.stop() == 0
+    assert manager.told()["STOPPING"] == "1"
+    assert manager.told_already() == []  # nobody has asked for a watchdog
+
+
+def test_an_abstract_name_is_told_too(stopped_console: ConsoleServer) -> None:
+    name = f"ecss-console-test-{os.getpid()}"
+    listening = Manager(f"\0{name}")
+    stopped_console.start(NOTIFY_SOCKET=f"@{name}")
+    assert listening.told()["READY"] == "1"
+    listening.close()
+    assert stopped_console.stop() == 0  # and a manager that is gone is no reason to fail
+
+
+def test_the_watchdog_is_fed_and_starves_when_the_loop_stands_still(
+    stopped_console: ConsoleServer, manager: Manager
+) -> None:
+    stopped_console.launcher = (sys.executable, "-c", STALLING)
+    stopped_console.start(NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000")
+    assert manager.told()["READY"] == "1"
+    for _ in range(5):
+        assert manager.told()["WATCHDOG"] == "1"
+    assert stopped_console.process is not None
+    stopped_console.process.send_signal(signal.SIGUSR2)
+    while "the loop stands still\n" not in stopped_console.log:
+        time.sleep(0.02)
+    manager.told_already()  # what was on its way
+    time.sleep(1.6)  # four times what systemd would wait
+    assert manager.told_already() == []
+    (stopped_console.folder / "go-on").touch()
+    assert manager.told()["WATCHDOG"] == "1"
+
+
+def test_a_watchdog_of_another_process_is_not_fed() -> None:
+    assert Supervisor({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_seconds == 0
+    assert Supervisor({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 1
+    assert Supervisor({"WATCHDOG_USEC": "1000000"}).watchdog_seconds == 1
+
+
+def test_a_beat_that_finds_no_descriptor_is_missed_and_not_the_last(manager: Manager) -> None:
+    """It ended the task that beats: systemd killed a server that was only short of descriptors for a moment."""
+    supervisor = Supervisor({"NOTIFY_SOCKET": manager.address})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        supervisor.ready("missed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    supervisor.ready("there again")
+    assert manager.told()["STATUS"] == "there again"
+
+
+async def test_without_a_service_manager_nothing_is_told() -> None:
+    supervisor = Supervisor({})
+    supervisor.ready("all is well")
+    await asyncio.wait_for(supervisor.beat(lambda: "all is well"), 10)  # ends at once
+
+
+def _activated(server: ConsoleServer, *sockets: socket.socket) -> None:
+    """Let the program be started with these sockets."""
+    server.descriptors = tuple(each.fileno() for each in sockets)
+    numbers = ",".join(map(str, server.descriptors))
+    server.launcher = (sys.executable, SUPPORT / "activate.py", numbers, *PROGRAM)
+
+
+def test_clients_wait_through_a_restart_on_the_socket_that_systemd_holds(stopped_console: ConsoleServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        _activated(stopped_console, held)
+        stopped_console.start(ECSS_CONSOLE_LISTEN__PORT="1")  # which is not asked for
+        assert stopped_console.port == held.getsockname()[1]
+        assert stopped_console.run("whoami").startswith("admin\n")
+        assert stopped_console.stop() == 0
+        waiting = subprocess.Popen(
+            [*stopped_console.ssh_words(), "whoami"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        time.sleep(1)
+        assert waiting.poll() is None  # connected, to nobody yet
+        stopped_console.start()
+        answered, _ = waiting.communicate(timeout=60)
+        assert answered.startswith(b"admin\n")
+
+
+def test_several_sockets_are_all_served(stopped_console: ConsoleServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        _activated(stopped_console, first, second)
+        stopped_console.start()
+        for each in (first, second):
+            stopped_console.port = each.getsockname()[1]
+            assert stopped_console.run("whoami").startswith("admin\n")
+        assert stopped_console.stop() == 0
+
+
+def test_descriptors_meant_for_another_process_are_not_touched(stopped_console: ConsoleServer) -> None:
+    stopped_console.start(LISTEN_FDS="3", LISTEN_PID="1")
+    assert stopped_console.run("whoami").startswith("admin\n")
+
+
+@pytest.mark.parametrize("kind", ["a file", "a connected socket", "a Unix socket"])
+def test_a_descriptor_that_nobody_can_connect_to_is_refused(stopped_console: ConsoleServer, kind: str) -> None:
+    left, right = socket.socketpair()
+    local = socket.socket(socket.AF_UNIX)
+    local.bind(str(stopped_console.folder / "local"))
+    local.listen()
+    with (stopped_console.folder / "id_admin.pub").open() as file, left, right, local:
+        given = {"a file": file.fileno(), "a connected socket": left.fileno(), "a Unix socket": local.fileno()}[kind]
+        ran = subprocess.run(
+            [sys.executable, SUPPORT / "activate.py", str(given), *PROGRAM, "serve"],
+            cwd=stopped_console.folder,
+            env=stopped_console.environment(),
+            pass_fds=(given,),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert ran.returncode == 1
+    assert "descriptor 3 from the service manager is no listening TCP socket" in ran.stderr
+
+
+def _credential(server: ConsoleServer) -> Path:
+    """Move the storage key to where systemd hands credentials over, and return that folder."""
+    folder = server.folder / "credentials"
+    folder.mkdir()
+    (server.folder / "keys" / "storage.key").rename(folder / "storage.key")
+    (folder / "storage.key").chmod(0o440)
+    return folder
+
+
+def test_the_storage_key_comes_as_a_credential(stopped_console: ConsoleServer) -> None:
+    stopped_console.start()
+    stopped_console.run("domain/declare a.example")
+    key = re.findall(r"API key: (\w+)", stopped_console.run("domain/a.example/integrations/add one"))[0]
+    stopped_console.stop()
+    folder = _credential(stopped_console)
+    stopped_console.start(CREDENTIALS_DIRECTORY=str(folder))
+    assert key in stopped_console.run("domain/a.example/integrations/list")
+    assert stopped_console.stop() == 0
+    assert (folder / "storage.key").stat().st_mode & 0o777 == 0o440  # it is systemd's
+    assert not (stopped_console.folder / "keys" / "storage.key").exists()
+
+
+def test_the_storage_key_lies_where_the_configuration_says(stopped_console: ConsoleServer) -> None:
+    folder = _credential(stopped_console)
+    stopped_console.start(ECSS_CONSOLE_KEYS__STORAGE_KEY_FILE="credentials/storage.key")
+    assert stopped_console.run("whoami").startswith("admin\n")
+    assert stopped_console.stop() == 0
+    (folder / "storage.key").chmod(0o444)
+    ran = subprocess.run(
+        [*PROGRAM, "serve"],
+        cwd=stopped_console.folder,
+        env=stopped_console.environment(ECSS_CONSOLE_KEYS__STORAGE_KEY_FILE="credentials/storage.key"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert ran.returncode == 1
+    assert "everybody may read the storage key" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [("the credential", "is there but its storage key"), ("the database", "is there but its database")],
+)
+def test_a_credential_changes_no_rule_of_what_is_made(stopped_console: ConsoleServer, lost: str, words: str) -> None:
+    folder = _credential(stopped_console)
+    if lost == "the credential":
+        (folder / "storage.key").unlink()
+    else:
+        shutil.rmtree(stopped_console.folder / "var")
+    ran = subprocess.run(
+        [*PROGRAM, "serve"],
+        cwd=stopped_console.folder,
+        env=stopped_console.environment(CREDENTIALS_DIRECTORY=str(folder)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert ran.returncode == 1
+    assert words in ran.stderr
+    assert not (stopped_console.folder / "keys" / "storage.key").exists()
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    needs("systemd-analyze")
+    program = tmp_path / "ecss-console"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    units = (SERVICE, SOCKET, METRICS, *BACKUP)
+    for unit in units:
+        here = unit.read_text().replace("/opt/ecss-console/.venv/bin/ecss-console", str(program))
+        (tmp_path / unit.name).write_text(here)
+    words = [
+        "systemd-analyze",
+        "verify",
+        "--man=no",
+        *(str(tmp_path / unit.name) for unit in units),
+    ]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_the_exposure_that_systemd_reckons_is_below_one_and_a_half() -> None:
+    needs("systemd-analyze")
+    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", str(SERVICE)]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    found = re.search(r"Overall exposure level for ecss-console.service: ([0-9.]+)", ran.stdout)
+    assert found, ran.stdout + ran.stderr
+    assert float(found[1]) <= 1.5
+    assert ran.returncode == 0
+
+
+def test_the_console_works_under_the_units_system_call_filters(stopped_console: ConsoleServer) -> None:
+    """SystemCallFilter, MemoryDenyWriteExecute and RestrictAddressFamilies of the unit, put in force by libseccomp."""
+    confinable()
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        _activated(stopped_console, held)
+        stopped_console.launcher = (sys.executable, SUPPORT / "confine.py", SERVICE, *stopped_console.launcher)
+        stopped_console.start()
+        assert stopped_console.process is not None
+        state = Path(f"/proc/{stopped_console.process.pid}/status").read_text()
+        assert re.search(r"^Seccomp:\s2$", state, re.MULTILINE)
+        assert re.search(r"^NoNewPrivs:\s1$", state, re.MULTILINE)
+        stopped_console.run("domain/declare a.example")
+        added = stopped_console.run("domain/a.example/integrations/add one --service --numbers 1{0-9}")
+        assert "API key: " in added
+        with stopped_console.paramiko(password=PASSWORD) as client:
+            _, stdout, _ = client.exec_command("domain/list | regex a.*e | json")
+            assert b"a.example" in stdout.read()
+        assert stopped_console.stop() == 0
+        assert "Traceback" not in "".join(stopped_console.log)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "refused"),
+    [
+        ("socket.socket(socket.AF_INET)", "Address family not supported"),
+        ("mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC)", "Operation not permitted"),
+        ("os.setuid(1)", "Operation not permitted"),
+        ("os.chroot('/')", "Operation not permitted"),
+    ],
+)
+def test_the_filters_that_the_console_works_under_refuse(attempt: str, refused: str) -> None:
+    confinable()
+    program = f"import mmap, os, socket\n{attempt}"
+    words = [sys.executable, str(SUPPORT / "confine.py"), str(SERVICE), sys.executable, "-c", program]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 1
+    assert refused in ran.stderr
