@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from console import PROMPT, ConsoleServer
 
+from server.shell.completion import Completion
 from server.transport.editor import LineEditor
 from server.transport.reader import LineReader
 from server.transport.tty import Tty
