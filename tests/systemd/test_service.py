@@ -305,14 +305,34 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_the_exposure_that_systemd_reckons_is_below_one_and_a_half() -> None:
+@pytest.mark.parametrize("unit", [SERVICE, BACKUP[0]], ids=["server", "backup"])
+def test_the_exposure_that_systemd_reckons_is_below_one_and_a_half(unit: Path) -> None:
     needs("systemd-analyze")
-    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", str(SERVICE)]
+    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", str(unit)]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    found = re.search(r"Overall exposure level for ecss-console.service: ([0-9.]+)", ran.stdout)
+    found = re.search(rf"Overall exposure level for {unit.name}: ([0-9.]+)", ran.stdout)
     assert found, ran.stdout + ran.stderr
     assert float(found[1]) <= 1.5
     assert ran.returncode == 0
+
+
+def test_the_nightly_backup_runs_in_the_sandbox_of_the_server() -> None:
+    server, backup = (_sandbox(unit) for unit in (SERVICE, BACKUP[0]))
+    assert server["PrivateUsers"] == ["yes"]
+    assert server["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
+    assert backup.pop("ReadWritePaths") == ["/var/lib/ecss-console /var/backups/ecss-console"]
+    assert backup == server
+
+
+def _sandbox(unit: Path) -> dict[str, list[str]]:
+    """Return the settings of a unit that confine it, from `User=` on, without those of a server that listens."""
+    lines = unit.read_text().partition("\nUser=")[2].partition("[Install]")[0].splitlines()
+    named = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    found: dict[str, list[str]] = {}
+    for name, _, value in named:
+        found.setdefault(name, []).append(value)
+    of_the_server = {"WorkingDirectory", "StateDirectory", "StateDirectoryMode", "LimitNOFILE"}
+    return {name: values for name, values in found.items() if name not in of_the_server}
 
 
 def test_the_console_works_under_the_units_system_call_filters(stopped_console: ConsoleServer) -> None:
