@@ -10,11 +10,10 @@ from server.audit.inspection import Exported
 from server.audit.verify import certificate, findings, inspect, parse_head
 from server.commands.call import Call
 from server.commands.domains import DOMAIN
-from server.commands.users import shown_time
 from server.errors import CommandError, TemporaryError
 from server.escaping import escaped
 from server.grammar.declare import Kind, Relation, command
-from server.model.access import Permission, parse_user_name
+from server.model.access import Permission, parse_user_name, shown_time
 from server.model.events import EventKind
 from server.model.integrations import parse_client_id
 from server.render.reply import Column, Lines, Table

@@ -175,6 +175,9 @@ class Call:
         finally:
             self.console.standings.forget()  # also when Ctrl-C came while it was committed
 
+    async def record(self, query: Query, facts: Mapping[str, object]) -> None:
+        """Do nothing: `change` records the command with its arguments, which say the same as the facts."""
+
     async def pass_gate(self, read: Read | None = None) -> None:
         """Ask again whether the operator may: while a question waited, that may have been taken away."""
         self.operator = await self.gate(self, read)

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Annotated
 
 from server.commands.call import Call
-from server.commands.domains import admit_to_domain, no_such_domain
+from server.commands.domains import admit_to_domain
 from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
 from server.errors import CommandError, TemporaryError
 from server.grammar.declare import Command, Relation, command
@@ -20,6 +20,7 @@ from server.model.access import Permission
 from server.model.domains import folded
 from server.model.names import with_foreign
 from server.render.reply import Column, Help, Left, Lines, Moved, Overview, Section, Table
+from server.services.domains import no_such_domain
 from server.storage import domains, history
 
 _CONSOLE = Permission.CONSOLE

@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from server.audit.journal import utc_now
 from server.commands.call import Call, Seeker
 from server.commands.kinds import MOST_CANDIDATES
-from server.errors import CommandError, PermissionDeniedError
+from server.errors import PermissionDeniedError
 from server.grammar.declare import Kind, Relation, command
 from server.model.access import Operator, Permission, Role
 from server.model.domains import folded, parse_domain_name
-from server.model.integrations import first_named
-from server.model.names import with_foreign
 from server.render.reply import Column, Lines, Table
+from server.services import domains as service
 from server.storage import domains
 
 _PRIVILEGES = "taken for scripts of the exchange; an administrator of this console has them anyway"
-
-
-def no_such_domain(name: str) -> CommandError:
-    """Return the error for a domain that is not declared."""
-    return CommandError(with_foreign(f"there is no domain {name}", name))
 
 
 def admit_to_domain(operator: Operator, domain: str) -> None:
@@ -64,11 +57,7 @@ async def declare(
 
     The name is shown as you type it here. Two names that differ only in case are one domain.
     """
-    call.will(f"declare domain {domain}")
-    async with call.change() as query:
-        if not await domains.insert(query, domain, utc_now()):
-            message = f"domain {await domains.declared_as(query, domain)} exists already"
-            raise CommandError(message)
+    await service.declare(call, domain)
     return Lines((f"Domain {domain} declared",))
 
 
@@ -101,14 +90,9 @@ async def remove(
     if not force:
         known = await domains.find(call.store, domain)
         if known is None:
-            raise no_such_domain(domain)
+            raise service.no_such_domain(domain)
         await call.confirm(f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}.")
-    async with call.change() as query:
-        clients = await domains.delete(query, domain)
-        if clients is None:
-            raise no_such_domain(domain)
-        named = f": {first_named(clients)}" if clients else ""
-        call.will(f"remove domain {domain} and the keys of its integrations, {len(clients)} in all{named}")
+    await service.remove(call, domain)
     return Lines((f"Domain {domain} removed",))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from server.audit.journal import utc_now
 from server.commands.call import Call
-from server.commands.domains import DOMAIN, no_such_domain
+from server.commands.domains import DOMAIN
 from server.commands.integrations import COLUMNS
 from server.commands.kinds import API_KEY, NEW_CLIENT_ID, NUMBER_RANGE
 from server.errors import ArgumentError, CommandError
@@ -22,6 +22,7 @@ from server.model.exports import MOST_CHARACTERS, Row, read_rows
 from server.model.integrations import Integration, IntegrationType, first_named
 from server.model.numbers import number_range
 from server.render.reply import Lines, Script
+from server.services.domains import no_such_domain
 from server.storage import domains, integrations
 from server.storage.database import Read
 from server.storage.integrations import Conflict, Keyed

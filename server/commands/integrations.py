@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from server.audit.journal import utc_now
 from server.commands.call import Call
-from server.commands.domains import DOMAIN, no_such_domain
+from server.commands.domains import DOMAIN
 from server.commands.kinds import CLIENT_ID, NEW_CLIENT_ID, NUMBER_RANGE, SET_CLIENT_ID
-from server.errors import ArgumentError, CommandError
+from server.errors import ArgumentError
 from server.grammar.declare import Relation, command
 from server.model.access import Permission
-from server.model.integrations import KEY_CHARACTERS, Integration, IntegrationType, changed, masked_key, new_key
+from server.model.integrations import KEY_CHARACTERS, Integration, IntegrationType, masked_key
 from server.render.reply import Column, Field, Lines, Record, Table
-from server.storage import domains, integrations
-from server.storage.database import Read
-from server.storage.integrations import Added
+from server.services import integrations as use_cases
+from server.services.domains import no_such_domain
+from server.services.integrations import no_such_integration
+from server.storage import integrations
 from server.storage.vault import Vault
 
 _HERE = "/domain/{domain}/integrations/"
@@ -85,15 +85,7 @@ async def add(
     Whoever shows the key to the Call API is the client. Without --service the integration is a widget.
     """
     kind = IntegrationType.SERVICE if service and not widget else IntegrationType.WIDGET
-    integration, key = Integration(client_id, kind, numbers), new_key()
-    call.will(f"add {_described(integration)} to domain {domain}, with a new key")
-    async with call.change() as query:
-        added = await integrations.insert(query, call.store.vault, domain, integration, key, utc_now())
-        if added is Added.NO_DOMAIN:
-            raise no_such_domain(domain)
-        if added is Added.KNOWN:
-            message = f"integration {client_id} exists already in domain {domain}"
-            raise CommandError(message)
+    key = await use_cases.add(call, domain, Integration(client_id, kind, numbers))
     return Record("New integration was added.", (Field("api_key", "API key", key),))
 
 
@@ -104,10 +96,7 @@ async def add(
 )
 async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
     """Remove an integration; its key is dead at once."""
-    call.will(f"remove integration {client_id} from domain {domain}, and with it the key")
-    async with call.change() as query:
-        if not await integrations.delete(query, domain, client_id):
-            raise await _missing(query, domain, client_id)
+    await use_cases.remove(call, domain, client_id)
     return Lines(("ok",))
 
 
@@ -140,11 +129,7 @@ async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotat
 
     The old key is dead when the reply appears; everything else of the integration stays.
     """
-    key = new_key()
-    call.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
-    async with call.change() as query:
-        if not await integrations.replace_key(query, call.store.vault, domain, client_id, key, utc_now()):
-            raise await _missing(query, domain, client_id)
+    key = await use_cases.replace_key(call, domain, client_id)
     return Record("Old key was replaced with new one.", (Field("api_key", "New API key", key),))
 
 
@@ -168,13 +153,7 @@ async def set_(
     if not service and numbers is None:
         message = "nothing to change, give --service or --numbers"
         raise ArgumentError(message)
-    async with call.change() as query:
-        known = await integrations.find(query, domain, client_id)
-        if known is None:
-            raise await _missing(query, domain, client_id)
-        after = changed(known, service=service, numbers=numbers)
-        call.will(f"change {_described(known)} of domain {domain} into {_described(after)}")
-        await integrations.set_properties(query, domain, after, utc_now())
+    await use_cases.set_properties(call, domain, client_id, service=service, numbers=numbers)
     return Lines(("Integration properties changed",))
 
 
@@ -189,7 +168,7 @@ async def show(
     """Show one integration, its key masked unless --reveal is given."""
     keyed = await integrations.one(call.store, domain, client_id)
     if keyed is None:
-        raise await _missing(call.store.read, domain, client_id)
+        raise await no_such_integration(call.store.read, domain, client_id)
     shown = keyed.key if reveal or keyed.key is None else masked_key(keyed.key)
     integration = keyed.integration
     fields = [
@@ -200,18 +179,6 @@ async def show(
     if integration.numbers:
         fields.append(Field("numbers", "Numbers", ",".join(integration.numbers)))
     return Record("", tuple(fields))
-
-
-async def _missing(read: Read, domain: str, client_id: str) -> CommandError:
-    if not await domains.exists(read, domain):
-        return no_such_domain(domain)
-    return CommandError(f"there is no integration {client_id} in domain {domain}")
-
-
-def _described(integration: Integration) -> str:
-    count = len(integration.numbers)
-    numbers = f" with {count} number{'s' if count > 1 else ''} from {integration.numbers[0]} on" if count else ""
-    return f"{integration.type.value} {integration.client_id}{numbers}"
 
 
 DIRECTORIES = {"/domain/{domain}/integrations": "Third-party services that use the Call API, and their keys."}

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from server.audit.journal import utc_now
 from server.auth.keys import fingerprint, parse_key, weakness
 from server.commands.call import Call, Seeker
 from server.commands.kinds import DATE, KEY_WORD, SOURCES, USER
-from server.commands.users import changed_user, no_such_user, shown_time
-from server.errors import ArgumentError, CommandError
+from server.errors import ArgumentError
 from server.escaping import escaped
 from server.grammar.declare import Kind, Relation, command
-from server.model.access import Permission, UserKey
-from server.model.names import with_foreign
+from server.model.access import Permission, UserKey, shown_time
 from server.render.reply import Column, Lines, Table
+from server.services import users as service
 from server.storage import users
 
 _HERE = "/cocon/user/key/"
@@ -62,15 +60,8 @@ async def add(
         raise ArgumentError(message, *options) from wrong
     until = parsed.expires_at if expires is None else expires or None
     added = replace(parsed, sources=from_ or parsed.sources, expires_at=until)
-    print_ = fingerprint(added.public_key)
-    call.will(f"let user {user} in with key {print_}")
-    async with changed_user(call, user) as (query, _):
-        if not await users.insert_key(query, user, added, utc_now()):
-            message = (
-                f"user {user} has the key {print_} already; remove it first to change where and until when it works"
-            )
-            raise CommandError(message)
-    return Lines((f"Key {print_} added",))
+    shown = await service.add_key(call, user, added)
+    return Lines((f"Key {shown} added",))
 
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list eve",))
@@ -78,7 +69,7 @@ async def list_(call: Call, user: Annotated[str, USER]) -> Table:
     """List the public keys of a user: those that let in, and those that are too weak to."""
     known = await users.find(call.store.read, user)
     if known is None:
-        raise no_such_user(user)
+        raise service.no_such_user(user)
     return Table(_COLUMNS, [_row(key) for key in known.keys])
 
 
@@ -89,13 +80,7 @@ async def list_(call: Call, user: Annotated[str, USER]) -> Table:
 )
 async def remove(call: Call, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
     """Let a user in with this key no more; sessions that are open stay."""
-    call.will(f"let user {user} in with key {key} no more")
-    async with changed_user(call, user) as (query, known):
-        found = next((each for each in known.keys if fingerprint(each.public_key) == key), None)
-        if found is None:
-            message = f"user {user} has no key {key}"
-            raise CommandError(with_foreign(message, key))
-        await users.delete_key(query, user, found.public_key)
+    await service.remove_key(call, user, key)
     return Lines((f"Key {key} removed",))
 
 

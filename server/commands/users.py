@@ -1,37 +1,30 @@
-"""Users and their grants: `/cocon/user/`. What a user may do changes at once, in sessions that are open too."""
+"""Users and their grants: `/cocon/user/`. Changes take effect at once, also in open sessions."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Annotated
 
 from server.audit.journal import utc_now
-from server.auth.keys import fingerprint
 from server.auth.passwords import check_new_password, same_password
 from server.commands.call import Call
-from server.commands.domains import DOMAIN, no_such_domain
+from server.commands.domains import DOMAIN
 from server.commands.kinds import DATE, NEW_USER, PUBLIC_KEY, ROLE, USER
 from server.errors import ArgumentError, CommandError, TemporaryError
 from server.grammar.declare import Relation, command
-from server.model.access import Permission, Role, User, UserKey
+from server.model.access import Permission, Role, User, UserKey, shown_time
 from server.render.reply import Column, Lines, Table
-from server.storage import domains, users
-from server.storage.writer import Query
+from server.services import users as service
+from server.storage import users
 from server.turns import TooManyWaitError
 
 _HERE = "/cocon/user/"
 _EXAMPLE = "cocon/user/"
 _CHANGE = Permission.USERS_CHANGE
-#: Slows down whoever tries passwords in somebody's open session.
+#: Slows down guessing of passwords in an open session.
 _WRONG_PASSWORD_SECONDS = 1.0
-
-
-def shown_time(at: str | None) -> str:
-    """Return a stored time as people read it, `2030-12-31 00:00:00Z`, or `never`."""
-    return f"{at[:19].replace('T', ' ')}Z" if at else "never"
 
 
 _COLUMNS = (
@@ -45,31 +38,11 @@ _COLUMNS = (
 )
 
 
-def no_such_user(name: str) -> CommandError:
-    """Return the error for a user that is not there."""
-    return CommandError(f"there is no user {name}")
-
-
-@asynccontextmanager
-async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User]]:
-    """Give a stored user inside the transaction of the change; raises CommandError when there is none.
-
-    A change that leaves no administrator who can log in now, or none who always will be, is refused, whatever it is.
-    """
-    async with call.change() as query:
-        known = await users.find(query, name)
-        if known is None:
-            raise no_such_user(name)
-        refusal = CommandError(f"{name} is the last administrator, make another one first; nothing was changed")
-        async with users.keeping_administrators(query, utc_now(), refusal):
-            yield query, known
-
-
 @asynccontextmanager
 async def one_password(call: Call) -> AsyncIterator[None]:
-    """Let one password of the operator be checked or hashed at a time, whatever the number of its sessions.
+    """Check or hash one password of an operator at a time, however many sessions the operator has.
 
-    So a wrong one slows down all of them. Raises TemporaryError when too many wait.
+    So a wrong password slows all of them down. Raises TemporaryError when too many wait.
     """
     try:
         async with call.console.passwords.turn(call.operator.name):
@@ -80,9 +53,9 @@ async def one_password(call: Call) -> AsyncIterator[None]:
 
 
 async def asked_password(call: Call, name: str, *, before: str | None = None) -> str:
-    """Ask for a new password twice, without echo, and return its hash; nothing is asked for a check.
+    """Ask for a new password twice, without echo, and return its hash. With `--check` nothing is asked.
 
-    Raises CommandError when it may not be set, or is the one `before`.
+    Raises CommandError for a password that is not allowed, or equals `before`.
     """
     if call.check:
         return ""
@@ -115,15 +88,9 @@ async def add(
 
     Operators and viewers reach no domain until user/grant gives them one.
     """
-    with_key = f", let in with key {fingerprint(key.public_key)}" if key else ""
-    call.will(f"add user {user} as {role.value}{with_key}")
-    if await users.find(call.store.read, user) is not None:  # before anything is asked
-        raise _known_already(user)
+    await service.plan_addition(call, user, role, key)
     password_hash = None if key else await asked_password(call, user)
-    added = User(user, role, password_hash, (key,) if key else (), expires_at=expires or None)
-    async with call.change() as query:
-        if not await users.insert(query, added, utc_now()):
-            raise _known_already(user)
+    await service.add(call, User(user, role, password_hash, (key,) if key else (), expires_at=expires or None))
     return Lines((f"User {user} added",))
 
 
@@ -146,15 +113,7 @@ async def set_(
     if role is None and expires is None and not change_password:
         message = "nothing to change, give --role, --expires or --change-password"
         raise ArgumentError(message)
-    async with changed_user(call, user) as (query, known):
-        after = replace(
-            known,
-            role=role or known.role,
-            expires_at=known.expires_at if expires is None else expires or None,
-            must_change_password=change_password or known.must_change_password,
-        )
-        call.will(f"change user {user} from {_described(known)} into {_described(after)}")
-        await users.set_properties(query, after)
+    await service.set_properties(call, user, role=role, expires=expires, change_password=change_password)
     return Lines((f"User {user} changed",))
 
 
@@ -166,12 +125,9 @@ async def passwd(
     change_at_login: Annotated[bool, Relation("the user must set another at the next login")] = False,
 ) -> Lines:
     """Set a user's password, which is asked for twice and not echoed."""
-    call.will(f"set the password of user {user}")
-    if await users.find(call.store.read, user) is None:
-        raise no_such_user(user)
+    await service.plan_password(call, user)
     password_hash = await asked_password(call, user)
-    async with changed_user(call, user) as (query, _):
-        await users.set_password(query, user, password_hash, must_change=change_at_login)
+    await service.set_password(call, user, password_hash, must_change=change_at_login)
     return Lines((f"Password of {user} changed",))
 
 
@@ -181,54 +137,37 @@ async def remove(
 ) -> Lines:
     """Remove a user with its keys, grants and history; its sessions end."""
     if not force:
-        if await users.find(call.store.read, user) is None:
-            raise no_such_user(user)
+        await service.require(call, user)
         await call.confirm(f"User {user} will be removed, and its sessions will end.")
-    call.will(f"remove user {user}")
-    async with changed_user(call, user) as (query, _):
-        await users.delete(query, user)
+    await service.remove(call, user)
     return Lines((f"User {user} removed",))
 
 
 @command(_HERE + "lock", permission=_CHANGE, examples=(_EXAMPLE + "lock eve",))
 async def lock(call: Call, user: Annotated[str, USER]) -> Lines:
     """Lock a user out, whatever the way to log in; its sessions end."""
-    call.will(f"lock user {user} out")
-    async with changed_user(call, user) as (query, known):
-        await users.set_properties(query, replace(known, locked=True))
+    await service.lock(call, user)
     return Lines((f"User {user} locked",))
 
 
 @command(_HERE + "unlock", permission=_CHANGE, examples=(_EXAMPLE + "unlock eve",))
 async def unlock(call: Call, user: Annotated[str, USER]) -> Lines:
     """Let a locked user log in again."""
-    call.will(f"let user {user} log in again")
-    async with changed_user(call, user) as (query, known):
-        await users.set_properties(query, replace(known, locked=False))
+    await service.unlock(call, user)
     return Lines((f"User {user} unlocked",))
 
 
 @command(_HERE + "grant", permission=_CHANGE, examples=(_EXAMPLE + "grant eve biysk.local",))
 async def grant(call: Call, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
     """Grant a domain to a user, to do there what its role may."""
-    call.will(f"grant domain {domain} to user {user}")
-    async with changed_user(call, user) as (query, _):
-        if not await domains.exists(query, domain):
-            raise no_such_domain(domain)
-        if not await users.grant(query, user, domain, utc_now()):
-            message = f"domain {domain} is granted to {user} already"
-            raise CommandError(message)
+    await service.grant(call, user, domain)
     return Lines((f"Domain {domain} granted to {user}",))
 
 
 @command(_HERE + "revoke", permission=_CHANGE, examples=(_EXAMPLE + "revoke eve barnaul.local",))
 async def revoke(call: Call, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
     """Take a domain from a user; it is out of reach at once."""
-    call.will(f"revoke domain {domain} from user {user}")
-    async with changed_user(call, user) as (query, _):
-        if not await users.revoke(query, user, domain):
-            message = f"domain {domain} is not granted to {user}"
-            raise CommandError(message)
+    await service.revoke(call, user, domain)
     return Lines((f"Domain {domain} revoked from {user}",))
 
 
@@ -241,7 +180,7 @@ async def own_passwd(call: Call) -> Lines:
     name = call.operator.name
     call.will(f"change the password of {name}")
     if call.check:
-        async with changed_user(call, name):
+        async with service.changed_user(call, name):
             return Lines()
     password = await call.ask_secret("Your password: ")
     async with one_password(call):
@@ -251,20 +190,8 @@ async def own_passwd(call: Call) -> Lines:
             message = "that is not your password; nothing was changed"
             raise CommandError(message)
     password_hash = await asked_password(call, name, before=password)
-    async with changed_user(call, name) as (query, _):
-        if not await users.exchange_password(query, name, verdict.stored, password_hash):
-            message = "your password was changed meanwhile; nothing was changed now"
-            raise CommandError(message)
+    await service.exchange_password(call, name, verdict.stored, password_hash)
     return Lines(("Your password was changed",))
-
-
-def _known_already(name: str) -> CommandError:
-    return CommandError(f"user {name} exists already")
-
-
-def _described(user: User) -> str:
-    words = [user.role.value, f"expires {shown_time(user.expires_at)}"]
-    return ", ".join([*words, "must change the password"] if user.must_change_password else words)
 
 
 def _row(user: User) -> tuple[object, ...]:

@@ -16,9 +16,10 @@ from pydantic import (
     ValidationError,
 )
 
-from server.config.schema import STORAGE_KEY_NAME, Config
+from server.config.schema import Config
 from server.encoding import decoded
 from server.errors import ConfigurationError
+from server.file_names import STORAGE_KEY_NAME
 from server.plain_files import MOST_TEXT_BYTES, read_plain
 
 ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"

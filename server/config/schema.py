@@ -20,10 +20,10 @@ from pydantic import (
 )
 
 from server.addresses import plain_address, plain_network
+from server.file_names import DATABASE_NAME, STORAGE_KEY_NAME
 
 _SQLITE = "sqlite:///"
 _PROMPT_FIELD = re.compile(r"\{(?:user|node|path)\}")
-STORAGE_KEY_NAME = "storage.key"
 
 
 def _no_switch(value: object) -> object:
@@ -97,7 +97,7 @@ class Storage(_Section):
     """Where the data lie."""
 
     url: Annotated[Text, Counts.RESTART] = Field(
-        default="sqlite:///var/console.db",
+        default=f"sqlite:///var/{DATABASE_NAME}",
         description="SQLite database; sqlite:///FILE is relative to this file, sqlite:////FILE absolute",
     )
 

@@ -144,3 +144,8 @@ def parse_user_name(text: str) -> str:
         rule = "a user name is 1 to 32 of a-z 0-9 . _ - and begins with a letter"
         raise refusal(rule, text, r"a-z0-9._-", _MOST_CHARACTERS)
     return text
+
+
+def shown_time(at: str | None) -> str:
+    """Return a stored time as people read it, `2030-12-31 00:00:00Z`, or `never`."""
+    return f"{at[:19].replace('T', ' ')}Z" if at else "never"

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import StartError
+from server.file_names import STORAGE_KEY_NAME
 from server.model.lines import one_line
 from server.storage import schema
 from server.storage.owner import working_for
 from server.storage.restoring import SIDE_FILES, finish, restoring_folder, write_synced
 from server.storage.snapshot import sync_folder
-from server.storage.storage_key import STORAGE_KEY_NAME, read_storage_key, storage_key_there
+from server.storage.storage_key import read_storage_key, storage_key_there
 from server.storage.temporary import passing_reason
 from server.storage.vault import Vault, new_storage_key
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from server.storage.chain import BEGINNING, NODES, Beginning, Head, Sealer
 from server.storage.database import Read
+from server.storage.schema_numbers import NODE_LIST_SCHEMA
 
-#: The first schema that has the list.
-LISTED_SCHEMA = 4
 #: One statement, so that all of it is of one moment. Read as bytes: what somebody has changed need be no text any more.
 _FOUND = """
 SELECT coalesce(max(id), 0), (SELECT CAST(value AS BLOB) FROM store WHERE name = ?),
@@ -60,8 +59,8 @@ async def found(read: Read, audit: Sealer) -> Outline:
         _Stored(_text(node), Head(seq if isinstance(seq, int) else 0, _text(mac)), _text(signature))
         for node, seq, mac, signature in rows
     ]
-    named = audit.nodes(_text(listed)) if schema >= LISTED_SCHEMA else ()
-    signed_for = _signed_for(audit, named, stored) if schema >= LISTED_SCHEMA else ()
+    named = audit.nodes(_text(listed)) if schema >= NODE_LIST_SCHEMA else ()
+    signed_for = _signed_for(audit, named, stored) if schema >= NODE_LIST_SCHEMA else ()
     heads = tuple(
         KeptHead(each.node, each.head, audit.signed(each.node, each.head, signed_for, each.signature))
         for each in stored

@@ -19,15 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import StartError
+from server.file_names import (
+    DATABASE_NAME,
+    KEY_NAMES,
+    KEYS_FOLDER_NAME,
+    RESTORE_PLAN_NAME,
+    STORAGE_KEY_NAME,
+)
 from server.plain_files import MOST_KEY_BYTES, read_plain
-from server.storage.archive import KEY_NAMES
 from server.storage.snapshot import sync_folder
-from server.storage.storage_key import STORAGE_KEY_NAME, parse_storage_key
+from server.storage.storage_key import parse_storage_key
 
-_PLAN = "plan.json"
 _ASIDE = "aside"
-_KEYS = "keys"
-_DATABASE = "console.db"
 #: Where SQLite's locks of a file lie (source: its file format, "lock byte page"): whoever has the file open in WAL
 #: mode holds one of them.
 _LOCKS_AT, _LOCKS = 0x40000000, 512
@@ -35,6 +38,7 @@ _LOCKS_AT, _LOCKS = 0x40000000, 512
 SIDE_FILES = ("-wal", "-shm", "-journal", "")
 _ASIDE_NAME = re.compile(r"\.before-restore-[0-9]{8}T[0-9]{6}Z(-again){0,99}")
 _MOST_PLAN_BYTES = 4_096
+_NO_PLAN = f"{RESTORE_PLAN_NAME} is no plan of a restore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,12 @@ def alone(database: Path) -> Iterator[None]:
 
 def make_ready(folder: Path, database: Path, keys: Mapping[str, bytes], aside: str) -> None:
     """Fill an empty folder with a new store; `aside` is what the names of the old files get behind them."""
-    database.rename(folder / _DATABASE)
-    (folder / _KEYS).mkdir(mode=0o700)
+    database.rename(folder / DATABASE_NAME)
+    (folder / KEYS_FOLDER_NAME).mkdir(mode=0o700)
     for name, content in keys.items():
-        write_synced(folder / _KEYS / name, content)
-    sync_folder(folder / _KEYS)
-    write_synced(folder / _PLAN, json.dumps({_ASIDE: aside}).encode())
+        write_synced(folder / KEYS_FOLDER_NAME / name, content)
+    sync_folder(folder / KEYS_FOLDER_NAME)
+    write_synced(folder / RESTORE_PLAN_NAME, json.dumps({_ASIDE: aside}).encode())
     sync_folder(folder)
 
 
@@ -105,8 +109,8 @@ def finish(database: Path, keys_dir: Path) -> list[Path]:
         for name, content in sorted(ready.keys.items()):
             moved += _place_key(content, keys_dir / name, ready.aside)
         sync_folder(keys_dir)
-        moved += _place_database(folder / _DATABASE, database, ready.aside)
-        (folder / _PLAN).unlink()
+        moved += _place_database(folder / DATABASE_NAME, database, ready.aside)
+        (folder / RESTORE_PLAN_NAME).unlink()
         sync_folder(folder)
     shutil.rmtree(folder)
     sync_folder(database.parent)
@@ -117,23 +121,25 @@ def _looked_through(folder: Path) -> _Ready | None:
     """Return what waits in the folder, None where only the folder is left to be removed. Raises StartError."""
     try:
         _require_folder(folder)
-        if not os.path.lexists(folder / _PLAN):
+        if not os.path.lexists(folder / RESTORE_PLAN_NAME):
             return None
-        plan = json.loads(read_plain(folder / _PLAN, _MOST_PLAN_BYTES, links=False))
+        plan = json.loads(read_plain(folder / RESTORE_PLAN_NAME, _MOST_PLAN_BYTES, links=False))
         aside = plan.get(_ASIDE) if isinstance(plan, dict) else None
         if not isinstance(aside, str) or not _ASIDE_NAME.fullmatch(aside):
-            raise _foreign(folder, f"{_PLAN} is no plan of a restore")
-        _require_folder(folder / _KEYS)
-        names = {path.name for path in (folder / _KEYS).iterdir()}
+            raise _foreign(folder, _NO_PLAN)
+        _require_folder(folder / KEYS_FOLDER_NAME)
+        names = {path.name for path in (folder / KEYS_FOLDER_NAME).iterdir()}
         if not names <= {*KEY_NAMES}:
-            raise _foreign(folder, f"{_KEYS} has files that no backup has")
-        keys = {name: read_plain(folder / _KEYS / name, MOST_KEY_BYTES, links=False) for name in names}
+            raise _foreign(folder, f"{KEYS_FOLDER_NAME} has files that no backup has")
+        keys = {name: read_plain(folder / KEYS_FOLDER_NAME / name, MOST_KEY_BYTES, links=False) for name in names}
         if STORAGE_KEY_NAME in keys:
-            parse_storage_key(keys[STORAGE_KEY_NAME], str(folder / _KEYS / STORAGE_KEY_NAME))
-        if os.path.lexists(folder / _DATABASE) and not stat.S_ISREG((folder / _DATABASE).lstat().st_mode):
-            raise _foreign(folder, f"{_DATABASE} is no plain file")
+            parse_storage_key(keys[STORAGE_KEY_NAME], str(folder / KEYS_FOLDER_NAME / STORAGE_KEY_NAME))
+        if os.path.lexists(folder / DATABASE_NAME) and not stat.S_ISREG((folder / DATABASE_NAME).lstat().st_mode):
+            raise _foreign(folder, f"{DATABASE_NAME} is no plain file")
     except (OSError, ValueError, RecursionError) as error:
-        raise _foreign(folder, getattr(error, "strerror", None) or f"{_PLAN} is no plan of a restore") from error
+        raise _foreign(
+            folder, getattr(error, "strerror", None) or f"{RESTORE_PLAN_NAME} is no plan of a restore"
+        ) from error
     return _Ready(aside, keys)
 
 

@@ -18,11 +18,10 @@ from pathlib import Path
 
 from server.errors import StartError
 from server.storage.chain import BEGINNING, NODES, Beginning, Head
-from server.storage.heads import LISTED_SCHEMA
+from server.storage.schema_numbers import CHAIN_SCHEMA, NODE_LIST_SCHEMA
 from server.storage.snapshot import counts, damage, scratch_folder, snapshot, sync_folder
 from server.storage.vault import Vault
 
-_CHAIN_MIGRATION = 3
 _TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
 #: The table that says what the store is; migrations write into it.
 _STORE = "store"
@@ -116,9 +115,9 @@ def _migrate(connection: sqlite3.Connection, done: int, vault: Vault) -> None:
             continue
         for statement in _statements(script):
             connection.execute(statement)
-        if number == _CHAIN_MIGRATION:
+        if number == CHAIN_SCHEMA:
             _mark_beginning(connection, vault)
-        if number == LISTED_SCHEMA:
+        if number == NODE_LIST_SCHEMA:
             _list_nodes(connection, vault)
     connection.execute(
         "INSERT INTO store (name, value) VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",

@@ -11,7 +11,6 @@ from server.plain_files import read_plain
 from server.storage.owner import working_for
 from server.storage.vault import STORAGE_KEY_BYTES
 
-STORAGE_KEY_NAME = "storage.key"
 _MOST_BYTES = 4_096
 
 

@@ -15,13 +15,11 @@ from pathlib import Path
 import asyncssh
 
 from server.errors import StartError
+from server.file_names import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 from server.plain_files import MOST_KEY_BYTES, plain, read_plain
 from server.storage.files import locked_folder
 from server.storage.restoring import write_synced
 from server.storage.snapshot import sync_folder
-
-HOST_KEY_NAME = "ssh_host_ed25519_key"
-NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"
 
 
 @dataclass(frozen=True, slots=True)

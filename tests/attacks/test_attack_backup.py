@@ -13,7 +13,7 @@ import pytest
 from backups import CLEAR, backup_made, dump_of, files_in, lose, status_of, verified
 from console import ConsoleServer
 
-from server.storage.archive import Manifest, pack, unpack
+from server.backup.archive import Manifest, pack, unpack
 from server.storage.vault import Vault
 
 FORGED = "its storage key is that of this console; its audit is as it was"
@@ -148,9 +148,9 @@ def test_attack_a_finding_that_a_manifest_tells_of_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The names of nodes in an audit are whatever the store says that they are."""
-    monkeypatch.setattr("server.program.backup.findings", lambda _: [f"x\n{FORGED}"] * 30)
+    monkeypatch.setattr("server.backup.create.findings", lambda _: [f"x\n{FORGED}"] * 30)
     backup = backup_made("b", *CLEAR)
-    monkeypatch.setattr("server.program.backup.findings", lambda _: [f"x\n{FORGED}"] * 30)
+    monkeypatch.setattr("server.backup.create.findings", lambda _: [f"x\n{FORGED}"] * 30)
     capsys.readouterr()
     assert verified(backup) == 0
     told = capsys.readouterr().err

@@ -29,9 +29,8 @@ from backups import (
 )
 from console import PROGRAM, ConsoleServer, needs
 
-from server.storage.archive import KEY_NAMES
+from server.file_names import HOST_KEY_NAME, KEY_NAMES, NEXT_HOST_KEY_NAME
 from server.storage.snapshot import snapshot
-from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -262,7 +261,7 @@ def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
             connection.commit()
         copied(database, target)
 
-    monkeypatch.setattr("server.program.backup.snapshot", replaced)
+    monkeypatch.setattr("server.backup.create.snapshot", replaced)
     assert status_of("backup", "b", *CLEAR) == 1
     assert "was replaced meanwhile" in capsys.readouterr().err
     assert not (filled.folder / "b").exists()

@@ -28,8 +28,9 @@ from backups import (
 from console import ConsoleServer
 from killed import in_child, killed_at_every_step, without_room
 
-from server.program import backup as backing_up
-from server.program import restore as restoring_program
+from server.backup import create, restore
+from server.cli import backup as backup_subcommand
+from server.cli import restore as restore_subcommand
 
 
 def _copies(filled: ConsoleServer, folder: Path) -> Iterator[None]:
@@ -159,8 +160,8 @@ def test_a_signal_leaves_no_copy_of_the_store_behind(
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     before = sorted(path for path in filled.folder.rglob("*") if path.name != "console.db")
 
-    for program, name in ((restoring_program, "contents"), (backing_up, "contents"), (backing_up, "_read_back")):
-        words = ("backup", "b2", *CLEAR) if program is backing_up else ("restore", backup, "--verify-only")
+    for program, name in ((restore, "contents"), (create, "contents"), (create, "_read_back")):
+        words = ("backup", "b2", *CLEAR) if program is create else ("restore", backup, "--verify-only")
         assert in_child(partial(status_of, *words), partial(_ended_in, program, name, number)) == 130
         assert sorted(path for path in filled.folder.rglob("*") if path.name != "console.db") == before
 
@@ -168,7 +169,7 @@ def test_a_signal_leaves_no_copy_of_the_store_behind(
 def test_ctrl_c_ends_an_encryption_as_anything_else(filled: ConsoleServer) -> None:
     """It was told as "the backup cannot be encrypted: KeyboardInterrupt:"."""
     before = sorted(filled.folder.rglob("*"))
-    set_trap = partial(_ended_in, backing_up._Hashing, "write", signal.SIGINT)  # noqa: SLF001  what the library calls
+    set_trap = partial(_ended_in, create._Hashing, "write", signal.SIGINT)  # noqa: SLF001  what the library calls
     assert in_child(partial(status_of, "backup", "b", *LOCKS["recipient"][0]), set_trap) == 130
     assert sorted(filled.folder.rglob("*")) == before
 
@@ -178,7 +179,7 @@ def test_a_signal_behind_the_step_does_not_say_that_nothing_was_changed(filled: 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             _ended_in(program, step, number)
 
-    assert in_child(partial(status_of, "backup", "b", *CLEAR), partial(set_trap, backing_up, "_tell")) == 0
+    assert in_child(partial(status_of, "backup", "b", *CLEAR), partial(set_trap, backup_subcommand, "_tell")) == 0
     assert events_in(filled.database)[-1] == "backup.made"
-    assert in_child(partial(status_of, "restore", "b", "--force"), partial(set_trap, restoring_program, "_told")) == 0
+    assert in_child(partial(status_of, "restore", "b", "--force"), partial(set_trap, restore_subcommand, "_told")) == 0
     assert events_in(filled.database)[-1] == "backup.restored"

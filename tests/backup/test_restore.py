@@ -222,7 +222,7 @@ def test_two_restores_in_one_second_keep_what_was_there_before_each(
             return cls(2026, 11, 24, tzinfo=UTC)
 
     backup = backup_made("b", *CLEAR)
-    monkeypatch.setattr("server.program.restore.datetime", Clock)
+    monkeypatch.setattr("server.backup.restore.datetime", Clock)
     before = []
     for _ in range(3):
         before.append(dump_of(filled.database))

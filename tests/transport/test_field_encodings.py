@@ -11,11 +11,11 @@ import pytest
 from backups import IDENTITY, backup_made, status_of
 from console import PROGRAM, PROMPT, ConsoleServer
 
+from server.backup.encryption import Keys, Lock, decrypt, encrypt
+from server.cli.passphrase import known_passphrase, new_passphrase
 from server.config import load_config
 from server.encoding import BYTE_ORDER_MARK, decoded, foreign_encoding
 from server.errors import ConfigurationError, StartError
-from server.program.passphrase import known_passphrase, new_passphrase
-from server.storage.encryption import Keys, Lock, decrypt, encrypt
 
 MARK = b"\xef\xbb\xbf"
 SCRIPT = "echo declared\nwhoami\n"

@@ -14,7 +14,8 @@ import asyncssh
 import pytest
 from console import ConsoleServer
 
-from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME, host_keys, make_next, take_next
+from server.file_names import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
+from server.transport.hostkey import host_keys, make_next, take_next
 
 NEXT = f"keys/{NEXT_HOST_KEY_NAME}"
 

@@ -1,7 +1,7 @@
-"""A backup as an archive: a tar.gz of a manifest, keys and the database, of these names and no others. Blocking.
+"""The archive of a backup: a tar.gz of a manifest, keys and the database. Blocking.
 
-Nothing in it is believed before it is checked against the manifest, and nothing is written but what is expected:
-a name, a type of member or an order that this program does not write is refused.
+`tarfile` writes it. Reading trusts nothing: each file is checked against the manifest, and a name, a member type or
+an order that this program does not write is refused.
 """
 
 from __future__ import annotations
@@ -14,34 +14,32 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 from server.errors import StartError
+from server.file_names import DATABASE_NAME, KEY_NAMES, KEYS_FOLDER_NAME, MANIFEST_NAME
 from server.model.lines import one_line
 from server.plain_files import MOST_KEY_BYTES
 
 FORMAT = 1
-MANIFEST_NAME = "manifest.json"
-DATABASE_NAME = "console.db"
-#: What is taken of the keys folder; public halves are made anew from the private ones.
-KEY_NAMES = ("storage.key", "ssh_host_ed25519_key", "ssh_host_ed25519_key_next")
-_KEYS = "keys/"
+_KEYS = f"{KEYS_FOLDER_NAME}/"
 _MOST_MANIFEST_BYTES = 1024 * 1024
-_BLOCK = 512
-#: What an archive ends with: two blocks of zeros at the least, with those of `tar` up to a whole record.
-_RECORD = 10_240 + 2 * _BLOCK
+_BLOCK = tarfile.BLOCKSIZE
+#: An archive ends with at least two blocks of zeros; tar programs fill the last record with more.
+_SHORTEST_END, _LONGEST_END = 2 * _BLOCK, 2 * _BLOCK + tarfile.RECORDSIZE
 _CHUNK = 1024 * 1024
-#: Sealed keys do not shrink; the audit does, at any level.
+#: API keys are encrypted and do not compress; the audit compresses well at any level.
 _LEVEL = 3
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a backup says of itself; `mac` is the storage key's word for the rest.
+    """The description of a backup inside it; `mac` authenticates the rest with the storage key.
 
-    `counts` are rows by table, `heads` the audit's newest records by node as `audit verify --head` takes them,
-    `findings` what was wrong with the audit already, `files` size and SHA-256 by name.
+    `counts` are rows by table. `heads` are the newest audit records by node, in the form of `audit verify --head`.
+    `findings` are faults that the audit had already. `files` are size and SHA-256 by name.
     """
 
     format: int
@@ -57,17 +55,17 @@ class Manifest:
     mac: str = ""
 
     def signed_part(self) -> bytes:
-        """Return what the mac is over."""
+        """Return the bytes that the mac authenticates."""
         return json.dumps({**asdict(self), "mac": ""}, sort_keys=True).encode()
 
     def text(self) -> bytes:
-        """Return the manifest as it lies in the archive."""
+        """Return the content of the manifest's file."""
         return json.dumps(asdict(self), indent=1).encode() + b"\n"
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """An archive whose files are as its manifest says: the database as a file, the keys in memory only."""
+    """The checked files of an archive: the database on disk, the keys in memory only."""
 
     manifest: Manifest
     database: Path
@@ -81,17 +79,22 @@ def fingerprint(path: Path) -> tuple[int, str]:
 
 
 def pack(target: IO[bytes], manifest: Manifest, keys: Mapping[str, bytes], database: Path) -> None:
-    """Write an archive."""
-    with gzip.GzipFile(fileobj=target, mode="wb", compresslevel=_LEVEL, mtime=0, filename="") as packed:
-        _add(packed, MANIFEST_NAME, manifest.text())
-        for name, content in keys.items():
-            _add(packed, _KEYS + name, content)
-        size = database.stat().st_size
-        packed.write(_header(DATABASE_NAME, size))
-        with database.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                packed.write(chunk)
-        packed.write(bytes(-size % _BLOCK + 2 * _BLOCK))
+    """Write an archive of a database that nobody writes to meanwhile."""
+    small = {MANIFEST_NAME: manifest.text(), **{_KEYS + name: content for name, content in keys.items()}}
+    with (
+        gzip.GzipFile(fileobj=target, mode="wb", compresslevel=_LEVEL, mtime=0, filename="") as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
+        database.open("rb") as file,
+    ):
+        for name, content in small.items():
+            archive.addfile(_header(name, len(content)), BytesIO(content))
+        archive.addfile(_header(DATABASE_NAME, database.stat().st_size), file)
+
+
+def _header(name: str, size: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o600
+    return info
 
 
 def key_files(keys: Mapping[str, bytes]) -> dict[str, tuple[int, str]]:
@@ -100,7 +103,7 @@ def key_files(keys: Mapping[str, bytes]) -> dict[str, tuple[int, str]]:
 
 
 def unpack(source: IO[bytes], folder: Path) -> Unpacked:
-    """Read an archive to its end, the database into `folder`. Raises StartError for one that is damaged or foreign."""
+    """Read an archive to its end and put the database into `folder`. Raises StartError for a damaged or foreign one."""
     try:
         with gzip.GzipFile(fileobj=source, mode="rb") as packed:
             return _unpacked(packed, folder)
@@ -109,7 +112,7 @@ def unpack(source: IO[bytes], folder: Path) -> Unpacked:
 
 
 def damaged(what: str) -> StartError:
-    """Return the error for a backup that is not as it was written."""
+    """Return the error for a backup that is no longer as it was written."""
     return StartError(f"the backup is damaged: {what}")
 
 
@@ -126,8 +129,8 @@ def _unpacked(packed: gzip.GzipFile, folder: Path) -> Unpacked:
             raise damaged(what)
     database = folder / DATABASE_NAME
     _write_database(packed, database, manifest.files[DATABASE_NAME])
-    end = packed.read(_RECORD + 1)
-    if len(end) < 2 * _BLOCK or len(end) > _RECORD or any(end):
+    end = packed.read(_LONGEST_END + 1)
+    if not _SHORTEST_END <= len(end) <= _LONGEST_END or any(end):
         what = "it ends too soon, or something follows its last file"
         raise damaged(what)
     return Unpacked(manifest, database, keys)
@@ -158,7 +161,7 @@ def _manifest(raw: bytes) -> Manifest:
 
 
 def _number(value: object) -> int:
-    """Return what counts files, rows or bytes, or numbers a format. Raises ValueError for what no backup has."""
+    """Return a count or a format number. Raises ValueError for a number that no backup has."""
     number = int(str(value))
     if not 0 <= number < 2**63:
         raise ValueError(number)
@@ -199,7 +202,7 @@ def _small(packed: gzip.GzipFile, most: int, name: str) -> bytes:
 def _member(packed: gzip.GzipFile, name: str) -> int:
     """Read the header of a plain file of this name, and return its size.
 
-    `tarfile` is not asked to walk the archive: it would follow extended headers and links.
+    `tarfile` does not walk the archive, because it would follow extended headers and links.
     """
     info = tarfile.TarInfo.frombuf(_exactly(packed, _BLOCK), "ascii", "surrogateescape")
     if info.type != tarfile.REGTYPE or info.name != name or info.size < 0:
@@ -214,13 +217,3 @@ def _exactly(packed: gzip.GzipFile, size: int) -> bytes:
         what = "it ends too soon"
         raise damaged(what)
     return content
-
-
-def _add(packed: gzip.GzipFile, name: str, content: bytes) -> None:
-    packed.write(_header(name, len(content)) + content + bytes(-len(content) % _BLOCK))
-
-
-def _header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o600
-    return info.tobuf(tarfile.GNU_FORMAT)

@@ -1,7 +1,7 @@
-"""Files encrypted in the age format (age-encryption.org/v1), which the program `age` opens too. Blocking.
+"""Encryption of backups in the age format (age-encryption.org/v1), which the program `age` opens too. Blocking.
 
-Recipients are served in bounded memory. A passphrase needs the whole file in memory, a few times, and the work that
-age's scrypt asks for: about a second and half a gigabyte.
+Encryption to recipients takes bounded memory. A passphrase needs the whole file in memory, a few times, and the work
+of age's scrypt: about a second and half a gigabyte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from server.errors import StartError
 from server.plain_files import MOST_TEXT_BYTES, read_named
 from server.storage.owner import opened_file
 
-#: What is encrypted to a passphrase may have so many bytes.
+#: The most bytes that a passphrase encrypts.
 MOST_PASSPHRASE_BYTES = 512 * 1024 * 1024
 _AGE = b"age-encryption.org/v1\n"
 _GZIP = b"\x1f\x8b"
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 class Lock(Enum):
-    """How a file is locked."""
+    """How a backup is encrypted."""
 
     NONE = "not encrypted"
     PASSPHRASE = "encrypted with a passphrase"  # noqa: S105  no passphrase
@@ -41,7 +41,7 @@ class Lock(Enum):
 
 @dataclass(frozen=True)
 class Keys:
-    """What opens or locks a file; nothing at all leaves it open. Never shown."""
+    """The secrets that encrypt or decrypt a backup; none of them leaves it unencrypted. Never shown."""
 
     passphrase: str | None = field(default=None, repr=False)
     recipients: Sequence[str] = ()
@@ -49,14 +49,14 @@ class Keys:
 
     @property
     def lock(self) -> Lock:
-        """How a file that is made with these is locked."""
+        """How these keys encrypt a backup."""
         if self.passphrase is not None:
             return Lock.PASSPHRASE
         return Lock.RECIPIENT if self.recipients else Lock.NONE
 
 
 def opened_backup(path: Path) -> IO[bytes]:
-    """Return the bytes of a backup's file. Raises StartError where it cannot be read, or is no plain file."""
+    """Open the file of a backup. Raises StartError where it cannot be read, or is no plain file."""
     try:
         return os.fdopen(opened_file(path), "rb")
     except OSError as error:
@@ -65,7 +65,7 @@ def opened_backup(path: Path) -> IO[bytes]:
 
 
 def lock_of(backup: IO[bytes], name: Path) -> Lock:
-    """Tell from its first bytes how a backup is locked, and go back to them. Raises StartError when it can be none."""
+    """Tell from the first bytes how a backup is encrypted, and go back to them. Raises StartError for no backup."""
     beginning = backup.read(64)
     backup.seek(0)
     if beginning.startswith(_AGE):
@@ -77,12 +77,12 @@ def lock_of(backup: IO[bytes], name: Path) -> Lock:
 
 
 def check_recipients(recipients: Sequence[str]) -> None:
-    """Raise StartError for a recipient that is none."""
+    """Raise StartError for a text that is no recipient."""
     _recipients(recipients)
 
 
 def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -> None:
-    """Give `write` a stream and put what it writes into `target`, locked. Raises StartError or OSError."""
+    """Encrypt into `target` the bytes that `write` writes to its stream. Raises StartError or OSError."""
     if keys.lock is Lock.NONE:
         write(target)
     elif keys.passphrase is not None:
@@ -100,15 +100,15 @@ def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -
         finally:
             piped.close()
         piped.check()
-        if kept.failed is not None:  # the library says nothing of what fails when it drops its buffer at the end
+        if kept.failed is not None:  # the library hides a failure of the last write
             raise kept.failed
 
 
 def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys: Keys) -> _T:
-    """Give `read` a stream of what is locked in `source` and return what it returns.
+    """Give `read` the decrypted stream of `source` and return its result.
 
-    Raises StartError when the keys do not open it or it was changed or cut; then what `read` has seen is worth
-    nothing.
+    Raises StartError when the keys do not open it, or it was changed or cut. The bytes that `read` has seen until then
+    prove nothing.
     """
     if lock is Lock.NONE:
         return _read_to_end(read, source)
@@ -125,7 +125,7 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
 
 
 def _opened(sealed: bytes, passphrase: str) -> bytes:
-    """Return what a passphrase opens; a byte order mark in front of it counts in older backups only."""
+    """Decrypt with a passphrase; only older backups count a byte order mark in front of it."""
     without_mark = passphrase.removeprefix(BYTE_ORDER_MARK)
     if without_mark != passphrase:
         with suppress(pyrage.DecryptError):
@@ -142,7 +142,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 class _Limited(BytesIO):
-    """Memory up to a limit."""
+    """A buffer in memory with a limit."""
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401  whatever has bytes
         if self.tell() + len(data) > MOST_PASSPHRASE_BYTES:
@@ -155,7 +155,7 @@ class _Limited(BytesIO):
 
 
 class _Remembering:
-    """A stream that keeps what ended its last call, Ctrl-C too: it does not come through the library unchanged."""
+    """A stream that keeps the exception of its last call, Ctrl-C too: the library would replace it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -183,7 +183,7 @@ class _Remembering:
 
 
 class _Piped:
-    """Work in a thread that writes into a pipe, whose other `end` is read here."""
+    """A thread that writes into a pipe; the caller reads the other `end`."""
 
     def __init__(self, work: Callable[[IO[bytes]], None]) -> None:
         reading, writing = os.pipe()
@@ -193,19 +193,19 @@ class _Piped:
         self._thread.start()
 
     def close(self) -> None:
-        """End the work, whose writing fails from here on."""
+        """Stop the thread, whose next write fails."""
         self.end.close()
         self._thread.join()
 
     def check(self) -> None:
-        """Raise what the work has raised."""
+        """Raise the exception that ended the thread, if any."""
         if self.failed is not None:
             raise self.failed
 
     def _run(self, work: Callable[[IO[bytes]], None], pipe: IO[bytes]) -> None:
         try:
             work(pipe)
-        except BaseException as error:  # noqa: BLE001  raised by `check`
+        except BaseException as error:  # noqa: BLE001  `check` raises it
             self.failed = error
         finally:
             try:
@@ -237,7 +237,7 @@ def _recipient(text: str) -> object:
 
 
 def identities_of(paths: Sequence[Path]) -> list[object]:
-    """Return the identities in files of age-keygen, or of SSH private keys without a passphrase. Raises StartError."""
+    """Read identities from files of age-keygen, or SSH private keys without a passphrase. Raises StartError."""
     return [each for path in paths for each in _identities(path)]
 
 

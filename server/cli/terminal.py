@@ -1,4 +1,4 @@
-"""What the program asks at a terminal: secrets, which are not echoed."""
+"""Secrets that the program asks for at a terminal, without echo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from server.errors import StartError
 
 
 def asked(question: str, what: str, instead: str) -> str:
-    """Return the secret that somebody types, `what` it is; StartError says what to do `instead` of typing it."""
+    """Return a secret typed at the terminal. Without a terminal, StartError says what to do `instead`.
+
+    `what` names the secret in errors: `password`, `passphrase`.
+    """
     if sys.stdin is None or not sys.stdin.isatty():
         message = f"there is no terminal to ask for the {what}: {instead}"
         raise StartError(message)
@@ -21,12 +24,15 @@ def asked(question: str, what: str, instead: str) -> str:
             return getpass.getpass(question)
     except UnicodeDecodeError:
         message = f"the {what} is no UTF-8 text"
-        raise StartError(message) from None  # the other error shows what was typed
+        raise StartError(message) from None  # the original error shows the typed bytes
+    except OSError as error:
+        message = f"the {what} cannot be read from the terminal: {error.strerror}"
+        raise StartError(message) from error
 
 
 @contextmanager
 def ended_at_once() -> Iterator[None]:
-    """Let Ctrl-C end a wait for input: the event loop around it would take it for something to do when it is over."""
+    """Let Ctrl-C end a blocking read; asyncio would delay Ctrl-C until the read returns."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

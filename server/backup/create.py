@@ -1,79 +1,84 @@
-"""`ecss-console backup`: one file of the whole store, made while the server serves."""
+"""Creating a backup: one file with the whole store, made while the server runs or not. Blocking.
+
+Files that the caller names are opened as the caller, the store as its owner (docs/adr/0012).
+"""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from server import __version__
+from server.audit.host_commands import record_host_command
 from server.audit.journal import utc_now
 from server.audit.verify import findings, inspect
+from server.backup.archive import FORMAT, Manifest, Unpacked, fingerprint, key_files, pack, unpack
+from server.backup.encryption import Keys, Lock, decrypt, encrypt
+from server.backup.options import CreateOptions
+from server.backup.target import refuse_target, target, writing
 from server.config import Config
 from server.errors import OperatorError, StartError
+from server.file_names import DATABASE_NAME, KEY_NAMES, STORAGE_KEY_NAME
+from server.interrupts import ignore_interrupts
 from server.model.events import EventKind
-from server.model.lines import few_lines, one_line
 from server.plain_files import MOST_KEY_BYTES, read_plain
-from server.program.answer import complain, record, say
-from server.program.ending import go_through
-from server.program.passphrase import new_passphrase
-from server.program.target import refuse_target, target, writing
-from server.storage.archive import (
-    DATABASE_NAME,
-    FORMAT,
-    KEY_NAMES,
-    Manifest,
-    Unpacked,
-    fingerprint,
-    key_files,
-    pack,
-    unpack,
-)
 from server.storage.database import Store
-from server.storage.encryption import Keys, Lock, check_recipients, decrypt, encrypt, identities_of
 from server.storage.events import outline
 from server.storage.files import check, finish_restore, store_errors
 from server.storage.owner import working_for
 from server.storage.schema import newest
+from server.storage.schema_numbers import CHAIN_SCHEMA
 from server.storage.snapshot import contents, copying, scratch_folder, snapshot
-from server.storage.storage_key import STORAGE_KEY_NAME, read_storage_key, storage_key_there
+from server.storage.storage_key import read_storage_key, storage_key_there
 from server.storage.vault import Vault
 from server.turns import Turns
 
-_CHAIN_SCHEMA = 3
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A finished backup. `not_recorded` says why the audit has no record of it; empty when it has one."""
+
+    manifest: Manifest
+    size_bytes: int
+    lock: Lock
+    opened: bool
+    not_recorded: str
 
 
-def backup(config: Config, options: argparse.Namespace) -> None:
-    """Write the store, with its keys unless told otherwise, into a file; raises StartError and leaves no half of one.
-
-    What was written is read back and checked before it gets its name. What the caller names is opened as the caller,
-    the store as its owner.
-    """
+def check_source(config: Config, options: CreateOptions) -> Vault:
+    """Check the request and the store before a passphrase is asked for; raises StartError."""
     _refuse_unsafe(config, options)
-    newest()  # read while root may read all of the program; the store's owner need not
+    newest()  # read the migrations while root can read the program; the owner of the store may not
+    with store_errors(), working_for(*config.places):
+        finish_restore(config.database, config.keys_dir)
+        vault = _vault(config)
+        check(config.database, vault)
+    return vault
+
+
+def create(config: Config, options: CreateOptions, vault: Vault, keys: Keys) -> Created:
+    """Write the store, with its keys unless excluded, into the file; raises StartError and leaves no partial file.
+
+    The file gets its name after it has been read back and checked. Call `check_source` first.
+    """
     with store_errors():
-        with working_for(*config.places):
-            finish_restore(config.database, config.keys_dir)
-            vault = _vault(config)
-            check(config.database, vault)
-        keys = _keys_to_lock_with(options)
         with target(options.file) as written:
             with working_for(*config.places):
                 manifest = _write(config, options, keys, vault, written.file)
-            go_through()
+            ignore_interrupts()
             size_bytes = written.size_bytes()
-            written.take_name(replace=options.force)
+            written.take_name(replace=options.replace)
         with working_for(*config.places):
-            recorded = asyncio.run(_record(config, vault, options, keys, manifest))
-    _tell(options, keys, manifest, size_bytes, recorded)
+            not_recorded = asyncio.run(_record(config, vault, options, keys, manifest))
+    return Created(manifest, size_bytes, keys.lock, _can_open(keys), not_recorded)
 
 
-def _refuse_unsafe(config: Config, options: argparse.Namespace) -> None:
+def _refuse_unsafe(config: Config, options: CreateOptions) -> None:
     if options.unencrypted and not options.without_keys and not options.storage_key_in_clear:
         message = (
             "an unencrypted backup would hold the storage key in clear, which opens every API key in it: "
@@ -81,19 +86,10 @@ def _refuse_unsafe(config: Config, options: argparse.Namespace) -> None:
         )
         raise StartError(message)
     own = [config.database, config.storage_key, *(config.keys_dir / name for name in KEY_NAMES)]
-    refuse_target(options.file, own, replace=options.force)
+    refuse_target(options.file, own, replace=options.replace)
     if options.scratch is not None and not options.scratch.is_dir():
         message = f"there is no folder {options.scratch}"
         raise StartError(message)
-
-
-def _keys_to_lock_with(options: argparse.Namespace) -> Keys:
-    if options.unencrypted:
-        return Keys()
-    if options.recipient:
-        check_recipients(options.recipient)
-        return Keys(recipients=options.recipient, identities=identities_of(options.identity))
-    return Keys(passphrase=new_passphrase(options.passphrase_file))
 
 
 def _vault(config: Config) -> Vault:
@@ -106,7 +102,7 @@ def _vault(config: Config) -> Vault:
 
 
 def _secrets(config: Config) -> dict[str, bytes]:
-    """Return the keys by their names in the archive; the storage key may lie outside of the keys folder."""
+    """Return the keys by their names in the archive; the storage key may lie outside the keys folder."""
     with working_for(config.storage_key):
         found = {STORAGE_KEY_NAME: read_plain(config.storage_key, MOST_KEY_BYTES)}
     paths = {name: config.keys_dir / name for name in KEY_NAMES if name != STORAGE_KEY_NAME}
@@ -114,7 +110,7 @@ def _secrets(config: Config) -> dict[str, bytes]:
 
 
 async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[str, bytes]) -> Manifest:
-    """Check the copy and return what is in it, its audit verified; raises StartError for a damaged one."""
+    """Check the copy and its audit, and return the manifest; raises StartError for a damaged copy."""
     found = contents(copy)
     if found.damage is not None:
         message = f"the database {config.database} is damaged ({found.damage}): no backup was written"
@@ -122,7 +118,7 @@ async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[
     if found.storage_key != vault.fingerprint:
         message = f"the store {config.database} was replaced meanwhile by one with another storage key; try again"
         raise StartError(message)
-    heads, wrong = await audited(copy, vault) if found.schema >= _CHAIN_SCHEMA else ({}, [])
+    heads, wrong = await audited(copy, vault) if found.schema >= CHAIN_SCHEMA else ({}, [])
     manifest = Manifest(
         format=FORMAT,
         made_at=utc_now(),
@@ -139,7 +135,7 @@ async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[
 
 
 async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
-    """Return the heads of a copy's audit by node, and what is wrong with it."""
+    """Return the audit heads of a copy by node, and the faults of its audit."""
     store = await Store.open(copy, vault)
     try:
         inspection = await inspect(store, None, Turns().of("backup"), lambda _done, _total: None)
@@ -149,8 +145,8 @@ async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
         await store.close()
 
 
-def _write(config: Config, options: argparse.Namespace, keys: Keys, vault: Vault, file: IO[bytes]) -> Manifest:
-    """Copy the store, write the copy into a file, sync that and read it back; return what is in it."""
+def _write(config: Config, options: CreateOptions, keys: Keys, vault: Vault, file: IO[bytes]) -> Manifest:
+    """Copy the store, write the copy into the file, sync the file and read it back."""
     secrets = {} if options.without_keys else _secrets(config)
     with scratch_folder(config.database, options.scratch) as folder:
         copy = folder / DATABASE_NAME
@@ -162,14 +158,14 @@ def _write(config: Config, options: argparse.Namespace, keys: Keys, vault: Vault
             encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # makes the next read come from the disk
             with copying(folder.parent):
                 _read_back(file, hashing.digest.digest(), keys, manifest, folder)
     return manifest
 
 
 class _Hashing:
-    """A file that hashes what is written."""
+    """A file that hashes the bytes written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -184,13 +180,13 @@ class _Hashing:
 
 
 def _read_back(file: IO[bytes], digest: bytes, keys: Keys, manifest: Manifest, scratch: Path) -> None:
-    """Check what lies on the disk: the bytes, and the whole archive where it can be opened again."""
+    """Check the bytes on the disk, and the whole archive where the keys can open it."""
     file.seek(0)
     same = hashlib.file_digest(file, "sha256").digest() == digest  # type: ignore[arg-type]
     if not same:
         message = "the backup does not read back as it was written: try another disk"
         raise StartError(message)
-    if not can_open(keys):
+    if not _can_open(keys):
         return
     file.seek(0)
     folder = scratch / "read-back"
@@ -204,18 +200,16 @@ def _read_back(file: IO[bytes], digest: bytes, keys: Keys, manifest: Manifest, s
         raise StartError(message)
 
 
-def can_open(keys: Keys) -> bool:
-    """Tell whether what is locked with these can be opened with them."""
+def _can_open(keys: Keys) -> bool:
+    """Tell whether keys that encrypt a backup can also decrypt it."""
     return keys.lock is not Lock.RECIPIENT or bool(keys.identities)
 
 
-async def _record(
-    config: Config, vault: Vault, options: argparse.Namespace, keys: Keys, manifest: Manifest
-) -> str | None:
-    """Record the backup in the store; return why not where that fails: a backup of a store that is read-only counts."""
+async def _record(config: Config, vault: Vault, options: CreateOptions, keys: Keys, manifest: Manifest) -> str:
+    """Record the backup in the audit; return why that failed, else nothing: a read-only store can be backed up too."""
     if manifest.schema != newest():
         return f"the store has schema {manifest.schema}, this program writes {newest()}"
-    given = {
+    facts = {
         "file": str(options.file.absolute()),
         "lock": keys.lock.value,
         "keys": not options.without_keys,
@@ -225,43 +219,9 @@ async def _record(
         store = await Store.open(config.database, vault, checkpoints=False)  # a server may have it open
         try:
             async with store.transaction() as query:
-                await record(query, config, "backup", given, EventKind.BACKUP_MADE)
+                await record_host_command(query, config.node.name, "backup", facts, EventKind.BACKUP_MADE)
         finally:
             await store.close()
     except OperatorError as error:
         return error.message
-    return None
-
-
-def _tell(
-    options: argparse.Namespace, keys: Keys, manifest: Manifest, size_bytes: int, not_recorded: str | None
-) -> None:
-    say(f"Backup {options.file}: {keys.lock.value}, {size_bytes:,} bytes.")
-    for line in described(manifest):
-        say(line)
-    if can_open(keys):
-        say("Verified: the file was read back, opened and compared.")
-    else:
-        say(
-            "Verified before it was encrypted; the bytes on the disk are those. Only an identity opens it: try one with"
-        )
-        say(f"  ecss-console restore {options.file} --verify-only --identity FILE")
-    if options.without_keys:
-        say(f"Without keys: {options.file} is worth nothing without the storage key, {STORAGE_KEY_NAME}.")
-    if not_recorded is not None:
-        complain(f"the backup is not in the audit: {not_recorded}")
-    for finding in few_lines([*manifest.findings]):
-        complain(f"the audit of the store is not as it was written: {finding}")
-
-
-def described(manifest: Manifest) -> list[str]:
-    """Return what a backup says that it holds, a line each: whatever stands there makes no line of its own."""
-    shown = {name: manifest.counts.get(name, 0) for name in ("domains", "integrations", "users", "audit")}
-    keys = [name.rpartition("/")[2] for name in manifest.files if name != DATABASE_NAME]
-    made_at, node, made_by = map(one_line, (manifest.made_at, manifest.node, manifest.made_by))
-    return [
-        f"made at {made_at} on {node} by {made_by}, schema {manifest.schema}",
-        ", ".join(f"{count:,} {name if name != 'audit' else 'audit records'}" for name, count in shown.items()),
-        f"keys: {', '.join(keys) or 'none'}",
-        *few_lines([f"audit head of {node}: {head}" for node, head in sorted(manifest.heads.items())]),
-    ]
+    return ""

@@ -1,4 +1,4 @@
-"""The file that a backup is written to: under another name first, and under its own only when all is well."""
+"""The file that a backup is written to: it gets its final name only when it is complete and checked. Blocking."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import IO
 from server.errors import StartError
 from server.storage.owner import opened_folder
 
-#: What a file system says that has no hard links, as that of a memory stick.
+#: Errors of file systems without hard links, such as those of memory sticks.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An open file without its name yet, in a folder that is held open: its path may lead elsewhere by now."""
+    """An open file under a temporary name. The folder stays open too, because its path may lead elsewhere later."""
 
     file: IO[bytes]
     _folder: int
@@ -29,18 +29,18 @@ class Target:
     _path: Path
 
     def size_bytes(self) -> int:
-        """Return how long the file is."""
+        """Return the size of the file."""
         return os.fstat(self.file.fileno()).st_size
 
     def take_name(self, *, replace: bool) -> None:
-        """Give the finished file its name; raises StartError where somebody else has made one of this name."""
+        """Give the finished file its name; without `replace` raises StartError if the name was taken meanwhile."""
         with writing(self._path):
             if replace or not self._linked():
                 os.rename(self._partial, self._path.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             os.fsync(self._folder)
 
     def _linked(self) -> bool:
-        """Tell whether the name was given so that it replaced nothing, which not every file system can do."""
+        """Give the name without replacing a file; False where the file system has no hard links."""
         name, at = self._path.name, self._folder
         try:
             os.link(self._partial, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
@@ -54,7 +54,7 @@ class Target:
 
 @contextmanager
 def target(path: Path) -> Iterator[Target]:
-    """Open the file of a backup, which is gone when the block ends before it has its name. Raises StartError."""
+    """Open the file of a backup; the block's end removes it if it has no name yet. Raises StartError."""
     with writing(path):
         folder = opened_folder(path.parent)
     try:
@@ -73,7 +73,7 @@ def target(path: Path) -> Iterator[Target]:
 
 
 def refuse_target(path: Path, own: Iterable[Path], *, replace: bool) -> None:
-    """Raise StartError where a backup may not be written to this path; `own` are files of the store itself."""
+    """Raise StartError for a path that a backup may not be written to; `own` are the files of the store."""
     if not path.parent.is_dir():
         message = f"there is no folder {path.parent}"
         raise StartError(message)
@@ -96,7 +96,7 @@ def refuse_target(path: Path, own: Iterable[Path], *, replace: bool) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell of a file that cannot be written as what it is, and not as a store that cannot be opened."""
+    """Turn OSError into StartError about the backup's file, not about the store."""
     try:
         yield
     except OSError as error:

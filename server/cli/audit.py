@@ -1,20 +1,27 @@
-"""`ecss-console audit verify`: whether the audit is as the console wrote it."""
+"""`ecss-console audit verify`: checks that the audit is as the console wrote it."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 
 from server.app import open_store
 from server.audit.verify import certificate, findings, inspect, parse_head
+from server.cli.output import say
 from server.config import Config
 from server.errors import StartError
 from server.model.lines import one_line
-from server.program.answer import say
 from server.turns import Turns
 
 
-async def verify(config: Config, options: argparse.Namespace) -> None:
-    """Print what is whole; raises StartError with every finding. Changes nothing, works while the server runs."""
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """`head` is an exported head, `[NODE=]SEQ:MAC`."""
+
+    head: str | None = None
+
+
+async def verify(config: Config, options: VerifyOptions) -> None:
+    """Print which records are whole; raises StartError with every finding. Changes nothing, needs no stopped server."""
     exported = None
     if options.head is not None:
         try:

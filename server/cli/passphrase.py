@@ -1,4 +1,4 @@
-"""The passphrase of a backup: from a file, standard input or a terminal, never from the command line."""
+"""Reads the passphrase of a backup from a file, standard input or a terminal, never from the command line."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 from codecs import BOM_UTF8
 from pathlib import Path
 
+from server.cli.terminal import asked
 from server.encoding import BYTE_ORDER_MARK, decoded
 from server.errors import StartError
 from server.plain_files import MOST_TEXT_BYTES, read_named
-from server.program.terminal import asked
 
 FEWEST_CHARACTERS = 10
 _FROM_STDIN = "-"
 
 
 def new_passphrase(file: str | None) -> str:
-    """Return the passphrase for a new backup, asked for twice at a terminal. Raises StartError for one too short."""
+    """Return the passphrase for a new backup; a terminal is asked twice. Raises StartError for a short one."""
     if file is not None:
         return _long_enough(_first_line(file).removeprefix(BYTE_ORDER_MARK))
     passphrase = _long_enough(_asked("Passphrase of the backup: "))
@@ -27,9 +27,9 @@ def new_passphrase(file: str | None) -> str:
 
 
 def known_passphrase(file: str | None) -> str:
-    """Return the passphrase of a backup that is there. Raises StartError where there is nobody to ask.
+    """Return the passphrase of an existing backup. Raises StartError without a file and without a terminal.
 
-    A byte order mark of the file is kept: in older backups it is part of the passphrase, and `decrypt` tries both.
+    A byte order mark in the file is kept: in older backups it is part of the passphrase, and `decrypt` tries both.
     """
     return _first_line(file) if file is not None else _asked("Passphrase of the backup: ")
 

@@ -1,0 +1,40 @@
+"""What a caller asks for when a backup is created or a store is restored: typed values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOptions:
+    """Options of `backup`.
+
+    `passphrase_file` may be `-` for standard input. `identities` are files whose keys open the backup again, to verify
+    it. `replace` allows to overwrite `file`. `scratch` is the folder for the copy of the database.
+    """
+
+    file: Path
+    passphrase_file: str | None = None
+    recipients: tuple[str, ...] = ()
+    unencrypted: bool = False
+    identities: tuple[Path, ...] = ()
+    without_keys: bool = False
+    storage_key_in_clear: bool = False
+    replace: bool = False
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOptions:
+    """Options of `restore`.
+
+    `foreign` accepts a backup of another console. `replace` moves the present store aside, where it is kept.
+    """
+
+    file: Path
+    passphrase_file: str | None = None
+    identities: tuple[Path, ...] = ()
+    verify_only: bool = False
+    foreign: bool = False
+    replace: bool = False

@@ -1,0 +1,289 @@
+"""Restoring a store from a backup, whole or not at all, and verifying a backup without changes. Blocking.
+
+Files that the caller names are opened as the caller, the store as its owner (docs/adr/0012).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import IO
+
+from server.audit.host_commands import record_host_command
+from server.backup.archive import Manifest, Unpacked, damaged, unpack
+from server.backup.create import audited
+from server.backup.encryption import Keys, Lock, decrypt, lock_of, opened_backup
+from server.backup.options import RestoreOptions
+from server.config import Config
+from server.errors import StartError
+from server.file_names import HOST_KEY_NAME, STORAGE_KEY_NAME
+from server.interrupts import ignore_interrupts
+from server.model.events import EventKind
+from server.model.lines import few_lines
+from server.plain_files import MOST_KEY_BYTES, read_plain
+from server.storage.database import Store
+from server.storage.files import locked_folder, store_errors
+from server.storage.owner import working_for
+from server.storage.restoring import alone, finish, free_aside, make_ready, put_in_place
+from server.storage.schema import newest, upgrade
+from server.storage.schema_numbers import CHAIN_SCHEMA
+from server.storage.serving import serving
+from server.storage.snapshot import contents, scratch_folder, storage_key_of
+from server.storage.storage_key import parse_storage_key, read_storage_key, storage_key_there
+from server.storage.vault import Vault
+
+
+class Origin(Enum):
+    """The console that made a backup, as its storage key shows."""
+
+    OURS = "this console"
+    ANOTHER = "another console"
+    UNKNOWN = "no storage key here to compare with"
+
+
+@dataclass(frozen=True)
+class SealedBackup:
+    """The open file of a backup that nothing has been read from yet."""
+
+    file: IO[bytes]
+    lock: Lock
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A backup without faults; `vault` is None where its storage key is not at hand."""
+
+    unpacked: Unpacked
+    vault: Vault | None
+    origin: Origin
+
+    @property
+    def manifest(self) -> Manifest:
+        """The description in the backup."""
+        return self.unpacked.manifest
+
+    @property
+    def has_chain(self) -> bool:
+        """Whether its audit records form a chain, which older schemas do not have."""
+        return self.manifest.schema >= CHAIN_SCHEMA
+
+
+@dataclass(frozen=True)
+class HostKeyChange:
+    """The private host keys before and after a restore; clients that know the former will warn."""
+
+    before: bytes = field(repr=False)
+    now: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A finished restore; `kept` are the new names of the files that it moved aside."""
+
+    checked: Checked
+    kept: tuple[Path, ...]
+    host_key: HostKeyChange | None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[SealedBackup]:
+    """Open the file of a backup. Raises StartError, in the block also for errors of the store's files."""
+    newest()  # read the migrations while root can read the program; the owner of the store may not
+    with store_errors(), opened_backup(path) as file:
+        yield SealedBackup(file, lock_of(file, path))
+
+
+def verify(config: Config, sealed: SealedBackup, keys: Keys) -> Checked:
+    """Check everything in a backup and change nothing; raises StartError for a damaged one.
+
+    `refuse_unless_restorable` tells whether this console would take it.
+    """
+    with tempfile.TemporaryDirectory(prefix="ecss-console-") as name:
+        return _checked(config, sealed, keys, Path(name))
+
+
+def refuse_unless_restorable(config: Config, checked: Checked, *, foreign: bool) -> None:
+    """Raise StartError for a checked backup that `restore` would refuse."""
+    if checked.vault is None and storage_key_there(config.storage_key):
+        raise StartError(_no_key(config))
+    if not foreign:
+        _refuse_foreign(config, checked)
+
+
+def restore(config: Config, options: RestoreOptions, sealed: SealedBackup, keys: Keys) -> Restored:
+    """Put the store back from a backup; raises StartError and changes nothing when that cannot be done."""
+    with (
+        working_for(*config.places),
+        serving(config.database),
+        locked_folder(config.keys_dir),
+        alone(config.database),
+    ):
+        finish(config.database, config.keys_dir)
+        _refuse_if_there(config, options)
+        with scratch_folder(config.database) as folder:
+            checked = _checked(config, sealed, keys, folder)
+            if not options.foreign:
+                _refuse_foreign(config, checked)
+            host_key = _host_key_change(config, checked.unpacked)
+            kept = _put_back(config, checked, options.file.absolute(), folder)
+    return Restored(checked, tuple(kept), host_key)
+
+
+def _refuse_if_there(config: Config, options: RestoreOptions) -> None:
+    if config.database.exists() and not options.replace:
+        message = (
+            f"there is a store already, {config.database}: give --force to move it aside, where it is kept; "
+            "nothing was changed"
+        )
+        raise StartError(message)
+
+
+def _host_key_change(config: Config, unpacked: Unpacked) -> HostKeyChange | None:
+    """Return the host keys when the backup has another one than is in place: it was rotated since."""
+    place, restored = config.keys_dir / HOST_KEY_NAME, unpacked.keys.get(HOST_KEY_NAME)
+    if restored is None or not place.exists():
+        return None
+    try:
+        before = read_plain(place, MOST_KEY_BYTES)
+    except OSError:
+        before = b""  # an unreadable file is replaced too
+    return None if before == restored else HostKeyChange(before, restored)
+
+
+def _checked(config: Config, sealed: SealedBackup, keys: Keys, folder: Path) -> Checked:
+    """Unpack the backup into a folder and check everything in it; raises StartError."""
+
+    def read(stream: IO[bytes]) -> Unpacked:
+        return unpack(stream, folder)
+
+    unpacked = decrypt(read, sealed.file, sealed.lock, keys)
+    manifest = unpacked.manifest
+    found = contents(unpacked.database)
+    if found.damage is not None:
+        raise damaged(found.damage)
+    if found.schema > newest():
+        message = f"the backup has schema {found.schema}, this program knows {newest()}: install the newer program"
+        raise StartError(message)
+    if (found.schema, found.storage_key, found.counts) != (manifest.schema, manifest.storage_key, manifest.counts):
+        what = "its database is not the one that the manifest describes"
+        raise damaged(what)
+    vault = _vault(config, unpacked)
+    if vault is not None and manifest.schema >= CHAIN_SCHEMA:
+        heads, wrong = asyncio.run(audited(unpacked.database, vault))
+        if heads != manifest.heads or tuple(wrong) != manifest.findings:
+            raise damaged("\n".join(["its audit is not as it was when the backup was made:", *few_lines(wrong)]))
+    return Checked(unpacked, vault, _origin(config, manifest.storage_key))
+
+
+def _vault(config: Config, unpacked: Unpacked) -> Vault | None:
+    """Return the vault of the backup's storage key: from the backup, else the one in place if it fits, else None."""
+    manifest = unpacked.manifest
+    own = unpacked.keys.get(STORAGE_KEY_NAME)
+    if own is not None:
+        raw = parse_storage_key(own, f"{STORAGE_KEY_NAME} in the backup")
+    elif storage_key_there(config.storage_key):
+        raw = read_storage_key(config.storage_key)
+    else:
+        return None
+    vault = Vault(raw)
+    if vault.fingerprint != manifest.storage_key:
+        if own is not None:
+            what = "its storage key is not that of its database"
+            raise damaged(what)
+        return None
+    if vault.backup_mac(manifest.signed_part()) != manifest.mac:
+        what = "its manifest was changed since it was made"
+        raise damaged(what)
+    return vault
+
+
+def _origin(config: Config, storage_key: str) -> Origin:
+    """Compare a backup with the storage key in place, or if that is lost with the database's fingerprint of its key.
+
+    An unreadable key counts as another one: nothing shows that the backup is ours.
+    """
+    if storage_key_there(config.storage_key):
+        try:
+            ours = Vault(read_storage_key(config.storage_key)).fingerprint
+        except (StartError, OSError):
+            return Origin.ANOTHER
+    else:
+        with working_for(*config.places):
+            ours = storage_key_of(config.database)
+    if not ours:
+        return Origin.UNKNOWN
+    return Origin.OURS if ours == storage_key else Origin.ANOTHER
+
+
+def _refuse_foreign(config: Config, checked: Checked) -> None:
+    if checked.vault is None or checked.origin is not Origin.ANOTHER:
+        return
+    message = (
+        f"the backup is of another console: its storage key is not that of this one ({config.storage_key}). Its users "
+        "would log in here, and its API keys would replace those of this console. Give --foreign where that is meant; "
+        "nothing was changed"
+    )
+    raise StartError(message)
+
+
+def _put_back(config: Config, checked: Checked, file: Path, folder: Path) -> list[Path]:
+    """Record the restore in the new store and put it in place; return the new names of the old files."""
+    unpacked, vault = checked.unpacked, checked.vault
+    if vault is None:
+        raise StartError(_no_key(config))
+    keys = dict(unpacked.keys)
+    if STORAGE_KEY_NAME in keys and config.storage_key != config.keys_dir / STORAGE_KEY_NAME:
+        _refuse_foreign_place(config, vault)
+        del keys[STORAGE_KEY_NAME]
+    if unpacked.manifest.schema < newest():
+        upgrade(unpacked.database, vault)
+    asyncio.run(_record(config, file, unpacked.manifest, vault, unpacked.database))
+    ready = folder / "ready"
+    ready.mkdir(mode=0o700)
+    aside = free_aside(config.database, config.keys_dir, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    make_ready(ready, unpacked.database, keys, aside)
+    ignore_interrupts()
+    return put_in_place(ready, config.database, config.keys_dir)
+
+
+def _no_key(config: Config) -> str:
+    state = "another one is" if storage_key_there(config.storage_key) else "none is"
+    return (
+        f"the backup is without keys and needs its own storage key at {config.storage_key}, where {state}; "
+        "nothing was changed"
+    )
+
+
+def _refuse_foreign_place(config: Config, vault: Vault) -> None:
+    """Raise StartError unless a storage key outside the keys folder fits: an administrator put it there."""
+    place = config.storage_key
+    there = storage_key_there(place)
+    if there and Vault(read_storage_key(place)).fingerprint == vault.fingerprint:
+        return
+    state = "is another one" if there else "is not there"
+    message = (
+        f"the storage key {place} lies outside of the keys folder and {state}: put the backup's own key there first "
+        "(docs/backup.md says how to take it out of the file); nothing was changed"
+    )
+    raise StartError(message)
+
+
+async def _record(config: Config, file: Path, manifest: Manifest, vault: Vault, database: Path) -> None:
+    facts = {
+        "file": str(file),
+        "made_at": manifest.made_at,
+        "schema": manifest.schema,
+        "heads": dict(manifest.heads),
+    }
+    store = await Store.open(database, vault)
+    try:
+        async with store.transaction() as query:
+            await record_host_command(query, config.node.name, "restore", facts, EventKind.BACKUP_RESTORED)
+    finally:
+        await store.close()

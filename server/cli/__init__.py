@@ -1,0 +1,1 @@
+"""The subcommands of the program `ecss-console`: one file per noun."""

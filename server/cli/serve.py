@@ -1,0 +1,12 @@
+"""`ecss-console serve`: runs the server in the foreground."""
+
+from __future__ import annotations
+
+from server import app, log
+from server.config import Config
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT; a log that nobody reads does not block. Raises StartError."""
+    with log.unblocked():
+        await app.serve(config)

@@ -1,0 +1,32 @@
+"""Signals that end a subcommand early: Ctrl-C, SIGTERM and SIGHUP."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that copies of the store are removed.
+
+    Signals that the caller of the program ignores stay ignored.
+    """
+    before = {number: signal.getsignal(number) for number in _INTERRUPTS}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_interrupts() -> None:
+    """Ignore these signals until the `interruptible` block ends: the message `nothing was changed` is wrong now."""
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)

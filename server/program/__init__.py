@@ -1,1 +1,0 @@
-"""The program's command line beside serving: one file per noun."""

@@ -1,0 +1,8 @@
+"""The schema numbers at which the audit changed its form; code that reads older stores and backups compares them."""
+
+from __future__ import annotations
+
+#: The first schema whose audit records form a chain.
+CHAIN_SCHEMA = 3
+#: The first schema with a signed list of the nodes that have a chain.
+NODE_LIST_SCHEMA = 4
