@@ -1,4 +1,4 @@
-"""The unit that makes a backup every night: its commands, as systemd would run them, on what docs/operations.md lays out."""
+"""The unit of the nightly backup: its commands, as systemd would run them, on what docs/operations.md lays out."""
 
 from __future__ import annotations
 
