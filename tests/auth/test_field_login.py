@@ -84,14 +84,15 @@ def test_field_a_password_that_must_be_changed_fails_plainly_where_it_cannot_be_
     console.run("cocon/user/set late --change-password")
     with pytest.raises(paramiko.AuthenticationException), console.paramiko(username="late", password="first"):
         pass
-    words = console.ssh_words("-o", "PreferredAuthentications=password", "-o", "PubkeyAuthentication=no", user="late")
+    settings = ("PreferredAuthentications=password", "PubkeyAuthentication=no", "NumberOfPasswordPrompts=1")
+    words = console.ssh_words(*(word for each in settings for word in ("-o", each)), user="late")
     words[words.index("LogLevel=ERROR")] = "LogLevel=INFO"  # shows what the server says before the login
     client = pexpect.spawn(words[0], words[1:], timeout=20)
     client.expect("password: ")
     client.sendline("first")
     client.expect("must be changed: log in with the method keyboard-interactive")
     client.expect("Permission denied")
-    client.close(force=True)
+    client.expect(pexpect.EOF)
     assert [each["detail"] for each in _records(console, "login.failed")] == ["password: password must be changed"] * 2
 
 
