@@ -13,7 +13,7 @@ import asyncssh
 import paramiko
 import pexpect
 import pytest
-from asyncssh.packet import String
+from asyncssh.packet import String, UInt32
 from authority import new_key
 from console import PASSWORD, ConsoleServer, needs
 from hostile import raw_channel, stranger
@@ -187,6 +187,25 @@ async def test_field_a_failed_negotiation_leaves_a_trace(console: ConsoleServer)
     assert "the console has curve25519-sha256" in str(records[0]["detail"])
     metrics = await asyncio.to_thread(console.run, "node/metrics | match ssh.policy")
     assert "ecss_console_refusals_total" in metrics
+
+
+async def test_field_what_comes_behind_the_close_of_a_channel_ends_nothing(console: ConsoleServer) -> None:
+    """paramiko's end of input came behind the close where session keys were changed: its transport was shut down."""  # noqa: D403
+    async with console.asyncssh() as connection:
+        for late in (b"", b"typed"):
+            channel = await raw_channel(connection)
+            assert await channel._make_request(b"shell")  # noqa: SLF001
+            number = channel._send_chan  # noqa: SLF001
+            assert number is not None
+            for message in (97, 98 if late else 96):  # the close; then a request, or the end of input
+                connection.send_packet(message, UInt32(number))
+            connection.send_packet(94, UInt32(number), String(late))
+            assert (await connection.run("whoami")).exit_status == 0
+            connection.send_packet(96, UInt32(number))  # the server has forgotten the channel by now
+            assert (await connection.run("whoami")).exit_status == 0
+        connection.send_packet(96, UInt32(1000))
+        await connection.wait_closed()
+    assert await asyncio.to_thread(console.logs, "has left: Invalid channel number 1000 received")
 
 
 def test_field_an_idle_client_without_a_thread_is_not_cut_off(console: ConsoleServer) -> None:
