@@ -29,6 +29,17 @@ def _rows() -> Iterator[list[str]]:
 
 
 ROWS = [*_rows()]
+#: Where what a client sends is handled, and constants there that bound something else.
+ROOMS = ("auth", "commands", "endpoint", "grammar", "transport")
+NO_INPUT = {
+    "penalties.MOST_SECONDS": "how long a penalty may get, as in OpenSSH",
+    "weak_keys.MOST_NAMED": "lines of the log at the start",
+    "filters._MOST_ROWS": "the largest number that a filter takes",
+    "secrets._MOST_WORDS": "how many words of a line may be a mistyped command",
+    "screen._MOST_BACKSPACES": "how the cursor is moved",
+    "reader._MOST_CHARACTERS_PER_KEY": "how typed lines are told from pasted ones",
+}
+_CONSTANT = re.compile(r"^(_?MOST_\w+)(?:, (_?MOST_\w+))?(?:: \w+)? = ", re.MULTILINE)
 
 
 def _in_code(place: str, name: str) -> object:
@@ -68,6 +79,21 @@ def test_every_bound_names_a_test_that_exists(row: list[str]) -> None:
     for file, test in tests:
         (path,) = (ROOT / "tests").rglob(file)
         assert f"def {test}(" in path.read_text(encoding="utf-8"), f"{file}::{test}"
+
+
+def test_no_bound_of_an_input_is_missing() -> None:
+    """A new `MOST_…` where input is handled gets its place in the table, or a reason why it bounds no input."""
+    stated = {f"{place}.{name}" for row in ROWS for place, name, _, _ in _BOUND.findall(row[4])}
+    paths = [path for room in ROOMS for path in (ROOT / "server" / room).rglob("*.py")]
+    found = {
+        f"{path.stem}.{name}"
+        for path in paths
+        for names in _CONSTANT.findall(path.read_text(encoding="utf-8"))
+        for name in names
+        if name
+    }
+    assert len(found) > 25
+    assert found - stated - NO_INPUT.keys() == set()
 
 
 def test_the_table_has_all_that_was_ever_bounded() -> None:
