@@ -102,11 +102,11 @@ def test_each_override_replaces_something() -> None:
     own = {
         connection.ServerConnection: {
             *("take_turn", "budget", "unsent", "holds_output", "_asked", "_may_handle_packet", "_requests_wait"),
-            *("_read_or_wait", "_flush_channels"),
+            *("_read_or_wait", "_flush_channels", "payer"),
         },
         channel.ServerChannel: {
             *("take_turn", "flush", "reconsider_writing", "_connection", "_send_one", "_may_send", "_note_unsent"),
-            *("_environment_variables", "_waits_for_turn", "_input_waits", "_status_waits"),
+            *("_environment_variables", "_waits_for_turn", "_input_waits", "_status_waits", "payer"),
         },
         authentication._PasswordAuth: set(),  # noqa: SLF001
         authentication._KeyboardInteractiveAuth: set(),  # noqa: SLF001

@@ -13,6 +13,7 @@ from asyncssh.packet import SSHPacket, String
 
 from server.transport.asyncssh_overrides.authentication import METHODS, decoded_user_name
 from server.transport.asyncssh_overrides.channel import ServerChannel
+from server.transport.gate import peer_address
 from server.transport.packet_budget import PacketBudget
 from server.transport.unsent import UnsentOutput
 
@@ -51,6 +52,8 @@ class ServerConnection(asyncssh.SSHServerConnection):
         super().__init__(loop, options)
         self.unsent = UnsentOutput()
         self.budget = budget
+        #: Whose share of the event loop the packets take: the address, and the user from the login on.
+        self.payer = ""
         #: Why this side has ended the connection; empty while it has not.
         self.ended_because = ""
         self._waits_for_turn = self._client_is_slow = False
@@ -115,6 +118,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, with a bound for what the transport holds."""
         cast("asyncio.Transport", transport).set_write_buffer_limits(UNSENT_HOLDS_CHANNELS_BYTES)
+        self.payer = peer_address(transport.get_extra_info("peername"))
         super().connection_made(transport)
 
     @property
