@@ -63,7 +63,8 @@ class PacketBudget:
 
     def _begin(self) -> None:
         self._renewing = True
-        self._left, self._until = PACKETS_PER_TURN, monotonic() + TURN_SECONDS
+        self._left = self._left_at_once = PACKETS_PER_TURN
+        self._until = monotonic() + TURN_SECONDS
         asyncio.get_running_loop().call_soon(self._renew)
 
     def _renew(self) -> None:
@@ -78,7 +79,7 @@ class PacketBudget:
                 if waiting is not None:
                     waiting.take_turn()
         finally:
-            self._left_at_once = PACKETS_PER_TURN
+            self._left_at_once = PACKETS_PER_TURN  # what comes now has waited for nobody
 
     def _next(self) -> Waiting | None:
         """Remove the first waiting of the first payer, who goes behind the other payers; None where it was dropped."""

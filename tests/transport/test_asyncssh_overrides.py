@@ -49,6 +49,13 @@ FOLLOWED = [
         "asyncssh.connection.SSHServerConnection._process_hostkeys_prove_00_at_openssh_dot_com_global_request",
         "d6e86ada990be29e",
     ),
+    ("asyncssh.connection.SSHConnection._process_global_request", "ab927889d3844db5"),
+    ("asyncssh.connection.SSHConnection._report_global_response", "590a13bfd2ed513f"),
+    ("asyncssh.connection.SSHServerConnection._process_tcpip_forward_global_request", "020b33219114f815"),
+    (
+        "asyncssh.connection.SSHServerConnection._process_streamlocal_forward_at_openssh_dot_com_global_request",
+        "d1ed1b391020862c",
+    ),
     ("asyncssh.channel.SSHChannel.write", "1045e20008469933"),
     ("asyncssh.channel.SSHChannel._flush_send_buf", "3f11e9dc27c58b18"),
     ("asyncssh.channel.SSHChannel._pause_resume_writing", "b05e507ca9fdeec9"),
