@@ -61,6 +61,23 @@ async def test_attack_keys_in_many_packets_are_one_key_a_turn() -> None:
         assert sum(read) >= 190
 
 
+@pytest.mark.parametrize("key", ["\x15", "\x17"], ids=["Ctrl-U", "Ctrl-W"])
+async def test_attack_a_killed_line_of_foreign_letters_is_erased_in_turns(key: str) -> None:
+    """To measure 64 K Chinese letters for their erasure held the console up for 84 ms, as often as they were sent."""
+    tty = Tty(Sink(), pty=True, interrupt=lambda: None)
+    line = "".join(chr(0x20000 + number % 40_000) for number in range(65_000))
+    turns = 0
+    reading = asyncio.create_task(PlainEditor(tty).edit(""))
+    tty.feed((line + key).encode())
+    await until(lambda: len(tty) <= 1)
+    while len(tty):
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 60
+    tty.feed(b"whoami\r")
+    assert await reading == "whoami"
+
+
 async def test_attack_a_digit_argument_repeats_nothing(console: ConsoleServer) -> None:
     """31 bytes made a yank of 818 MB: Alt-9 five times before Ctrl-Y."""
     async with console.asyncssh(**PERSON) as connection:
