@@ -42,6 +42,12 @@ class Owner(Protocol):
     def negotiation_failed(self, kind: str, ours: Sequence[bytes], theirs: Sequence[bytes]) -> None:
         """Note that both sides have no algorithm of a kind in common."""
 
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        """Refuse a tunnel to a host; raises ChannelOpenError."""
+
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        """Refuse a tunnel to a socket; raises ChannelOpenError."""
+
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
         """Note that a port to be listened on was asked for."""
 
@@ -317,6 +323,17 @@ class ServerConnection(asyncssh.SSHServerConnection):
         path = packet.get_string().decode("utf-8", "replace")
         packet.check_end()
         self._report_global_response(self._asked.unix_server_requested(path))
+
+    # asyncssh ends the connection where the name of a host or socket is not UTF-8
+
+    def _process_direct_tcpip_open(self, packet: SSHPacket) -> Any:  # noqa: ANN401  it always raises
+        """Refuse to connect to a host."""
+        host, port = packet.get_string().decode("utf-8", "replace"), packet.get_uint32()
+        return self._asked.connection_requested(host, port, "", 0)
+
+    def _process_direct_streamlocal_at_openssh_dot_com_open(self, packet: SSHPacket) -> Any:  # noqa: ANN401  likewise
+        """Refuse to connect to a socket."""
+        return self._asked.unix_connection_requested(packet.get_string().decode("utf-8", "replace"))
 
     _packet_handlers: dict[int, Any] = {  # noqa: RUF012  asyncssh's table
         **SSHConnection._packet_handlers,  # noqa: SLF001  the table that is overridden
