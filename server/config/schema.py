@@ -71,9 +71,10 @@ class Keys(Section):
 class Ssh(Section):
     """How connections are protected."""
 
-    policy: Annotated[Literal["default", "post-quantum"], Counts.NEXT] = Field(
+    policy: Annotated[Literal["default", "post-quantum", "compatible"], Counts.NEXT] = Field(
         default="default",
-        description="default lets every current client in; post-quantum only clients that have mlkem768x25519-sha256",
+        description="default is for current clients; post-quantum admits only clients with mlkem768x25519-sha256; "
+        "compatible adds older algorithms and an ECDSA host key for libssh2 1.10, JSch 0.1.55, net-ssh 7 and Twisted",
     )
     rekey_megabytes: Annotated[Whole, Counts.NEXT] = Field(
         default=1024, ge=1, le=1048576, description="sent on one connection, after which new session keys are agreed"
@@ -269,6 +270,11 @@ class Config(Section):
         """The storage key: systemd's credential `storage.key` if there is one, else as configured."""
         configured = self.keys.storage_key_file or f"{self.keys.dir}/{STORAGE_KEY_NAME}"
         return self._credential or self._base / configured
+
+    @property
+    def ecdsa_host_key(self) -> bool:
+        """Whether the policy needs an ECDSA host key beside the Ed25519 one."""
+        return self.ssh.policy == "compatible"
 
     @property
     def audit_log(self) -> Path | None:
