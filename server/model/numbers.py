@@ -53,8 +53,9 @@ def parse_numbers(text: str) -> tuple[str, ...]:
     number of more than `MOST_DIGITS` digits, is refused before it is expanded.
     """
     words = _split(text)
+    groups: dict[str, _Part] = {}  # of thousands of groups many are alike
     plain = [word for word in words if len(word) <= MOST_DIGITS and _DIGITS.fullmatch(word)]  # as most are
-    items = [_item(word) for word in words if len(word) > MOST_DIGITS or not _DIGITS.fullmatch(word)]
+    items = [_item(word, groups) for word in words if len(word) > MOST_DIGITS or not _DIGITS.fullmatch(word)]
     total = len(plain) + sum(prod(sum(choice.count for choice in part) for part in item) for item in items)
     if total > MOST_NUMBERS:
         many = f"{total:,}" if total < _UNREADABLE else f"more than {_UNREADABLE:,}"
@@ -114,14 +115,17 @@ def _split(text: str) -> list[str]:
     return items
 
 
-def _item(text: str) -> _Item:
+def _item(text: str, groups: dict[str, _Part]) -> _Item:
     parts: list[_Part] = []
     end = widest = 0
     for found in _PART.finditer(text):
         if found.start() != end:
             break
         digits, group, end = found["digits"], found["group"], found.end()
-        part = (_literal(digits),) if digits else _group(group)
+        key = digits or f"{{{group}}}"
+        part = groups.get(key)
+        if part is None:
+            part = groups[key] = (_literal(digits),) if digits else _group(group)
         widest += max(choice.widest for choice in part)
         if widest > MOST_DIGITS:
             message = f"{_short(text)} makes numbers of more than {MOST_DIGITS} digits"

@@ -140,7 +140,7 @@ def test_field_the_policy_compatible_counts_after_a_reload(console: ConsoleServe
     (change,) = [row for row in rows if row["command"] == "SIGHUP"]
     assert change["detail"] == "changed: ecdsa_host_key, ssh.policy"
     assert json.loads(str(change["arguments"]))["ecdsa_host_key"] == fingerprint
-    assert fingerprint in console.run("node/status")
+    assert fingerprint in console.run("node/info")
     _reload(console, "default")
     assert _run(console, library).returncode != 0
     listed = console.program("hostkey", "list").stdout.splitlines()
