@@ -87,7 +87,7 @@ async def serve(config: Config) -> None:
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config, serves=True) as store:
         give_up_root()
-        keys = host_keys(config.keys_dir)
+        keys = host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
         given = given_sockets()
         journal = Journal(store)
         exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
@@ -115,7 +115,7 @@ async def serve(config: Config) -> None:
             async with _probed(console, listener, given), _listening(console, listener, keys, given):
                 if exporter is not None:
                     await exporter.start()
-                await record_host(store, journal, config, node.fingerprints[0])
+                await record_host(store, journal, config, keys.in_use)
                 watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
                 async with _supervised(console, listener, reloader, asked):
                     known = await users.every(store)
@@ -216,8 +216,9 @@ async def _supervised(
             asked.clear()
             supervisor.reloading()
             try:
-                if reloader.reload():
-                    await record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
+                keys = reloader.reload()
+                if keys is not None:
+                    await record_host(console.store, console.journal, current.config, keys.in_use, "SIGHUP")
             except Exception:  # noqa: BLE001  whatever it is, the next SIGHUP must find somebody
                 _log.exception("the reload has failed")
             supervisor.ready(status())

@@ -99,7 +99,8 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
 
     def session_started(self) -> None:
         """Begin, now that it is known what is wanted."""
-        self._tty = tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt)
+        share = self._console.turns.of(self._operator.name)
+        self._tty = tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt, share=share)
         try:
             options = parse_login_options(self._login_options)
         except ValueError as wrong:

@@ -3,12 +3,17 @@
 One is in use. While a rotation is under way there is a next one beside it: clients are told of it after their login
 (`hostkeys-00@openssh.com`) and trust it by the time it comes into use. The private file counts; its public half is
 mended from it whenever the keys are read, so a program killed at any point leaves keys that work.
+
+The policy `compatible` adds an ECDSA key for old libraries, which know no Ed25519. They learn no next key either, so a
+rotation leaves it alone. To replace it, remove its file and reload.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,19 +27,28 @@ from server.storage.snapshot import sync_folder
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"
+ECDSA_HOST_KEY_NAME = "ssh_host_ecdsa_key"
+_ED25519, _ECDSA = "ssh-ed25519", "ecdsa-sha2-nistp256"
 
 
 @dataclass(frozen=True, slots=True)
 class HostKeys:
-    """The key in use, and the one that follows it while a rotation is under way."""
+    """The key in use, the one that follows it while a rotation is under way, and the ECDSA key where it is wanted."""
 
     used: asyncssh.SSHKey
     next: asyncssh.SSHKey | None
+    ecdsa: asyncssh.SSHKey | None = None
 
     @property
     def announced(self) -> list[asyncssh.SSHKey]:
-        """What clients are told of; the first is the one in use."""
-        return [self.used] if self.next is None else [self.used, self.next]
+        """The keys that clients are told of: first the one in use, last the next one."""
+        return [key for key in (self.used, self.ecdsa, self.next) if key is not None]
+
+    @property
+    def in_use(self) -> dict[str, str]:
+        """The fingerprints of the keys that a client may be shown now, by the names that the audit gives them."""
+        keys = {"host_key": self.used, "ecdsa_host_key": self.ecdsa}
+        return {name: fingerprint_of(key) for name, key in keys.items() if key is not None}
 
     @property
     def fingerprints(self) -> list[str]:
@@ -42,13 +56,32 @@ class HostKeys:
         return [fingerprint_of(key) for key in self.announced]
 
 
-def host_keys(keys_dir: Path, *, make: bool = True) -> HostKeys:
-    """Return the host keys; with `make`, which holds the folder, one where there is none. Raises StartError."""
+def host_keys(keys_dir: Path, *, make: bool = True, ecdsa: bool = False) -> HostKeys:
+    """Return the host keys, with `ecdsa` the ECDSA key too. Raises StartError.
+
+    With `make`, which holds the folder, missing keys are made. Without it a missing ECDSA key is None.
+    """
     path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
     with locked_folder(keys_dir) if make else nullcontext():  # two that begin at once make one
         if make and not path.exists():
             _make(path)
-        return HostKeys(_read(path), _read(following) if following.exists() else None)
+        if make and ecdsa and not (keys_dir / ECDSA_HOST_KEY_NAME).exists():
+            _make(keys_dir / ECDSA_HOST_KEY_NAME, _ECDSA)
+        used, after = _read(path), _read(following) if following.exists() else None
+        return HostKeys(used, after, ecdsa_host_key(keys_dir) if ecdsa else None)
+
+
+def ecdsa_host_key(keys_dir: Path) -> asyncssh.SSHKey | None:
+    """Return the ECDSA host key, None where there is none. Raises StartError."""
+    path = keys_dir / ECDSA_HOST_KEY_NAME
+    return _read(path, _ECDSA) if path.exists() else None
+
+
+def make_ecdsa_host_key(keys_dir: Path) -> None:
+    """Make the ECDSA host key in a running server, which may not wait for the folder. Raises StartError."""
+    with _folder_if_free(keys_dir):
+        if not (keys_dir / ECDSA_HOST_KEY_NAME).exists():
+            _make(keys_dir / ECDSA_HOST_KEY_NAME, _ECDSA)
 
 
 def make_next(keys_dir: Path) -> HostKeys:
@@ -113,12 +146,30 @@ def fingerprint_in(private_key: bytes) -> str:
         return "no key that can be read"
 
 
-def _read(path: Path) -> asyncssh.SSHKey:
+@contextmanager
+def _folder_if_free(keys_dir: Path) -> Iterator[None]:
+    """Hold the keys folder, or raise StartError while another program holds it."""
+    try:
+        descriptor = os.open(keys_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        message = f"the keys folder {keys_dir} is in use or cannot be opened ({error.strerror}): reload again"
+        raise StartError(message) from error
+
+
+def _read(path: Path, algorithm: str = "") -> asyncssh.SSHKey:
     try:
         with plain(path) as descriptor:
             if os.fstat(descriptor).st_mode & 0o077:
                 os.fchmod(descriptor, 0o600)
         key = asyncssh.import_private_key(read_plain(path, MOST_KEY_BYTES))
+        if algorithm and key.get_algorithm() != algorithm:
+            message = f"the host key {path} is {key.get_algorithm()}: {algorithm} is expected"
+            raise StartError(message)
         public = key.export_public_key("openssh")
         if not _holds(_public(path), public):
             _write(_public(path), public)
@@ -135,8 +186,8 @@ def _holds(path: Path, content: bytes) -> bool:
         return False  # whatever it is, the key's public half takes its place
 
 
-def _make(path: Path) -> None:
-    key = asyncssh.generate_private_key("ssh-ed25519", comment="ecss-console host key")
+def _make(path: Path, algorithm: str = _ED25519) -> None:
+    key = asyncssh.generate_private_key(algorithm, comment="ecss-console host key")
     try:
         _write(path, key.export_private_key("openssh"))
         _write(_public(path), key.export_public_key("openssh"))

@@ -95,6 +95,7 @@ class Listener:
             "keepalive_interval": config.keepalive.interval_seconds,
             "keepalive_count_max": config.keepalive.count,
             "kex_algs": algorithms.KEX[config.ssh.policy],
+            "mac_algs": algorithms.MACS[config.ssh.policy],
             "rekey_bytes": config.ssh.rekey_megabytes * _MEGABYTE,
         }
 
@@ -110,7 +111,6 @@ class Listener:
             line_editor=False,
             login_timeout=0,  # a Connection keeps the time itself
             encryption_algs=algorithms.CIPHERS,
-            mac_algs=algorithms.MACS,
             signature_algs=algorithms.SIGNATURES,
             compression_algs=("none",),
             gss_host=None,

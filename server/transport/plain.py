@@ -14,6 +14,8 @@ from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
 _ERASE, _DELETE, _KILL_LINE, _KILL_WORD = "\x08", "\x7f", "\x15", "\x17"
 #: One turn of the event loop acts on so many characters of the queue.
 _CHARACTERS_PER_TURN = max(1024, MOST_CHARACTERS_PER_SEQUENCE)
+#: More than a person types, or a word that is pasted, waits: one such session acts in each turn of the event loop.
+_MANY_CHARACTERS = 128
 #: The line is kept in runs of so many characters, so that erasing one does not copy all the others.
 _CHARACTERS_PER_RUN = 256
 
@@ -55,6 +57,8 @@ class PlainEditor:
             if not len(self._tty) and not self._length:
                 self._echo("\n")
                 raise EndOfInputError
+            if len(self._tty) > _MANY_CHARACTERS:
+                await self._tty.turn()
             before, arrivals = len(self._tty), self._tty.arrivals
             if not before or (self._act() if self._tty.pty else self._take()):
                 self._echo("\n")

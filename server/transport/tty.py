@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Protocol
 
 from server.encoding import TELLING_BYTES, foreign_encoding
+from server.turns import Share
 
 #: Reading is paused above the first and goes on below the second, in characters.
 PAUSE_ABOVE = 262_144
@@ -45,8 +46,10 @@ class Tty:
     So far `arrived` characters have come in `arrivals` packets, the last at `last_input` (monotonic seconds).
     """
 
-    def __init__(self, channel: Channel, *, pty: bool, interrupt: Callable[[], None]) -> None:
-        """Take the channel; `interrupt` is called for Ctrl-C while nobody reads."""
+    def __init__(
+        self, channel: Channel, *, pty: bool, interrupt: Callable[[], None], share: Share | None = None
+    ) -> None:
+        """Take the channel and the user's share of the loop; `interrupt` is called for Ctrl-C while nobody reads."""
         self.pty = pty
         self.ended = False
         self.on_input: Callable[[], None] | None = None
@@ -55,6 +58,7 @@ class Tty:
         self.last_input = monotonic()
         self._channel = channel
         self._interrupt = interrupt
+        self._share = share
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")  # without a byte order mark at the start
         self._beginning = b""
         self._queue = ""
@@ -66,6 +70,11 @@ class Tty:
         self._writable.set()
         self._unsent: list[str] = []
         self._unsent_soon = False
+
+    async def turn(self) -> None:
+        """Wait until the user may act on many keys; sessions of all users take one turn after another."""
+        if self._share is not None:
+            await self._share.turn()
 
     def feed(self, data: bytes) -> None:
         r"""Take bytes from the client: UTF-8, any line end as `\r`, also across packets.
