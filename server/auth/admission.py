@@ -12,7 +12,7 @@ from collections.abc import Callable
 from server.auth.penalties import Penalties
 from server.auth.sources import Sources
 from server.config import Limits
-from server.model.refusals import Parting, Refusal
+from server.model.refusals import DisconnectReason, Refusal
 
 _ALL_PERCENT = 100
 
@@ -63,15 +63,15 @@ class Admission:
         self.connections -= 1
         _take_one(self._connections, self._sources.source(address))
 
-    def turn_away(self, address: str, parting: Parting | None, now: float) -> None:
+    def turn_away(self, address: str, reason: DisconnectReason | None, now: float) -> None:
         """Give back the place of a connection that nobody logged in on, and penalise its source unless None."""
         source = self._sources.source(address)
         self.connections -= 1
         self.startups -= 1
         _take_one(self._connections, source)
         _take_one(self._startups, source)
-        if parting is not None and self._limits.per_source_penalties and not self._sources.is_exempt(address):
-            self._penalties.penalise(source, parting, now)
+        if reason is not None and self._limits.per_source_penalties and not self._sources.is_exempt(address):
+            self._penalties.penalise(source, reason, now)
 
     def _refusal(self, address: str, source: str, now: float) -> Refusal | None:
         limits = self._limits

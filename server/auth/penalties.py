@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from server.model.refusals import Parting
+from server.model.refusals import DisconnectReason
 
 #: OpenSSH 9.8's figures: what one connection costs its source, by how it ended; it has none for the last.
 PENALTY_SECONDS = {
-    Parting.AUTH_FAILED: 5.0,
-    Parting.NO_AUTH: 1.0,
-    Parting.GRACE_EXCEEDED: 20.0,
-    Parting.FLOODED: 20.0,
+    DisconnectReason.AUTH_FAILED: 5.0,
+    DisconnectReason.NO_AUTH: 1.0,
+    DisconnectReason.GRACE_EXCEEDED: 20.0,
+    DisconnectReason.FLOODED: 20.0,
 }
 #: Nobody is refused before more than this has gathered, and nobody for longer than the other.
 ENFORCED_ABOVE_SECONDS = 15.0
@@ -51,7 +51,7 @@ class Penalties:
         penalty = self._penalties.get(source)
         return max(0.0, penalty.until - now) if penalty is not None and penalty.enforced else 0.0
 
-    def penalise(self, source: str, parting: Parting, now: float) -> None:
+    def penalise(self, source: str, reason: DisconnectReason, now: float) -> None:
         """Add what the end of one connection costs its source."""
         self._forget_ended(now)
         penalty = self._penalties.get(source)
@@ -60,7 +60,7 @@ class Penalties:
             penalty = self._penalties[source] = _Penalty(now, enforced=False)
         elif penalty.until <= now:
             penalty.until, penalty.enforced = now, False
-        penalty.until = min(penalty.until + PENALTY_SECONDS[parting], now + MOST_SECONDS)
+        penalty.until = min(penalty.until + PENALTY_SECONDS[reason], now + MOST_SECONDS)
         penalty.enforced = penalty.enforced or penalty.until - now > ENFORCED_ABOVE_SECONDS
         heapq.heappush(self._ends, (penalty.until, source))
         if len(self._ends) > 2 * len(self._penalties) + _SLACK:

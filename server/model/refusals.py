@@ -27,7 +27,7 @@ class Refusal(Enum):
     SUBSYSTEM = "subsystem"
 
 
-class Parting(Enum):
+class DisconnectReason(Enum):
     """How a connection that nobody logged in on has ended, in OpenSSH's words but the last."""
 
     NO_AUTH = "noauth"
