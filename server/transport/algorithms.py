@@ -1,14 +1,14 @@
-"""What may protect a connection: short lists, as ssh-audit judges them, in the order of preference."""
+"""The SSH algorithms, in the order of preference: short lists without a failure in ssh-audit."""
 
 from __future__ import annotations
 
-#: By the configuration's `ssh.policy`. The client's order decides: who prefers ML-KEM gets it wherever it stands here.
-#: `curve25519-sha256` stands first because dropbear guesses it, and is disconnected when the guess is wrong.
+#: By the configuration's `ssh.policy`. The client's order decides, so a client that prefers ML-KEM gets it.
+#: `curve25519-sha256` is first because dropbear guesses it, and is disconnected when the guess is wrong.
 KEX = {
     "default": ("curve25519-sha256", "curve25519-sha256@libssh.org", "mlkem768x25519-sha256"),
     "post-quantum": ("mlkem768x25519-sha256",),
 }
-#: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD: offered last.
+#: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD cipher, so it is last.
 CIPHERS = (
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",

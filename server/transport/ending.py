@@ -1,4 +1,4 @@
-"""Why the editing of a line stops for a moment or for good."""
+"""The reasons why the line editor stops."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import Enum
 
 
 class Ending(Enum):
-    """Why the editor stopped reading keys."""
+    """Why the editor stopped reading keys: for a moment, or because the line is finished."""
 
     ACCEPT = "Enter"
     COMPLETE = "Tab"
     EXPLAIN = "? at the start of a word"
     DROP = "Ctrl-C"
     LEAVE = "Ctrl-D on an empty line, or the end of input"
-    RECALL = "the first key of the line that needs the user's earlier lines"
-    TOO_LONG = "the line has grown beyond what is edited"
+    RECALL = "the first key that needs the earlier lines of the user"
+    TOO_LONG = "the line is too long for the editor"

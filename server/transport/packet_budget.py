@@ -1,8 +1,8 @@
-"""Share the event loop between connections: how many SSH packets are handled in one turn.
+"""Share the event loop between connections: limit the SSH packets that are handled in one turn.
 
-asyncssh handles all packets that it has read before it returns to the loop. Packets cost the server far more than
-their sender: a key exchange takes a millisecond, a channel request a few tasks. One budget for all connections keeps a
-turn of the loop short, whoever sends them.
+asyncssh handles all packets that it has read before it returns to the loop. A packet costs the server far more than
+its sender: a key exchange takes a millisecond, a channel request a few tasks. One budget for all connections keeps
+each turn of the loop short.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-#: All connections together handle so many packets, or for so long, in one turn of the event loop. A packet may start a
-#: task that costs ten times its own handling, so the number counts too.
+#: All connections together handle so many packets in one turn of the event loop, and for no longer than this. A packet
+#: may start a task that costs ten times its own handling, so the number is limited too.
 PACKETS_PER_TURN = 64
 TURN_SECONDS = 0.005
 
@@ -21,11 +21,11 @@ class Waiting(Protocol):
     """A connection or channel whose packets wait for the next turn."""
 
     def take_turn(self) -> None:
-        """Go on with packets that had to wait; ask the budget for each."""
+        """Handle packets that had to wait; ask the budget for each."""
 
 
 class PacketBudget:
-    """The packets of one turn of the event loop. Connections that have used it up go on in the order they came."""
+    """The packets of one turn of the event loop. Connections that must wait continue in the order they came."""
 
     def __init__(self) -> None:
         """Begin with a full budget."""
@@ -35,7 +35,7 @@ class PacketBudget:
         self._renewing = False
 
     def take(self, waiting: Waiting) -> bool:
-        """Take one packet from the budget; with False the waiting is called back in the next turn."""
+        """Take one packet from the budget; when it returns False it calls `waiting` back in the next turn."""
         if not self._renewing:
             self._renewing = True
             self._left, self._until = PACKETS_PER_TURN, monotonic() + TURN_SECONDS
@@ -47,7 +47,7 @@ class PacketBudget:
         return False
 
     def forget(self, waiting: Waiting) -> None:
-        """Drop a waiting whose connection is closed."""
+        """Remove a connection or channel that is closed."""
         self._waiting.pop(waiting, None)
 
     def _renew(self) -> None:
