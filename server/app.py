@@ -38,11 +38,11 @@ from server.storage.owner import give_up_root, working_for
 from server.storage.schema import newest
 from server.storage.serving import serving, upgrading
 from server.supervisor import Given, Supervisor, given_sockets
-from server.transport.editor import prepare as prepare_editor
 from server.transport.hostkey import HostKeys, host_keys
 from server.transport.listener import Listener
 from server.transport.logins import Logins
 from server.transport.pre_auth import listening_sockets
+from server.transport.terminal.editor import prepare as prepare_editor
 
 _log = logging.getLogger("ecss-console")
 

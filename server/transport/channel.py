@@ -22,9 +22,9 @@ from server.shell.completion import Completion, complete
 from server.shell.options import LoginOptions, parse_login_options
 from server.shell.session import Session
 from server.transport.clients import clamped_size, edits_lines, reflows
-from server.transport.editor import LineEditor
-from server.transport.reader import LineReader
-from server.transport.tty import Tty
+from server.transport.terminal.editor import LineEditor
+from server.transport.terminal.reader import LineReader
+from server.transport.terminal.tty import Tty
 from server.transport.unsent import SESSION_BYTES
 
 _log = logging.getLogger("ecss-console.transport")

@@ -8,8 +8,8 @@ from rich.cells import cell_len
 
 from server.grammar.tokens import MOST_CHARACTERS
 from server.shell.terminal import EndOfInputError, LineDroppedError
-from server.transport.sequences import MOST_CHARACTERS_PER_SEQUENCE, is_text, piece_at
-from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
+from server.transport.terminal.sequences import MOST_CHARACTERS_PER_SEQUENCE, is_text, piece_at
+from server.transport.terminal.tty import END_OF_INPUT, INTERRUPT, Tty
 
 _ERASE, _DELETE, _KILL_LINE, _KILL_WORD = "\x08", "\x7f", "\x15", "\x17"
 #: The characters of the queue that are handled in one turn of the event loop.

@@ -16,13 +16,13 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyBindingsBase, KeyPress
 from prompt_toolkit.search import SearchDirection, SearchState
 
-from server.transport.bindings import shared_bindings
+from server.transport.terminal.bindings import shared_bindings
 
 #: The states of a line that can be undone.
 _MOST_UNDONE = 50
 
 
-def quieten() -> None:
+def apply_patches() -> None:
     """Replace what is global or made again for each application; safe to call twice."""
     for name, replacement in REPLACED.items():
         setattr(application, name, replacement)

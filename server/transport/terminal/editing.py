@@ -15,11 +15,11 @@ from prompt_toolkit.renderer import Renderer
 from prompt_toolkit.search import SearchDirection, SearchState
 from prompt_toolkit.styles import DummyStyle
 
-from server.transport.ending import Ending
-from server.transport.keys import QueueInput, ending_bindings
-from server.transport.quiet import BoundedBuffer
-from server.transport.screen import Screen
-from server.transport.tty import Tty
+from server.transport.terminal.editor_stop import EditorStop
+from server.transport.terminal.keys import QueueInput, stop_bindings
+from server.transport.terminal.prompt_toolkit_patches import BoundedBuffer
+from server.transport.terminal.screen import Screen
+from server.transport.terminal.tty import Tty
 
 #: The killed texts that can be yanked, each as long as a line.
 _MOST_KILLED = 10
@@ -42,9 +42,9 @@ class Editing:
         self.buffer = BoundedBuffer(most_characters, self._accept)
         searched = SearchBufferControl(BoundedBuffer(_MOST_SEARCHED_CHARACTERS))
         self._line = BufferControl(buffer=self.buffer, search_buffer_control=searched, preview_search=True)
-        self._application: Application[Ending] = Application(
+        self._application: Application[EditorStop] = Application(
             layout=Layout(HSplit([Window(self._line), Window(searched)])),
-            key_bindings=ending_bindings(tty, self.input.again, lambda: self._recalled),
+            key_bindings=stop_bindings(tty, self.input.again, lambda: self._recalled),
             clipboard=InMemoryClipboard(max_size=_MOST_KILLED),
             include_default_pygments_style=False,
             enable_page_navigation_bindings=False,
@@ -68,7 +68,7 @@ class Editing:
         self._recalled = True
         self.buffer.history = InMemoryHistory(lines)
 
-    async def keys(self) -> Ending:
+    async def keys(self) -> EditorStop:
         """Handle keys until one of them, or the end of input, stops the editor."""
         try:
             # without this, prompt_toolkit has one current application for the whole process, and the keys of one
@@ -80,7 +80,7 @@ class Editing:
                     handle_sigint=False,
                 )
         except EOFError:
-            return Ending.LEAVE
+            return EditorStop.LEAVE
 
     def insert(self, text: str) -> None:
         """Insert text at the cursor, if it fits."""
@@ -103,7 +103,7 @@ class Editing:
         # the text to search for has its own limit, and the match is not chosen yet
         if self._application.layout.is_searching or len(self.buffer.text) + more <= self._most_characters:
             return True
-        self._application.exit(result=Ending.TOO_LONG)
+        self._application.exit(result=EditorStop.TOO_LONG)
         return False
 
     def _check(self, _sender: object) -> None:
@@ -111,7 +111,7 @@ class Editing:
         self._takes(0)
 
     def _accept(self, _buffer: Buffer) -> bool:
-        self._application.exit(result=Ending.ACCEPT)
+        self._application.exit(result=EditorStop.ACCEPT)
         return True
 
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from server.errors import OperatorError
 from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Room
-from server.transport.plain import PlainEditor
-from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.tty import END_OF_INPUT, INTERRUPT, Tty
 
 _ERASE_LINE = "\r\x1b[K"
 #: The characters of one key press, three for an arrow. Larger packets are not typed by hand.

@@ -13,17 +13,17 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPress
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.keys import Keys
 
-from server.transport.bindings import ALT_CHARACTERS, HISTORY_KEYS
-from server.transport.ending import Ending
-from server.transport.sequences import PASTE_BEGINS, PASTE_ENDS, is_text, piece_at
-from server.transport.tty import INTERRUPT, Tty
+from server.transport.terminal.bindings import ALT_CHARACTERS, HISTORY_KEYS
+from server.transport.terminal.editor_stop import EditorStop
+from server.transport.terminal.sequences import PASTE_BEGINS, PASTE_ENDS, is_text, piece_at
+from server.transport.terminal.tty import INTERRUPT, Tty
 
 #: The longest run of text that is inserted at once.
 _MOST_CHARACTERS_AT_ONCE = 1024
 _ESCAPE = "\x1b"
 
 
-def ending_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_history: Callable[[], bool]) -> KeyBindings:
+def stop_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_history: Callable[[], bool]) -> KeyBindings:
     """Return the bindings that stop the editor; prompt_toolkit's own Ctrl-C and Ctrl-D draw the line again.
 
     During a search, keys belong to the search. The first key that needs the earlier lines stops the editor until they
@@ -38,29 +38,29 @@ def ending_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_histo
         if len(tty) or tty.ended or event.current_buffer.document.text_before_cursor[-1:].strip():
             event.current_buffer.insert_text("?")
         else:
-            event.app.exit(result=Ending.EXPLAIN)
+            event.app.exit(result=EditorStop.EXPLAIN)
 
     @bindings.add("c-c", filter=editing)
     def _drop(event: KeyPressEvent) -> None:
-        event.app.exit(result=Ending.DROP)
+        event.app.exit(result=EditorStop.DROP)
 
     @bindings.add("c-d", filter=editing)
     def _leave(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.delete()
         else:
-            event.app.exit(result=Ending.LEAVE)
+            event.app.exit(result=EditorStop.LEAVE)
 
     @bindings.add("tab", filter=editing)
     def _complete(event: KeyPressEvent) -> None:
-        event.app.exit(result=Ending.COMPLETE)
+        event.app.exit(result=EditorStop.COMPLETE)
 
     for keys in HISTORY_KEYS:
 
         @bindings.add(*keys, filter=no_history, save_before=lambda _event: False)
         def _recall(event: KeyPressEvent) -> None:
             again(event.key_sequence)
-            event.app.exit(result=Ending.RECALL)
+            event.app.exit(result=EditorStop.RECALL)
 
     return bindings
 

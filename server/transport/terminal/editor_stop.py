@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Ending(Enum):
+class EditorStop(Enum):
     """Why the editor stopped reading keys: for a moment, or because the line is finished."""
 
     ACCEPT = "Enter"

@@ -18,12 +18,12 @@ from server.errors import OperatorError
 from server.shell.completion import Completion
 from server.shell.terminal import EndOfInputError, LineDroppedError
 from server.storage.history import LastLines
-from server.transport.ending import Ending
-from server.transport.plain import PlainEditor
-from server.transport.tty import Tty
+from server.transport.terminal.editor_stop import EditorStop
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.tty import Tty
 
 if TYPE_CHECKING:
-    from server.transport.editing import Editing
+    from server.transport.terminal.editing import Editing
 
 Complete = Callable[[str], Awaitable[Completion]]
 Recall = Callable[[], Awaitable[Sequence[str]]]
@@ -45,10 +45,10 @@ def prepare() -> type[Editing]:
     The import takes a sixth of the start. So it happens when the console listens already, or at the first key of a
     person who is faster.
     """
-    from server.transport.editing import Editing  # noqa: PLC0415
-    from server.transport.quiet import quieten  # noqa: PLC0415
+    from server.transport.terminal.editing import Editing  # noqa: PLC0415
+    from server.transport.terminal.prompt_toolkit_patches import apply_patches  # noqa: PLC0415
 
-    quieten()
+    apply_patches()
     return Editing
 
 
@@ -116,27 +116,27 @@ class LineEditor:
         listed = ""
         while True:
             await self._tty.drain()
-            ending = await running.keys()
+            stop = await running.keys()
             text = running.buffer.text
-            match ending:
-                case Ending.ACCEPT:
+            match stop:
+                case EditorStop.ACCEPT:
                     running.screen.leave()
                     return text
-                case Ending.DROP:
+                case EditorStop.DROP:
                     running.screen.leave("^C")
                     raise LineDroppedError
-                case Ending.LEAVE:
+                case EditorStop.LEAVE:
                     running.screen.leave()
                     if text:
                         return text
                     raise EndOfInputError
-                case Ending.TOO_LONG:
+                case EditorStop.TOO_LONG:
                     return await self._in_plain(running, prompt, text)
-                case Ending.RECALL:
+                case EditorStop.RECALL:
                     running.recall(await self._lines())
-                case Ending.COMPLETE:
+                case EditorStop.COMPLETE:
                     listed = await self._tab(running, prompt, listed)
-                case Ending.EXPLAIN:
+                case EditorStop.EXPLAIN:
                     await self._explain(running, prompt)
 
     async def _in_plain(self, running: Editing, prompt: str, text: str) -> str:
