@@ -23,8 +23,8 @@ def warn_at_start(users: Sequence[User], now: str, *, authorities: bool) -> None
     """
     weak = list(_weak_keys(users))
     for name, print_, reason in weak[:MOST_NAMED]:
-        told = about("key.weak", user=name, key=print_, reason=reason)
-        _log.warning("the key %s of %s opens nothing, it is too weak: %s", print_, name, reason, extra=told)
+        extra = about("key.weak", user=name, key=print_, reason=reason)
+        _log.warning("the key %s of %s opens nothing, it is too weak: %s", print_, name, reason, extra=extra)
     if len(weak) > MOST_NAMED:
         more = len(weak) - MOST_NAMED
         _log.warning("%d more weak keys open nothing; ecss-console user list marks them", more, extra=about("key.weak"))

@@ -29,9 +29,6 @@ from server.transport.unsent import SESSION_BYTES
 
 _log = logging.getLogger("ecss-console.transport")
 
-#: The client asked for this end itself, so it is shown nothing.
-_BY_SIGNAL = Shutdown("the client has sent a signal")
-
 
 @dataclass(frozen=True, slots=True)
 class ShellSettings:
@@ -158,7 +155,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         if signal == "INT":
             self._tty.interrupt()
         elif signal in {"HUP", "TERM", "KILL"}:
-            self.stop(_BY_SIGNAL, now=True)
+            self.stop(Shutdown(f"the client sent signal {signal}"), now=True)
 
     def break_received(self, _msec: int) -> bool:
         """Act on a break as on Ctrl-C."""

@@ -20,8 +20,6 @@ ECHO_BYTES = 1024 * 1024
 _JOINED_BYTES = 64 * 1024
 #: The smallest limit of packet size that is respected: with one byte, a reply of 64 KB would be 64,000 packets.
 FEWEST_PACKET_BYTES = 256
-
-
 _INPUT = frozenset({MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_EOF})
 
 
@@ -37,7 +35,7 @@ class Link(Protocol):
 
 
 class ClosedChannel(SSHPacketHandler):
-    """Stands for a channel that was closed, and ignores what still comes for it."""
+    """Replaces a closed channel, and ignores late packets for it."""
 
     def __init__(self, logger: SSHLogger) -> None:
         """Take the logger of the connection."""
@@ -172,7 +170,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
             super()._flush_recv_buf(exc)
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401  asyncssh's own
-        """Handle a packet, and ignore what comes behind the end of input or the close: asyncssh ends the connection."""
+        """Handle a packet; ignore one after the end of input or the close, for which asyncssh ends the connection."""
         ended = self._recv_state in {"close_pending", "closed"}
         if ended or (pkttype in _INPUT and self._recv_state != "open"):
             return True

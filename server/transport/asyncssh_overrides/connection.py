@@ -43,19 +43,19 @@ class Owner(Protocol):
 
 
 class OpenChannels(dict[int, "SSHChannel[Any]"]):
-    """The channels by their numbers. What still comes for one that was closed is ignored.
+    """The channels by their numbers; late packets for a closed channel are ignored.
 
-    paramiko sends the end of its input behind the close of a channel when session keys are changed in between; asyncssh
-    ends the connection then. Nothing is delivered, so nothing is weakened; a number that was never given is an error.
+    When a key exchange comes in between, paramiko sends the end of its input after the close of a channel. asyncssh
+    would end the connection. Nothing is delivered, so nothing is weakened; a number that was never used is an error.
     """
 
     def __init__(self, connection: ServerConnection) -> None:
-        """Take the connection, which gives the numbers in ascending order."""
+        """Take the connection, which assigns the numbers in ascending order."""
         super().__init__()
         self._connection = connection
 
     def __missing__(self, number: int) -> ClosedChannel:
-        if number >= self._connection._next_recv_chan:  # noqa: SLF001  of the class that is overridden
+        if number >= self._connection._next_recv_chan:  # noqa: SLF001  an override of this class
             raise KeyError(number)
         return ClosedChannel(self._connection.logger)
 
