@@ -359,7 +359,7 @@ class Connection(asyncssh.SSHServer):
     # ---- why it ended
 
     def _reason_before_login(self, exc: Exception | None) -> DisconnectReason | None:
-        """Return why a client has left that had not logged in."""
+        """Return why the client left before the login."""
         if isinstance(exc, TooMuchBeforeLoginError):
             self._state.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
             return DisconnectReason.FLOODED
