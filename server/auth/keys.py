@@ -55,7 +55,10 @@ def parse_authorized_keys(text: str) -> tuple[UserKey, ...]:
 
 
 def parse_key(line: str) -> UserKey:
-    """Return the key of one line, with its options and comment. The message of a ValueError continues `line 3 …`."""
+    """Return the key of one line, with its options and comment.
+
+    Raises ValueError, whose message continues `line 3 …`.
+    """
     if named := named_format(line):
         raise ValueError(named)
     given, rest = _options(line)
@@ -80,7 +83,7 @@ def parse_key(line: str) -> UserKey:
 
 
 def parse_sources(text: str) -> tuple[str, ...]:
-    """Return the networks of `from=`: addresses or networks, `!` before one shuts it out (source: sshd(8)).
+    """Return the networks of `from=`: addresses or networks; `!` excludes one, as in sshd(8).
 
     An IPv4-mapped one is returned as IPv4. Raises ValueError for anything else: host names would trust the name
     service, and a zone (`%eth0`) names an interface.
@@ -108,7 +111,9 @@ def _source(text: str) -> str:
 
 
 def parse_time(text: str) -> str:
-    """Return `YYYYMMDD[HHMM[SS]][Z]`, or `YYYY-MM-DD[THH:MM[:SS]][Z]`, as UTC; without Z it is the node's local time.
+    """Return a time in UTC.
+
+    It is written `YYYYMMDD[HHMM[SS]][Z]` or `YYYY-MM-DD[THH:MM[:SS]][Z]`; without Z it is local time of the node.
 
     Raises ValueError. Source: sshd(8), `expiry-time`.
     """

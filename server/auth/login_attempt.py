@@ -92,7 +92,7 @@ class LoginAttempt:
         return self._finish(result)
 
     def refuse_password_change(self, name: str) -> AuthResult:
-        """Count a change of password by the method `password` as a failed try; this method does not serve changes."""
+        """Count a change of password by the method `password`, which serves none, as a failed try."""
         failure = Failure.CHANGED_BY_WRONG_METHOD if self._begin_try() else Failure.NO_TRY_LEFT
         return self._finish(AuthResult(name, Method.PASSWORD, failure=failure))
 
@@ -144,7 +144,7 @@ class LoginAttempt:
         return self._finish(result)
 
     async def certificate(self, name: str, offered: OfferedKey) -> ClaimedCertificate | None:
-        """Count a certificate as a try; return what the SSH layer has to compare, None when no authority signed it.
+        """Count a certificate as a try; return what to compare, None when no authority has signed it.
 
         Certificates are compared for unknown names too, against an unguessable principal, so that timing reveals
         nothing.

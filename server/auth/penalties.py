@@ -1,4 +1,4 @@
-"""Penalties of sources that misbehave before the login, as in OpenSSH 9.8. Pure: the clock is passed in."""
+"""Penalties of misbehaving sources, as in OpenSSH 9.8. Pure: the clock is passed in."""
 
 from __future__ import annotations
 

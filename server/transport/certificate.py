@@ -1,4 +1,4 @@
-"""Public keys and certificates that clients offer: read the fields before asyncssh decodes them, then compare.
+"""Read offered public keys and certificates before asyncssh decodes them.
 
 asyncssh verifies the signature of a certificate while it decodes it. So `read_offered` reads the authority first,
 without arithmetic, and asyncssh never sees a certificate of an unknown authority. The layout is from OpenSSH's
@@ -73,7 +73,10 @@ def read_offered(data: bytes) -> OfferedKey | None:
 
 
 def _algorithm(name: bytes, *, certified: bool) -> str | None:
-    """Return the algorithm of the key; None for an unknown one. Names of `sk-` certificates lack a domain: add it."""
+    """Return the algorithm of the key; None for an unknown one.
+
+    The names of `sk-` certificates lack the domain of the key's algorithm.
+    """
     text = name.decode("ascii")
     if certified:
         text = text.removesuffix(_CERTIFICATE.decode())

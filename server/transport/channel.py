@@ -216,7 +216,10 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             return _ended_by(InternalError(incident), tty)
 
     async def _may_work(self) -> bool:
-        """Check the user again: a certificate was checked with what the store said when the client gave the name."""
+        """Check the user again.
+
+        A certificate was checked with the stored state of the time when the client gave the name.
+        """
         try:
             return await self._console.standings.of(self._operator) is not None
         except TemporaryError:

@@ -1,6 +1,7 @@
-"""Guess which clients are people at a capable terminal. Allow-lists: an unknown client gets the plain editor.
+"""Guess which clients are people at a capable terminal.
 
-A wrong guess costs comfort, never correctness: both editors read complete lines in the same way.
+The lists are allow-lists: an unknown client gets the plain editor. A wrong guess costs comfort, never correctness: both
+editors read complete lines in the same way.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ def edits_lines(client_version: str, term: str, columns: int, rows: int) -> bool
 
 
 def reflows(client_version: str, term: str) -> bool:
-    """Tell whether the terminal rewraps its rows at another width; a wrong guess lasts until Ctrl-L or Enter.
+    """Tell whether the terminal rewraps its rows at another width.
 
-    Most terminals named xterm-256color do. xterm itself, named xterm, does not.
+    A wrong guess lasts until Ctrl-L or Enter. Most terminals named xterm-256color do. xterm itself, named xterm, does
+    not.
     """
     return not (_KEEPS_ROWS.match(client_version) or _KEEPS_ROWS_TERM.fullmatch(term))
 

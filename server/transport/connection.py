@@ -1,4 +1,4 @@
-"""One client's connection: it logs in, then opens channels. Adapts asyncssh to `LoginAttempt` and `ServerState`."""
+"""The connection of one client: adapts asyncssh to `LoginAttempt` and `ServerState`."""
 
 from __future__ import annotations
 
@@ -142,7 +142,10 @@ class Connection(asyncssh.SSHServer):
         return self._accepts(reply)
 
     async def admits_key(self, username: str, key_data: bytes) -> bool:
-        """Tell whether asyncssh may decode a key or certificate; it never sees one of no user and no authority."""
+        """Tell whether asyncssh may decode a key or certificate.
+
+        asyncssh never sees an unknown key, or a certificate of an unknown authority.
+        """
         self._admitted_key = None
         self.ssh.set_authorized_keys(None)
         name, offered = split_login_name(username)[0], read_offered(key_data)

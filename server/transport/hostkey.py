@@ -64,7 +64,7 @@ def make_next(keys_dir: Path) -> HostKeys:
 
 
 def drop_next(keys_dir: Path) -> None:
-    """Remove a next host key that was just made and must not be announced. Raises StartError when that fails."""
+    """Remove a next host key that was just made and is not announced. Raises StartError."""
     path = keys_dir / NEXT_HOST_KEY_NAME
     try:
         for each in (path, _public(path)):
@@ -78,7 +78,7 @@ def drop_next(keys_dir: Path) -> None:
 
 
 def keys_to_finish(keys_dir: Path) -> HostKeys:
-    """Return the host keys of a rotation. The caller locks the folder. Raises StartError without a rotation."""
+    """Return the host keys of a rotation. The caller locks the folder. Raises StartError."""
     keys = host_keys(keys_dir, make=False)
     if keys.next is None:
         message = "there is no next host key: ecss-console hostkey rotate makes one"
@@ -87,7 +87,7 @@ def keys_to_finish(keys_dir: Path) -> HostKeys:
 
 
 def take_next(keys_dir: Path) -> HostKeys:
-    """Replace the host key with the next one, and delete the old one. Raises StartError without a next key."""
+    """Replace the host key with the next one, and delete the old one. Raises StartError."""
     keys_to_finish(keys_dir)
     path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
     try:

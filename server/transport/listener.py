@@ -1,4 +1,4 @@
-"""The SSH server: listens, sets the algorithms, and stops without cutting off commands that can end in time."""
+"""The SSH server: listens, sets the algorithms, and lets commands end before it stops."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Listener:
     """The listening server; `start` it once, `stop` it once."""
 
     def __init__(self, console: Console, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
-        """Take the parts that all connections share, and the authorities trusted to sign certificates of users."""
+        """Take the shared parts, and the authorities trusted to sign certificates of users."""
         self._current = console.current
         self._state = ServerState(
             console=console,

@@ -1,4 +1,7 @@
-"""The open logins. `watch` ends those that are idle or open for too long, and those of users without access."""
+"""The open logins.
+
+`watch` ends logins that are idle or open for too long, and logins of users without access.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Waiting(Protocol):
 
 
 class PacketBudget:
-    """The packets of one turn of the event loop. Connections that must wait continue in the order they came."""
+    """The packets of one turn of the event loop. Waiting connections continue in their order."""
 
     def __init__(self) -> None:
         """Begin with a full budget."""

@@ -1,4 +1,4 @@
-"""Sockets that limit clients before they log in: which connections begin, and how many bytes each may send.
+"""Sockets that limit clients before the login: the connections, and the bytes of each.
 
 A refused connection costs one accept and one close: no task, no transport and no SSH.
 """
@@ -30,9 +30,10 @@ class TooMuchBeforeLoginError(ConnectionAbortedError):
 
 
 class PreAuthSocket(socket.socket):
-    """An accepted connection. Until the login it reads `most_bytes` at most, then raises TooMuchBeforeLoginError.
+    """An accepted connection that reads `most_bytes` at most before the login.
 
-    A megabyte of empty SSH packets costs a second of CPU, so each turn of the event loop reads little.
+    Then it raises TooMuchBeforeLoginError. A megabyte of empty SSH packets costs a second of CPU, so each turn of the
+    event loop reads little.
     """
 
     def __init__(self, accepted: socket.socket, most_bytes: int) -> None:
@@ -54,7 +55,7 @@ class PreAuthSocket(socket.socket):
         return data
 
     def open(self) -> None:
-        """End the limit of bytes when the client has logged in; each read stays short, so that others get a turn."""
+        """End the limit of bytes after the login; each read stays short, so that others get a turn."""
         self._left = None
 
 

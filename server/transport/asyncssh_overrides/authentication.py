@@ -47,7 +47,10 @@ class _PasswordAuth(auth._ServerPasswordAuth):  # noqa: SLF001  the method that 
 
 
 class _KeyboardInteractiveAuth(auth._ServerKbdIntAuth):  # noqa: SLF001  likewise
-    """The method `keyboard-interactive`. asyncssh ends the connection when an answer is not UTF-8; here it is wrong."""
+    """The method `keyboard-interactive`: an answer that is not UTF-8 is wrong.
+
+    asyncssh would end the connection.
+    """
 
     async def _start(self, packet: SSHPacket) -> None:
         packet.get_string()  # language

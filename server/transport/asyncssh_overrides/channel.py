@@ -65,7 +65,10 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     # ---- output
 
     def write(self, data: bytes, datatype: int | None = None) -> None:
-        """Send bytes, joined with waiting ones: asyncssh keeps each piece, and a piece of one byte costs a hundred."""
+        """Send bytes, joined with waiting ones.
+
+        asyncssh would keep each piece, and a piece of one byte costs a hundred.
+        """
         last = self._send_buf[-1] if self._send_buf else None
         if last is None or last[1] != datatype or len(last[0]) >= _JOINED_BYTES or self._send_state != "open":
             super().write(data, datatype)
@@ -135,7 +138,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
                 self._flush_recv_buf()
 
     def _pause_resume_writing(self) -> None:
-        """Pause the session as asyncssh does, and also when all sessions of the user have too much unsent output."""
+        """Pause the session as asyncssh does, and also when the user has too much unsent output."""
         crowded = self._connection is not None and self._connection.unsent.full and self._send_buf_len > SMALL_BYTES
         if not crowded:
             super()._pause_resume_writing()
@@ -170,7 +173,10 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
             super()._flush_recv_buf(exc)
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401  asyncssh's own
-        """Handle a packet; ignore one after the end of input or the close, for which asyncssh ends the connection."""
+        """Handle a packet; ignore one after the end of input or the close.
+
+        asyncssh would end the connection.
+        """
         ended = self._recv_state in {"close_pending", "closed"}
         if ended or (pkttype in _INPUT and self._recv_state != "open"):
             return True
@@ -179,7 +185,10 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     # ---- requests
 
     def process_open(self, send_chan: int, send_window: int, send_pktsize: int, session: Any) -> None:  # noqa: ANN401
-        """Open the channel with a lower limit of the packet size: a packet of one byte costs as much as a large one."""
+        """Open the channel with a lower limit of the packet size.
+
+        A packet of one byte costs as much as a large one.
+        """
         super().process_open(send_chan, send_window, max(send_pktsize, FEWEST_PACKET_BYTES), session)
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:

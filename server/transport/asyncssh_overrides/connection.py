@@ -95,7 +95,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
         self._read_or_wait()
 
     def _recv_data(self) -> None:
-        """Handle packets as asyncssh does, but no more than the budget allows; the rest waits for the next turn."""
+        """Handle packets as asyncssh does, but within the budget; the rest waits for the next turn."""
         self._reset_keepalive_timer()
         try:
             while self._inpbuf and self._may_handle_packet() and self._recv_handler():
@@ -226,9 +226,10 @@ class ServerConnection(asyncssh.SSHServerConnection):
         await super()._process_kexinit(pkttype, pktid, packet)
 
     def _process_service_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """Accept a repeated request for authentication, as OpenSSH does: paramiko sends one before each method.
+        """Accept a repeated request for authentication, as OpenSSH does.
 
-        Nothing is reset: the count of tries and of bytes before the login goes on.
+        paramiko sends one before each method. Nothing is reset: the count of tries and of bytes before the login goes
+        on.
         """
         repeated = self._auth_in_progress and not self._auth_complete
         if repeated and packet.get_remaining_payload() == String(_USERAUTH_SERVICE):
@@ -237,9 +238,10 @@ class ServerConnection(asyncssh.SSHServerConnection):
         super()._process_service_request(pkttype, pktid, packet)
 
     def _process_userauth_request(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401
-        """Begin a try to log in. asyncssh would normalise the name, and end the connection when it is not UTF-8.
+        """Begin a try to log in.
 
-        User names are ASCII, so any other name is refused as unknown without normalising.
+        asyncssh would normalise the name, and end the connection when it is not UTF-8. User names are ASCII, so any
+        other name is refused as unknown without normalising.
         """
         name, service, method = packet.get_string(), packet.get_string(), packet.get_string()
         if service != _CONNECTION_SERVICE:
@@ -273,7 +275,10 @@ class ServerConnection(asyncssh.SSHServerConnection):
                 self._auth = handler(self, self._username, method, packet)
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        """Check the bytes of the key first: asyncssh would decode the key and verify a certificate before any check."""
+        """Check the bytes of the key first.
+
+        asyncssh would decode the key and verify a certificate before any check.
+        """
         return await self._asked.admits_key(username, key_data) and await super().validate_public_key(
             username, key_data, msg, signature
         )

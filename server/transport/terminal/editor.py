@@ -58,7 +58,7 @@ class LineEditor:
     def __init__(
         self, tty: Tty, size: tuple[int, int], complete: Complete, recall: Recall, colour: str = "none"
     ) -> None:
-        """Take the terminal with its size in columns and rows, the completion of Tab, and the source of earlier lines.
+        """Take the terminal with its columns and rows, the completion, and the earlier lines.
 
         `colour` is the name of the prompt's colour. For a terminal that does not rewrap its rows at another width, set
         `reflows` to False before the first line.

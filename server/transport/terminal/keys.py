@@ -24,10 +24,10 @@ _ESCAPE = "\x1b"
 
 
 def stop_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_history: Callable[[], bool]) -> KeyBindings:
-    """Return the bindings that stop the editor; prompt_toolkit's own Ctrl-C and Ctrl-D draw the line again.
+    """Return the bindings that stop the editor.
 
-    During a search, keys belong to the search. The first key that needs the earlier lines stops the editor until they
-    are loaded, and is passed to `again`.
+    prompt_toolkit's own Ctrl-C and Ctrl-D would draw the line again. During a search, keys belong to the search. The
+    first key that needs the earlier lines stops the editor until they are loaded, and is passed to `again`.
     """
     bindings = KeyBindings()
     editing = ~is_searching
@@ -82,9 +82,10 @@ def key_presses(piece: str) -> list[KeyPress]:
 
 
 class QueueInput(Input):
-    """prompt_toolkit's input from the queue of a terminal: one key or one run of text per turn of the event loop.
+    """prompt_toolkit's input from the queue of a terminal.
 
-    So a packet full of keys does not delay other sessions, and keys for the next reader stay in the queue.
+    It reads one key or one run of text in a turn of the event loop. So a packet full of keys does not delay other
+    sessions, and keys for the next reader stay in the queue.
     """
 
     def __init__(self, tty: Tty, takes: Callable[[int], bool]) -> None:

@@ -1,4 +1,4 @@
-"""The plain editor for unknown terminals: echo, erase, Ctrl-C, Ctrl-D. It never sends an escape sequence."""
+"""The plain editor for unknown terminals: it echoes and erases, without escape sequences."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ def apply_patches() -> None:
 
 
 class BoundedBuffer(Buffer):
-    """A line of limited length without a history: it may hold a secret, so the session decides what is kept.
+    """A line of limited length without a history.
 
-    No key inserts beyond the limit: no yank, no completion, no word of an earlier line. A longer earlier line can be
-    recalled, but only shortened.
+    A line may hold a secret, so the session decides what is kept. No key inserts beyond the limit: no yank, no
+    completion, no word of an earlier line. A longer earlier line can be recalled, but only shortened.
     """
 
     def __init__(self, most_characters: int, accept_handler: Callable[[Buffer], bool] | None = None) -> None:

@@ -39,7 +39,7 @@ class Editor(Protocol):
 
 
 class LineReader:
-    """The `Terminal` of the session over a `Tty`. The `editor` reads lines that arrive key by key at the prompt."""
+    """The `Terminal` of the session. The `editor` reads lines that arrive key by key at the prompt."""
 
     def __init__(self, tty: Tty, editor: Editor | None = None, *, prompts: bool = True) -> None:
         """Take the terminal; an `editor` means that a person types here, so lines are remembered."""

@@ -154,7 +154,7 @@ class Screen:
         return same
 
     def _erase_from(self, same: int, wanted: _Layout) -> str:
-        """Return the erasure of what a new end of the line leaves behind: a longer end, or gaps at wide characters."""
+        """Return the erasure that a new end of the line needs: of a longer end, or of gaps at wide characters."""
         if same == len(self._shown.text):
             return ""
         covered = wanted.places[-1] >= self._shown.places[-1] and wanted.text.isascii() and self._shown.text.isascii()

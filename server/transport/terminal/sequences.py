@@ -35,7 +35,7 @@ PASTE_BEGINS, PASTE_ENDS = "\x1b[200~", "\x1b[201~"
 
 
 def piece_at(text: str, start: int) -> str:
-    """Return the run of text, control character or escape sequence that begins there; "" for an unfinished sequence.
+    """Return the text, control character or escape sequence at `start`; "" for an unfinished one.
 
     An escape that begins no sequence is a piece of its own.
     """

@@ -1,6 +1,7 @@
-"""The terminal of one channel: a queue of unread input, and the output. It lives as long as the channel.
+"""The terminal of one channel: a queue of unread input, and the output.
 
-Input that arrives early is never lost: it waits in the queue, and a full queue pauses the client.
+It lives as long as the channel. Input that arrives early is never lost: it waits in the queue, and a full queue pauses
+the client.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ class Channel(Protocol):
 
 
 class Tty:
-    r"""The queue between a channel and its reader. With a `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts.
+    r"""The queue between a channel and its reader.
 
-    `arrivals` packets with `arrived` characters have arrived, the last at `last_input` (monotonic seconds).
+    With a `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts. `arrivals` packets with `arrived` characters have
+    arrived, the last at `last_input` (monotonic seconds).
     """
 
     def __init__(self, channel: Channel, *, pty: bool, interrupt: Callable[[], None]) -> None:
@@ -124,7 +126,7 @@ class Tty:
         return len(self._queue) - self._start
 
     async def wait(self, after: int = -1) -> None:
-        """Wait until the queue has input and more than `after` packets have arrived, or until the end of input."""
+        """Wait for input in the queue after more than `after` packets, or for the end of input."""
         while not self.ended and not (len(self) and self.arrivals > after):
             await self._arrival()
 
