@@ -59,12 +59,12 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     """One channel, as asyncssh reports the requests of the client."""
 
     def __init__(
-        self, owner: ChannelOwner, console: Console, operator: Operator, login_options: str, settings: ShellSettings
+        self, owner: ChannelOwner, services: Console, operator: Operator, login_options: str, settings: ShellSettings
     ) -> None:
         """Take the user and the options after the user name; wrong options end the session with an error."""
         self._owner = owner
         self._settings = settings
-        self._console = console
+        self._services = services
         self._operator = operator
         self._login_options = login_options
         self._refusal = ""
@@ -127,7 +127,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             self._editor.reflows = reflows(self._client_version, self._term or "")
         # without a terminal, a session with JSON output writes nothing but its documents
         self._reader = reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
-        self._session = session = Session(self._console, self._operator, reader, options)
+        self._session = session = Session(self._services, self._operator, reader, options)
         self._owner.channels.add(self)
         shutdown = self._owner.shutdown
         if shutdown is not None:  # the channel was opened before the end began
@@ -221,7 +221,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         A certificate was checked with the stored state of the time when the client gave the name.
         """
         try:
-            return await self._console.standings.of(self._operator) is not None
+            return await self._services.standings.of(self._operator) is not None
         except TemporaryError:
             return True  # every command is authorized again
 
@@ -239,14 +239,14 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             self._session.interrupt()
 
     async def _complete(self, text: str) -> Completion:
-        operator = await self._console.standings.of(self._operator)
+        operator = await self._services.standings.of(self._operator)
         if operator is None:
             return Completion("", ())
-        return await complete(self._console, operator, self._session.here if self._session else (), text)
+        return await complete(self._services, operator, self._session.here if self._session else (), text)
 
     async def _recall(self) -> Sequence[str]:
         try:
-            return await self._console.journal.earlier_lines(self._operator)
+            return await self._services.journal.earlier_lines(self._operator)
         except TemporaryError:
             return ()  # a session without history is better than none
 

@@ -73,9 +73,9 @@ class Connection(asyncssh.SSHServer):
         self._address = peer_address(peer)
         self._source = f"{peer[0]}:{peer[1]}"
         self._socket = state.pre_auth.pop(conn.get_extra_info("socket").fileno())
-        self._log = ConnectionLog(state.console, self._source)
+        self._log = ConnectionLog(state.services, self._source)
         self._attempt = LoginAttempt(
-            state.console.doorkeeper, state.authorities, self._source, state.limits.max_auth_tries
+            state.services.doorkeeper, state.authorities, self._source, state.limits.max_auth_tries
         )
         state.connections.add(self)
         grace_seconds = state.limits.login_grace_time
@@ -239,7 +239,7 @@ class Connection(asyncssh.SSHServer):
         self._check_session_limits(self._operator.name)
         config = self._state.current.config
         settings = ShellSettings(config.greeting.motd, config.prompt.colour)
-        channel = ConsoleChannel(self, self._state.console, self._operator, self._login_options, settings)
+        channel = ConsoleChannel(self, self._state.services, self._operator, self._login_options, settings)
         self._last_request = monotonic()
         self._open_channels += 1
         self._state.sessions[self._operator.name] += 1

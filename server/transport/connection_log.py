@@ -21,15 +21,15 @@ _log = logging.getLogger("ecss-console.login")
 class ConnectionLog:
     """Writes the log and the audit, and counts logins."""
 
-    def __init__(self, console: Console, source: str) -> None:
-        """Take the journal and counters of the console; `source` is `address:port` of the client."""
-        self._console = console
+    def __init__(self, services: Console, source: str) -> None:
+        """Take the journal and the counters; `source` is `address:port` of the client."""
+        self._services = services
         self._source = source
 
     def login_failed(self, result: AuthResult) -> None:
         """Record a failed login."""
         name, reason = _safe(result.name), result.reason
-        self._console.node.logins["failed", result.method.counted_as] += 1
+        self._services.node.logins["failed", result.method.counted_as] += 1
         extra = about("login.failed", user=name, source=self._source, method=result.used, reason=reason)
         _log.warning("login of %s from %s failed by %s: %s", name, self._source, result.used, reason, extra=extra)
         self._record(EventKind.LOGIN_FAILED, name, result.described, status=1)
@@ -38,7 +38,7 @@ class ConnectionLog:
         """Record a login."""
         name, used = operator.name, result.used
         self._record(EventKind.LOGIN, name, used, session_id=operator.session_id)
-        self._console.node.logins["accepted", result.method.counted_as] += 1
+        self._services.node.logins["accepted", result.method.counted_as] += 1
         extra = _about("login", operator, method=used)
         _log.info("%s from %s has logged in by %s", name, self._source, used, extra=extra)
 
@@ -54,9 +54,9 @@ class ConnectionLog:
         self._record(EventKind.SESSION_KILLED, operator.name, why, session_id=operator.session_id)
 
     def _record(self, kind: EventKind, name: str, detail: str, *, session_id: str = "", status: int = 0) -> None:
-        node = self._console.node_name
+        node = self._services.node_name
         event = Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail)
-        self._console.journal.record_soon(event)
+        self._services.journal.record_soon(event)
 
 
 def _about(event: str, operator: Operator, **fields: object) -> dict[str, Any]:

@@ -46,15 +46,14 @@ _log = logging.getLogger("ecss-console.transport")
 class Listener:
     """The listening server; `start` it once, `stop` it once."""
 
-    def __init__(self, console: Console, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
+    def __init__(self, services: Console, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
         """Take the shared parts, and the authorities trusted to sign certificates of users."""
-        self._current = console.current
+        self._current = services.current
         self._state = ServerState(
-            console=console,
+            services=services,
             logins=logins,
-            current=console.current,
-            admission=Admission(console.current.config.limits),
-            refusals=Refusals(console.journal, console.node_name),
+            admission=Admission(services.current.config.limits),
+            refusals=Refusals(services.journal, services.node_name),
             authorities=authorities,
         )
         self._acceptors: list[asyncssh.SSHAcceptor] = []
@@ -66,7 +65,7 @@ class Listener:
         """
         self._allow_descriptors()
         host = self._current.config.listen.host
-        self._state.console.node.fingerprints = keys.fingerprints
+        self._state.services.node.fingerprints = keys.fingerprints
         for listening in sockets or await listening_sockets(host, self._current.config.listen.port):
             self._acceptors.append(await self._serve(PreAuthListener(listening, self._state), keys))
         if not sockets:
@@ -76,7 +75,7 @@ class Listener:
     def use(self, keys: HostKeys, authorities: tuple[UserKey, ...]) -> None:
         """Use other keys and the current configuration for clients that connect from now on."""
         self._state.authorities = authorities
-        self._state.console.node.fingerprints = keys.fingerprints
+        self._state.services.node.fingerprints = keys.fingerprints
         self._state.admission.use(self._state.limits)
         self._allow_descriptors()
         for acceptor in self._acceptors:

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 class ServerState:
     """Limits, counters and open connections. The `authorities` are trusted to sign certificates of users."""
 
-    console: Console
+    services: Console
     logins: Logins
-    current: Current
     admission: Admission
     refusals: Refusals
     pre_auth: dict[int, PreAuthSocket] = field(default_factory=dict)
@@ -42,6 +41,11 @@ class ServerState:
     sessions: Counter[str] = field(default_factory=Counter)
     budget: PacketBudget = field(default_factory=PacketBudget)
     unsent: WeakValueDictionary[str, UnsentOutput] = field(default_factory=WeakValueDictionary)
+
+    @property
+    def current(self) -> Current:
+        """The configuration in force."""
+        return self.services.current
 
     @property
     def limits(self) -> Limits:
