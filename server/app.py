@@ -16,7 +16,7 @@ from server import __version__, log
 from server.audit.export import Exporter
 from server.audit.host import record_host
 from server.audit.journal import Journal, utc_now
-from server.auth.login import Doorkeeper
+from server.auth.authenticator import Authenticator
 from server.auth.passwords import PasswordChecker
 from server.auth.standing import Standings
 from server.auth.weak_keys import warn_at_start
@@ -38,11 +38,11 @@ from server.storage.owner import give_up_root, working_for
 from server.storage.schema import newest
 from server.storage.serving import serving, upgrading
 from server.supervisor import Given, Supervisor, given_sockets
-from server.transport.editor import prepare as prepare_editor
-from server.transport.gate import listening_sockets
 from server.transport.hostkey import HostKeys, host_keys
 from server.transport.listener import Listener
 from server.transport.logins import Logins
+from server.transport.pre_auth import listening_sockets
+from server.transport.terminal.editor import prepare as prepare_editor
 
 _log = logging.getLogger("ecss-console")
 
@@ -99,7 +99,7 @@ async def serve(config: Config) -> None:
             store=store,
             journal=journal,
             root=command_tree(),
-            doorkeeper=Doorkeeper(store, journal, passwords, config.node.name),
+            doorkeeper=Authenticator(store, journal, passwords, config.node.name),
             standings=standings,
             sessions=logins,
             node_name=config.node.name,

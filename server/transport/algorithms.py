@@ -1,4 +1,4 @@
-"""What may protect a connection: short lists, as ssh-audit judges them, in the order of preference."""
+"""The SSH algorithms, in the order of preference: short lists without a failure in ssh-audit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEX = {
     # Old libraries know one of the last two. Larger groups are left out: each exchange costs CPU before the login.
     "compatible": (*_KEX, "ecdh-sha2-nistp256", "diffie-hellman-group14-sha256"),
 }
-#: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD: offered last.
+#: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD cipher, so it is last.
 CIPHERS = (
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",

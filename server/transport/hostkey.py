@@ -1,4 +1,4 @@
-"""The server's host keys, in the keys folder. Blocking; for the time before the loop runs.
+"""The host keys of the server, in the keys folder. All functions block.
 
 One is in use. While a rotation is under way there is a next one beside it: clients are told of it after their login
 (`hostkeys-00@openssh.com`) and trust it by the time it comes into use. The private file counts; its public half is
@@ -52,7 +52,7 @@ class HostKeys:
 
     @property
     def fingerprints(self) -> list[str]:
-        """What clients see of those, in their order."""
+        """The fingerprints of the announced keys, in the same order."""
         return [fingerprint_of(key) for key in self.announced]
 
 
@@ -85,7 +85,7 @@ def make_ecdsa_host_key(keys_dir: Path) -> None:
 
 
 def make_next(keys_dir: Path) -> HostKeys:
-    """Make the next host key. Raises StartError when there is one already."""
+    """Make the next host key. Raises StartError when a rotation has begun already."""
     if host_keys(keys_dir).next is not None:
         message = (
             f"a rotation is under way, {keys_dir / NEXT_HOST_KEY_NAME} is the next host key: "
@@ -97,7 +97,7 @@ def make_next(keys_dir: Path) -> HostKeys:
 
 
 def drop_next(keys_dir: Path) -> None:
-    """Remove a next host key that was made just now and may not be announced. Raises StartError where that fails."""
+    """Remove a next host key that was just made and is not announced. Raises StartError."""
     path = keys_dir / NEXT_HOST_KEY_NAME
     try:
         for each in (path, _public(path)):
@@ -111,7 +111,7 @@ def drop_next(keys_dir: Path) -> None:
 
 
 def keys_to_finish(keys_dir: Path) -> HostKeys:
-    """Return the host keys of a rotation that is under way; call it with the folder held. Raises StartError without."""
+    """Return the host keys of a rotation. The caller locks the folder. Raises StartError."""
     keys = host_keys(keys_dir, make=False)
     if keys.next is None:
         message = "there is no next host key: ecss-console hostkey rotate makes one"
@@ -120,12 +120,12 @@ def keys_to_finish(keys_dir: Path) -> HostKeys:
 
 
 def take_next(keys_dir: Path) -> HostKeys:
-    """Take the next host key into use in place of the old one, which is gone then. Raises StartError without one."""
+    """Replace the host key with the next one, and delete the old one. Raises StartError."""
     keys_to_finish(keys_dir)
     path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
     try:
-        following.replace(path)  # this is the step: before it all is old, after it all is new
-        _public(following).replace(_public(path))  # nothing is written: a full disk is no obstacle
+        following.replace(path)  # the rotation happens in this one step
+        _public(following).replace(_public(path))  # a rename works on a full disk too
         sync_folder(keys_dir)
     except OSError as error:
         message = f"the host key {path} cannot be replaced: {error.strerror}"
@@ -134,12 +134,12 @@ def take_next(keys_dir: Path) -> HostKeys:
 
 
 def fingerprint_of(key: asyncssh.SSHKey) -> str:
-    """Return `SHA256:…`, as clients show it when they ask whether to go on."""
+    """Return `SHA256:…`, as clients show it when they ask whether to trust the host."""
     return key.get_fingerprint()
 
 
 def fingerprint_in(private_key: bytes) -> str:
-    """Return the same of the content of a private key's file, whatever is in that."""
+    """Return the fingerprint of the private key in this file content, or a text when there is none."""
     try:
         return fingerprint_of(asyncssh.import_private_key(private_key))
     except asyncssh.KeyImportError:
@@ -183,7 +183,7 @@ def _holds(path: Path, content: bytes) -> bool:
     try:
         return read_plain(path, MOST_KEY_BYTES) == content
     except OSError:
-        return False  # whatever it is, the key's public half takes its place
+        return False  # the caller writes the file again
 
 
 def _make(path: Path, algorithm: str = _ED25519) -> None:
@@ -201,7 +201,7 @@ def _public(path: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner only."""
+    """Write a file atomically, readable by its owner only."""
     staged = path.with_name(path.name + ".new")
     staged.unlink(missing_ok=True)
     write_synced(staged, content)

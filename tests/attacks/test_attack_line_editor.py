@@ -18,11 +18,11 @@ from prompt_toolkit.keys import Keys
 from terminals import PERSON, Sink, a_terminal, typed, until
 
 from server.shell.terminal import EndOfInputError, LineDroppedError
-from server.transport.bindings import ALT_CHARACTERS, shared_bindings
-from server.transport.editing import Editing
-from server.transport.keys import QueueInput, key_presses
-from server.transport.plain import PlainEditor
-from server.transport.tty import Tty
+from server.transport.terminal.bindings import ALT_CHARACTERS, shared_bindings
+from server.transport.terminal.editing import Editing
+from server.transport.terminal.keys import QueueInput, key_presses
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.tty import Tty
 from server.turns import Turns
 
 DOCS = Path(__file__).parents[2] / "docs" / "automation.md"
