@@ -16,7 +16,7 @@ from server import __version__, log
 from server.audit.export import Exporter
 from server.audit.host import record_host
 from server.audit.journal import Journal, utc_now
-from server.auth.login import Doorkeeper
+from server.auth.authenticator import Authenticator
 from server.auth.passwords import PasswordChecker
 from server.auth.standing import Standings
 from server.auth.weak_keys import warn_at_start
@@ -38,11 +38,11 @@ from server.storage.owner import give_up_root, working_for
 from server.storage.schema import newest
 from server.storage.serving import serving, upgrading
 from server.supervisor import Given, Supervisor, given_sockets
-from server.transport.editor import prepare as prepare_editor
-from server.transport.gate import listening_sockets
 from server.transport.hostkey import HostKeys, host_keys
 from server.transport.listener import Listener
 from server.transport.logins import Logins
+from server.transport.pre_auth import listening_sockets
+from server.transport.terminal.editor import prepare as prepare_editor
 
 _log = logging.getLogger("ecss-console")
 
@@ -87,7 +87,7 @@ async def serve(config: Config) -> None:
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config, serves=True) as store:
         give_up_root()
-        keys = host_keys(config.keys_dir)
+        keys = host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
         given = given_sockets()
         journal = Journal(store)
         exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
@@ -99,7 +99,7 @@ async def serve(config: Config) -> None:
             store=store,
             journal=journal,
             root=command_tree(),
-            doorkeeper=Doorkeeper(store, journal, passwords, config.node.name),
+            doorkeeper=Authenticator(store, journal, passwords, config.node.name),
             standings=standings,
             sessions=logins,
             node_name=config.node.name,
@@ -115,7 +115,7 @@ async def serve(config: Config) -> None:
             async with _probed(console, listener, given), _listening(console, listener, keys, given):
                 if exporter is not None:
                     await exporter.start()
-                await record_host(store, journal, config, node.fingerprints[0])
+                await record_host(store, journal, config, keys.in_use)
                 watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
                 async with _supervised(console, listener, reloader, asked):
                     known = await users.every(store)
@@ -216,8 +216,9 @@ async def _supervised(
             asked.clear()
             supervisor.reloading()
             try:
-                if reloader.reload():
-                    await record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
+                keys = reloader.reload()
+                if keys is not None:
+                    await record_host(console.store, console.journal, current.config, keys.in_use, "SIGHUP")
             except Exception:  # noqa: BLE001  whatever it is, the next SIGHUP must find somebody
                 _log.exception("the reload has failed")
             supervisor.ready(status())

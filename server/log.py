@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -54,6 +55,8 @@ def begin() -> None:
     # at lower levels asyncssh tells what clients send, and aiosqlite each value that is stored, hashes of passwords too
     for library in ("asyncssh", "aiosqlite"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    # `ssh.policy: compatible` offers such a group on purpose; the warning is no line of a log
+    warnings.filterwarnings("ignore", "Diffie-Hellman over finite fields", UserWarning)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from server.model.access import UserKey
 from server.node import metrics
 from server.node.metrics import Reading, single
 from server.plain_files import MOST_TEXT_BYTES, read_plain
-from server.transport.hostkey import HostKeys, host_keys
+from server.transport.hostkey import HostKeys, host_keys, make_ecdsa_host_key
 from server.transport.listener import Listener
 
 _MOST_CHARACTERS = 200
@@ -52,18 +52,18 @@ class Reloader:
         waiting = len(self._current.waiting)
         return f"; {waiting} configured keys wait for a restart" if waiting else ""
 
-    def reload(self) -> bool:
-        """Read all again and take it; False when there were mistakes, and then nothing has changed."""
+    def reload(self) -> HostKeys | None:
+        """Read all again, take it and return the host keys; None when there were mistakes: nothing has changed then."""
         self._taken = False
         try:
             loaded = _load(self._current.config)
         except ConfigurationError as error:
             for mistake in error.mistakes:
                 _log.error("not reloaded, nothing has changed: %s", mistake, extra=about("reload.refused"))
-            return False
+            return None
         self._take(loaded)
         self._taken = True
-        return True
+        return loaded.keys
 
     def readings(self) -> Iterator[Reading]:
         """Yield how the last reload ended."""
@@ -122,14 +122,23 @@ def _load(running: Config) -> Loaded:
         mistakes += error.mistakes
     except StartError as error:
         mistakes.append(str(error))
-    keys = None
     try:
-        keys = host_keys(running.keys_dir, make=False)  # where the keys lie needs a restart
+        keys = _host_keys(running, config, make=not mistakes)
     except StartError as error:
-        mistakes.append(str(error))
-    if mistakes or keys is None:
+        raise ConfigurationError((*mistakes, str(error))) from error
+    if mistakes:
         raise ConfigurationError(tuple(mistakes))
     return Loaded(config, keys, trusted)
+
+
+def _host_keys(running: Config, config: Config, *, make: bool) -> HostKeys:
+    """Read the host keys that a configuration needs; with `make` an ECDSA key that is missing is made."""
+    folder, ecdsa = running.keys_dir, config.ecdsa_host_key  # another folder needs a restart
+    keys = host_keys(folder, make=False, ecdsa=ecdsa)
+    if not make or not ecdsa or keys.ecdsa is not None:
+        return keys
+    make_ecdsa_host_key(folder)
+    return host_keys(folder, make=False, ecdsa=True)
 
 
 def _told(difference: Difference) -> str:

@@ -22,7 +22,7 @@ from server.backup.encryption import Keys, Lock, decrypt, lock_of, opened_backup
 from server.backup.options import RestoreOptions
 from server.config import Config
 from server.errors import StartError
-from server.file_names import HOST_KEY_NAME, STORAGE_KEY_NAME
+from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, STORAGE_KEY_NAME
 from server.interrupts import ignore_interrupts
 from server.model.events import EventKind
 from server.model.lines import few_lines
@@ -76,8 +76,9 @@ class Checked:
 
 @dataclass(frozen=True)
 class HostKeyChange:
-    """The private host keys before and after a restore; clients that know the former will warn."""
+    """A private host key before and after a restore; clients that know the former will warn. `name` is its file's."""
 
+    name: str
     before: bytes = field(repr=False)
     now: bytes = field(repr=False)
 
@@ -88,7 +89,7 @@ class Restored:
 
     checked: Checked
     kept: tuple[Path, ...]
-    host_key: HostKeyChange | None
+    host_keys: tuple[HostKeyChange, ...]
 
 
 @contextmanager
@@ -130,9 +131,9 @@ def restore(config: Config, options: RestoreOptions, sealed: SealedBackup, keys:
             checked = _checked(config, sealed, keys, folder)
             if not options.foreign:
                 _refuse_foreign(config, checked)
-            host_key = _host_key_change(config, checked.unpacked)
+            host_keys = tuple(_host_key_changes(config, checked.unpacked))
             kept = _put_back(config, checked, options.file.absolute(), folder)
-    return Restored(checked, tuple(kept), host_key)
+    return Restored(checked, tuple(kept), host_keys)
 
 
 def _refuse_if_there(config: Config, options: RestoreOptions) -> None:
@@ -144,16 +145,18 @@ def _refuse_if_there(config: Config, options: RestoreOptions) -> None:
         raise StartError(message)
 
 
-def _host_key_change(config: Config, unpacked: Unpacked) -> HostKeyChange | None:
-    """Return the host keys when the backup has another one than is in place: it was rotated since."""
-    place, restored = config.keys_dir / HOST_KEY_NAME, unpacked.keys.get(HOST_KEY_NAME)
-    if restored is None or not place.exists():
-        return None
-    try:
-        before = read_plain(place, MOST_KEY_BYTES)
-    except OSError:
-        before = b""  # an unreadable file is replaced too
-    return None if before == restored else HostKeyChange(before, restored)
+def _host_key_changes(config: Config, unpacked: Unpacked) -> Iterator[HostKeyChange]:
+    """Yield each host key that differs between the backup and the keys folder: it was rotated since."""
+    for name in (HOST_KEY_NAME, ECDSA_HOST_KEY_NAME):
+        place, restored = config.keys_dir / name, unpacked.keys.get(name)
+        if restored is None or not place.exists():
+            continue
+        try:
+            before = read_plain(place, MOST_KEY_BYTES)
+        except OSError:
+            before = b""  # an unreadable file is replaced too
+        if before != restored:
+            yield HostKeyChange(name, before, restored)
 
 
 def _checked(config: Config, sealed: SealedBackup, keys: Keys, folder: Path) -> Checked:

@@ -10,13 +10,14 @@ from server.app import open_store
 from server.cli.host_change import HostChange
 from server.cli.output import say
 from server.config import Config
-from server.file_names import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
+from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 from server.model.events import EventKind
 from server.services.host_keys import Rotation, begin_rotation, finish_rotation
 from server.storage.files import locked_folder
 from server.transport.hostkey import (
     HostKeys,
     drop_next,
+    ecdsa_host_key,
     fingerprint_of,
     host_keys,
     keys_to_finish,
@@ -63,10 +64,14 @@ def _rotation(keys: HostKeys) -> Rotation:
 async def list_(config: Config) -> None:
     """Print the host keys, a line each: its place in the rotation, fingerprint, file."""
     async with open_store(config, make=False):
-        keys = host_keys(config.keys_dir)
+        keys = host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
+        ecdsa = ecdsa_host_key(config.keys_dir)
     say(f"in use\t{fingerprint_of(keys.used)}\t{config.keys_dir / HOST_KEY_NAME}")
     if keys.next is not None:
         say(f"next\t{fingerprint_of(keys.next)}\t{config.keys_dir / NEXT_HOST_KEY_NAME}")
+    if ecdsa is not None:
+        place = "in use" if keys.ecdsa is not None else "not in use"
+        say(f"{place} (ECDSA)\t{fingerprint_of(ecdsa)}\t{config.keys_dir / ECDSA_HOST_KEY_NAME}")
 
 
 async def rotate(config: Config, options: RotateOptions) -> None:

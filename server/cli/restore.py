@@ -10,6 +10,7 @@ from server.cli.output import complain, say
 from server.cli.passphrase import known_passphrase
 from server.config import Config
 from server.errors import StartError
+from server.file_names import ECDSA_HOST_KEY_NAME
 from server.interrupts import interruptible
 from server.model.lines import few_lines
 from server.transport.hostkey import fingerprint_in
@@ -47,9 +48,10 @@ def _keys(options: RestoreOptions, lock: Lock) -> Keys:
 
 
 def _tell(restored: Restored) -> None:
-    if restored.host_key is not None:
-        now, before = fingerprint_in(restored.host_key.now), fingerprint_in(restored.host_key.before)
-        complain(f"the host key is {now} now, it was {before}: clients that have learnt that one will warn")
+    for each in restored.host_keys:
+        called = "the ECDSA host key" if each.name == ECDSA_HOST_KEY_NAME else "the host key"
+        now, before = fingerprint_in(each.now), fingerprint_in(each.before)
+        complain(f"{called} is {now} now, it was {before}: clients that have learnt that one will warn")
     kept = [f"The old one is kept as {path}." for path in restored.kept]
     done = "Restored. Start the server; sessions and changes from after the backup are not in it."
     say("\n".join([*_told(restored.checked), *kept, done]))

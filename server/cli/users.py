@@ -53,7 +53,7 @@ class RemoveOptions:
 async def init(config: Config) -> None:
     """Make the store, the keys and the first user; its password is shown here and nowhere else."""
     async with open_store(config) as store:
-        host_keys(config.keys_dir)
+        host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
         there = bool(await users.every(store))
         if not there:
             password = new_password()

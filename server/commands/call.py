@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from server.audit.journal import Journal, utc_now
-from server.auth.login import Doorkeeper
+from server.auth.authenticator import Authenticator
 from server.auth.standing import Standings
 from server.commands.documents import Documents, Room
 from server.config import Current
@@ -74,7 +74,7 @@ class Console:
     store: Store
     journal: Journal
     root: Directory
-    doorkeeper: Doorkeeper
+    doorkeeper: Authenticator
     standings: Standings
     sessions: Sessions
     node_name: str

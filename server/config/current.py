@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from server.config.schema import Config, Counts
+from server.config.schema import Config
+from server.config.values import Counts
 
 
 class Current:

@@ -4,74 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
-from server.addresses import plain_address, plain_network
+from server.addresses import plain_address
+from server.config.limits import Limits
+from server.config.values import Counts, Section, Text, Whole
 from server.file_names import DATABASE_NAME, STORAGE_KEY_NAME
 
 _SQLITE = "sqlite:///"
 _PROMPT_FIELD = re.compile(r"\{(?:user|node|path)\}")
 
 
-def _no_switch(value: object) -> object:
-    if isinstance(value, bool):
-        message = "a whole number is expected"
-        raise ValueError(message)  # noqa: TRY004  pydantic takes ValueError as a mistake of the configuration
-    return value
-
-
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        message = "the character NUL cannot be part of it"
-        raise ValueError(message)
-    return text
-
-
-def _network(text: str) -> str:
-    plain_network(text)
-    return text
-
-
-Text = Annotated[str, AfterValidator(_no_nul)]
-Whole = Annotated[int, BeforeValidator(_no_switch)]
-Network = Annotated[str, AfterValidator(_network)]
-
-
-class Counts(Enum):
-    """When a changed value counts, once SIGHUP has told the running server to read the configuration again."""
-
-    NOW = "at once"
-    NEXT = "for who comes from then on"
-    RESTART = "after a restart"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _text(cls, value: object) -> object:
-        """Refuse half a character, which YAML can write as an escape and nothing can store or send."""
-        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
-            message = "half a character cannot be part of it"
-            raise ValueError(message)
-        return value
-
-
-class Listen(_Section):
+class Listen(Section):
     """Where the SSH server listens."""
 
     host: Annotated[Text, Counts.RESTART] = Field(
@@ -82,7 +29,7 @@ class Listen(_Section):
     )
 
 
-class Node(_Section):
+class Node(Section):
     """The identity in prompts and footers."""
 
     name: Annotated[str, Counts.RESTART] = Field(
@@ -93,7 +40,7 @@ class Node(_Section):
     )
 
 
-class Storage(_Section):
+class Storage(Section):
     """Where the data lie."""
 
     url: Annotated[Text, Counts.RESTART] = Field(
@@ -110,7 +57,7 @@ class Storage(_Section):
         return url
 
 
-class Keys(_Section):
+class Keys(Section):
     """Where secrets lie."""
 
     dir: Annotated[Text, Counts.RESTART] = Field(
@@ -121,19 +68,20 @@ class Keys(_Section):
     )
 
 
-class Ssh(_Section):
+class Ssh(Section):
     """How connections are protected."""
 
-    policy: Annotated[Literal["default", "post-quantum"], Counts.NEXT] = Field(
+    policy: Annotated[Literal["default", "post-quantum", "compatible"], Counts.NEXT] = Field(
         default="default",
-        description="default lets every current client in; post-quantum only clients that have mlkem768x25519-sha256",
+        description="default is for current clients; post-quantum admits only clients with mlkem768x25519-sha256; "
+        "compatible adds older algorithms and an ECDSA host key for libssh2 1.10, JSch 0.1.55, net-ssh 7 and Twisted",
     )
     rekey_megabytes: Annotated[Whole, Counts.NEXT] = Field(
         default=1024, ge=1, le=1048576, description="sent on one connection, after which new session keys are agreed"
     )
 
 
-class Audit(_Section):
+class Audit(Section):
     """Where the audit goes besides the store."""
 
     log: Annotated[Text, Counts.RESTART] = Field(
@@ -143,7 +91,7 @@ class Audit(_Section):
     )
 
 
-class Keepalive(_Section):
+class Keepalive(Section):
     """How clients are noticed that live no more; dead peers are, by TCP's own keepalive, which is always on."""
 
     interval_seconds: Annotated[Whole, Counts.NEXT] = Field(
@@ -154,83 +102,7 @@ class Keepalive(_Section):
     )
 
 
-class Limits(_Section):
-    """sshd_config's limits, with its meanings where it has the same name."""
-
-    login_grace_time: Annotated[Whole, Counts.NEXT] = Field(
-        default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit"
-    )
-    max_auth_tries: Annotated[Whole, Counts.NEXT] = Field(
-        default=6, ge=1, le=1000, description="tries to log in that may fail on one connection, keys included"
-    )
-    max_startups: Annotated[str, Counts.NEXT] = Field(
-        default="64:30:100", description="start:rate:full of connections that have not logged in"
-    )
-    per_source_max_startups: Annotated[Whole, Counts.NEXT] = Field(
-        default=64, ge=1, le=100000, description="the same from one source"
-    )
-    max_login_bytes: Annotated[Whole, Counts.NEXT] = Field(
-        default=65536, ge=8192, le=2**30, description="bytes that a client may send before it has logged in"
-    )
-    max_connections: Annotated[Whole, Counts.NEXT] = Field(
-        default=2000, ge=1, le=1000000, description="connections, logged in or not"
-    )
-    per_source_max_connections: Annotated[Whole, Counts.NEXT] = Field(
-        default=1000, ge=1, le=1000000, description="the same from one source"
-    )
-    max_sessions_per_user: Annotated[Whole, Counts.NEXT] = Field(
-        default=1000, ge=1, le=1000000, description="connections of one user, and sessions on all of them"
-    )
-    max_sessions: Annotated[Whole, Counts.NEXT] = Field(
-        default=64, ge=0, le=100000, description="open sessions on one connection"
-    )
-    per_source_penalties: Annotated[bool, Counts.NOW] = Field(
-        default=True, description="refuse sources that misbehave for a while"
-    )
-    per_source_penalty_exempt_list: Annotated[tuple[Network, ...], Counts.NOW] = Field(
-        default=(), description="addresses and networks that are never refused so"
-    )
-    per_source_net_block_size: Annotated[str, Counts.RESTART] = Field(
-        default="32:128", description="bits of an IPv4 and of an IPv6 address that make a source"
-    )
-
-    @property
-    def startups(self) -> tuple[int, int, int]:
-        """Start, rate and full of `max_startups`."""
-        start, rate, full = map(int, self.max_startups.split(":"))
-        return start, rate, full
-
-    @property
-    def block_lengths(self) -> tuple[int, int]:
-        """The prefix lengths of `per_source_net_block_size`, IPv4's and IPv6's."""
-        v4, v6 = map(int, self.per_source_net_block_size.split(":"))
-        return v4, v6
-
-    @field_validator("per_source_net_block_size")
-    @classmethod
-    def _two_lengths(cls, text: str) -> str:
-        v4, colon, v6 = text.partition(":")
-        digits = all(part.isdigit() and part.isascii() for part in (v4, v6))
-        if not (colon and digits and int(v4) <= 32 and int(v6) <= 128):  # noqa: PLR2004  bits of an address
-            message = 'bits of IPv4, 0 to 32, and of IPv6, 0 to 128, are expected, as in "32:64"'
-            raise ValueError(message)
-        return text
-
-    @field_validator("max_startups")
-    @classmethod
-    def _three_numbers(cls, text: str) -> str:
-        parts = text.split(":")
-        if len(parts) != 3 or not all(part.isdigit() and part.isascii() for part in parts):  # noqa: PLR2004
-            message = 'start:rate:full is expected, as in "64:30:100"'
-            raise ValueError(message)
-        start, rate, full = map(int, parts)
-        if not (0 < start <= full and 0 <= rate <= 100):  # noqa: PLR2004  per cent
-            message = "start is 1 or more, rate 0 to 100 per cent, full not below start"
-            raise ValueError(message)
-        return text
-
-
-class Greeting(_Section):
+class Greeting(Section):
     """What people read around the login; may have several lines."""
 
     banner: Annotated[str, Counts.NEXT] = Field(
@@ -241,7 +113,7 @@ class Greeting(_Section):
     )
 
 
-class Prompt(_Section):
+class Prompt(Section):
     """How the prompt looks."""
 
     format: Annotated[str, Counts.NOW] = Field(
@@ -275,7 +147,7 @@ class Prompt(_Section):
         return text
 
 
-class Integrations(_Section):
+class Integrations(Section):
     """How integrations are shown."""
 
     show_keys: Annotated[Literal["full", "masked"], Counts.NOW] = Field(
@@ -283,7 +155,7 @@ class Integrations(_Section):
     )
 
 
-class Sessions(_Section):
+class Sessions(Section):
     """When a session ends by itself; people are told a minute before."""
 
     idle_seconds: Annotated[Whole, Counts.NOW] = Field(
@@ -294,7 +166,7 @@ class Sessions(_Section):
     )
 
 
-class Auth(_Section):
+class Auth(Section):
     """Ways to log in besides the users' own passwords and keys."""
 
     trusted_user_ca_keys: Annotated[Text, Counts.NEXT] = Field(
@@ -303,7 +175,7 @@ class Auth(_Section):
     )
 
 
-class Log(_Section):
+class Log(Section):
     """What the program tells on standard error."""
 
     format: Annotated[Literal["console", "json"], Counts.NOW] = Field(
@@ -314,7 +186,7 @@ class Log(_Section):
     )
 
 
-class Metrics(_Section):
+class Metrics(Section):
     """Where Prometheus and probes ask: /metrics, /healthz and /readyz over HTTP, without a password."""
 
     public: Annotated[bool, Counts.RESTART] = Field(
@@ -345,7 +217,7 @@ class Metrics(_Section):
         return f"{address}:{port}" if address.version == 4 else text  # noqa: PLR2004  an IPv4-mapped one is IPv4
 
 
-class Config(_Section):
+class Config(Section):
     """The whole configuration; relative paths start from the folder of the file that it was read from."""
 
     listen: Listen = Listen()
@@ -398,6 +270,11 @@ class Config(_Section):
         """The storage key: systemd's credential `storage.key` if there is one, else as configured."""
         configured = self.keys.storage_key_file or f"{self.keys.dir}/{STORAGE_KEY_NAME}"
         return self._credential or self._base / configured
+
+    @property
+    def ecdsa_host_key(self) -> bool:
+        """Whether the policy needs an ECDSA host key beside the Ed25519 one."""
+        return self.ssh.policy == "compatible"
 
     @property
     def audit_log(self) -> Path | None:

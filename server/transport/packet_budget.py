@@ -12,8 +12,8 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-#: All connections together handle so many packets, or for so long, in one turn of the event loop. A packet may start a
-#: task that costs ten times its own handling, so the number counts too.
+#: All connections together handle so many packets in one turn of the event loop, and for no longer than this. A packet
+#: may start a task that costs ten times its own handling, so the number is limited too.
 PACKETS_PER_TURN = 64
 TURN_SECONDS = 0.005
 #: Who had to wait handles so many; then it is the next one's turn.
@@ -28,7 +28,7 @@ class Waiting(Protocol):
         """Whose share of the loop its packets take: a user, or before the login an address."""
 
     def take_turn(self) -> None:
-        """Go on with packets that had to wait; ask the budget for each."""
+        """Handle packets that had to wait; ask the budget for each."""
 
 
 class PacketBudget:

@@ -18,11 +18,12 @@ from prompt_toolkit.keys import Keys
 from terminals import PERSON, Sink, a_terminal, typed, until
 
 from server.shell.terminal import EndOfInputError, LineDroppedError
-from server.transport.bindings import ALT_CHARACTERS, shared_bindings
-from server.transport.editing import Editing
-from server.transport.keys import QueueInput, key_presses
-from server.transport.plain import PlainEditor
-from server.transport.tty import Tty
+from server.transport.terminal.bindings import ALT_CHARACTERS, shared_bindings
+from server.transport.terminal.editing import Editing
+from server.transport.terminal.keys import QueueInput, key_presses
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.tty import Tty
+from server.turns import Turns
 
 DOCS = Path(__file__).parents[2] / "docs" / "automation.md"
 MOST_EDITED = 1000
@@ -227,6 +228,26 @@ async def test_attack_a_long_line_and_a_flood_of_editing_keys_in_the_plain_edito
     assert await longest_turn(editing.done) < LONGEST_TURN_SECONDS
     line = await editing
     assert line == (text * (64_000 // len(text)))[: 64_000 - 32_000] if keys == "\x7f" else not line
+
+
+async def test_attack_floods_of_keys_at_many_terminals_take_turns() -> None:
+    """A command takes ten turns of the loop: with 48 such terminals in each turn others waited for nearly a second."""
+    turns = Turns()
+    ttys = [Tty(Sink(), pty=True, interrupt=lambda: None, share=turns.of("vi")) for _ in range(48)]
+    editing = [asyncio.create_task(PlainEditor(tty).edit("$ ")) for tty in ttys]
+    for tty in ttys:
+        tty.feed(b"a " * 2_000 + b"\x17" * 2_000)
+        tty.feed(b"\r")
+    most, before = 0, [len(tty) for tty in ttys]
+    while not all(each.done() for each in editing):
+        await asyncio.sleep(0)
+        now = [len(tty) for tty in ttys]
+        # a flood's last few keys wait for nobody, as a person's do
+        most = max(most, sum(old - new > 200 for old, new in zip(before, now, strict=True)))
+        before = now
+    turns.close()
+    assert most == 1
+    assert [each.result() for each in editing] == [""] * 48
 
 
 @pytest.mark.parametrize("reader", ["editor", "plain"])

@@ -29,7 +29,7 @@ from backups import (
 )
 from console import PROGRAM, ConsoleServer, needs
 
-from server.file_names import HOST_KEY_NAME, KEY_NAMES, NEXT_HOST_KEY_NAME
+from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, KEY_NAMES, NEXT_HOST_KEY_NAME
 from server.storage.snapshot import snapshot
 
 
@@ -268,4 +268,4 @@ def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
 
 
 def test_what_a_backup_holds_is_what_the_keys_folder_has() -> None:
-    assert {*KEY_NAMES} == {"storage.key", HOST_KEY_NAME, NEXT_HOST_KEY_NAME}
+    assert {*KEY_NAMES} == {"storage.key", HOST_KEY_NAME, NEXT_HOST_KEY_NAME, ECDSA_HOST_KEY_NAME}

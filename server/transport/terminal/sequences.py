@@ -1,14 +1,14 @@
-"""What a terminal sends, taken apart: text, single control characters, and escape sequences of a bounded length.
+"""Split terminal input into text, control characters, and escape sequences of limited length.
 
-Nothing here keeps state: an unfinished sequence waits in the terminal's queue. It ends at a control character, or when
-it grows too long; then its characters are text, so that a line is never run with a part of it swallowed.
+No state is kept: an unfinished sequence waits in the queue of the terminal. A control character ends it, and so does
+its limit of length. Then its characters are text, so that a line never runs with a part missing.
 """
 
 from __future__ import annotations
 
 import re
 
-#: The longest piece: whoever takes pieces looks at no fewer characters at once.
+#: The longest sequence: a reader must look at this many characters at least.
 MOST_CHARACTERS_PER_SEQUENCE = 300
 
 _VISIBLE = r"[^\x00-\x1f\x7f-\x9f]"
@@ -35,7 +35,7 @@ PASTE_BEGINS, PASTE_ENDS = "\x1b[200~", "\x1b[201~"
 
 
 def piece_at(text: str, start: int) -> str:
-    """Return the run of text, control character or escape sequence that begins there; "" for an unfinished sequence.
+    """Return the text, control character or escape sequence at `start`; "" for an unfinished one.
 
     An escape that begins no sequence is a piece of its own.
     """

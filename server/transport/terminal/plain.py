@@ -1,4 +1,4 @@
-"""The plain editor, for terminals of which nothing is known: echo, erase, Ctrl-C, Ctrl-D; it never sends an escape."""
+"""The plain editor for unknown terminals: it echoes and erases, without escape sequences."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from rich.cells import cell_len
 
 from server.grammar.tokens import MOST_CHARACTERS
 from server.shell.terminal import EndOfInputError, LineDroppedError
-from server.transport.sequences import MOST_CHARACTERS_PER_SEQUENCE, is_text, piece_at
-from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
+from server.transport.terminal.sequences import MOST_CHARACTERS_PER_SEQUENCE, is_text, piece_at
+from server.transport.terminal.tty import END_OF_INPUT, INTERRUPT, Tty
 
 _ERASE, _DELETE, _KILL_LINE, _KILL_WORD = "\x08", "\x7f", "\x15", "\x17"
-#: One turn of the event loop acts on so many characters of the queue.
+#: The characters of the queue that are handled in one turn of the event loop.
 _CHARACTERS_PER_TURN = max(1024, MOST_CHARACTERS_PER_SEQUENCE)
+#: More than a person types, or a word that is pasted, waits: one such session acts in each turn of the event loop.
+_MANY_CHARACTERS = 128
 #: The line is kept in runs of so many characters, so that erasing one does not copy all the others.
 _CHARACTERS_PER_RUN = 256
 
 
 class PlainEditor:
-    """Reads one line after another. Without a pty nothing is edited and nothing echoed."""
+    """Reads one line after another. Without a pty it neither edits nor echoes."""
 
     def __init__(self, tty: Tty, *, hidden: bool = False) -> None:
-        """Take the terminal; `hidden` echoes nothing but line ends."""
+        """Take the terminal; `hidden` echoes only line ends."""
         self._tty = tty
         self._hidden = hidden
         self._runs: list[str] = []
@@ -30,20 +32,20 @@ class PlainEditor:
         self._kills = False  # a key kills more than one turn erases, and is still in the queue
 
     def remember(self, line: str) -> None:
-        """There is no history here."""
+        """Do nothing: there is no history."""
 
     def painted(self, prompt: str) -> str:
-        """There are no colours here."""
+        """Return the prompt without colour."""
         return prompt
 
     def announce(self, text: str) -> bool:  # noqa: ARG002
-        """Nothing is drawn again here."""
+        """Return False: this editor draws nothing again."""
         return False
 
     async def edit(self, prompt: str, typed: str = "") -> str:  # noqa: ARG002  the prompt is on the screen already
-        """Return the line, of which `typed` is on the screen already; the prompt is too.
+        """Return the line; the prompt and `typed`, its beginning, are on the screen already.
 
-        A line of more than 64 K characters comes back cut to just above that limit, so that it is refused whole.
+        A line of more than 64 K characters is returned one character too long, so that the session refuses it.
         Raises EndOfInputError or LineDroppedError.
         """
         self._runs, self._length = [], 0
@@ -55,6 +57,8 @@ class PlainEditor:
             if not len(self._tty) and not self._length:
                 self._echo("\n")
                 raise EndOfInputError
+            if len(self._tty) > _MANY_CHARACTERS:
+                await self._tty.turn()
             before, arrivals = len(self._tty), self._tty.arrivals
             if not before or (self._act() if self._tty.pty else self._take()):
                 self._echo("\n")
@@ -67,13 +71,13 @@ class PlainEditor:
             await asyncio.sleep(0)
 
     def _take(self) -> bool:
-        """Take text up to a line end, as it is; tell whether the line is complete."""
+        """Take text up to a line end unchanged; tell whether the line is complete."""
         text = self._tty.take_through("\r")
         self._insert(text.removesuffix("\r"))
         return text.endswith("\r")
 
     def _act(self) -> bool:
-        """Act on the next keys, up to a line end; tell whether the line is complete."""
+        """Handle the next keys up to a line end; tell whether the line is complete."""
         queued = self._tty.peek(_CHARACTERS_PER_TURN)
         position = 0
         try:
@@ -128,7 +132,7 @@ class PlainEditor:
         return self._runs[-1][-count:] if self._runs else ""
 
     def _last_word(self) -> str:
-        """Return the last word with the blanks behind it, looking at no more than that."""
+        """Return the last word and the blanks after it, without reading the rest of the line."""
         word, found = "", False
         for run in reversed(self._runs):
             kept = len(run) if found else len(run.rstrip())
@@ -145,7 +149,7 @@ class PlainEditor:
         self._kills = len(gone) > _CHARACTERS_PER_TURN and self._length <= MOST_CHARACTERS
 
     def _erase(self, gone: str) -> None:
-        """Erase this end of the line; not of an over-long line, which would be run cut."""
+        """Erase this end of the line. An over-long line stays as it is, because a cut line must not run."""
         if self._length > MOST_CHARACTERS:
             return
         left = len(gone)

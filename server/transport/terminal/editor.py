@@ -1,7 +1,7 @@
 """The line editor for people: prompt_toolkit's keys and buffer over a `Tty`, drawn by `Screen`.
 
-Made at the first key that is not part of a complete line, reused for all prompts of the session. prompt_toolkit reads
-one key at a time and never writes: what stands on the screen is the `Screen`'s alone.
+It is made at the first key that is not part of a complete line, and reused for all prompts of the session.
+prompt_toolkit reads one key at a time and never writes: only `Screen` draws.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from server.errors import OperatorError
 from server.shell.completion import Completion
 from server.shell.terminal import EndOfInputError, LineDroppedError
 from server.storage.history import LastLines
-from server.transport.ending import Ending
-from server.transport.plain import PlainEditor
-from server.transport.tty import Tty
+from server.transport.terminal.editor_stop import EditorStop
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.tty import Tty
 
 if TYPE_CHECKING:
-    from server.transport.editing import Editing
+    from server.transport.terminal.editing import Editing
 
 Complete = Callable[[str], Awaitable[Completion]]
 Recall = Callable[[], Awaitable[Sequence[str]]]
 
 _MOST_EDITED_CHARACTERS = 1000
 _MOST_LISTED = 100
-#: Tab and `?` wait so long for the end of their line: a line that arrives in several packets is no person's typing.
+#: Tab and `?` wait so long for the end of their line: a line that arrives in several packets is not typed by hand.
 _LINE_END_SECONDS = 0.05
-#: What begins each colour of `prompt.colour`.
+#: The escape sequence of each value of `prompt.colour`.
 COLOURS = {"none": ""} | {
     name: f"\x1b[3{number}m"
     for number, name in enumerate(("red", "green", "yellow", "blue", "magenta", "cyan"), start=1)
@@ -40,15 +40,15 @@ COLOURS = {"none": ""} | {
 
 
 def prepare() -> type[Editing]:
-    """Import prompt_toolkit, and make it fit a server with many sessions; safe to call again, and from a thread.
+    """Import and patch prompt_toolkit; safe to call twice, and from a thread.
 
-    It takes a sixth of the whole start, so it is done when the console listens already, and at the first key if a
-    person is faster.
+    The import takes a sixth of the start. So it happens when the console listens already, or at the first key of a
+    person who is faster.
     """
-    from server.transport.editing import Editing  # noqa: PLC0415
-    from server.transport.quiet import quieten  # noqa: PLC0415
+    from server.transport.terminal.editing import Editing  # noqa: PLC0415
+    from server.transport.terminal.prompt_toolkit_patches import apply_patches  # noqa: PLC0415
 
-    quieten()
+    apply_patches()
     return Editing
 
 
@@ -58,10 +58,10 @@ class LineEditor:
     def __init__(
         self, tty: Tty, size: tuple[int, int], complete: Complete, recall: Recall, colour: str = "none"
     ) -> None:
-        """Take the terminal with its (columns, rows), what Tab asks, what gives the user's earlier lines.
+        """Take the terminal with its columns and rows, the completion, and the earlier lines.
 
-        `colour` of the prompt is one of the configuration's names. Set `reflows` to False before the first line for a
-        terminal that leaves its rows as they are when its width changes.
+        `colour` is the name of the prompt's colour. For a terminal that does not rewrap its rows at another width, set
+        `reflows` to False before the first line.
         """
         self.reflows = True
         self._colour = COLOURS[colour]
@@ -90,23 +90,23 @@ class LineEditor:
             self._editing = False
 
     def painted(self, prompt: str) -> str:
-        """Return the prompt in its colour; its last two characters have none, for those who look for `$ `."""
+        """Return the prompt in its colour, without colour at the end, because scripts look for `$ `."""
         return f"{self._colour}{prompt[:-2]}\x1b[0m{prompt[-2:]}" if self._colour else prompt
 
     def announce(self, text: str) -> bool:
-        """Show a line of text, and the one that is edited below it; False when none is."""
+        """Show a line above the edited one; return False when no line is edited."""
         if self._running is None or not self._editing:
             return False
         self._running.announce(text, self._prompt, self.painted(self._prompt), self._columns)
         return True
 
     def remember(self, line: str) -> None:
-        """Add a line to what the arrow keys bring back."""
+        """Add a line to the history."""
         if line.strip() and line not in self._typed[-1:]:
             self._typed.append(line)
 
     def resize(self, columns: int, rows: int) -> None:
-        """The terminal has another size now."""
+        """Draw for another size of the terminal from now on."""
         self._columns, self._rows = columns, rows
         if self._running is not None and self._editing:
             self._running.screen.resize(columns)
@@ -116,32 +116,32 @@ class LineEditor:
         listed = ""
         while True:
             await self._tty.drain()
-            ending = await running.keys()
+            stop = await running.keys()
             text = running.buffer.text
-            match ending:
-                case Ending.ACCEPT:
+            match stop:
+                case EditorStop.ACCEPT:
                     running.screen.leave()
                     return text
-                case Ending.DROP:
+                case EditorStop.DROP:
                     running.screen.leave("^C")
                     raise LineDroppedError
-                case Ending.LEAVE:
+                case EditorStop.LEAVE:
                     running.screen.leave()
                     if text:
                         return text
                     raise EndOfInputError
-                case Ending.TOO_LONG:
+                case EditorStop.TOO_LONG:
                     return await self._in_plain(running, prompt, text)
-                case Ending.RECALL:
+                case EditorStop.RECALL:
                     running.recall(await self._lines())
-                case Ending.COMPLETE:
+                case EditorStop.COMPLETE:
                     listed = await self._tab(running, prompt, listed)
-                case Ending.EXPLAIN:
+                case EditorStop.EXPLAIN:
                     await self._explain(running, prompt)
 
     async def _in_plain(self, running: Editing, prompt: str, text: str) -> str:
-        """Go on with a line that is too long to be edited here, where it can be added to, erased, run and dropped."""
-        if len(text) > _MOST_EDITED_CHARACTERS:  # an earlier one, which does not stand on the screen
+        """Continue a line that is too long for this editor in the plain editor."""
+        if len(text) > _MOST_EDITED_CHARACTERS:  # an earlier line, which is not on the screen
             running.screen.show("", 0)
             self._tty.write(text)
         else:
@@ -149,7 +149,7 @@ class LineEditor:
         return await PlainEditor(self._tty).edit(prompt, text)
 
     async def _lines(self) -> list[str]:
-        """Return the user's earlier lines, and behind them those of this session, each of which is there once."""
+        """Return the earlier lines of the user, then those of this session, each once."""
         if self._earlier is None:
             self._earlier = await self._recall()
         typed = list(self._typed)
@@ -163,13 +163,16 @@ class LineEditor:
         return [line for line, _ in groupby([*reversed(earlier), *typed])]
 
     async def _explain(self, running: Editing, prompt: str) -> None:
-        """List what can come at the cursor."""
+        """List the candidates at the cursor."""
         found = await self._found(running, "?")
         if found is not None:
             self._list(running, prompt, found)
 
     async def _tab(self, running: Editing, prompt: str, tabbed: str) -> str:
-        """Complete at the cursor; a second Tab at the same place lists the candidates. Returns the place."""
+        """Complete at the cursor; a second Tab at the same position lists the candidates.
+
+        Returns the text before the cursor, as the position for the next Tab.
+        """
         here = running.buffer.document.text_before_cursor
         found = await self._found(running, "\t")
         if found is None:
@@ -182,22 +185,22 @@ class LineEditor:
         return here[: len(here) - found.replaces] + found.insert
 
     async def _found(self, running: Editing, key: str) -> Completion | None:
-        """Return what can come at the cursor; None when the end of the line has arrived meanwhile.
+        """Return the candidates at the cursor; None when the end of the line has arrived meanwhile.
 
-        The key was none then, but a character of a line that arrived in parts: it is read again, as such.
+        Then the key was a character of a line that arrived in parts, so it is read again as a character.
         """
         deadline = asyncio.get_running_loop().time() + _LINE_END_SECONDS
         try:
             found = await self._complete(running.buffer.document.text_before_cursor)
         except OperatorError:
-            found = Completion("", ())  # completion is a comfort: the command itself will say what is wrong
+            found = Completion("", ())  # the command itself will report the error
         if await self._tty.line_end_by(deadline):
             self._tty.put_back(key)
             return None
         return found
 
     def _list(self, running: Editing, prompt: str, found: Completion) -> None:
-        """Show below the line what can come next, and the line once more below that."""
+        """Show the candidates below the line, then the line again."""
         if found.candidates or found.hints:
             running.screen.leave()
             painted = self.painted(prompt)
@@ -206,7 +209,7 @@ class LineEditor:
 
 
 def _listing(found: Completion, columns: int) -> str:
-    """Lay the candidates out one a line, each with its word of help; of paths, what their last segment can be."""
+    """Format the candidates, one per line with its help; of a path show the last segment."""
     shown = found.candidates[:_MOST_LISTED]
     words = [*found.hints, *((_last_segment(candidate.text), candidate.help) for candidate in shown)]
     width = max(cell_len(word) for word, _ in words)

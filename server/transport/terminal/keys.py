@@ -1,4 +1,4 @@
-"""Keys on their way from a terminal's queue to prompt_toolkit, and those that end the editing of a line."""
+"""Input of prompt_toolkit from a terminal's queue, and the keys that stop the editor."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPress
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.keys import Keys
 
-from server.transport.bindings import ALT_CHARACTERS, HISTORY_KEYS
-from server.transport.ending import Ending
-from server.transport.sequences import PASTE_BEGINS, PASTE_ENDS, is_text, piece_at
-from server.transport.tty import INTERRUPT, Tty
+from server.transport.terminal.bindings import ALT_CHARACTERS, HISTORY_KEYS
+from server.transport.terminal.editor_stop import EditorStop
+from server.transport.terminal.sequences import PASTE_BEGINS, PASTE_ENDS, is_text, piece_at
+from server.transport.terminal.tty import INTERRUPT, Tty
 
-#: A longer run of text is inserted in parts.
+#: The longest run of text that is inserted at once.
 _MOST_CHARACTERS_AT_ONCE = 1024
 _ESCAPE = "\x1b"
 
 
-def ending_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_history: Callable[[], bool]) -> KeyBindings:
-    """Return the bindings that end editing; the stock ones for Ctrl-C and Ctrl-D draw the line once more.
+def stop_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_history: Callable[[], bool]) -> KeyBindings:
+    """Return the bindings that stop the editor.
 
-    While the history is searched, keys belong to the search. The first key that needs the user's earlier lines ends
-    editing until they are there, and is given to `again`.
+    prompt_toolkit's own Ctrl-C and Ctrl-D would draw the line again. During a search, keys belong to the search. The
+    first key that needs the earlier lines stops the editor until they are loaded, and is passed to `again`.
     """
     bindings = KeyBindings()
     editing = ~is_searching
@@ -38,29 +38,29 @@ def ending_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_histo
         if len(tty) or tty.ended or event.current_buffer.document.text_before_cursor[-1:].strip():
             event.current_buffer.insert_text("?")
         else:
-            event.app.exit(result=Ending.EXPLAIN)
+            event.app.exit(result=EditorStop.EXPLAIN)
 
     @bindings.add("c-c", filter=editing)
     def _drop(event: KeyPressEvent) -> None:
-        event.app.exit(result=Ending.DROP)
+        event.app.exit(result=EditorStop.DROP)
 
     @bindings.add("c-d", filter=editing)
     def _leave(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.delete()
         else:
-            event.app.exit(result=Ending.LEAVE)
+            event.app.exit(result=EditorStop.LEAVE)
 
     @bindings.add("tab", filter=editing)
     def _complete(event: KeyPressEvent) -> None:
-        event.app.exit(result=Ending.COMPLETE)
+        event.app.exit(result=EditorStop.COMPLETE)
 
     for keys in HISTORY_KEYS:
 
         @bindings.add(*keys, filter=no_history, save_before=lambda _event: False)
         def _recall(event: KeyPressEvent) -> None:
             again(event.key_sequence)
-            event.app.exit(result=Ending.RECALL)
+            event.app.exit(result=EditorStop.RECALL)
 
     return bindings
 
@@ -82,14 +82,14 @@ def key_presses(piece: str) -> list[KeyPress]:
 
 
 class QueueInput(Input):
-    """prompt_toolkit's input from the terminal's queue: one key or one run of text in a turn of the event loop.
+    """prompt_toolkit's input from the queue of a terminal.
 
-    So a packet full of keys holds no other session up, and nothing is taken from the queue that another reader would
-    have to act on.
+    It reads one key or one run of text in a turn of the event loop. So a packet full of keys does not delay other
+    sessions, and keys for the next reader stay in the queue.
     """
 
     def __init__(self, tty: Tty, takes: Callable[[int], bool]) -> None:
-        """Take the terminal; `takes` is asked whether so many more characters may be read."""
+        """Take the terminal; `takes(n)` tells whether n more characters may be read."""
         self._tty = tty
         self._takes = takes
         self._again: list[KeyPress] = []
@@ -101,11 +101,11 @@ class QueueInput(Input):
         self._again, self._pasting = [], False
 
     def again(self, keys: list[KeyPress]) -> None:
-        """Read these keys once more, before all others."""
+        """Read these keys again, before all others."""
         self._again = keys
 
     def read_keys(self) -> list[KeyPress]:
-        """Return the next key of the queue; the rest, if any, is announced again."""
+        """Return the next key of the queue, and announce the rest."""
         if not self._takes(0):
             return []
         if self._again:
@@ -113,7 +113,7 @@ class QueueInput(Input):
             self._announce_what_waits()
             return keys
         if not self._tty.is_writable:
-            return []  # the client does not read what its keys have drawn: the terminal announces when it does
+            return []  # the client does not read; the terminal calls back when it does
         queued = self._tty.peek(_MOST_CHARACTERS_AT_ONCE)
         piece = piece_at(queued, 0) if queued else ""
         if queued and not piece and self._tty.ended:
@@ -121,7 +121,7 @@ class QueueInput(Input):
         return self._read(piece) if piece else []
 
     def flush_keys(self) -> list[KeyPress]:
-        """Return what an escape that nothing follows turns out to be: the key of that name, and text behind it."""
+        """Return the Escape key when nothing has followed an escape character in time."""
         queued = self._tty.peek(_MOST_CHARACTERS_AT_ONCE)
         if not queued or piece_at(queued, 0) or not self._takes(0):
             return []
@@ -137,10 +137,10 @@ class QueueInput(Input):
         return key_presses(meant)
 
     def _meant(self, piece: str) -> str:
-        """Return what a piece means where it stands.
+        """Return the meaning of a piece in its context.
 
-        A tab is a blank when the end of its line has arrived. A paste, which the terminal was never asked to mark,
-        is text up to its mark or the end of the line.
+        A tab is a blank when the end of its line has arrived. A marked paste is text up to its end mark or the end of
+        the line; the server never asks terminals to mark pastes.
         """
         if piece in {PASTE_BEGINS, PASTE_ENDS}:
             self._pasting = piece == PASTE_BEGINS
@@ -182,24 +182,24 @@ class QueueInput(Input):
 
     @contextmanager
     def detach(self) -> Iterator[None]:
-        """Nothing is attached outside of this class."""
+        """Do nothing: nothing else is attached."""
         yield
 
     def raw_mode(self) -> AbstractContextManager[None]:
-        """There is no terminal of ours to switch."""
+        """Do nothing: the server has no terminal to switch."""
         return self.detach()
 
     def cooked_mode(self) -> AbstractContextManager[None]:
-        """There is no terminal of ours to switch."""
+        """Do nothing: the server has no terminal to switch."""
         return self.detach()
 
     def fileno(self) -> int:
-        """There is no file descriptor."""
+        """Raise NotImplementedError: there is no file descriptor."""
         raise NotImplementedError
 
     def typeahead_hash(self) -> str:
-        """Keep one session's keys from another."""
+        """Return a name that no other session has."""
         return f"tty-{id(self)}"
 
     def close(self) -> None:
-        """The terminal is closed by its channel."""
+        """Do nothing: the channel closes the terminal."""

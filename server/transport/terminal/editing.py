@@ -1,4 +1,4 @@
-"""prompt_toolkit's application for one session. Imported when the console listens already: see `editor.prepare`."""
+"""prompt_toolkit's application for one session. `editor.prepare` imports this module late."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from prompt_toolkit.renderer import Renderer
 from prompt_toolkit.search import SearchDirection, SearchState
 from prompt_toolkit.styles import DummyStyle
 
-from server.transport.ending import Ending
-from server.transport.keys import QueueInput, ending_bindings
-from server.transport.quiet import BoundedBuffer
-from server.transport.screen import Screen
-from server.transport.tty import Tty
+from server.transport.terminal.editor_stop import EditorStop
+from server.transport.terminal.keys import QueueInput, stop_bindings
+from server.transport.terminal.prompt_toolkit_patches import BoundedBuffer
+from server.transport.terminal.screen import Screen
+from server.transport.terminal.tty import Tty
 
-#: So many killed texts can be yanked, each as long as a line.
+#: The killed texts that can be yanked, each as long as a line.
 _MOST_KILLED = 10
-#: What is searched for is short: a search takes time by its length times that of the line found.
+#: The longest text to search for: a search takes time by its length times that of the line.
 _MOST_SEARCHED_CHARACTERS = 100
 
 
@@ -31,9 +31,9 @@ class Editing:
     """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
 
     def __init__(self, tty: Tty, most_characters: int, *, reflows: bool) -> None:
-        """Take the terminal; a line that grows longer than `most_characters` goes on in the plain editor.
+        """Take the terminal; a line longer than `most_characters` continues in the plain editor.
 
-        `reflows` tells whether the terminal wraps its rows anew when its width changes.
+        `reflows` tells whether the terminal rewraps its rows when its width changes.
         """
         self._most_characters = most_characters
         self._recalled = False
@@ -42,9 +42,9 @@ class Editing:
         self.buffer = BoundedBuffer(most_characters, self._accept)
         searched = SearchBufferControl(BoundedBuffer(_MOST_SEARCHED_CHARACTERS))
         self._line = BufferControl(buffer=self.buffer, search_buffer_control=searched, preview_search=True)
-        self._application: Application[Ending] = Application(
+        self._application: Application[EditorStop] = Application(
             layout=Layout(HSplit([Window(self._line), Window(searched)])),
-            key_bindings=ending_bindings(tty, self.input.again, lambda: self._recalled),
+            key_bindings=stop_bindings(tty, self.input.again, lambda: self._recalled),
             clipboard=InMemoryClipboard(max_size=_MOST_KILLED),
             include_default_pygments_style=False,
             enable_page_navigation_bindings=False,
@@ -56,7 +56,7 @@ class Editing:
         self._application.key_processor.after_key_press += self._check
 
     def begin(self) -> None:
-        """Begin a new line; earlier ones are asked for when a key needs them."""
+        """Begin a new line. Earlier lines are read when a key needs them."""
         self._recalled = False
         self.input.begin()
         self.buffer.history = InMemoryHistory()
@@ -64,15 +64,15 @@ class Editing:
         self._application.layout.focus(self._line)
 
     def recall(self, lines: Sequence[str]) -> None:
-        """Let keys bring these lines back, the oldest first, for as long as the line is edited."""
+        """Use these earlier lines, the oldest first, until the line is finished."""
         self._recalled = True
         self.buffer.history = InMemoryHistory(lines)
 
-    async def keys(self) -> Ending:
-        """Act on keys until one of them, or the end of input, ends that."""
+    async def keys(self) -> EditorStop:
+        """Handle keys until one of them, or the end of input, stops the editor."""
         try:
-            # without a session of its own, prompt_toolkit keeps one current application for the whole process, and
-            # the keys of one terminal would act in another
+            # without this, prompt_toolkit has one current application for the whole process, and the keys of one
+            # terminal would act in another
             with create_app_session(input=self.input, output=self._application.output):
                 return await self._application.run_async(
                     pre_run=self.buffer.load_history_if_not_yet_loaded if self._recalled else None,
@@ -80,7 +80,7 @@ class Editing:
                     handle_sigint=False,
                 )
         except EOFError:
-            return Ending.LEAVE
+            return EditorStop.LEAVE
 
     def insert(self, text: str) -> None:
         """Insert text at the cursor, if it fits."""
@@ -90,33 +90,33 @@ class Editing:
             return
 
     def announce(self, text: str, prompt: str, painted: str, columns: int) -> None:
-        """Show a line of text below what is edited, and that once more below the text."""
+        """Show a line of text, then the edited line again."""
         self.screen.leave()
         self.screen.write(f"{text}\n{painted}")
         self.screen.begin(prompt, columns, painted)
         self.screen.show(self.buffer.text, self.buffer.cursor_position)
 
     def _takes(self, more: int) -> bool:
-        """Tell whether so many more characters may be read now; the rest stays in the queue."""
+        """Tell whether `more` characters may be read now; otherwise they stay in the queue."""
         if self._application.is_done:
             return False
-        # what is searched for has its own limit, and the line found is not chosen yet
+        # the text to search for has its own limit, and the match is not chosen yet
         if self._application.layout.is_searching or len(self.buffer.text) + more <= self._most_characters:
             return True
-        self._application.exit(result=Ending.TOO_LONG)
+        self._application.exit(result=EditorStop.TOO_LONG)
         return False
 
     def _check(self, _sender: object) -> None:
-        """Give a recalled line up that is too long to be edited here, when it has been chosen."""
+        """Leave a chosen earlier line that is too long to the plain editor."""
         self._takes(0)
 
     def _accept(self, _buffer: Buffer) -> bool:
-        self._application.exit(result=Ending.ACCEPT)
+        self._application.exit(result=EditorStop.ACCEPT)
         return True
 
 
 class _ScreenRenderer(Renderer):
-    """Stands where prompt_toolkit draws its layout: there is one line, and the `Screen` shows it."""
+    """Replaces the renderer of prompt_toolkit: the `Screen` draws the only line."""
 
     def __init__(self, screen: Screen, control: BufferControl, most_characters: int) -> None:
         super().__init__(DummyStyle(), DummyOutput())
@@ -129,11 +129,11 @@ class _ScreenRenderer(Renderer):
         if search is not None and layout.current_control is search and not is_done:
             found = buffer.document_for_search(SearchState(search.buffer.text, SearchDirection.BACKWARD))
             self._line.search(search.buffer.text, found.text[: self._most_characters])
-        elif len(buffer.text) <= self._most_characters:  # a longer one is shown by the plain editor
+        elif len(buffer.text) <= self._most_characters:  # the plain editor shows a longer line
             self._line.show(buffer.text, buffer.cursor_position)
 
     def erase(self, leave_alternate_screen: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Nothing is erased behind the screen's back."""
+        """Do nothing: only the screen erases."""
 
     def clear(self) -> None:
         self._line.clear()

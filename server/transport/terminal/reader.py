@@ -1,7 +1,7 @@
-"""Reading lines from a terminal: what is complete needs no editor, the rest goes to the plain or the line editor.
+"""Read lines from a terminal: complete lines at once, others with the plain editor or the line editor.
 
-A complete line in the queue is what scripts and pastes send: prompt, line and line end are written at once, so its
-echo follows the prompt as on a terminal. Only a line that arrives key by key is edited.
+Scripts and pastes send complete lines. Prompt, line and line end are then written together, so the echo follows the
+prompt as on a terminal. Only a line that arrives key by key is edited.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ from typing import Protocol
 
 from server.errors import OperatorError
 from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Room
-from server.transport.plain import PlainEditor
-from server.transport.tty import END_OF_INPUT, INTERRUPT, Tty
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.tty import END_OF_INPUT, INTERRUPT, Tty
 
 _ERASE_LINE = "\r\x1b[K"
-#: A key is up to so many characters, the arrows' three; what comes in larger pieces is no hand's work.
+#: The characters of one key press, three for an arrow. Larger packets are not typed by hand.
 _MOST_CHARACTERS_PER_KEY = 3
-#: Pieces of a document are joined up to here: a short string takes many times its characters.
+#: Pieces of a document are joined up to this size, because a short string costs many times its characters.
 _SHORT_PIECE = 4_096
 
 
 class Editor(Protocol):
-    """Reads a line that comes key by key, and is told of those that did not need it."""
+    """Reads a line that arrives key by key."""
 
     async def edit(self, prompt: str) -> str:
-        """Return a line of which a part may be in the queue; the prompt is on the screen already."""
+        """Return a line whose beginning may be in the queue; the prompt is on the screen already."""
 
     def remember(self, line: str) -> None:
-        """Add a line to what can be brought back."""
+        """Add a line to the history, also one that was not edited."""
 
     def painted(self, prompt: str) -> str:
-        """Return the prompt as it is to be written."""
+        """Return the prompt with its colour."""
 
     def announce(self, text: str) -> bool:
-        """Show a line above the one that is edited now; False when none is."""
+        """Show a line above the edited one; return False when no line is edited."""
 
 
 class LineReader:
-    """The session's `Terminal` over a `Tty`. `editor` reads what comes key by key at the prompt."""
+    """The `Terminal` of the session. The `editor` reads lines that arrive key by key at the prompt."""
 
     def __init__(self, tty: Tty, editor: Editor | None = None, *, prompts: bool = True) -> None:
-        """Take the terminal; with an `editor` of its own a person types here, whose lines are remembered."""
+        """Take the terminal; an `editor` means that a person types here, so lines are remembered."""
         self._prompts = prompts
         self.remembers = editor is not None
         self._tty = tty
@@ -52,15 +52,15 @@ class LineReader:
         self._person_waits = self._progress_shown = False
 
     async def read_line(self, prompt: str) -> str:
-        """Show the prompt and return one line; see `Terminal`."""
+        """Write the prompt and return one line; see `Terminal`."""
         return self._utf_8(await self._read(prompt, self._editor or self._plain))
 
     async def ask(self, question: str, *, hidden: bool) -> str:
-        """Show the question and return the answer; see `Terminal`."""
+        """Write the question and return the answer; see `Terminal`."""
         return self._utf_8(await self._read(question, PlainEditor(self._tty, hidden=hidden), hidden=hidden))
 
     async def read_document(self, question: str, *, to_the_end: bool, room: Room) -> str:
-        """Return one line of any length, or all there is; see `Terminal`."""
+        """Return one line of any length, or all input to its end; see `Terminal`."""
         tty = self._tty
         tty.reading, tty.last_input = True, monotonic()
         try:
@@ -90,7 +90,7 @@ class LineReader:
                 refusal = await self._refusal(room, piece)
                 _keep(kept, piece)
             if refusal is not None:
-                kept.clear()  # what follows is read all the same: in a shell it must not be taken for commands
+                kept.clear()  # read the rest too: in a shell it must not run as commands
             if ended and not any_read:
                 raise EndOfInputError
             if ended and refusal is not None:
@@ -100,7 +100,7 @@ class LineReader:
             await asyncio.sleep(0)
 
     async def _refusal(self, room: Room, piece: str) -> OperatorError | None:
-        """Make room for a piece of a document, or return why there is none. Ctrl-C ends the wait for it."""
+        """Make room for a piece of a document, or return why there is none. Ctrl-C ends the wait."""
         self._tty.reading = False
         try:
             await room.take(piece)
@@ -111,39 +111,39 @@ class LineReader:
         return None
 
     def remember(self, line: str) -> None:
-        """Let a person bring a line back."""
+        """Add a line to the history of a person."""
         if self._editor is not None:
             self._editor.remember(line)
 
     def tell(self, text: str) -> None:
-        """Show a person at the prompt a line of the console's own, and the prompt again; scripts are told nothing."""
+        """Show a person at the prompt a line, and the prompt again; scripts do not get it."""
         if self._editor is None or not self._tty.reading:
             return
         if not self._editor.announce(text):
             self._tty.write(f"\n{text}\n{self._prompt}")
 
     def write(self, text: str) -> None:
-        """Send text, in place of a progress line."""
+        """Write text; it replaces a progress line."""
         gone, self._progress_shown = _ERASE_LINE if self._progress_shown else "", False
         self._tty.write(gone + text)
 
     def drop_typed_ahead(self) -> None:
-        """Forget what a person typed ahead; what a script has piped is kept."""
+        """Drop what a person has typed ahead; the input of a script stays."""
         if self._tty.pty:
             self._tty.drop()
 
     def show_progress(self, text: str) -> None:
-        """Show a line to whoever typed the command key by key, and to nobody else."""
+        """Show a progress line, but only to a person who typed the command key by key."""
         if self._person_waits:
             self._tty.write(_ERASE_LINE + text)
             self._progress_shown = True
 
     async def drain(self) -> None:
-        """Wait until more can be written."""
+        """Wait until the client has read enough for more output."""
         await self._tty.drain()
 
     def _utf_8(self, text: str) -> str:
-        """Return what was read; raises ForeignEncodingError when the stream is no UTF-8."""
+        """Return the text. Raises ForeignEncodingError when the stream is not UTF-8."""
         if encoding := self._tty.foreign_encoding:
             raise ForeignEncodingError(encoding)
         return text
@@ -162,7 +162,7 @@ class LineReader:
             self.write(self._prompt)
             line = tty.take_line()
             if line is not None:
-                # typed ahead: nothing has been waited for, and a script must not hold the other sessions up
+                # typed ahead: yield, because a script must not delay other sessions
                 self._echo("" if hidden else line)
                 await tty.writable()
                 await asyncio.sleep(0)

@@ -1,7 +1,7 @@
-"""The keys of the line editor: the allow-list that docs/automation.md names, and nothing else of prompt_toolkit's.
+"""The key bindings of the line editor: the allow-list in docs/automation.md.
 
-Its own set repeats a command as often as a digit argument says, replays keyboard macros, starts programs and inserts
-control characters. All bindings here are shared by all sessions, and made once.
+prompt_toolkit's own set repeats a command as often as a number says, replays macros, starts programs and inserts
+control characters. All sessions share the bindings here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from prompt_toolkit.key_binding.bindings.named_commands import get_by_name
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 from prompt_toolkit.keys import Keys
 
-#: A key press, or Escape (Alt) and another one.
+#: One key press, or Escape (Alt) and another key.
 _Key = tuple[Keys | str, ...]
 _ALT = Keys.Escape
 
-#: Readline's name of each command, and its keys.
+#: The commands by their readline name, with their keys.
 _COMMANDS: dict[str, Sequence[_Key]] = {
     "beginning-of-line": [(Keys.Home,), (Keys.ControlA,)],
     "end-of-line": [(Keys.End,), (Keys.ControlE,)],
@@ -39,12 +39,12 @@ _COMMANDS: dict[str, Sequence[_Key]] = {
     "clear-screen": [(Keys.ControlL,)],
     "accept-line": [(Keys.Enter,)],
 }
-#: Commands that save no state for undo, or one state for all presses in a row.
+#: Commands that save one state for undo for all presses in a row.
 _ONCE: dict[str, Sequence[_Key]] = {
     "backward-delete-char": [(Keys.Backspace,)],
     "delete-char": [(Keys.Delete,)],
 }
-#: Commands that need the user's earlier lines.
+#: Commands that need the earlier lines of the user.
 _HISTORY: dict[str, Sequence[_Key]] = {
     "previous-history": [(Keys.Up,), (Keys.ControlP,), (Keys.PageUp,)],
     "next-history": [(Keys.Down,), (Keys.ControlN,), (Keys.PageDown,)],
@@ -52,9 +52,9 @@ _HISTORY: dict[str, Sequence[_Key]] = {
     "end-of-history": [(_ALT, ">")],
     "yank-last-arg": [(_ALT, ".")],
 }
-#: Keys that bring the user's earlier lines, which are read from the store when one of them is pressed.
+#: Keys that need the earlier lines: the first one reads them from the store.
 HISTORY_KEYS: tuple[_Key, ...] = (*(key for keys in _HISTORY.values() for key in keys), (Keys.ControlR,))
-#: What may follow Escape; every other Alt key means nothing.
+#: The keys that may follow Escape; the editor ignores every other Alt key.
 ALT_CHARACTERS = frozenset(key[1] for keys in (*_COMMANDS.values(), *_HISTORY.values()) for key in keys if len(key) > 1)
 
 
@@ -76,7 +76,7 @@ def shared_bindings() -> KeyBindings:
 
 
 def _add_search(bindings: KeyBindings) -> None:
-    """Add the keys that mean something else while the history is searched."""
+    """Add the keys that have another meaning during a search."""
     for key in (Keys.ControlR, Keys.Up):
         bindings.add(key)(search.reverse_incremental_search)
     for key in (Keys.ControlS, Keys.Down):

@@ -1,7 +1,7 @@
-"""The edited line on the client's screen: keeps what stands there and sends only the difference.
+"""The edited line on the client's screen: remembers what it shows and sends only the difference.
 
-What is typed at the end goes out as it is, without an escape or a wrap of ours, so the echo of a line is the line
-itself wherever it came from. Terminals wrap by themselves and hold a full row's cursor in its last column.
+Text typed at the end is sent unchanged, without an escape sequence or a line break, so the echo of a line is the line
+itself. Terminals wrap by themselves, and keep the cursor of a full row in its last column.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_BACKSPACES = 4
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where each character of a text begins, and behind the last one where the cursor stands: (row, column)."""
+    """The position of each character of a text, then that of the cursor after it: (row, column)."""
 
     text: str
     places: tuple[tuple[int, int], ...]
@@ -46,40 +46,40 @@ def _combines(character: str) -> bool:
 
 
 class Screen:
-    """The rows that a prompt and its line take up, from the row where the prompt began."""
+    """The rows of a prompt and its line, counted from the first row of the prompt."""
 
     def __init__(self, write: Callable[[str], None], *, reflows: bool = True) -> None:
-        """Take how to send text, and whether the terminal wraps rows anew at another width; then `begin`."""
+        """Take the function that sends text, and whether the terminal rewraps rows at another width."""
         self.write = write
         self._reflows = reflows
         self._columns = 80
         self._prompt = self._painted = ""
-        self._reflowed = False  # since it was drawn
+        self._reflowed = False  # since the last drawing
         self._shown = _laid_out("", self._columns)
         self._cursor = 0
         self._at = (0, 0)
 
     def begin(self, prompt: str, columns: int, painted: str) -> None:
-        """The prompt has just been written on a terminal `columns` wide, and the cursor is behind it.
+        """Begin after the prompt, which has just been written on a terminal `columns` wide.
 
-        `painted` is the prompt with its colour, the same where it has none.
+        `painted` is the prompt with its colour, or the prompt itself.
         """
         self._prompt, self._painted, self._columns, self._reflowed = prompt, painted, columns, False
         self._wrote(_laid_out(prompt, columns))
 
     def show(self, line: str, cursor: int) -> None:
-        """Make the screen show the line behind the prompt, the cursor before its character number `cursor`."""
+        """Show the line after the prompt, with the cursor before character number `cursor`."""
         self._show(self._prompt + line, len(self._prompt) + cursor)
 
     def search(self, text: str, found: str) -> None:
-        """Make the screen show what is searched for in the history, and the line found, in place of the prompt."""
+        """Show the text of a search and the line found, in place of the prompt."""
         beginning = f"(reverse-i-search)'{text}': "
         self._show(beginning + found, len(beginning))
 
     def _show(self, text: str, cursor: int) -> None:
         wanted = _laid_out(text, self._columns)
         if self._reflowed and self._at[0] and wanted.places[cursor] < self._at:
-            # the first rows may be beyond the top of the window, where a difference would go astray
+            # the first rows may be above the top of the window, where no difference can be drawn
             row = self._at[0]
             self._wrote(wanted)
             self.write(self._anew(row) + self._move(cursor))
@@ -92,26 +92,26 @@ class Screen:
             at = self._at
             self._wrote(wanted)
             if same == len(wanted.text):
-                self._at = at  # nothing but an erasure was sent
+                self._at = at  # only an erasure was sent
         sent += self._move(cursor)
         if sent:
             self.write(sent)
 
     def leave(self, mark: str = "") -> None:
-        """Put the cursor behind the line, show `mark` there (`^C`), and begin a new row."""
+        """Move the cursor to the end of the line, write `mark` (`^C`), and begin a new row."""
         self.write(f"{self._move(len(self._shown.text))}{mark}\n")
 
     def clear(self) -> None:
-        """Clear the terminal; what was shown stands at its top then."""
+        """Clear the terminal, and draw the prompt and its line at the top."""
         cursor = self._cursor
         self._wrote(self._shown)
         self.write(_CLEAR + self._drawn(self._shown.text) + self._move(cursor))
 
     def resize(self, columns: int) -> None:
-        """The terminal is `columns` wide now.
+        """Draw for a terminal that is `columns` wide from now on.
 
-        One that reflows has wrapped the line anew by itself, perhaps with its first rows beyond the top of the window,
-        where nothing can be drawn over: all is right if nothing is sent. In another one the rows are where they were.
+        A terminal that reflows has rewrapped the line itself, so nothing is sent: its first rows may be above the top
+        of the window, where nothing can be drawn. In other terminals the rows have not moved.
         """
         cursor, row = self._cursor, self._at[0]
         self._columns = columns
@@ -122,39 +122,39 @@ class Screen:
             self.write(self._anew(row) + self._move(cursor))
 
     def _anew(self, row: int) -> str:
-        """Return what draws the shown text over, from its row number `row`, where the cursor is."""
+        """Return the output that draws the text again; the cursor is in its row number `row`."""
         up = f"\x1b[{row}A" if row else ""
         self._reflowed = False
         return f"\r{up}{_ERASE_BELOW}{self._drawn(self._shown.text)}"
 
     def _recolours(self, same: int) -> bool:
-        """Tell whether a part of a coloured prompt would be drawn, which is only ever drawn whole."""
+        """Tell whether the drawing would begin inside a coloured prompt, which must be drawn whole."""
         return self._painted != self._prompt and same < len(self._prompt)
 
     def _drawn(self, text: str, start: int = 0) -> str:
-        """Return a text from a character on as it is sent: with the prompt's colour."""
+        """Return the output for a text from character `start` on, with the colour of the prompt."""
         if start == 0 and text.startswith(self._prompt):
             return self._painted + text[len(self._prompt) :]
         return text[start:]
 
     def _wrote(self, layout: _Layout) -> None:
-        """Note that this stands on the screen and the cursor behind it."""
+        """Note that the screen shows this text, with the cursor after it."""
         self._shown, self._cursor, self._at = layout, len(layout.text), layout.places[-1]
 
     def _same_beginning(self, wanted: _Layout) -> int:
-        """Return how many characters stand already where they should; never between one and what combines with it."""
+        """Return how many characters are in place already; never split a character from its combining marks."""
         shown, text = self._shown.text, wanted.text
         same, most = 0, min(len(shown), len(text))
         while same < most and shown[same] == text[same]:
             same += 1
         while 0 < same < len(shown) and wanted.places[same] != self._shown.places[same]:
-            same -= 1  # a wide character has gone to the next row, or come back from it
+            same -= 1  # a wide character has moved between two rows
         while same and (_combines(text[same : same + 1]) or _combines(shown[same : same + 1])):
             same -= 1
         return same
 
     def _erase_from(self, same: int, wanted: _Layout) -> str:
-        """Erase what the rewritten end of the line would leave standing: a longer end, or what wide characters skip."""
+        """Return the erasure that a new end of the line needs: of a longer end, or of gaps at wide characters."""
         if same == len(self._shown.text):
             return ""
         covered = wanted.places[-1] >= self._shown.places[-1] and wanted.text.isascii() and self._shown.text.isascii()
@@ -163,13 +163,13 @@ class Screen:
         return _ERASE_BELOW if self._shown.rows > self._shown.places[same][0] else _ERASE_ROW
 
     def _move(self, index: int) -> str:
-        """Return what moves the cursor before character `index` of the shown text."""
+        """Return the output that moves the cursor before character `index`."""
         self._cursor = index
         here, there = self._at, self._shown.places[index]
         if here == there:
             return ""
         self._at = there
-        if there[1] == self._columns:  # the end of a full row is reached by writing its last character
+        if there[1] == self._columns:  # only writing its last character reaches the end of a full row
             last = self._shown.places.index(self._shown.places[index - 1])
             return self._steps(here, self._shown.places[last]) + self._shown.text[last:index]
         return self._steps(here, there)

@@ -1,6 +1,7 @@
-"""One channel as a terminal: what was typed and not yet read, and what is written. Outlives every prompt.
+"""The terminal of one channel: a queue of unread input, and the output.
 
-Nothing typed ahead is lost: what no reader wants yet waits here, and a full queue holds the client back.
+It lives as long as the channel. Input that arrives early is never lost: it waits in the queue, and a full queue pauses
+the client.
 """
 
 from __future__ import annotations
@@ -14,39 +15,43 @@ from time import monotonic
 from typing import Protocol
 
 from server.encoding import TELLING_BYTES, foreign_encoding
+from server.turns import Share
 
-#: Reading is paused above the first and goes on below the second, in characters.
+#: Reading pauses above the first size and resumes below the second, in characters.
 PAUSE_ABOVE = 262_144
 RESUME_BELOW = 65_536
 INTERRUPT = "\x03"
 END_OF_INPUT = "\x04"
-#: The echo of a line waits so long for the reply, which most commands give sooner: a packet costs as much as a command.
+#: The echo of a line waits so long for the reply, to share a packet: a packet costs as much as a command.
 _SOON_SECONDS = 0.005
 _COMPACT_ABOVE = 65_536
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class Channel(Protocol):
-    """What a terminal needs of an SSH channel with bytes."""
+    """An SSH channel of bytes, as a terminal uses it."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes; raises OSError on a channel that is closed."""
+        """Send bytes. Raises OSError on a closed channel."""
 
     def pause_reading(self) -> None:
-        """Hold the client back."""
+        """Stop the client from sending."""
 
     def resume_reading(self) -> None:
         """Let the client send again."""
 
 
 class Tty:
-    r"""The queue between a channel and its reader. With `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts.
+    r"""The queue between a channel and its reader.
 
-    So far `arrived` characters have come in `arrivals` packets, the last at `last_input` (monotonic seconds).
+    With a `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts. `arrivals` packets with `arrived` characters have
+    arrived, the last at `last_input` (monotonic seconds).
     """
 
-    def __init__(self, channel: Channel, *, pty: bool, interrupt: Callable[[], None]) -> None:
-        """Take the channel; `interrupt` is called for Ctrl-C while nobody reads."""
+    def __init__(
+        self, channel: Channel, *, pty: bool, interrupt: Callable[[], None], share: Share | None = None
+    ) -> None:
+        """Take the channel and the user's share of the loop; `interrupt` is called for Ctrl-C while nobody reads."""
         self.pty = pty
         self.ended = False
         self.on_input: Callable[[], None] | None = None
@@ -55,6 +60,7 @@ class Tty:
         self.last_input = monotonic()
         self._channel = channel
         self._interrupt = interrupt
+        self._share = share
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")  # without a byte order mark at the start
         self._beginning = b""
         self._queue = ""
@@ -67,11 +73,16 @@ class Tty:
         self._unsent: list[str] = []
         self._unsent_soon = False
 
+    async def turn(self) -> None:
+        """Wait until the user may act on many keys; sessions of all users take one turn after another."""
+        if self._share is not None:
+            await self._share.turn()
+
     def feed(self, data: bytes) -> None:
         r"""Take bytes from the client: UTF-8, any line end as `\r`, also across packets.
 
-        A byte order mark at the start is dropped, at a terminal NUL too, which a key sends there. Without one NUL is
-        kept, so that a line of UTF-16 is refused and never half understood.
+        A byte order mark at the start is dropped. With a pty NUL is dropped too, because a key sends it. Without one it
+        is kept, so that a line in UTF-16 is refused as a whole.
         """
         if len(self._beginning) < TELLING_BYTES:
             self._beginning += data[: TELLING_BYTES - len(self._beginning)]
@@ -97,11 +108,11 @@ class Tty:
 
     @property
     def foreign_encoding(self) -> str:
-        """`UTF-16` or `UTF-32` when the stream begins in that encoding, else empty."""
+        """`UTF-16` or `UTF-32` when the stream begins in that encoding; otherwise empty."""
         return foreign_encoding(self._beginning)
 
     def interrupt(self) -> None:
-        """Do what Ctrl-C does, for `signal INT` and a break."""
+        """Act as on Ctrl-C, for `signal INT` and a break."""
         if self.reading and self.pty:
             self.feed(INTERRUPT.encode())
             return
@@ -109,32 +120,32 @@ class Tty:
         self._interrupt()
 
     def end(self) -> None:
-        """The client sends no more."""
+        """Note the end of input."""
         self.ended = True
         self._wake()
 
     def abandon(self) -> None:
-        """The client is gone: drop what it typed ahead, and hold nothing up."""
+        """Drop the queue and release writers: the client is gone."""
         self.drop()
         self._writable.set()
         self.end()
 
     def __len__(self) -> int:
-        """How many characters wait to be read."""
+        """The number of unread characters."""
         return len(self._queue) - self._start
 
     async def wait(self, after: int = -1) -> None:
-        """Wait until something is queued, and more than `after` packets have arrived, or the input has ended."""
+        """Wait for input in the queue after more than `after` packets, or for the end of input."""
         while not self.ended and not (len(self) and self.arrivals > after):
             await self._arrival()
 
     @property
     def has_line_end(self) -> bool:
-        """Whether the end of the line that is being read has arrived; the end of input is one."""
+        """Whether the end of the current line has arrived; the end of input counts as one."""
         return self.ended or self._queue.find("\r", self._start) >= 0
 
     async def line_end_by(self, deadline: float) -> bool:
-        """Wait for the end of the line until a time of the event loop; tell whether it has arrived."""
+        """Wait for the end of the line until a time of the event loop's clock; tell whether it has arrived."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 while not self.has_line_end:
@@ -142,7 +153,7 @@ class Tty:
         return self.has_line_end
 
     async def _arrival(self) -> None:
-        """Wait until something arrives."""
+        """Wait for the next input."""
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -152,7 +163,7 @@ class Tty:
     def take_line(self) -> str | None:
         """Take a complete line of visible characters and tabs, without its end; None when there is none.
 
-        At a terminal each tab is a blank: the completion key is only a tab whose line has not ended.
+        With a pty each tab becomes a blank: only a tab whose line has not ended is the completion key.
         """
         end = self._queue.find("\r", self._start)
         if end < 0 or _CONTROL.search(self._queue, self._start, end):
@@ -162,19 +173,19 @@ class Tty:
         return line.replace("\t", " ") if self.pty else line
 
     def peek(self, most: int) -> str:
-        """Return up to so many of the next characters; they stay in the queue."""
+        """Return up to `most` of the next characters, which stay in the queue."""
         return self._queue[self._start : self._start + most]
 
     def take(self, count: int) -> None:
-        """Take so many characters, which `peek` returned."""
+        """Take as many characters as `peek` has returned, or fewer."""
         self._taken(self._start + count)
 
     def put_back(self, text: str) -> None:
-        """Let characters that were taken be read again, before all others."""
+        """Put characters back at the beginning of the queue."""
         self._queue, self._start = text + self._queue[self._start :], 0
 
     def take_through(self, stops: str) -> str:
-        """Take what is queued up to the first of the characters in `stops`, it included; everything without one."""
+        """Take the queue up to and including the first character of `stops`, or the whole queue."""
         found = re.compile(f"[{re.escape(stops)}]").search(self._queue, self._start)
         end = found.end() if found else len(self._queue)
         text = self._queue[self._start : end]
@@ -182,9 +193,9 @@ class Tty:
         return text
 
     def write(self, text: str) -> None:
-        r"""Send text, at the latest when the loop turns; `\n` is the only line end to use.
+        r"""Send text in the next turn of the event loop at the latest; use `\n` as line end.
 
-        What is written in one turn goes out as one packet: a packet costs more than all the rest of a short reply.
+        The text of one turn goes out as one packet: a packet costs more than the rest of a short reply.
         """
         if not self._unsent or self._unsent_soon:
             asyncio.get_running_loop().call_soon(self.flush)
@@ -192,14 +203,14 @@ class Tty:
         self._unsent.append(text)
 
     def write_soon(self, text: str) -> None:
-        """Send text with what is written next, at the latest after a few milliseconds."""
+        """Send text together with the next output, after a few milliseconds at the latest."""
         if not self._unsent:
             asyncio.get_running_loop().call_later(_SOON_SECONDS, self.flush)
             self._unsent_soon = True
         self._unsent.append(text)
 
     def flush(self) -> None:
-        """Send what was written; a client that is gone is not told."""
+        """Send the waiting output; a client that is gone is no error."""
         self._unsent_soon = False
         text, self._unsent = "".join(self._unsent), []
         if not text:
@@ -210,31 +221,31 @@ class Tty:
             self._writable.set()
 
     def pause_writing(self) -> None:
-        """The client does not take what is sent."""
+        """Hold writers back: the client does not read."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """The client has taken enough."""
+        """Release writers: the client has read enough."""
         self._writable.set()
         if self.on_input is not None:
-            self.on_input()  # keys waited for this
+            self.on_input()  # keys have waited for this
 
     @property
     def is_writable(self) -> bool:
-        """Whether the client has taken enough for more to be written."""
+        """Whether the client has read enough for more output."""
         return self._writable.is_set()
 
     async def writable(self) -> None:
-        """Wait until the client has taken enough for more to be written."""
+        """Wait until the client has read enough for more output."""
         await self._writable.wait()
 
     async def drain(self) -> None:
-        """Send what was written, and wait until the client has taken enough for more to be written."""
+        """Send the waiting output, and wait until the client has read enough for more."""
         self.flush()
         await self._writable.wait()
 
     def _interrupted(self, text: str) -> str:
-        """Drop what was typed before the last Ctrl-C; return what came after it, as the queue is to go on."""
+        """Drop everything before the last Ctrl-C; return the text to queue."""
         self.drop()
         rest = text[text.rindex(INTERRUPT) + 1 :]
         if self.reading:
@@ -243,11 +254,11 @@ class Tty:
         return rest
 
     def _without_nul_after_return(self, text: str) -> str:
-        r"""Make `\r` of `\r\0`, which is a line end, also across packets."""
+        r"""Turn `\r\0`, a line end, into `\r`, also across packets."""
         return text.removeprefix("\0" if self._after_return else "").replace("\r\0", "\r")
 
     def drop(self) -> None:
-        """Forget what was typed ahead."""
+        """Drop all unread input."""
         self._taken(len(self._queue))
 
     def _taken(self, end: int) -> None:

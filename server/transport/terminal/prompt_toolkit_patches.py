@@ -1,6 +1,6 @@
-"""What of prompt_toolkit is replaced in a server with many sessions; the only place that reaches into it.
+"""Patches of prompt_toolkit for a server with many sessions. Only this module touches its internals.
 
-Its tests fail when a new prompt_toolkit moves what is replaced here.
+The tests of this module fail when a new prompt_toolkit changes a patched part.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyBindingsBase, KeyPress
 from prompt_toolkit.search import SearchDirection, SearchState
 
-from server.transport.bindings import shared_bindings
+from server.transport.terminal.bindings import shared_bindings
 
-#: So many states of a line can be undone.
+#: The states of a line that can be undone.
 _MOST_UNDONE = 50
 
 
-def quieten() -> None:
-    """Replace what is process-wide or made anew for each application; safe to call again."""
+def apply_patches() -> None:
+    """Replace what is global or made again for each application; safe to call twice."""
     for name, replacement in REPLACED.items():
         setattr(application, name, replacement)
 
 
 class BoundedBuffer(Buffer):
-    """A line of bounded length that is in no history: it may hold a secret, and the session knows what is kept.
+    """A line of limited length without a history.
 
-    No key inserts beyond the limit: not a yank, a completion, or a word of an earlier line. A longer earlier line can
-    be recalled, and only shortened.
+    A line may hold a secret, so the session decides what is kept. No key inserts beyond the limit: no yank, no
+    completion, no word of an earlier line. A longer earlier line can be recalled, but only shortened.
     """
 
     def __init__(self, most_characters: int, accept_handler: Callable[[Buffer], bool] | None = None) -> None:
-        """Take the limit, and for the line itself what Enter calls."""
+        """Take the limit, and the function that Enter calls."""
         self._most_characters = most_characters
         super().__init__(enable_history_search=True, multiline=False, accept_handler=accept_handler)
 
     def append_to_history(self) -> None:
-        """Add nothing."""
+        """Do nothing."""
 
     def set_document(self, value: Document, bypass_readonly: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Set text and cursor; a text that is too long ends the command of the key, and changes nothing."""
+        """Set text and cursor; a text that is too long changes nothing and stops the command of the key."""
         if len(self.text) < len(value.text) > self._most_characters:
             raise EditReadOnlyBuffer
         super().set_document(value, bypass_readonly)
 
     def save_to_undo_stack(self, clear_redo_stack: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Save the state for undo, and forget the oldest beyond the limit."""
+        """Save the state for undo, and drop the oldest states beyond the limit."""
         super().save_to_undo_stack(clear_redo_stack)
         del self._undo_stack[:-_MOST_UNDONE]
 
@@ -60,9 +60,9 @@ class BoundedBuffer(Buffer):
         include_current_position: bool = False,  # noqa: FBT001, FBT002
         count: int = 1,  # noqa: ARG002  no key repeats a search
     ) -> tuple[int, int] | None:
-        """Return the line and the place in it that is found next.
+        """Return the line and the position of the next match.
 
-        The stock search makes documents and expressions of every line at every key, which takes milliseconds.
+        prompt_toolkit's own search makes objects of every line at every key, which takes milliseconds.
         """
         text, lines, at = search_state.text, list(self._working_lines), self.working_index
         cursor = self.cursor_position
@@ -85,22 +85,22 @@ class BoundedBuffer(Buffer):
 
 @cache
 def _no_bindings() -> KeyBindingsBase:
-    """Stand in for the keys that turn pages: there are none to turn."""
+    """Replace the key bindings for pages: there are no pages."""
     return KeyBindings()
 
 
 @contextmanager
 def _no_signal_handler(_handler: Callable[[], None]) -> Iterator[None]:
-    """Stand in for the SIGWINCH handler: the process's own terminal is nobody's here."""
+    """Replace the SIGWINCH handler: no session uses the terminal of the process."""
     yield
 
 
 def _no_typeahead(_input: Input, _keys: Sequence[KeyPress] = ()) -> list[KeyPress]:
-    """Stand in for the store of keys typed ahead: a `Tty` keeps them, and that store never forgets a session."""
+    """Replace the store of keys typed ahead, which never forgets a session. A `Tty` keeps them."""
     return []
 
 
-#: Names in prompt_toolkit's application module, and what stands there in a server.
+#: The names in prompt_toolkit's application module, and their replacements.
 REPLACED: dict[str, object] = {
     "attach_winch_signal_handler": _no_signal_handler,
     "load_key_bindings": shared_bindings,

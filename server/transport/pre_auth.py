@@ -1,6 +1,6 @@
-"""Listening sockets that hand over only connections that may begin, and what those may send before the login.
+"""Sockets that limit clients before the login: the connections, and the bytes of each.
 
-A refused one costs an accept and a close: no task, no transport, nothing of SSH.
+A refused connection costs one accept and one close: no task, no transport and no SSH.
 """
 
 from __future__ import annotations
@@ -8,33 +8,32 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
-#: After so many in one turn the event loop has its turn, however many more stand in the queue.
+#: The event loop does other work after so many refusals, however many connections wait.
 _MOST_REFUSED_IN_A_TURN = 64
-#: asyncssh works through all that it has read before it turns to anybody else, and copies what is left for every
-#: packet: a quarter of a megabyte of the smallest packets stops everybody for a tenth of a second and more.
+#: asyncssh handles everything it has read before it yields, and copies the rest for every packet. A quarter of a
+#: megabyte of the smallest packets would stop all clients for more than a tenth of a second.
 _MOST_READ_IN_A_TURN = 2048
 _MOST_READ_AFTER_LOGIN = 32 * 1024
-#: A peer that is gone is noticed within two minutes: asked after 30 seconds of silence, then every 30, three times.
+#: A dead peer is noticed within two minutes: a probe after 30 seconds of silence, then every 30 seconds, three times.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 30), (socket.TCP_KEEPCNT, 3))
-#: The store, the listening sockets, the log and the loop need some too.
+#: Descriptors for the store, the listening sockets, the log and the event loop.
 _OTHER_DESCRIPTORS = 64
-#: What OpenSSH's server says; its clients show it, others need not understand it.
-_PARTING = b"Not allowed at this time\r\n"
+#: OpenSSH's server sends this line too. Its clients show it; others ignore it.
+_NOT_ALLOWED = b"Not allowed at this time\r\n"
 
 
 class TooMuchBeforeLoginError(ConnectionAbortedError):
-    """A client that has not logged in has sent more than a login takes."""
+    """A client has sent more bytes than a login needs, and has not logged in."""
 
 
-class Doorway(socket.socket):
-    """An accepted connection in the place of the given one: until the login, it takes only what a login takes.
+class PreAuthSocket(socket.socket):
+    """An accepted connection that reads `most_bytes` at most before the login.
 
-    A megabyte of empty SSH packets costs a second of CPU; so little of it is read in a turn of the event loop that
-    others have theirs, and after `most_bytes` reading raises TooMuchBeforeLoginError.
+    Then it raises TooMuchBeforeLoginError. A megabyte of empty SSH packets costs a second of CPU, so each turn of the
+    event loop reads little.
     """
 
     def __init__(self, accepted: socket.socket, most_bytes: int) -> None:
@@ -46,7 +45,7 @@ class Doorway(socket.socket):
         self._left: int | None = most_bytes
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Read what may be read now."""
+        """Read no more than the client may send now."""
         if self._left is None:
             return super().recv(min(size, _MOST_READ_AFTER_LOGIN), flags)
         if not self._left:
@@ -56,54 +55,54 @@ class Doorway(socket.socket):
         return data
 
     def open(self) -> None:
-        """Somebody has logged in: read whatever comes, in pieces that leave others their turn."""
+        """End the limit of bytes after the login; each read stays short, so that others get a turn."""
         self._left = None
 
 
-class Gate(socket.socket):
-    """A listening socket in the place of the given one, whose descriptor it takes over.
+class Admitting(Protocol):
+    """Decides which connections begin."""
 
-    `doorways` has the connections that it let in, by descriptor, until each is taken out as it begins: later, the
-    descriptor may be another's.
-    """
+    #: The connections that began, by descriptor. The SSH connection takes its own out at once, because the kernel
+    #: reuses descriptors.
+    pre_auth: dict[int, PreAuthSocket]
 
-    def __init__(
-        self,
-        listening: socket.socket,
-        may_begin: Callable[[str], bool],
-        doorways: dict[int, Doorway],
-        most_bytes: Callable[[], int],
-    ) -> None:
-        """Take the socket; `may_begin(address)` decides, and takes the place of a connection that may.
+    def admit(self, address: str) -> bool:
+        """Count a new connection from the address, or refuse it."""
 
-        `most_bytes()` is what one may send before the login.
-        """
+    @property
+    def most_login_bytes(self) -> int:
+        """The number of bytes a client may send before the login."""
+
+
+class PreAuthListener(socket.socket):
+    """A listening socket that returns only admitted connections."""
+
+    def __init__(self, listening: socket.socket, admitting: Admitting) -> None:
+        """Take over the descriptor of the listening socket."""
         super().__init__(listening.family, listening.type, listening.proto, fileno=listening.detach())
-        self._may_begin = may_begin
-        self._doorways = doorways
-        self._most_bytes = most_bytes
+        self._admitting = admitting
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Return the next connection that may begin; raises BlockingIOError when there is none for now."""
+        """Return the next admitted connection. Raises BlockingIOError when there is none now."""
         for _ in range(_MOST_REFUSED_IN_A_TURN):
             connection, peer = super().accept()
-            if self._may_begin(peer_address(peer)):
-                doorway = Doorway(connection, self._most_bytes())
-                self._doorways[doorway.fileno()] = doorway
-                return doorway, peer
+            if self._admitting.admit(peer_address(peer)):
+                admitted = PreAuthSocket(connection, self._admitting.most_login_bytes)
+                self._admitting.pre_auth[admitted.fileno()] = admitted
+                return admitted, peer
             with suppress(OSError):
-                connection.send(_PARTING)
+                connection.send(_NOT_ALLOWED)
             connection.close()
         raise BlockingIOError
 
 
 def peer_address(peer: Any) -> str:  # noqa: ANN401  a socket address is anything
-    """Return the IP address in a peer's name; empty for a local socket's."""
+    """Return the IP address of a peer; empty for a local socket."""
     return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 def allow_descriptors(connections: int) -> int:
-    """Let the process hold that many connections, as far as its hard limit goes; return how many it can hold."""
+    """Raise the limit of open files for so many connections; return how many the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     wanted = connections + _OTHER_DESCRIPTORS
