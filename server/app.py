@@ -21,7 +21,7 @@ from server.auth.passwords import PasswordChecker
 from server.auth.standing import Standings
 from server.auth.weak_keys import warn_at_start
 from server.commands import command_tree
-from server.commands.call import Console
+from server.commands.services import Services
 from server.config import Config, Current
 from server.errors import StartError
 from server.log import about
@@ -95,31 +95,29 @@ async def serve(config: Config) -> None:
         standings = Standings(store)
         current, node = Current(config), Node()
         logins = Logins(current)
-        console = Console(
+        services = Services(
             store=store,
             journal=journal,
             root=command_tree(),
             doorkeeper=Doorkeeper(store, journal, passwords, config.node.name),
             standings=standings,
             sessions=logins,
-            node_name=config.node.name,
-            node_version=config.node.version,
             current=current,
             node=node,
         )
-        listener = Listener(console, logins, authorities(config))
+        listener = Listener(services, logins, authorities(config))
         reloader = Reloader(current, listener)
         node.schema = await store.schema()
         _count(node, config, [store, journal, listener, reloader, *([exporter] if exporter else [])])
         try:
-            async with _probed(console, listener, given), _listening(console, listener, keys, given):
+            async with _probed(services, listener, given), _listening(services, listener, keys, given):
                 if exporter is not None:
                     await exporter.start()
                 await record_host(store, journal, config, node.fingerprints[0])
                 watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
-                async with _supervised(console, listener, reloader, asked):
+                async with _supervised(services, listener, reloader, asked):
                     known = await users.every(store)
-                    _announce(console, known)
+                    _announce(services, known)
                     trusted = bool(config.trusted_user_ca_keys)
                     await asyncio.to_thread(warn_at_start, known, utc_now(), authorities=trusted)
                     await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
@@ -131,7 +129,7 @@ async def serve(config: Config) -> None:
                     task.cancel()
         finally:  # also where the start has failed: who was let in meanwhile stands in the audit
             passwords.close()
-            console.turns.close()
+            services.turns.close()
             await journal.close()
             if exporter is not None:
                 await exporter.stop()
@@ -155,9 +153,9 @@ def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
 
 
 @asynccontextmanager
-async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIterator[None]:
+async def _probed(services: Services, listener: Listener, given: Given) -> AsyncIterator[None]:
     """Serve the metrics and the probes, where that is asked for, until the last session has ended."""
-    listen = console.current.config.metrics.listen
+    listen = services.current.config.metrics.listen
     if not (listen or given.metrics):
         yield
         return
@@ -170,7 +168,7 @@ async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIt
     except OSError as error:
         message = f"cannot listen on {listen} (metrics.listen): {error.strerror or error}"
         raise StartError(message) from error
-    endpoint = Endpoint(pages(console.node, lambda: listener.why_closed, console.store.schema))
+    endpoint = Endpoint(pages(services.node, lambda: listener.why_closed, services.store.schema))
     await endpoint.start(opened)
     for each in opened:
         host, port = each.getsockname()[:2]
@@ -182,11 +180,11 @@ async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIt
 
 
 @asynccontextmanager
-async def _listening(console: Console, listener: Listener, keys: HostKeys, given: Given) -> AsyncIterator[None]:
+async def _listening(services: Services, listener: Listener, keys: HostKeys, given: Given) -> AsyncIterator[None]:
     """Let clients in, and see them out however it ends. Raises StartError where it cannot listen."""
-    config = console.current.config
+    config = services.current.config
     try:
-        console.node.places = await listener.start(keys, given.ssh)
+        services.node.places = await listener.start(keys, given.ssh)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
@@ -201,11 +199,11 @@ async def _listening(console: Console, listener: Listener, keys: HostKeys, given
 
 @asynccontextmanager
 async def _supervised(
-    console: Console, listener: Listener, reloader: Reloader, asked: asyncio.Event
+    services: Services, listener: Listener, reloader: Reloader, asked: asyncio.Event
 ) -> AsyncIterator[None]:
     """Tell the service manager how it goes while logins are taken, and reload whenever it has asked for it."""
     supervisor = Supervisor()
-    node, current = console.node, console.current
+    node, current = services.node, services.current
 
     def status() -> str:
         held = "listens on {}; {} connections, {} sessions".format(", ".join(node.places), *listener.held())
@@ -217,7 +215,7 @@ async def _supervised(
             supervisor.reloading()
             try:
                 if reloader.reload():
-                    await record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
+                    await record_host(services.store, services.journal, current.config, node.fingerprints[0], "SIGHUP")
             except Exception:  # noqa: BLE001  whatever it is, the next SIGHUP must find somebody
                 _log.exception("the reload has failed")
             supervisor.ready(status())
@@ -244,9 +242,9 @@ def _name(counted: tuple[Refusal, int]) -> str:
     return counted[0].value
 
 
-def _announce(console: Console, known: Sequence[User]) -> None:
+def _announce(services: Services, known: Sequence[User]) -> None:
     """Tell what runs here, on what and where, in one line; then how to log in."""
-    config, node = console.current.config, console.node
+    config, node = services.current.config, services.node
     read = str(config.file.absolute()) if config.file else "none, the defaults"
     database = config.database.absolute()
     _log.info(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from server.audit.inspection import Exported
 from server.audit.verify import certificate, findings, inspect, parse_head
-from server.commands.call import Call
+from server.commands.context import Context
 from server.commands.domains import DOMAIN
 from server.commands.users import shown_time
 from server.errors import CommandError, TemporaryError
@@ -91,7 +91,7 @@ _BRIEF_COLUMNS = (
     ),
 )
 async def list_(
-    call: Call,
+    call: Context,
     *,
     last: Annotated[int, COUNT, Relation("so many of the newest records, without it 50")] = 50,
     user: Annotated[str, USER, Relation("only of this user")] = "",
@@ -102,7 +102,7 @@ async def list_(
 ) -> Table:
     """List the newest records of the audit, the newest last."""
     with suppress(TemporaryError):  # what waits cannot be written now; the rest can be shown
-        await call.console.journal.flush()
+        await call.services.journal.flush()
     wanted = {"user_name": user, "event": event}
     chosen = {column: value for column, value in wanted.items() if value}
     about = {name: value for name, value in {"domain": domain, "client_id": client}.items() if value}
@@ -127,7 +127,7 @@ def _in_brief(row: Row) -> tuple[Value, ...]:
     examples=("cocon/audit/verify",),
 )
 async def verify(
-    call: Call,
+    call: Context,
     *,
     head: Annotated[
         Exported | None, HEAD, Relation("find also that the audit was rolled back behind this head")
@@ -139,8 +139,8 @@ async def verify(
     back to before it, which nothing inside the store can tell.
     """
     with suppress(TemporaryError):
-        await call.console.journal.flush()
-    exported = None if head is None else head.of(call.console.node_name)
+        await call.services.journal.flush()
+    exported = None if head is None else head.of(call.services.node_name)
     inspection = await inspect(
         call.store, exported, call.share, lambda done, total: call.progress(done, total, "records")
     )

@@ -8,8 +8,9 @@ from datetime import datetime
 from time import monotonic
 from typing import Annotated
 
-from server.commands.call import Call
-from server.commands.domains import admit_to_domain, no_such_domain
+from server.commands.authorize import check_domain_granted
+from server.commands.context import Context
+from server.commands.domains import no_such_domain
 from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
 from server.errors import CommandError, TemporaryError
 from server.grammar.declare import Command, Relation, command
@@ -39,7 +40,7 @@ _WALKING = (
 
 
 @command("/cd", permission=_CONSOLE, examples=("cd domain/biysk.local/integrations\ncd ..\npwd",))
-async def cd(call: Call, path: Annotated[str, DIRECTORY] = "/") -> Moved:
+async def cd(call: Context, path: Annotated[str, DIRECTORY] = "/") -> Moved:
     """Change the current directory; without a path, to the root."""
     found = await _directory(call, path)
     return Moved(found.location)
@@ -47,7 +48,7 @@ async def cd(call: Call, path: Annotated[str, DIRECTORY] = "/") -> Moved:
 
 @command("/ls", permission=_CONSOLE, examples=("ls", "ls domain", "ls cocon --long"))
 async def ls(
-    call: Call,
+    call: Context,
     path: Annotated[str, DIRECTORY] = ".",
     *,
     long: Annotated[bool, Relation("say what each is for")] = False,
@@ -65,17 +66,17 @@ async def ls(
 
 
 @command("/pwd", permission=_CONSOLE, examples=("pwd",))
-async def pwd(call: Call) -> Lines:
+async def pwd(call: Context) -> Lines:
     """Print the current directory."""
-    return Lines((shown(call.here),))
+    return Lines((shown(call.location),))
 
 
 @command("/help", permission=_CONSOLE, examples=("help domain",), also=("man",))
-async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
+async def help_(call: Context, path: Annotated[str, PATH] = "") -> Help | Overview:
     """Explain a command or a directory; without a path, the console."""
     if not path:
         return _overview(call)
-    found = find(call.console.root, call.here, path)
+    found = find(call.services.root, call.location, path)
     if found is None:
         message = f"there is no command or directory {path}"
         raise CommandError(with_foreign(message, path))
@@ -83,38 +84,38 @@ async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
         return Help(page(found.command))
     # the name of a domain that is not granted tells nothing: it stays as it was typed
     granted = [(text, call.operator.reaches(text)) for _, text in found.places]
-    names = [await call.console.standings.declared(text) if reached else text for text, reached in granted]
+    names = [await call.services.standings.declared(text) if reached else text for text, reached in granted]
     introduction = (f"Directory {shown(found.renamed(names).location)}", f"  {found.directory.help}")
     return Overview(introduction, (_inside(call, found.directory),))
 
 
 @command("/history", permission=_CONSOLE, examples=("whoami\nhistory",))
-async def history_(call: Call) -> Lines:
+async def history_(call: Context) -> Lines:
     """List what you typed, the oldest first.
 
     Lines of earlier interactive sessions come before those of this one.
     """
     with suppress(TemporaryError):  # what the store does not take now is shown behind what it has
-        await call.console.journal.flush()
-    lines = history.LastLines([*await call.console.journal.earlier_lines(call.operator), *call.typed])
+        await call.services.journal.flush()
+    lines = history.LastLines([*await call.services.journal.earlier_lines(call.operator), *call.request.typed])
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
 
 
 @command("/whoami", permission=_CONSOLE, examples=("whoami",))
-async def whoami(call: Call) -> Lines:
+async def whoami(call: Context) -> Lines:
     """Print the name you are logged in with."""
     return Lines((call.operator.name,))
 
 
 @command("/date", permission=_CONSOLE, examples=("date",))
-async def date(call: Call) -> Lines:
+async def date(call: Context) -> Lines:
     """Print the node's local time."""
     now = datetime.now().astimezone()
     return Lines((now.isoformat(timespec="seconds") if call.json else now.strftime("%d.%m.%Y %H:%M:%S %z"),))
 
 
 @command("/sleep", permission=_CONSOLE, examples=("sleep 0.1",))
-async def sleep(call: Call, seconds: Annotated[float, SECONDS]) -> Lines:
+async def sleep(call: Context, seconds: Annotated[float, SECONDS]) -> Lines:
     """Wait; Ctrl-C ends the wait."""
     end = monotonic() + seconds
     while (left := end - monotonic()) > 0:
@@ -124,30 +125,30 @@ async def sleep(call: Call, seconds: Annotated[float, SECONDS]) -> Lines:
 
 
 @command("/echo", permission=_CONSOLE, examples=('echo "two  words" and more',))
-async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001  every handler takes its call
+async def echo(call: Context, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001  every handler takes its call
     """Print the words."""
     return Lines((" ".join(text),))
 
 
 @command("/exit", permission=_CONSOLE, examples=("exit", "exit 3"), also=("quit", "logout"))
-async def exit_(call: Call, status: Annotated[int, STATUS] = 0) -> Left:  # noqa: ARG001
+async def exit_(call: Context, status: Annotated[int, STATUS] = 0) -> Left:  # noqa: ARG001
     """End the session, with an exit status."""
     return Left(status)
 
 
-async def _directory(call: Call, path: str) -> Found:
+async def _directory(call: Context, path: str) -> Found:
     """Return the directory that a path leads to, its domains named as they were declared; they must be declared."""
     refusal = CommandError(with_foreign(f"there is no directory {path}", path))
-    for start in starts(call.here, path):
+    for start in starts(call.location, path):
         location, _ = locate(path, start)
-        found = walk(call.console.root, location)
+        found = walk(call.services.root, location)
         if found is None:
             continue
         if found.command is not None:
             refusal = CommandError(f"{path} is a command, not a directory")
             continue
         for _, text in found.places:
-            admit_to_domain(call.operator, text)
+            check_domain_granted(call.operator, text)
         declared = [(text, await domains.declared_as(call.store.read, text)) for _, text in found.places]
         missing = next((text for text, name in declared if name is None), None)
         if missing is None:
@@ -156,9 +157,9 @@ async def _directory(call: Call, path: str) -> Found:
     raise refusal
 
 
-def _overview(call: Call) -> Overview:
+def _overview(call: Context) -> Overview:
     """Teach the shape of the console; fits a screen of 80x24, wherever it is asked for."""
-    root, found = call.console.root, walk(call.console.root, call.here)
+    root, found = call.services.root, walk(call.services.root, call.location)
     here = found.directory if found is not None else root
     named = [("everywhere", ", ".join(each.name for each in _offered_commands(call, root)))]
     if here is not root:
@@ -172,12 +173,12 @@ def _overview(call: Call) -> Overview:
     return Overview((), sections)
 
 
-def _inside(call: Call, directory: Directory) -> Section:
+def _inside(call: Context, directory: Directory) -> Section:
     commands = ((usage(each), each.summary) for each in _offered_commands(call, directory))
     return Section("Here", (*_offered_directories(call, directory), *commands))
 
 
-def _offered_directories(call: Call, directory: Directory) -> tuple[tuple[str, str], ...]:
+def _offered_directories(call: Context, directory: Directory) -> tuple[tuple[str, str], ...]:
     named = sorted(directory.directories.items())
     inside = [(f"{name}/", each.help) for name, each in named if offered(each, call.operator)]
     if directory.place is not None and directory.inside is not None:
@@ -185,7 +186,7 @@ def _offered_directories(call: Call, directory: Directory) -> tuple[tuple[str, s
     return tuple(inside)
 
 
-def _offered_commands(call: Call, directory: Directory) -> list[Command]:
+def _offered_commands(call: Context, directory: Directory) -> list[Command]:
     """Return the commands of a directory, each once, whatever else it is called."""
     visible = {each.path: each for each in directory.commands.values() if call.operator.may(each.permission)}
     return [each for _, each in sorted(visible.items())]

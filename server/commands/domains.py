@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from server.audit.journal import utc_now
-from server.commands.call import Call, Seeker
+from server.commands.context import CompletionContext, Context
 from server.commands.kinds import MOST_CANDIDATES
-from server.errors import CommandError, PermissionDeniedError
+from server.errors import CommandError
 from server.grammar.declare import Kind, Relation, command
-from server.model.access import Operator, Permission, Role
+from server.model.access import Permission, Role
 from server.model.domains import folded, parse_domain_name
 from server.model.integrations import first_named
 from server.model.names import with_foreign
@@ -25,13 +25,6 @@ def no_such_domain(name: str) -> CommandError:
     return CommandError(with_foreign(f"there is no domain {name}", name))
 
 
-def admit_to_domain(operator: Operator, domain: str) -> None:
-    """Raise PermissionDeniedError unless the domain is granted to the operator, whether it exists or not."""
-    if not operator.reaches(domain):
-        message = f"domain {domain} is not granted to {operator.name}"
-        raise PermissionDeniedError(message)
-
-
 def _parse_name(text: str) -> str:
     """Refuse the names of the commands beside the domains: such a domain could not be reached by its path."""
     name = parse_domain_name(text)
@@ -41,10 +34,10 @@ def _parse_name(text: str) -> str:
     return name
 
 
-async def _stored_names(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    if seeker.operator.role is Role.ADMIN:
-        return await domains.names(seeker.store, beginning, MOST_CANDIDATES)
-    granted = sorted(seeker.operator.domains.items())
+async def _stored_names(context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    if context.operator.role is Role.ADMIN:
+        return await domains.names(context.store, beginning, MOST_CANDIDATES)
+    granted = sorted(context.operator.domains.items())
     return [name for key, name in granted if key.startswith(folded(beginning))]
 
 
@@ -54,7 +47,7 @@ DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored
 
 @command("/domain/declare", permission=Permission.DOMAINS_CHANGE, examples=("domain/declare moscow.local",))
 async def declare(
-    call: Call,
+    call: Context,
     domain: Annotated[str, NEW_DOMAIN],
     *,
     add_domain_admin_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001  see the help
@@ -73,7 +66,7 @@ async def declare(
 
 
 @command("/domain/list", permission=Permission.DOMAINS_READ, examples=("domain/list", "domain/list | count"))
-async def list_(call: Call) -> Table:
+async def list_(call: Context) -> Table:
     """List the domains that you may reach, and how many integrations each has.
 
     Names stand as they were declared, sorted without regard to case.
@@ -89,7 +82,7 @@ async def list_(call: Call) -> Table:
     examples=("domain/remove biysk.local --force --check", "domain/remove biysk.local --force"),
 )
 async def remove(
-    call: Call,
+    call: Context,
     domain: Annotated[str, DOMAIN],
     *,
     force: Annotated[bool, Relation("do not ask")] = False,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from server.audit.journal import utc_now
-from server.commands.call import Call
+from server.commands.context import Context
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.integrations import COLUMNS
 from server.commands.kinds import API_KEY, NEW_CLIENT_ID, NUMBER_RANGE
@@ -44,7 +44,7 @@ _FEW_ROWS = 100
     examples=(_EXAMPLE + "export", _EXAMPLE + "export | json"),
 )
 async def export(
-    call: Call,
+    call: Context,
     domain: Annotated[str, DOMAIN],
     *,
     reveal: Annotated[bool, Relation("export the keys in full where the configuration masks them")] = False,
@@ -53,7 +53,7 @@ async def export(
 
     Nothing else is printed, no footer either. With | json it is one document for import. Whoever has it has the keys.
     """
-    if call.console.masks_keys and not reveal:
+    if call.services.masks_keys and not reveal:
         message = "keys are masked here, and an export has them in full: give --reveal if that is meant"
         raise CommandError(message)
     found = await integrations.of_domain(
@@ -74,7 +74,7 @@ async def export(
 
 @command(_HERE + "adopt", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + f"adopt crm {_KEY}",))
 async def adopt(
-    call: Call,
+    call: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, NEW_CLIENT_ID],
     key: Annotated[str, API_KEY],
@@ -102,13 +102,13 @@ async def adopt(
     permission=Permission.INTEGRATIONS_CHANGE,
     examples=(_EXAMPLE + 'import\n{"rows": [{"client_id": "crm", "type": "widget", "api_key": "' + _KEY + '"}]}',),
 )
-async def import_(call: Call, domain: Annotated[str, DOMAIN]) -> Lines:
+async def import_(call: Context, domain: Annotated[str, DOMAIN]) -> Lines:
     """Add the integrations of a document that export | json has printed, with their keys: all of them or none.
 
     The document is what is piped into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`; in a
     shell it is one line, neither echoed nor kept. What is there already is not changed, and refuses the import.
     """
-    async with call.console.documents.reading(call.operator.name, MOST_CHARACTERS) as room:
+    async with call.services.documents.reading(call.operator.name, MOST_CHARACTERS) as room:
         text = await call.document(_QUESTION, room)
         await room.take_turn()  # also a short one: two imports of a user do not keep others from the store
         rows = await _read(call, text)
@@ -118,7 +118,7 @@ async def import_(call: Call, domain: Annotated[str, DOMAIN]) -> Lines:
     return Lines((f"Integrations added with their keys: {len(rows)}",))
 
 
-async def _read(call: Call, text: str) -> list[Row]:
+async def _read(call: Context, text: str) -> list[Row]:
     """Return the rows of a document; raises ArgumentError with all that is wrong."""
     rows: list[Row] = []
     mistakes: list[str] = []
@@ -137,7 +137,7 @@ async def _read(call: Call, text: str) -> list[Row]:
     return rows
 
 
-async def _put_in(call: Call, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
+async def _put_in(call: Context, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
     """Add all rows in one transaction, or put them in the place of those that are there.
 
     Raises CommandError with the conflicts.
@@ -149,7 +149,7 @@ async def _put_in(call: Call, domain: str, rows: Sequence[Row], *, replacing: bo
         # before it takes the store's writer: whoever tries imports in vain, or with --check, holds up no change
         await _refuse_conflicts(call, call.store.read, domain, sealed)
         if call.check:
-            await call.pass_gate()
+            await call.authorize()
             return
     async with call.change(Rank.LONG if len(rows) > _FEW_ROWS else Rank.ORDINARY) as query:
         if not await domains.exists(query, domain):
@@ -164,7 +164,7 @@ async def _put_in(call: Call, domain: str, rows: Sequence[Row], *, replacing: bo
         await integrations.insert_rows(query, sealed, lambda done: call.progress(done, total, "integrations"))
 
 
-async def _refuse_conflicts(call: Call, read: Read, domain: str, sealed: Sequence[tuple[str, ...]]) -> None:
+async def _refuse_conflicts(call: Context, read: Read, domain: str, sealed: Sequence[tuple[str, ...]]) -> None:
     """Raise CommandError when the domain is not there, or sealed rows have conflicts with what is stored."""
     if not await domains.exists(read, domain):
         raise no_such_domain(domain)
@@ -178,7 +178,7 @@ async def _refuse_conflicts(call: Call, read: Read, domain: str, sealed: Sequenc
     raise CommandError(message, *told)
 
 
-def _told(call: Call, domain: str, conflict: Conflict) -> str:
+def _told(call: Context, domain: str, conflict: Conflict) -> str:
     if conflict.owner is None:
         known = f"integration {conflict.client_id} exists already in domain {domain}"
         return f"{known}, give --replace to put this key in the place of its own" if call.command is adopt else known

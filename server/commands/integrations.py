@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from server.audit.journal import utc_now
-from server.commands.call import Call
+from server.commands.context import Context
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.kinds import CLIENT_ID, NEW_CLIENT_ID, NUMBER_RANGE, SET_CLIENT_ID
 from server.errors import ArgumentError, CommandError
@@ -72,7 +72,7 @@ COLUMNS = (
     examples=(_EXAMPLE + "add crm", _EXAMPLE + "add ivr --service --numbers 24010{0-1},240200"),
 )
 async def add(
-    call: Call,
+    call: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, NEW_CLIENT_ID],
     *,
@@ -102,7 +102,7 @@ async def add(
     permission=Permission.INTEGRATIONS_CHANGE,
     examples=(_EXAMPLE + "remove tester --check", _EXAMPLE + "remove tester"),
 )
-async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
+async def remove(call: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
     """Remove an integration; its key is dead at once."""
     call.will(f"remove integration {client_id} from domain {domain}, and with it the key")
     async with call.change() as query:
@@ -116,7 +116,7 @@ async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotate
     permission=Permission.INTEGRATIONS_READ,
     examples=(_EXAMPLE + "list", _EXAMPLE + "list | match service | json"),
 )
-async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
+async def list_(call: Context, domain: Annotated[str, DOMAIN]) -> Table:
     """List the integrations of the domain with their keys."""
     found = await integrations.sealed_of_domain(call.store, domain, call.share)
     if found is None:
@@ -135,7 +135,7 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
 
 
 @command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + "replace tester",))
-async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
+async def replace(call: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
     """Replace the key of an integration with a new one.
 
     The old key is dead when the reply appears; everything else of the integration stays.
@@ -154,7 +154,7 @@ async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotat
     examples=(_EXAMPLE + "set servint --numbers 240{300-302}", _EXAMPLE + "set tester --service"),
 )
 async def set_(
-    call: Call,
+    call: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, SET_CLIENT_ID],
     *,
@@ -180,7 +180,7 @@ async def set_(
 
 @command(_HERE + "show", permission=Permission.INTEGRATIONS_READ, examples=(_EXAMPLE + "show servint",))
 async def show(
-    call: Call,
+    call: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, CLIENT_ID],
     *,

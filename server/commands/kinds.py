@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.auth.keys import ALGORITHMS, parse_key, parse_sources, parse_time
-from server.commands.call import Seeker
+from server.commands.context import CompletionContext
 from server.grammar.declare import Kind, PathTo
 from server.model.access import Role, UserKey, parse_user_name
 from server.model.integrations import parse_api_key, parse_client_id
@@ -22,15 +22,15 @@ _HIGHEST_STATUS = 255
 _CLIENT_ID_EXPECTED = "client id, 1 to 64 of A-Z a-z 0-9 . _ @ -, beginning with a letter or digit"
 
 
-async def _stored_client_ids(seeker: Seeker, arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    return await integrations.client_ids(seeker.store, arguments["domain"], beginning, MOST_CANDIDATES)
+async def _stored_client_ids(context: CompletionContext, arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return await integrations.client_ids(context.store, arguments["domain"], beginning, MOST_CANDIDATES)
 
 
-async def _stored_user_names(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    return await users.names(seeker.store, beginning, MOST_CANDIDATES)
+async def _stored_user_names(context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return await users.names(context.store, beginning, MOST_CANDIDATES)
 
 
-async def _roles(_seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+async def _roles(_context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
     return [role.value for role in Role if role.value.startswith(beginning)]
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from server import __version__
-from server.commands.call import Call
+from server.commands.context import Context
 from server.grammar.declare import command
 from server.model.access import Permission
 from server.node.measures import BOUNDS_SECONDS, Durations
@@ -25,30 +25,30 @@ _Row = tuple[str, str, float | None]
 
 
 @command("/node/info", permission=Permission.CONSOLE, examples=("node/info | match Program",))
-async def info(call: Call) -> Record:
+async def info(call: Context) -> Record:
     """Print what runs here: program and node, since when, where it listens, host keys, store and sessions.
 
     Who may read the metrics sees also where its files are, and what of the configuration waits for a restart.
     """
-    node, config = call.console.node, call.console.current.config
+    node, config = call.services.node, call.services.current.config
     database_bytes, wal_bytes = call.store.sizes_bytes()
     fields = [
         Field("program", "Program", f"ecss-console {__version__}"),
-        Field("node", "Node", call.console.nodes),
+        Field("node", "Node", call.services.nodes),
         Field("since", "Since", node.since, lambda since: since.strftime("%d.%m.%Y %H:%M:%S %z")),
         Field("up_seconds", "Up, s", int(node.up_seconds())),
         Field("listens", "Listens on", ", ".join(node.places)),
         Field("host_keys", "Host keys", ", ".join(node.fingerprints)),
         Field("schema", "Schema", int(await call.store.schema())),
         Field("store_bytes", "Store, bytes", database_bytes + wal_bytes),
-        Field("logins", "Logins open", len(call.console.sessions.every())),
+        Field("logins", "Logins open", len(call.services.sessions.every())),
         Field("commands_running", "Commands running", node.commands.running),
     ]
     if call.operator.may(Permission.NODE_READ):
         fields += [
             Field("pid", "Process", os.getpid()),
             Field("configuration", "Configuration", str(config.file.absolute()) if config.file else "the defaults"),
-            Field("waiting", "Waits for a restart", ", ".join(call.console.current.waiting) or "nothing"),
+            Field("waiting", "Waits for a restart", ", ".join(call.services.current.waiting) or "nothing"),
             Field("database", "Database", str(config.database.absolute())),
         ]
     return Record("", tuple(fields))
@@ -59,12 +59,12 @@ async def info(call: Call) -> Record:
     permission=Permission.NODE_READ,
     examples=("node/metrics | match config",),
 )
-async def metrics(call: Call) -> Table:
+async def metrics(call: Context) -> Table:
     """List the numbers that Prometheus is given, as they are now.
 
     Of durations: how many, their sum in seconds, and the bound in seconds that half and 99 % of them stayed within.
     """
-    return Table(_COLUMNS, [row for reading in call.console.node.readings() for row in _rows(reading)])
+    return Table(_COLUMNS, [row for reading in call.services.node.readings() for row in _rows(reading)])
 
 
 def _rows(reading: Reading) -> Iterator[_Row]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from server.audit.journal import utc_now
 from server.auth.keys import fingerprint, parse_key, weakness
-from server.commands.call import Call, Seeker
+from server.commands.context import CompletionContext, Context
 from server.commands.kinds import DATE, KEY_WORD, SOURCES, USER
 from server.commands.users import changed_user, no_such_user, shown_time
 from server.errors import ArgumentError, CommandError
@@ -33,8 +33,8 @@ _COLUMNS = (
 )
 
 
-async def _stored_fingerprints(seeker: Seeker, arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    user = await users.find(seeker.store.read, str(arguments.get("user", "")))
+async def _stored_fingerprints(context: CompletionContext, arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    user = await users.find(context.store.read, str(arguments.get("user", "")))
     known = [fingerprint(key.public_key) for key in user.keys] if user else []
     return sorted(each for each in known if each.startswith(beginning))
 
@@ -46,7 +46,7 @@ FINGERPRINT = Kind("<FINGERPRINT>", "SHA256:… as key/list shows it", str, _sto
     _HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + f"add eve {_PUBLIC} eve@laptop --from 10.0.0.0/8 --check",)
 )
 async def add(
-    call: Call,
+    call: Context,
     user: Annotated[str, USER],
     key: Annotated[str, KEY_WORD],
     *more: Annotated[str, KEY_WORD],
@@ -74,7 +74,7 @@ async def add(
 
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list eve",))
-async def list_(call: Call, user: Annotated[str, USER]) -> Table:
+async def list_(call: Context, user: Annotated[str, USER]) -> Table:
     """List the public keys of a user: those that let in, and those that are too weak to."""
     known = await users.find(call.store.read, user)
     if known is None:
@@ -87,7 +87,7 @@ async def list_(call: Call, user: Annotated[str, USER]) -> Table:
     permission=_CHANGE,
     examples=(_EXAMPLE + "remove eve SHA256:NFuJ4z6VV8Diy/AkSx5MkAObPPRqXkgx9v1fAaZLfa0 --check",),
 )
-async def remove(call: Call, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
+async def remove(call: Context, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
     """Let a user in with this key no more; sessions that are open stay."""
     call.will(f"let user {user} in with key {key} no more")
     async with changed_user(call, user) as (query, known):

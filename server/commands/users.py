@@ -11,7 +11,7 @@ from typing import Annotated
 from server.audit.journal import utc_now
 from server.auth.keys import fingerprint
 from server.auth.passwords import check_new_password, same_password
-from server.commands.call import Call
+from server.commands.context import Context
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.kinds import DATE, NEW_USER, PUBLIC_KEY, ROLE, USER
 from server.errors import ArgumentError, CommandError, TemporaryError
@@ -51,7 +51,7 @@ def no_such_user(name: str) -> CommandError:
 
 
 @asynccontextmanager
-async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User]]:
+async def changed_user(call: Context, name: str) -> AsyncIterator[tuple[Query, User]]:
     """Give a stored user inside the transaction of the change; raises CommandError when there is none.
 
     A change that leaves no administrator who can log in now, or none who always will be, is refused, whatever it is.
@@ -66,20 +66,20 @@ async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User
 
 
 @asynccontextmanager
-async def one_password(call: Call) -> AsyncIterator[None]:
+async def one_password(call: Context) -> AsyncIterator[None]:
     """Let one password of the operator be checked or hashed at a time, whatever the number of its sessions.
 
     So a wrong one slows down all of them. Raises TemporaryError when too many wait.
     """
     try:
-        async with call.console.passwords.turn(call.operator.name):
+        async with call.services.passwords.turn(call.operator.name):
             yield
     except TooManyWaitError:
         message = f"other passwords of {call.operator.name} are being checked, try again later"
         raise TemporaryError(message) from None
 
 
-async def asked_password(call: Call, name: str, *, before: str | None = None) -> str:
+async def asked_password(call: Context, name: str, *, before: str | None = None) -> str:
     """Ask for a new password twice, without echo, and return its hash; nothing is asked for a check.
 
     Raises CommandError when it may not be set, or is the one `before`.
@@ -99,12 +99,12 @@ async def asked_password(call: Call, name: str, *, before: str | None = None) ->
         message = "the two passwords differ; nothing was changed"
         raise CommandError(message)
     async with one_password(call):
-        return await call.console.doorkeeper.hash_password(password, f"user {call.operator.name}")
+        return await call.services.doorkeeper.hash_password(password, f"user {call.operator.name}")
 
 
 @command(_HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + "add crm --role operator --check",))
 async def add(
-    call: Call,
+    call: Context,
     user: Annotated[str, NEW_USER],
     *,
     role: Annotated[Role, ROLE, Relation("what the user may do; viewer without it")] = Role.VIEWER,
@@ -128,14 +128,14 @@ async def add(
 
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list",))
-async def list_(call: Call) -> Table:
+async def list_(call: Context) -> Table:
     """List the users: role, state, ways to log in, and the domains that are granted."""
     return Table(_COLUMNS, [_row(each) for each in await users.every(call.store)])
 
 
 @command(_HERE + "set", permission=_CHANGE, examples=(_EXAMPLE + "set eve --role operator --expires 2031-01-01Z",))
 async def set_(
-    call: Call,
+    call: Context,
     user: Annotated[str, USER],
     *,
     role: Annotated[Role | None, ROLE, Relation("what the user may do from now on")] = None,
@@ -160,7 +160,7 @@ async def set_(
 
 @command(_HERE + "passwd", permission=_CHANGE, examples=(_EXAMPLE + "passwd eve --check",))
 async def passwd(
-    call: Call,
+    call: Context,
     user: Annotated[str, USER],
     *,
     change_at_login: Annotated[bool, Relation("the user must set another at the next login")] = False,
@@ -177,7 +177,7 @@ async def passwd(
 
 @command(_HERE + "remove", permission=_CHANGE, examples=(_EXAMPLE + "remove eve --force",))
 async def remove(
-    call: Call, user: Annotated[str, USER], *, force: Annotated[bool, Relation("do not ask")] = False
+    call: Context, user: Annotated[str, USER], *, force: Annotated[bool, Relation("do not ask")] = False
 ) -> Lines:
     """Remove a user with its keys, grants and history; its sessions end."""
     if not force:
@@ -191,7 +191,7 @@ async def remove(
 
 
 @command(_HERE + "lock", permission=_CHANGE, examples=(_EXAMPLE + "lock eve",))
-async def lock(call: Call, user: Annotated[str, USER]) -> Lines:
+async def lock(call: Context, user: Annotated[str, USER]) -> Lines:
     """Lock a user out, whatever the way to log in; its sessions end."""
     call.will(f"lock user {user} out")
     async with changed_user(call, user) as (query, known):
@@ -200,7 +200,7 @@ async def lock(call: Call, user: Annotated[str, USER]) -> Lines:
 
 
 @command(_HERE + "unlock", permission=_CHANGE, examples=(_EXAMPLE + "unlock eve",))
-async def unlock(call: Call, user: Annotated[str, USER]) -> Lines:
+async def unlock(call: Context, user: Annotated[str, USER]) -> Lines:
     """Let a locked user log in again."""
     call.will(f"let user {user} log in again")
     async with changed_user(call, user) as (query, known):
@@ -209,7 +209,7 @@ async def unlock(call: Call, user: Annotated[str, USER]) -> Lines:
 
 
 @command(_HERE + "grant", permission=_CHANGE, examples=(_EXAMPLE + "grant eve biysk.local",))
-async def grant(call: Call, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
+async def grant(call: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
     """Grant a domain to a user, to do there what its role may."""
     call.will(f"grant domain {domain} to user {user}")
     async with changed_user(call, user) as (query, _):
@@ -222,7 +222,7 @@ async def grant(call: Call, user: Annotated[str, USER], domain: Annotated[str, D
 
 
 @command(_HERE + "revoke", permission=_CHANGE, examples=(_EXAMPLE + "revoke eve barnaul.local",))
-async def revoke(call: Call, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
+async def revoke(call: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
     """Take a domain from a user; it is out of reach at once."""
     call.will(f"revoke domain {domain} from user {user}")
     async with changed_user(call, user) as (query, _):
@@ -233,7 +233,7 @@ async def revoke(call: Call, user: Annotated[str, USER], domain: Annotated[str, 
 
 
 @command("/passwd", permission=Permission.PASSWORD_CHANGE, examples=("passwd --check",))
-async def own_passwd(call: Call) -> Lines:
+async def own_passwd(call: Context) -> Lines:
     """Change your own password.
 
     Asks for the one in force, then twice for the new one.
@@ -245,7 +245,7 @@ async def own_passwd(call: Call) -> Lines:
             return Lines()
     password = await call.ask_secret("Your password: ")
     async with one_password(call):
-        verdict = await call.console.doorkeeper.by_password(name, password, f"user {name}")
+        verdict = await call.services.doorkeeper.by_password(name, password, f"user {name}")
         if verdict.stored is None:
             await asyncio.sleep(_WRONG_PASSWORD_SECONDS)
             message = "that is not your password; nothing was changed"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.commands.call import Console, Seeker
+from server.commands.context import CompletionContext
+from server.commands.services import Services
 from server.grammar.candidates import Candidate, Offer, offer
 from server.grammar.tree import Location
 from server.model.access import Operator
@@ -26,14 +27,14 @@ class Completion:
     replaces: int = 0
 
 
-async def complete(console: Console, operator: Operator, here: Location, text: str) -> Completion:
+async def complete(services: Services, operator: Operator, location: Location, text: str) -> Completion:
     """Complete the end of `text`; stored names are asked of the store. Raises TemporaryError when it is away."""
-    offered = offer(console.root, here, text, operator)
+    offered = offer(services.root, location, text, operator)
     candidates = list(offered.candidates)
     ignores_case = offered.lookup is not None and offered.lookup.ignores_case
     if offered.lookup is not None:
         look = offered.lookup
-        names = await look.names(Seeker(console, operator), look.arguments, look.beginning)
+        names = await look.names(CompletionContext(services, operator), look.arguments, look.beginning)
         goes_on = look.after == "/"
         candidates += [Candidate(look.before + name + look.after, look.help, goes_on=goes_on) for name in names]
     hints = _hints(offered)

@@ -12,10 +12,11 @@ from time import monotonic
 import asyncssh
 
 from server.auth.standing import no_more
-from server.commands.call import Console
+from server.commands.services import Services
 from server.errors import ArgumentError, InternalError, OperatorError, PermissionDeniedError, TemporaryError
 from server.log import about
 from server.model.access import Operator
+from server.model.shutdown import Shutdown
 from server.shell.completion import Completion, complete
 from server.shell.options import LoginOptions, parse_login_options
 from server.shell.session import Session
@@ -40,7 +41,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     """What the client asks of one channel. `running` keeps the channels that have a session."""
 
     def __init__(
-        self, console: Console, operator: Operator, running: set[ConsoleChannel], login_options: str, looks: Looks
+        self, console: Services, operator: Operator, running: set[ConsoleChannel], login_options: str, looks: Looks
     ) -> None:
         """Take who has logged in, and the options behind the user name; wrong ones end the session with a word."""
         self._looks = looks
@@ -60,7 +61,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._task: asyncio.Task[None] | None = None
         self.on_closed: Callable[[], None] | None = None
         self.on_subsystem: Callable[[str], None] | None = None
-        self.why_ending: Callable[[], str] = str
+        self.shutdown: Callable[[], Shutdown | None] = lambda: None
 
     @property
     def idle_seconds(self) -> float | None:
@@ -114,9 +115,9 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._reader = reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
         self._session = session = Session(self._console, self._operator, reader, options)
         self._running.add(self)
-        why = self.why_ending()
-        if why:  # the channel was opened before the end, and asked for something behind it
-            session.stop(why)
+        shutdown = self.shutdown()
+        if shutdown is not None:  # the channel was opened before the end, and asked for something after it
+            session.stop(shutdown)
         self._task = asyncio.get_running_loop().create_task(self._run(tty, session))
 
     def data_received(self, data: bytes, _datatype: object) -> None:
@@ -137,7 +138,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         if signal == "INT":
             self._tty.interrupt()
         elif signal in {"HUP", "TERM", "KILL"}:
-            self.stop("", now=True)
+            self.stop(Shutdown(f"the client sent signal {signal}"), now=True)
 
     def break_received(self, _msec: int) -> bool:
         """A break is Ctrl-C."""
@@ -168,10 +169,10 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             self._tty.abandon()
             self._task.cancel()
 
-    def stop(self, parting: str, *, now: bool) -> None:
-        """End the session with a `parting` sentence: when what runs has ended, or `now`."""
+    def stop(self, shutdown: Shutdown, *, now: bool) -> None:
+        """End the session: after the running command, or `now`."""
         if self._session is not None:
-            self._session.stop(parting)
+            self._session.stop(shutdown)
             if now:
                 self._session.interrupt()
 
@@ -222,7 +223,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         operator = await self._console.standings.of(self._operator)
         if operator is None:
             return Completion("", ())
-        return await complete(self._console, operator, self._session.here if self._session else (), text)
+        return await complete(self._console, operator, self._session.location if self._session else (), text)
 
     async def _recall(self) -> Sequence[str]:
         try:

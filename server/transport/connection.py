@@ -21,6 +21,7 @@ from server.model.events import Event, EventKind
 from server.model.integrations import without_keys
 from server.model.refusals import Parting, Refusal
 from server.model.sessions import OpenSession
+from server.model.shutdown import STOPPING, Shutdown
 from server.shell.options import split_login_name
 from server.transport.asyncssh_overrides.connection import ServerConnection
 from server.transport.certificate import OfferedKey, read_offered
@@ -31,7 +32,6 @@ from server.transport.proof import Challenge, Proof, Witness
 from server.transport.shared import Shared
 from server.transport.unsent import UnsentOutput
 
-STOPPING = "The console is stopping; log in again later."
 _MOST_LOGGED_CHARACTERS = 64
 _MOST_LOGGED_ALGORITHMS, _MOST_LOGGED_LIST = 32, 400
 #: What a session that is ended may take to say its parting words before its connection is closed.
@@ -62,7 +62,7 @@ class Connection(asyncssh.SSHServer):
         self._doorway: Doorway
         self._greeted = self._given_up = self._told_to_change = False
         self._admitted: bytes | None = None
-        self._why_ended = ""
+        self._ended_by: Shutdown | None = None
         self._refused = False
         #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
         self._parting: Parting | None = Parting.NO_AUTH
@@ -178,7 +178,7 @@ class Connection(asyncssh.SSHServer):
         self._tell_in_vain()
         if self._shared.stopping:  # it was on its way in when the end began
             self._parting = None
-            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, STOPPING)
+            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, STOPPING.sentence)
             return
         refusal = self._shared.admission.log_in(self._address, name)
         if refusal is not None:
@@ -199,8 +199,9 @@ class Connection(asyncssh.SSHServer):
 
     def session_requested(self) -> ConsoleChannel | bool:
         """Give a channel, not while stopping."""
-        if self._operator is None or self._why_ending():
-            message = self._why_ending() or "nobody has logged in"
+        shutdown = self._shutdown()
+        if self._operator is None or shutdown is not None:
+            message = shutdown.sentence if shutdown is not None else "nobody has logged in"
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, message)
         self._refuse_one_session_more(self._operator.name)
         config = self._shared.current.config
@@ -210,7 +211,7 @@ class Connection(asyncssh.SSHServer):
         self._asked = monotonic()
         self._open_channels += 1
         self._shared.sessions[self._operator.name] += 1
-        channel.on_closed, channel.why_ending = self._channel_closed, self._why_ending
+        channel.on_closed, channel.shutdown = self._channel_closed, self._shutdown
         return channel
 
     def _refuse_one_session_more(self, name: str) -> None:
@@ -300,19 +301,20 @@ class Connection(asyncssh.SSHServer):
         for channel in self.channels:
             channel.tell(text)
 
-    def end(self, why: str) -> None:
-        """Interrupt what runs, tell the client why, and disconnect."""
-        if self._why_ended:
+    def end(self, shutdown: Shutdown) -> None:
+        """Interrupt the running commands, tell the client why, and disconnect."""
+        if self._ended_by is not None:
             return
-        self._why_ended = why
-        self._record(EventKind.SESSION_KILLED, self.operator.name, why)
+        self._ended_by = shutdown
+        self._record(EventKind.SESSION_KILLED, self.operator.name, shutdown.sentence)
         for channel in [*self.channels]:
-            channel.stop(why, now=True)
-        asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, why)
+            channel.stop(shutdown, now=True)
+        disconnect, sentence = self.ssh.disconnect, shutdown.sentence
+        asyncio.get_running_loop().call_later(_PARTING_SECONDS, disconnect, asyncssh.DISC_BY_APPLICATION, sentence)
 
-    def _why_ending(self) -> str:
-        """Return why nothing may begin any more, not even on a channel that is open already; empty while it may."""
-        return self._why_ended or (STOPPING if self._shared.stopping else "")
+    def _shutdown(self) -> Shutdown | None:
+        """Return why no command may begin any more, not even on an open channel; None while commands may begin."""
+        return self._ended_by or (STOPPING if self._shared.stopping else None)
 
     def _parted(self, exc: Exception | None) -> Parting | None:
         """Return how a client that has not logged in has ended."""
@@ -326,8 +328,9 @@ class Connection(asyncssh.SSHServer):
 
     def _why_left(self, exc: Exception | None) -> str:
         """Return why the console has ended the connection; empty when the client did."""
-        if self._why_ending():
-            return self._why_ending()
+        shutdown = self._shutdown()
+        if shutdown is not None:
+            return shutdown.sentence
         if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT:
             return _TIMED_OUT
         return self.ssh.ended_because

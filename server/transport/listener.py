@@ -14,15 +14,16 @@ import asyncssh
 
 from server.audit.refusals import Refusals
 from server.auth.admission import Admission
-from server.commands.call import Console
+from server.commands.services import Services
 from server.log import about
 from server.model.access import UserKey
 from server.model.refusals import Refusal
+from server.model.shutdown import STOPPING
 from server.node import metrics
 from server.node.metrics import Reading, single
 from server.transport import algorithms
 from server.transport.asyncssh_overrides.connection import ServerConnection
-from server.transport.connection import STOPPING, Connection
+from server.transport.connection import Connection
 from server.transport.gate import Gate, allow_descriptors, listening_sockets
 from server.transport.hostkey import HostKeys
 from server.transport.logins import Logins
@@ -45,7 +46,7 @@ _log = logging.getLogger("ecss-console.transport")
 class Listener:
     """The listening server; `start` it once, `stop` it once."""
 
-    def __init__(self, console: Console, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
+    def __init__(self, console: Services, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
         """Take what the sessions share, and who signs certificates of users."""
         self._current = console.current
         self._shared = Shared(
@@ -142,7 +143,7 @@ class Listener:
     def why_closed(self) -> str:
         """Why nobody can log in now; empty when somebody can."""
         if self._shared.stopping:
-            return "the console is stopping"
+            return STOPPING.reason
         if not self._acceptors:
             return "the console is starting"
         most = self._shared.limits.max_connections
@@ -174,7 +175,7 @@ class Listener:
         await self._gone(lambda: any(client.logged_in for client in self._shared.clients), _LEAVE_SECONDS)
         connections = [client.ssh for client in self._shared.clients]
         for connection in connections:
-            connection.disconnect(asyncssh.DISC_BY_APPLICATION, STOPPING)
+            connection.disconnect(asyncssh.DISC_BY_APPLICATION, STOPPING.sentence)
         if connections:
             await asyncio.wait(
                 [asyncio.ensure_future(connection.wait_closed()) for connection in connections],

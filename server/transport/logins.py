@@ -17,6 +17,7 @@ from server.errors import TemporaryError
 from server.log import about
 from server.model.access import Operator
 from server.model.sessions import OpenSession
+from server.model.shutdown import Shutdown
 
 _LOOK_SECONDS = 1.0
 _WARNING_SECONDS = 60.0
@@ -40,7 +41,7 @@ class Login(Protocol):
     def tell(self, text: str) -> None:
         """Tell people at its prompts something; scripts are told nothing."""
 
-    def end(self, why: str) -> None:
+    def end(self, shutdown: Shutdown) -> None:
         """End its sessions, with a word for its client, and disconnect."""
 
 
@@ -91,7 +92,7 @@ class Logins:
         user = login.operator.name
         told = about("session.ended", session=session_id, user=user, why=why)
         _log.info("session %s of %s ends: %s", session_id, user, why, extra=told)
-        login.end(f"This session was ended: {why}.")
+        login.end(Shutdown(why, f"This session was ended: {why}."))
         return True
 
     def end_overdue(self) -> None:

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from server.audit.refusals import Refusals
 from server.auth.admission import Admission
-from server.commands.call import Console
+from server.commands.services import Services
 from server.config import Current, Limits
 from server.model.access import UserKey
 from server.transport.channel import ConsoleChannel
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Shared:
     """What all connections share. Certificates by one of the `authorities` let in the users that they name."""
 
-    console: Console
+    console: Services
     logins: Logins
     current: Current
     admission: Admission
