@@ -91,7 +91,7 @@ _BRIEF_COLUMNS = (
     ),
 )
 async def list_(
-    call: Context,
+    context: Context,
     *,
     last: Annotated[int, COUNT, Relation("so many of the newest records, without it 50")] = 50,
     user: Annotated[str, USER, Relation("only of this user")] = "",
@@ -102,15 +102,15 @@ async def list_(
 ) -> Table:
     """List the newest records of the audit, the newest last."""
     with suppress(TemporaryError):  # what waits cannot be written now; the rest can be shown
-        await call.services.journal.flush()
+        await context.services.journal.flush()
     wanted = {"user_name": user, "event": event}
     chosen = {column: value for column, value in wanted.items() if value}
     about = {name: value for name, value in {"domain": domain, "client_id": client}.items() if value}
-    await call.share.keep_many(last)
-    found = await events.newest(call.store, chosen, about, last, call.share)
+    await context.share.keep_many(last)
+    found = await events.newest(context.store, chosen, about, last, context.share)
     if not brief:
         return Table(_COLUMNS, found)
-    return Table(_BRIEF_COLUMNS, [_in_brief(row) async for row in call.share.in_turns(found)])
+    return Table(_BRIEF_COLUMNS, [_in_brief(row) async for row in context.share.in_turns(found)])
 
 
 def _in_brief(row: Row) -> tuple[Value, ...]:
@@ -127,7 +127,7 @@ def _in_brief(row: Row) -> tuple[Value, ...]:
     examples=("cocon/audit/verify",),
 )
 async def verify(
-    call: Context,
+    context: Context,
     *,
     head: Annotated[
         Exported | None, HEAD, Relation("find also that the audit was rolled back behind this head")
@@ -139,10 +139,10 @@ async def verify(
     back to before it, which nothing inside the store can tell.
     """
     with suppress(TemporaryError):
-        await call.services.journal.flush()
-    exported = None if head is None else head.of(call.services.node_name)
+        await context.services.journal.flush()
+    exported = None if head is None else head.of(context.services.node_name)
     inspection = await inspect(
-        call.store, exported, call.share, lambda done, total: call.progress(done, total, "records")
+        context.store, exported, context.share, lambda done, total: context.progress(done, total, "records")
     )
     if inspection.findings:
         message = "the audit is not as it was written"

@@ -47,7 +47,7 @@ DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored
 
 @command("/domain/declare", permission=Permission.DOMAINS_CHANGE, examples=("domain/declare moscow.local",))
 async def declare(
-    call: Context,
+    context: Context,
     domain: Annotated[str, NEW_DOMAIN],
     *,
     add_domain_admin_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001  see the help
@@ -57,8 +57,8 @@ async def declare(
 
     The name is shown as you type it here. Two names that differ only in case are one domain.
     """
-    call.will(f"declare domain {domain}")
-    async with call.change() as query:
+    context.will(f"declare domain {domain}")
+    async with context.change() as query:
         if not await domains.insert(query, domain, utc_now()):
             message = f"domain {await domains.declared_as(query, domain)} exists already"
             raise CommandError(message)
@@ -66,12 +66,12 @@ async def declare(
 
 
 @command("/domain/list", permission=Permission.DOMAINS_READ, examples=("domain/list", "domain/list | count"))
-async def list_(call: Context) -> Table:
+async def list_(context: Context) -> Table:
     """List the domains that you may reach, and how many integrations each has.
 
     Names stand as they were declared, sorted without regard to case.
     """
-    found = [each for each in await domains.every(call.store) if call.operator.reaches(each.name)]
+    found = [each for each in await domains.every(context.store) if context.operator.reaches(each.name)]
     columns = (Column("domain", "Domain"), Column("integrations", "Integrations"))
     return Table(columns, [(each.name, each.integrations) for each in found])
 
@@ -82,7 +82,7 @@ async def list_(call: Context) -> Table:
     examples=("domain/remove biysk.local --force --check", "domain/remove biysk.local --force"),
 )
 async def remove(
-    call: Context,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     *,
     force: Annotated[bool, Relation("do not ask")] = False,
@@ -92,16 +92,18 @@ async def remove(
     Asks before it does; anything but yes leaves everything as it is.
     """
     if not force:
-        known = await domains.find(call.store, domain)
+        known = await domains.find(context.store, domain)
         if known is None:
             raise no_such_domain(domain)
-        await call.confirm(f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}.")
-    async with call.change() as query:
+        await context.confirm(
+            f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}."
+        )
+    async with context.change() as query:
         clients = await domains.delete(query, domain)
         if clients is None:
             raise no_such_domain(domain)
         named = f": {first_named(clients)}" if clients else ""
-        call.will(f"remove domain {domain} and the keys of its integrations, {len(clients)} in all{named}")
+        context.will(f"remove domain {domain} and the keys of its integrations, {len(clients)} in all{named}")
     return Lines((f"Domain {domain} removed",))
 
 

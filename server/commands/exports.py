@@ -44,7 +44,7 @@ _FEW_ROWS = 100
     examples=(_EXAMPLE + "export", _EXAMPLE + "export | json"),
 )
 async def export(
-    call: Context,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     *,
     reveal: Annotated[bool, Relation("export the keys in full where the configuration masks them")] = False,
@@ -53,11 +53,11 @@ async def export(
 
     Nothing else is printed, no footer either. With | json it is one document for import. Whoever has it has the keys.
     """
-    if call.services.masks_keys and not reveal:
+    if context.services.masks_keys and not reveal:
         message = "keys are masked here, and an export has them in full: give --reveal if that is meant"
         raise CommandError(message)
     found = await integrations.of_domain(
-        call.store, domain, call.share, lambda done, total: call.progress(done, total, "keys")
+        context.store, domain, context.share, lambda done, total: context.progress(done, total, "keys")
     )
     if found is None:
         raise no_such_domain(domain)
@@ -65,8 +65,10 @@ async def export(
     if damaged:
         message = f"{len(damaged)} keys cannot be read, replace or remove them first"
         raise CommandError(message, *damaged)
-    if not call.json:
-        await _refuse_unspeakable(call.share, domain, found, lambda done: call.progress(done, len(found), "commands"))
+    if not context.json:
+        await _refuse_unspeakable(
+            context.share, domain, found, lambda done: context.progress(done, len(found), "commands")
+        )
     return Script(
         COLUMNS, (f"domain/declare {domain}",), [_row(each) for each in found], lambda row: _adopt_line(domain, row)
     )
@@ -74,7 +76,7 @@ async def export(
 
 @command(_HERE + "adopt", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + f"adopt crm {_KEY}",))
 async def adopt(
-    call: Context,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, NEW_CLIENT_ID],
     key: Annotated[str, API_KEY],
@@ -90,10 +92,10 @@ async def adopt(
     """
     kind = IntegrationType.SERVICE if service else IntegrationType.WIDGET
     if replace:
-        call.will(f"put {kind.value} {client_id} with the key that is given in the place of that of domain {domain}")
+        context.will(f"put {kind.value} {client_id} with the key that is given in the place of that of domain {domain}")
     else:
-        call.will(f"add {kind.value} {client_id} to domain {domain}, with the key that it has")
-    await _put_in(call, domain, [Row(Integration(client_id, kind, numbers), key)], replacing=replace)
+        context.will(f"add {kind.value} {client_id} to domain {domain}, with the key that it has")
+    await _put_in(context, domain, [Row(Integration(client_id, kind, numbers), key)], replacing=replace)
     return Lines((f"Integration {client_id} {'replaced' if replace else 'added'} with its key",))
 
 
@@ -102,28 +104,28 @@ async def adopt(
     permission=Permission.INTEGRATIONS_CHANGE,
     examples=(_EXAMPLE + 'import\n{"rows": [{"client_id": "crm", "type": "widget", "api_key": "' + _KEY + '"}]}',),
 )
-async def import_(call: Context, domain: Annotated[str, DOMAIN]) -> Lines:
+async def import_(context: Context, domain: Annotated[str, DOMAIN]) -> Lines:
     """Add the integrations of a document that export | json has printed, with their keys: all of them or none.
 
     The document is what is piped into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`; in a
     shell it is one line, neither echoed nor kept. What is there already is not changed, and refuses the import.
     """
-    async with call.services.documents.reading(call.operator.name, MOST_CHARACTERS) as room:
-        text = await call.document(_QUESTION, room)
+    async with context.services.documents.reading(context.operator.name, MOST_CHARACTERS) as room:
+        text = await context.document(_QUESTION, room)
         await room.take_turn()  # also a short one: two imports of a user do not keep others from the store
-        rows = await _read(call, text)
+        rows = await _read(context, text)
         del text
-        call.will(_described(domain, rows))
-        await _put_in(call, domain, rows)
+        context.will(_described(domain, rows))
+        await _put_in(context, domain, rows)
     return Lines((f"Integrations added with their keys: {len(rows)}",))
 
 
-async def _read(call: Context, text: str) -> list[Row]:
+async def _read(context: Context, text: str) -> list[Row]:
     """Return the rows of a document; raises ArgumentError with all that is wrong."""
     rows: list[Row] = []
     mistakes: list[str] = []
     try:
-        async for each in call.share.in_turns(read_rows(text)):
+        async for each in context.share.in_turns(read_rows(text)):
             if isinstance(each, Row):
                 rows.append(each)
             else:
@@ -137,21 +139,21 @@ async def _read(call: Context, text: str) -> list[Row]:
     return rows
 
 
-async def _put_in(call: Context, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
+async def _put_in(context: Context, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
     """Add all rows in one transaction, or put them in the place of those that are there.
 
     Raises CommandError with the conflicts.
     """
-    vault, now = call.store.vault, utc_now()
+    vault, now = context.store.vault, utc_now()
     keyed = (Keyed(row.integration, row.key) for row in rows)
-    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in call.share.in_turns(keyed)]
+    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in context.share.in_turns(keyed)]
     if not replacing:
         # before it takes the store's writer: whoever tries imports in vain, or with --check, holds up no change
-        await _refuse_conflicts(call, call.store.read, domain, sealed)
-        if call.check:
-            await call.authorize()
+        await _refuse_conflicts(context, context.store.read, domain, sealed)
+        if context.check:
+            await context.authorize()
             return
-    async with call.change(Rank.LONG if len(rows) > _FEW_ROWS else Rank.ORDINARY) as query:
+    async with context.change(Rank.LONG if len(rows) > _FEW_ROWS else Rank.ORDINARY) as query:
         if not await domains.exists(query, domain):
             raise no_such_domain(domain)
         for row in rows if replacing else ():
@@ -159,17 +161,17 @@ async def _put_in(call: Context, domain: str, rows: Sequence[Row], *, replacing:
             if not await integrations.delete(query, domain, client_id):
                 message = f"there is no integration {client_id} in domain {domain}, adopt it without --replace"
                 raise CommandError(message)
-        await _refuse_conflicts(call, query, domain, sealed)
+        await _refuse_conflicts(context, query, domain, sealed)
         total = len(sealed)
-        await integrations.insert_rows(query, sealed, lambda done: call.progress(done, total, "integrations"))
+        await integrations.insert_rows(query, sealed, lambda done: context.progress(done, total, "integrations"))
 
 
-async def _refuse_conflicts(call: Context, read: Read, domain: str, sealed: Sequence[tuple[str, ...]]) -> None:
+async def _refuse_conflicts(context: Context, read: Read, domain: str, sealed: Sequence[tuple[str, ...]]) -> None:
     """Raise CommandError when the domain is not there, or sealed rows have conflicts with what is stored."""
     if not await domains.exists(read, domain):
         raise no_such_domain(domain)
     found, many = await integrations.conflicts(read, domain, sealed, _MOST_CONFLICTS)
-    told = [_told(call, domain, each) for each in found]
+    told = [_told(context, domain, each) for each in found]
     if not told:
         return
     if len(sealed) == 1:
@@ -178,12 +180,12 @@ async def _refuse_conflicts(call: Context, read: Read, domain: str, sealed: Sequ
     raise CommandError(message, *told)
 
 
-def _told(call: Context, domain: str, conflict: Conflict) -> str:
+def _told(context: Context, domain: str, conflict: Conflict) -> str:
     if conflict.owner is None:
         known = f"integration {conflict.client_id} exists already in domain {domain}"
-        return f"{known}, give --replace to put this key in the place of its own" if call.command is adopt else known
+        return f"{known}, give --replace to put this key in the place of its own" if context.command is adopt else known
     owning, client_id = conflict.owner
-    owner = f"integration {client_id} in domain {owning}" if call.operator.reaches(owning) else "another domain's"
+    owner = f"integration {client_id} in domain {owning}" if context.operator.reaches(owning) else "another domain's"
     return f"the key of {conflict.client_id} is that of {owner} already"
 
 

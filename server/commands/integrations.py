@@ -72,7 +72,7 @@ COLUMNS = (
     examples=(_EXAMPLE + "add crm", _EXAMPLE + "add ivr --service --numbers 24010{0-1},240200"),
 )
 async def add(
-    call: Context,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, NEW_CLIENT_ID],
     *,
@@ -86,9 +86,9 @@ async def add(
     """
     kind = IntegrationType.SERVICE if service and not widget else IntegrationType.WIDGET
     integration, key = Integration(client_id, kind, numbers), new_key()
-    call.will(f"add {_described(integration)} to domain {domain}, with a new key")
-    async with call.change() as query:
-        added = await integrations.insert(query, call.store.vault, domain, integration, key, utc_now())
+    context.will(f"add {_described(integration)} to domain {domain}, with a new key")
+    async with context.change() as query:
+        added = await integrations.insert(query, context.store.vault, domain, integration, key, utc_now())
         if added is Added.NO_DOMAIN:
             raise no_such_domain(domain)
         if added is Added.KNOWN:
@@ -102,10 +102,10 @@ async def add(
     permission=Permission.INTEGRATIONS_CHANGE,
     examples=(_EXAMPLE + "remove tester --check", _EXAMPLE + "remove tester"),
 )
-async def remove(call: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
+async def remove(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
     """Remove an integration; its key is dead at once."""
-    call.will(f"remove integration {client_id} from domain {domain}, and with it the key")
-    async with call.change() as query:
+    context.will(f"remove integration {client_id} from domain {domain}, and with it the key")
+    async with context.change() as query:
         if not await integrations.delete(query, domain, client_id):
             raise await _missing(query, domain, client_id)
     return Lines(("ok",))
@@ -116,12 +116,12 @@ async def remove(call: Context, domain: Annotated[str, DOMAIN], client_id: Annot
     permission=Permission.INTEGRATIONS_READ,
     examples=(_EXAMPLE + "list", _EXAMPLE + "list | match service | json"),
 )
-async def list_(call: Context, domain: Annotated[str, DOMAIN]) -> Table:
+async def list_(context: Context, domain: Annotated[str, DOMAIN]) -> Table:
     """List the integrations of the domain with their keys."""
-    found = await integrations.sealed_of_domain(call.store, domain, call.share)
+    found = await integrations.sealed_of_domain(context.store, domain, context.share)
     if found is None:
         raise no_such_domain(domain)
-    keys = _Keys(call.store.vault, domain, call.lists_keys_in_full)
+    keys = _Keys(context.store.vault, domain, context.lists_keys_in_full)
     rows = [
         (
             client_id,
@@ -129,21 +129,21 @@ async def list_(call: Context, domain: Annotated[str, DOMAIN]) -> Table:
             _ListedKey(keys, client_id, sealed),
             integrations.stored_numbers(numbers),
         )
-        async for client_id, kind, numbers, sealed in call.share.in_turns(found)
+        async for client_id, kind, numbers, sealed in context.share.in_turns(found)
     ]
     return Table(COLUMNS, rows)
 
 
 @command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + "replace tester",))
-async def replace(call: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
+async def replace(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
     """Replace the key of an integration with a new one.
 
     The old key is dead when the reply appears; everything else of the integration stays.
     """
     key = new_key()
-    call.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
-    async with call.change() as query:
-        if not await integrations.replace_key(query, call.store.vault, domain, client_id, key, utc_now()):
+    context.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
+    async with context.change() as query:
+        if not await integrations.replace_key(query, context.store.vault, domain, client_id, key, utc_now()):
             raise await _missing(query, domain, client_id)
     return Record("Old key was replaced with new one.", (Field("api_key", "New API key", key),))
 
@@ -154,7 +154,7 @@ async def replace(call: Context, domain: Annotated[str, DOMAIN], client_id: Anno
     examples=(_EXAMPLE + "set servint --numbers 240{300-302}", _EXAMPLE + "set tester --service"),
 )
 async def set_(
-    call: Context,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, SET_CLIENT_ID],
     *,
@@ -168,28 +168,28 @@ async def set_(
     if not service and numbers is None:
         message = "nothing to change, give --service or --numbers"
         raise ArgumentError(message)
-    async with call.change() as query:
+    async with context.change() as query:
         known = await integrations.find(query, domain, client_id)
         if known is None:
             raise await _missing(query, domain, client_id)
         after = changed(known, service=service, numbers=numbers)
-        call.will(f"change {_described(known)} of domain {domain} into {_described(after)}")
+        context.will(f"change {_described(known)} of domain {domain} into {_described(after)}")
         await integrations.set_properties(query, domain, after, utc_now())
     return Lines(("Integration properties changed",))
 
 
 @command(_HERE + "show", permission=Permission.INTEGRATIONS_READ, examples=(_EXAMPLE + "show servint",))
 async def show(
-    call: Context,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, CLIENT_ID],
     *,
     reveal: Annotated[bool, Relation("show the key in full", permission=Permission.KEYS_REVEAL)] = False,
 ) -> Record:
     """Show one integration, its key masked unless --reveal is given."""
-    keyed = await integrations.one(call.store, domain, client_id)
+    keyed = await integrations.one(context.store, domain, client_id)
     if keyed is None:
-        raise await _missing(call.store.read, domain, client_id)
+        raise await _missing(context.store.read, domain, client_id)
     shown = keyed.key if reveal or keyed.key is None else masked_key(keyed.key)
     integration = keyed.integration
     fields = [

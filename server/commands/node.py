@@ -25,30 +25,30 @@ _Row = tuple[str, str, float | None]
 
 
 @command("/node/info", permission=Permission.CONSOLE, examples=("node/info | match Program",))
-async def info(call: Context) -> Record:
+async def info(context: Context) -> Record:
     """Print what runs here: program and node, since when, where it listens, host keys, store and sessions.
 
     Who may read the metrics sees also where its files are, and what of the configuration waits for a restart.
     """
-    node, config = call.services.node, call.services.current.config
-    database_bytes, wal_bytes = call.store.sizes_bytes()
+    node, config = context.services.node, context.services.current.config
+    database_bytes, wal_bytes = context.store.sizes_bytes()
     fields = [
         Field("program", "Program", f"ecss-console {__version__}"),
-        Field("node", "Node", call.services.nodes),
+        Field("node", "Node", context.services.nodes),
         Field("since", "Since", node.since, lambda since: since.strftime("%d.%m.%Y %H:%M:%S %z")),
         Field("up_seconds", "Up, s", int(node.up_seconds())),
         Field("listens", "Listens on", ", ".join(node.places)),
         Field("host_keys", "Host keys", ", ".join(node.fingerprints)),
-        Field("schema", "Schema", int(await call.store.schema())),
+        Field("schema", "Schema", int(await context.store.schema())),
         Field("store_bytes", "Store, bytes", database_bytes + wal_bytes),
-        Field("logins", "Logins open", len(call.services.sessions.every())),
+        Field("logins", "Logins open", len(context.services.sessions.every())),
         Field("commands_running", "Commands running", node.commands.running),
     ]
-    if call.operator.may(Permission.NODE_READ):
+    if context.operator.may(Permission.NODE_READ):
         fields += [
             Field("pid", "Process", os.getpid()),
             Field("configuration", "Configuration", str(config.file.absolute()) if config.file else "the defaults"),
-            Field("waiting", "Waits for a restart", ", ".join(call.services.current.waiting) or "nothing"),
+            Field("waiting", "Waits for a restart", ", ".join(context.services.current.waiting) or "nothing"),
             Field("database", "Database", str(config.database.absolute())),
         ]
     return Record("", tuple(fields))
@@ -59,12 +59,12 @@ async def info(call: Context) -> Record:
     permission=Permission.NODE_READ,
     examples=("node/metrics | match config",),
 )
-async def metrics(call: Context) -> Table:
+async def metrics(context: Context) -> Table:
     """List the numbers that Prometheus is given, as they are now.
 
     Of durations: how many, their sum in seconds, and the bound in seconds that half and 99 % of them stayed within.
     """
-    return Table(_COLUMNS, [row for reading in call.services.node.readings() for row in _rows(reading)])
+    return Table(_COLUMNS, [row for reading in context.services.node.readings() for row in _rows(reading)])
 
 
 def _rows(reading: Reading) -> Iterator[_Row]:

@@ -35,23 +35,23 @@ SESSION = Kind("<SESSION>", "id of an open session, as session/list shows it", s
 
 
 @command(_HERE + "list", permission=Permission.SESSIONS_READ, examples=(_EXAMPLE + "list",))
-async def list_(call: Context) -> Table:
+async def list_(context: Context) -> Table:
     """List the logins that are open on this node, the oldest first."""
-    roles = {each.name: each.role for each in await users.every(call.store)}
+    roles = {each.name: each.role for each in await users.every(context.store)}
     return Table(
-        _COLUMNS, [_row(each, roles.get(each.user_name, each.role)) for each in call.services.sessions.every()]
+        _COLUMNS, [_row(each, roles.get(each.user_name, each.role)) for each in context.services.sessions.every()]
     )
 
 
 @command(_HERE + "kill", permission=Permission.SESSIONS_KILL, examples=(_EXAMPLE + "kill 00000000",))
-async def kill(call: Context, session: Annotated[str, SESSION]) -> Lines:
+async def kill(context: Context, session: Annotated[str, SESSION]) -> Lines:
     """End a session: what runs in it is interrupted, its client is told and disconnected."""
-    call.will(f"end session {session}")
-    sessions = call.services.sessions
-    if call.check:
+    context.will(f"end session {session}")
+    sessions = context.services.sessions
+    if context.check:
         found = any(each.session_id == session for each in sessions.every())
     else:
-        found = sessions.end(session, f"ended by {call.operator.name}")
+        found = sessions.end(session, f"ended by {context.operator.name}")
     if not found:
         message = with_foreign(f"there is no session {session}", session)
         raise CommandError(message)

@@ -46,7 +46,7 @@ FINGERPRINT = Kind("<FINGERPRINT>", "SHA256:… as key/list shows it", str, _sto
     _HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + f"add eve {_PUBLIC} eve@laptop --from 10.0.0.0/8 --check",)
 )
 async def add(
-    call: Context,
+    context: Context,
     user: Annotated[str, USER],
     key: Annotated[str, KEY_WORD],
     *more: Annotated[str, KEY_WORD],
@@ -63,8 +63,8 @@ async def add(
     until = parsed.expires_at if expires is None else expires or None
     added = replace(parsed, sources=from_ or parsed.sources, expires_at=until)
     print_ = fingerprint(added.public_key)
-    call.will(f"let user {user} in with key {print_}")
-    async with changed_user(call, user) as (query, _):
+    context.will(f"let user {user} in with key {print_}")
+    async with changed_user(context, user) as (query, _):
         if not await users.insert_key(query, user, added, utc_now()):
             message = (
                 f"user {user} has the key {print_} already; remove it first to change where and until when it works"
@@ -74,9 +74,9 @@ async def add(
 
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list eve",))
-async def list_(call: Context, user: Annotated[str, USER]) -> Table:
+async def list_(context: Context, user: Annotated[str, USER]) -> Table:
     """List the public keys of a user: those that let in, and those that are too weak to."""
-    known = await users.find(call.store.read, user)
+    known = await users.find(context.store.read, user)
     if known is None:
         raise no_such_user(user)
     return Table(_COLUMNS, [_row(key) for key in known.keys])
@@ -87,10 +87,10 @@ async def list_(call: Context, user: Annotated[str, USER]) -> Table:
     permission=_CHANGE,
     examples=(_EXAMPLE + "remove eve SHA256:NFuJ4z6VV8Diy/AkSx5MkAObPPRqXkgx9v1fAaZLfa0 --check",),
 )
-async def remove(call: Context, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
+async def remove(context: Context, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
     """Let a user in with this key no more; sessions that are open stay."""
-    call.will(f"let user {user} in with key {key} no more")
-    async with changed_user(call, user) as (query, known):
+    context.will(f"let user {user} in with key {key} no more")
+    async with changed_user(context, user) as (query, known):
         found = next((each for each in known.keys if fingerprint(each.public_key) == key), None)
         if found is None:
             message = f"user {user} has no key {key}"

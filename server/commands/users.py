@@ -51,12 +51,12 @@ def no_such_user(name: str) -> CommandError:
 
 
 @asynccontextmanager
-async def changed_user(call: Context, name: str) -> AsyncIterator[tuple[Query, User]]:
+async def changed_user(context: Context, name: str) -> AsyncIterator[tuple[Query, User]]:
     """Give a stored user inside the transaction of the change; raises CommandError when there is none.
 
     A change that leaves no administrator who can log in now, or none who always will be, is refused, whatever it is.
     """
-    async with call.change() as query:
+    async with context.change() as query:
         known = await users.find(query, name)
         if known is None:
             raise no_such_user(name)
@@ -66,27 +66,27 @@ async def changed_user(call: Context, name: str) -> AsyncIterator[tuple[Query, U
 
 
 @asynccontextmanager
-async def one_password(call: Context) -> AsyncIterator[None]:
+async def one_password(context: Context) -> AsyncIterator[None]:
     """Let one password of the operator be checked or hashed at a time, whatever the number of its sessions.
 
     So a wrong one slows down all of them. Raises TemporaryError when too many wait.
     """
     try:
-        async with call.services.passwords.turn(call.operator.name):
+        async with context.services.passwords.turn(context.operator.name):
             yield
     except TooManyWaitError:
-        message = f"other passwords of {call.operator.name} are being checked, try again later"
+        message = f"other passwords of {context.operator.name} are being checked, try again later"
         raise TemporaryError(message) from None
 
 
-async def asked_password(call: Context, name: str, *, before: str | None = None) -> str:
+async def asked_password(context: Context, name: str, *, before: str | None = None) -> str:
     """Ask for a new password twice, without echo, and return its hash; nothing is asked for a check.
 
     Raises CommandError when it may not be set, or is the one `before`.
     """
-    if call.check:
+    if context.check:
         return ""
-    password = await call.ask_secret(f"New password of {name}: ")
+    password = await context.ask_secret(f"New password of {name}: ")
     try:
         check_new_password(password)
     except ValueError as wrong:
@@ -95,16 +95,16 @@ async def asked_password(call: Context, name: str, *, before: str | None = None)
     if before is not None and same_password(password, before):
         message = "the new password is the old one; nothing was changed"
         raise CommandError(message)
-    if await call.ask_secret("Once more: ") != password:
+    if await context.ask_secret("Once more: ") != password:
         message = "the two passwords differ; nothing was changed"
         raise CommandError(message)
-    async with one_password(call):
-        return await call.services.doorkeeper.hash_password(password, f"user {call.operator.name}")
+    async with one_password(context):
+        return await context.services.doorkeeper.hash_password(password, f"user {context.operator.name}")
 
 
 @command(_HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + "add crm --role operator --check",))
 async def add(
-    call: Context,
+    context: Context,
     user: Annotated[str, NEW_USER],
     *,
     role: Annotated[Role, ROLE, Relation("what the user may do; viewer without it")] = Role.VIEWER,
@@ -116,26 +116,26 @@ async def add(
     Operators and viewers reach no domain until user/grant gives them one.
     """
     with_key = f", let in with key {fingerprint(key.public_key)}" if key else ""
-    call.will(f"add user {user} as {role.value}{with_key}")
-    if await users.find(call.store.read, user) is not None:  # before anything is asked
+    context.will(f"add user {user} as {role.value}{with_key}")
+    if await users.find(context.store.read, user) is not None:  # before anything is asked
         raise _known_already(user)
-    password_hash = None if key else await asked_password(call, user)
+    password_hash = None if key else await asked_password(context, user)
     added = User(user, role, password_hash, (key,) if key else (), expires_at=expires or None)
-    async with call.change() as query:
+    async with context.change() as query:
         if not await users.insert(query, added, utc_now()):
             raise _known_already(user)
     return Lines((f"User {user} added",))
 
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list",))
-async def list_(call: Context) -> Table:
+async def list_(context: Context) -> Table:
     """List the users: role, state, ways to log in, and the domains that are granted."""
-    return Table(_COLUMNS, [_row(each) for each in await users.every(call.store)])
+    return Table(_COLUMNS, [_row(each) for each in await users.every(context.store)])
 
 
 @command(_HERE + "set", permission=_CHANGE, examples=(_EXAMPLE + "set eve --role operator --expires 2031-01-01Z",))
 async def set_(
-    call: Context,
+    context: Context,
     user: Annotated[str, USER],
     *,
     role: Annotated[Role | None, ROLE, Relation("what the user may do from now on")] = None,
@@ -146,73 +146,73 @@ async def set_(
     if role is None and expires is None and not change_password:
         message = "nothing to change, give --role, --expires or --change-password"
         raise ArgumentError(message)
-    async with changed_user(call, user) as (query, known):
+    async with changed_user(context, user) as (query, known):
         after = replace(
             known,
             role=role or known.role,
             expires_at=known.expires_at if expires is None else expires or None,
             must_change_password=change_password or known.must_change_password,
         )
-        call.will(f"change user {user} from {_described(known)} into {_described(after)}")
+        context.will(f"change user {user} from {_described(known)} into {_described(after)}")
         await users.set_properties(query, after)
     return Lines((f"User {user} changed",))
 
 
 @command(_HERE + "passwd", permission=_CHANGE, examples=(_EXAMPLE + "passwd eve --check",))
 async def passwd(
-    call: Context,
+    context: Context,
     user: Annotated[str, USER],
     *,
     change_at_login: Annotated[bool, Relation("the user must set another at the next login")] = False,
 ) -> Lines:
     """Set a user's password, which is asked for twice and not echoed."""
-    call.will(f"set the password of user {user}")
-    if await users.find(call.store.read, user) is None:
+    context.will(f"set the password of user {user}")
+    if await users.find(context.store.read, user) is None:
         raise no_such_user(user)
-    password_hash = await asked_password(call, user)
-    async with changed_user(call, user) as (query, _):
+    password_hash = await asked_password(context, user)
+    async with changed_user(context, user) as (query, _):
         await users.set_password(query, user, password_hash, must_change=change_at_login)
     return Lines((f"Password of {user} changed",))
 
 
 @command(_HERE + "remove", permission=_CHANGE, examples=(_EXAMPLE + "remove eve --force",))
 async def remove(
-    call: Context, user: Annotated[str, USER], *, force: Annotated[bool, Relation("do not ask")] = False
+    context: Context, user: Annotated[str, USER], *, force: Annotated[bool, Relation("do not ask")] = False
 ) -> Lines:
     """Remove a user with its keys, grants and history; its sessions end."""
     if not force:
-        if await users.find(call.store.read, user) is None:
+        if await users.find(context.store.read, user) is None:
             raise no_such_user(user)
-        await call.confirm(f"User {user} will be removed, and its sessions will end.")
-    call.will(f"remove user {user}")
-    async with changed_user(call, user) as (query, _):
+        await context.confirm(f"User {user} will be removed, and its sessions will end.")
+    context.will(f"remove user {user}")
+    async with changed_user(context, user) as (query, _):
         await users.delete(query, user)
     return Lines((f"User {user} removed",))
 
 
 @command(_HERE + "lock", permission=_CHANGE, examples=(_EXAMPLE + "lock eve",))
-async def lock(call: Context, user: Annotated[str, USER]) -> Lines:
+async def lock(context: Context, user: Annotated[str, USER]) -> Lines:
     """Lock a user out, whatever the way to log in; its sessions end."""
-    call.will(f"lock user {user} out")
-    async with changed_user(call, user) as (query, known):
+    context.will(f"lock user {user} out")
+    async with changed_user(context, user) as (query, known):
         await users.set_properties(query, replace(known, locked=True))
     return Lines((f"User {user} locked",))
 
 
 @command(_HERE + "unlock", permission=_CHANGE, examples=(_EXAMPLE + "unlock eve",))
-async def unlock(call: Context, user: Annotated[str, USER]) -> Lines:
+async def unlock(context: Context, user: Annotated[str, USER]) -> Lines:
     """Let a locked user log in again."""
-    call.will(f"let user {user} log in again")
-    async with changed_user(call, user) as (query, known):
+    context.will(f"let user {user} log in again")
+    async with changed_user(context, user) as (query, known):
         await users.set_properties(query, replace(known, locked=False))
     return Lines((f"User {user} unlocked",))
 
 
 @command(_HERE + "grant", permission=_CHANGE, examples=(_EXAMPLE + "grant eve biysk.local",))
-async def grant(call: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
+async def grant(context: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
     """Grant a domain to a user, to do there what its role may."""
-    call.will(f"grant domain {domain} to user {user}")
-    async with changed_user(call, user) as (query, _):
+    context.will(f"grant domain {domain} to user {user}")
+    async with changed_user(context, user) as (query, _):
         if not await domains.exists(query, domain):
             raise no_such_domain(domain)
         if not await users.grant(query, user, domain, utc_now()):
@@ -222,10 +222,10 @@ async def grant(call: Context, user: Annotated[str, USER], domain: Annotated[str
 
 
 @command(_HERE + "revoke", permission=_CHANGE, examples=(_EXAMPLE + "revoke eve barnaul.local",))
-async def revoke(call: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
+async def revoke(context: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
     """Take a domain from a user; it is out of reach at once."""
-    call.will(f"revoke domain {domain} from user {user}")
-    async with changed_user(call, user) as (query, _):
+    context.will(f"revoke domain {domain} from user {user}")
+    async with changed_user(context, user) as (query, _):
         if not await users.revoke(query, user, domain):
             message = f"domain {domain} is not granted to {user}"
             raise CommandError(message)
@@ -233,25 +233,25 @@ async def revoke(call: Context, user: Annotated[str, USER], domain: Annotated[st
 
 
 @command("/passwd", permission=Permission.PASSWORD_CHANGE, examples=("passwd --check",))
-async def own_passwd(call: Context) -> Lines:
+async def own_passwd(context: Context) -> Lines:
     """Change your own password.
 
     Asks for the one in force, then twice for the new one.
     """
-    name = call.operator.name
-    call.will(f"change the password of {name}")
-    if call.check:
-        async with changed_user(call, name):
+    name = context.operator.name
+    context.will(f"change the password of {name}")
+    if context.check:
+        async with changed_user(context, name):
             return Lines()
-    password = await call.ask_secret("Your password: ")
-    async with one_password(call):
-        verdict = await call.services.doorkeeper.by_password(name, password, f"user {name}")
+    password = await context.ask_secret("Your password: ")
+    async with one_password(context):
+        verdict = await context.services.doorkeeper.by_password(name, password, f"user {name}")
         if verdict.stored is None:
             await asyncio.sleep(_WRONG_PASSWORD_SECONDS)
             message = "that is not your password; nothing was changed"
             raise CommandError(message)
-    password_hash = await asked_password(call, name, before=password)
-    async with changed_user(call, name) as (query, _):
+    password_hash = await asked_password(context, name, before=password)
+    async with changed_user(context, name) as (query, _):
         if not await users.exchange_password(query, name, verdict.stored, password_hash):
             message = "your password was changed meanwhile; nothing was changed now"
             raise CommandError(message)

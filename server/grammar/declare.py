@@ -1,7 +1,7 @@
 """One declaration per command: an async function whose signature is its grammar.
 
     @command("/domain/{domain}/integrations/remove", permission=Permission.INTEGRATIONS_CHANGE, examples=(…))
-    async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Done:
+    async def remove(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[…]) -> Lines:
         \"\"\"Remove an integration; its key is dead at once.\"\"\"
 
 A parameter named in the path is bound there; other positional parameters are arguments; keyword-only ones are
