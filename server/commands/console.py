@@ -20,7 +20,7 @@ from server.grammar.tree import Directory, Found, find, locate, offered, shown, 
 from server.model.access import Permission
 from server.model.domains import folded
 from server.model.names import with_foreign
-from server.render.reply import Column, Help, Left, Lines, Moved, Overview, Section, Table
+from server.render.reply import ChangeDirectory, Column, Exit, Help, Lines, Overview, Section, Table
 from server.storage import domains, history
 
 _CONSOLE = Permission.CONSOLE
@@ -40,10 +40,10 @@ _WALKING = (
 
 
 @command("/cd", permission=_CONSOLE, examples=("cd domain/biysk.local/integrations\ncd ..\npwd",))
-async def cd(context: Context, path: Annotated[str, DIRECTORY] = "/") -> Moved:
+async def cd(context: Context, path: Annotated[str, DIRECTORY] = "/") -> ChangeDirectory:
     """Change the current directory; without a path, to the root."""
     found = await _directory(context, path)
-    return Moved(found.location)
+    return ChangeDirectory(found.location)
 
 
 @command("/ls", permission=_CONSOLE, examples=("ls", "ls domain", "ls cocon --long"))
@@ -133,9 +133,9 @@ async def echo(context: Context, *text: Annotated[str, TEXT]) -> Lines:  # noqa:
 
 
 @command("/exit", permission=_CONSOLE, examples=("exit", "exit 3"), also=("quit", "logout"))
-async def exit_(context: Context, status: Annotated[int, STATUS] = 0) -> Left:  # noqa: ARG001
+async def exit_(context: Context, status: Annotated[int, STATUS] = 0) -> Exit:  # noqa: ARG001
     """End the session, with an exit status."""
-    return Left(status)
+    return Exit(status)
 
 
 async def _directory(context: Context, path: str) -> Found:

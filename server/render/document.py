@@ -9,7 +9,7 @@ from typing import Any
 
 from server.errors import OperatorError
 from server.escaping import escaped_json
-from server.render.reply import Left, Lines, Moved, Record, Reply, Script, Table
+from server.render.reply import ChangeDirectory, Exit, Lines, Record, Reply, Script, Table
 from server.render.text import Footer, reply_text
 
 
@@ -42,7 +42,7 @@ def _content(reply: Reply) -> dict[str, Any]:
             return {"fields": ({"message": message} if message else {}) | named}
         case Lines(lines):
             return {"lines": list(lines)}
-        case Moved() | Left():
+        case ChangeDirectory() | Exit():
             return {"lines": []}
         case _:
             return {"lines": "".join(reply_text(reply)).splitlines()}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from server.grammar.filters import Expression, Filter
-from server.render.reply import Field, Left, Lines, Moved, Record, Reply, Script, Table
+from server.render.reply import ChangeDirectory, Exit, Field, Lines, Record, Reply, Script, Table
 from server.render.text import reply_text
 from server.turns import Share
 
@@ -20,7 +20,7 @@ async def filtered(reply: Reply, filters: Sequence[Filter], share: Share) -> Rep
     Thousands of rows, of which each may be a key to be opened, are looked through in turns.
     """
     for each in filters:
-        if isinstance(reply, Moved | Left):
+        if isinstance(reply, ChangeDirectory | Exit):
             return reply
         reply = await _filtered(reply, each, share)
     return reply

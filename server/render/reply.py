@@ -106,17 +106,17 @@ class Overview:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class ChangeDirectory:
     """The session's current directory is another one now; such a reply has no footer."""
 
     location: Location
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Exit:
     """The session ends with this exit status; such a reply has no footer."""
 
     status: int
 
 
-Reply = Lines | Record | Table | Script | Help | Overview | Moved | Left
+Reply = Lines | Record | Table | Script | Help | Overview | ChangeDirectory | Exit

@@ -14,7 +14,7 @@ from server.errors import OperatorError
 from server.escaping import escaped
 from server.grammar.explain import Page
 from server.render.examples import example
-from server.render.reply import Help, Left, Lines, Moved, Overview, Record, Reply, Script, Table
+from server.render.reply import ChangeDirectory, Exit, Help, Lines, Overview, Record, Reply, Script, Table
 from server.render.table import table_rows
 
 #: Fits a terminal of 80, and is the same for everybody: replies do not depend on who reads them.
@@ -53,7 +53,7 @@ def reply_text(reply: Reply) -> Iterator[str]:
             yield help_text(page)
         case Overview():
             yield _overview_text(reply)
-        case Moved() | Left():
+        case ChangeDirectory() | Exit():
             return
 
 

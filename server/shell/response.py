@@ -11,7 +11,7 @@ from server.commands.services import Services
 from server.errors import InterruptedByOperatorError, OperatorError, TemporaryError
 from server.model.shutdown import Shutdown
 from server.render.document import error_document, reply_document
-from server.render.reply import Left, Moved, Reply, Script
+from server.render.reply import ChangeDirectory, Exit, Reply, Script
 from server.render.text import Footer, error_text, reply_text
 
 
@@ -28,7 +28,7 @@ def reply_response(request: Request, reply: Reply) -> Response:
     """Return the response of a command that is done."""
     if request.json:
         return Response(0, reply_document(reply, _footer(request)), reply)
-    if isinstance(reply, Moved | Left | Script):
+    if isinstance(reply, ChangeDirectory | Exit | Script):
         return Response(0, reply_text(reply), reply)
     return Response(0, _with_footer(reply, _footer(request)), reply)
 

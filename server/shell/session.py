@@ -14,7 +14,7 @@ from server.grammar.tokens import Line, takes_time, tokenize
 from server.grammar.tree import Location, shown
 from server.model.access import Operator
 from server.model.shutdown import Shutdown
-from server.render.reply import Left, Moved
+from server.render.reply import ChangeDirectory, Exit
 from server.shell.dialogue import TerminalDialogue, unreadable_input
 from server.shell.dispatch import respond
 from server.shell.options import LoginOptions
@@ -77,7 +77,7 @@ class Session:
             if response is None:
                 continue
             status = response.status
-            if isinstance(response.reply, Left):
+            if isinstance(response.reply, Exit):
                 return response.reply.status
             if self._options.strict and status:
                 return status
@@ -103,7 +103,7 @@ class Session:
             response = await self._respond(line.removesuffix("\r"))
             if response is not None:
                 status = response.status
-                if isinstance(response.reply, Left):
+                if isinstance(response.reply, Exit):
                     return response.reply.status
                 if status == InterruptedByOperatorError.status or (self._options.strict and status):
                     return status
@@ -175,7 +175,7 @@ class Session:
             self._terminal.write("".join(response.pieces))
         finally:
             self._running = self._interrupted = False
-        if isinstance(response.reply, Moved):
+        if isinstance(response.reply, ChangeDirectory):
             self.location = response.reply.location
         return response
 
