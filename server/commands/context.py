@@ -13,6 +13,7 @@ from server.commands.authorize import authorize
 from server.commands.documents import Room
 from server.commands.request import Request
 from server.commands.services import Services
+from server.cooperative import Share
 from server.encoding import BYTE_ORDER_MARK, HAS_NUL
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import CHECK, Argument, Command, Option
@@ -24,7 +25,6 @@ from server.render.progress import progress_text
 from server.storage.database import Read, Store
 from server.storage.turn import Rank
 from server.storage.writer import CommittedError, Query
-from server.turns import Share
 
 _SURE = "Are you sure?: yes/no ?> "
 #: A record holds the longest name, a domain of 253 characters, whole.

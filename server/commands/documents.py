@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from server.cooperative import FewEach, TooManyWaitError
 from server.errors import ArgumentError, OperatorError, TemporaryError
-from server.turns import FewEach, TooManyWaitError
 
 #: What all documents that are being read may take: four of the longest.
 MOST_BYTES_IN_ALL = 128 * 1024 * 1024

@@ -14,6 +14,7 @@ from server.commands.context import Context
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.integrations import COLUMNS
 from server.commands.kinds import API_KEY, NEW_CLIENT_ID, NUMBER_RANGE
+from server.cooperative import Share
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Relation, command
 from server.grammar.tokens import MOST_CHARACTERS as LONGEST_LINE
@@ -26,7 +27,6 @@ from server.storage import domains, integrations
 from server.storage.database import Read
 from server.storage.integrations import Conflict, Keyed
 from server.storage.turn import Rank
-from server.turns import Share
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"

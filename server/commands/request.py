@@ -10,6 +10,7 @@ from typing import Protocol
 
 from server.commands.documents import Room
 from server.commands.services import Services
+from server.cooperative import Share
 from server.grammar.filters import wants_json
 from server.grammar.match import Match, match
 from server.grammar.secrets import holds_secret
@@ -18,7 +19,6 @@ from server.grammar.tree import Location
 from server.model.access import Operator
 from server.model.shutdown import Shutdown
 from server.node.measures import Stopwatch
-from server.turns import Share
 
 
 class Dialogue(Protocol):

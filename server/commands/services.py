@@ -11,11 +11,11 @@ from server.auth.login import Doorkeeper
 from server.auth.standing import Standings
 from server.commands.documents import Documents
 from server.config import Current
+from server.cooperative import FewEach, Turns
 from server.grammar.tree import Directory
 from server.model.sessions import OpenSession
 from server.node.status import Node
 from server.storage.database import Store
-from server.turns import FewEach, Turns
 
 #: Sessions of one user that may wait while a password of that user is checked; each waits for up to a second.
 _MOST_PASSWORDS_WAITING = 8

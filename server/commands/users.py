@@ -14,13 +14,13 @@ from server.auth.passwords import check_new_password, same_password
 from server.commands.context import Context
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.kinds import DATE, NEW_USER, PUBLIC_KEY, ROLE, USER
+from server.cooperative import TooManyWaitError
 from server.errors import ArgumentError, CommandError, TemporaryError
 from server.grammar.declare import Relation, command
 from server.model.access import Permission, Role, User, UserKey
 from server.render.reply import Column, Lines, Table
 from server.storage import domains, users
 from server.storage.writer import Query
-from server.turns import TooManyWaitError
 
 _HERE = "/cocon/user/"
 _EXAMPLE = "cocon/user/"

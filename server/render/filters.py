@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from server.cooperative import Share
 from server.grammar.filters import Expression, Filter
 from server.render.reply import ChangeDirectory, Exit, Field, Lines, Record, Reply, Script, Table
 from server.render.text import reply_text
-from server.turns import Share
 
 _T = TypeVar("_T")
 

@@ -8,6 +8,7 @@ from time import monotonic
 
 from server.commands.request import Request
 from server.commands.services import Services
+from server.cooperative import TURN_SECONDS, Share
 from server.encoding import BYTE_ORDER_MARK
 from server.errors import InterruptedByOperatorError, TemporaryError
 from server.grammar.tokens import Line, takes_time, tokenize
@@ -21,7 +22,6 @@ from server.shell.options import LoginOptions
 from server.shell.response import Response, error_response, interruption, shutdown_notice
 from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Terminal
 from server.storage.history import LastLines
-from server.turns import TURN_SECONDS, Share
 
 _CHARACTERS_PER_WRITE = 32_768
 
