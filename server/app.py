@@ -37,7 +37,7 @@ from server.storage.files import prepare
 from server.storage.owner import give_up_root, working_for
 from server.storage.schema import newest
 from server.storage.serving import serving, upgrading
-from server.supervisor import Given, Supervisor, given_sockets
+from server.systemd import ActivatedSockets, SystemdNotifier, activated_sockets
 from server.transport.editor import prepare as prepare_editor
 from server.transport.gate import listening_sockets
 from server.transport.hostkey import HostKeys, host_keys
@@ -88,7 +88,7 @@ async def serve(config: Config) -> None:
     async with open_store(config, serves=True) as store:
         give_up_root()
         keys = host_keys(config.keys_dir)
-        given = given_sockets()
+        given = activated_sockets()
         journal = Journal(store)
         exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
         passwords = PasswordChecker()
@@ -115,7 +115,7 @@ async def serve(config: Config) -> None:
                     await exporter.start()
                 await record_host(store, journal, config, node.fingerprints[0])
                 watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
-                async with _supervised(services, listener, reloader, asked):
+                async with _notified(services, listener, reloader, asked):
                     known = await users.every(store)
                     _announce(services, known)
                     trusted = bool(config.trusted_user_ca_keys)
@@ -153,7 +153,7 @@ def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
 
 
 @asynccontextmanager
-async def _probed(services: Services, listener: Listener, given: Given) -> AsyncIterator[None]:
+async def _probed(services: Services, listener: Listener, given: ActivatedSockets) -> AsyncIterator[None]:
     """Serve the metrics and the probes, where that is asked for, until the last session has ended."""
     listen = services.current.config.metrics.listen
     if not (listen or given.metrics):
@@ -180,7 +180,9 @@ async def _probed(services: Services, listener: Listener, given: Given) -> Async
 
 
 @asynccontextmanager
-async def _listening(services: Services, listener: Listener, keys: HostKeys, given: Given) -> AsyncIterator[None]:
+async def _listening(
+    services: Services, listener: Listener, keys: HostKeys, given: ActivatedSockets
+) -> AsyncIterator[None]:
     """Let clients in, and see them out however it ends. Raises StartError where it cannot listen."""
     config = services.current.config
     try:
@@ -198,11 +200,11 @@ async def _listening(services: Services, listener: Listener, keys: HostKeys, giv
 
 
 @asynccontextmanager
-async def _supervised(
+async def _notified(
     services: Services, listener: Listener, reloader: Reloader, asked: asyncio.Event
 ) -> AsyncIterator[None]:
     """Tell the service manager how it goes while logins are taken, and reload whenever it has asked for it."""
-    supervisor = Supervisor()
+    notifier = SystemdNotifier()
     node, current = services.node, services.current
 
     def status() -> str:
@@ -212,23 +214,23 @@ async def _supervised(
     async def reload() -> None:
         while await asked.wait():
             asked.clear()
-            supervisor.reloading()
+            notifier.reloading()
             try:
                 if reloader.reload():
                     await record_host(services.store, services.journal, current.config, node.fingerprints[0], "SIGHUP")
             except Exception:  # noqa: BLE001  whatever it is, the next SIGHUP must find somebody
                 _log.exception("the reload has failed")
-            supervisor.ready(status())
+            notifier.ready(status())
 
     loop = asyncio.get_running_loop()
-    supervisor.ready(status())
-    tasks = [loop.create_task(supervisor.beat(status)), loop.create_task(reload())]
+    notifier.ready(status())
+    tasks = [loop.create_task(notifier.beat(status)), loop.create_task(reload())]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        supervisor.stopping(f"draining: no more logins; {node.commands.running} commands run")
+        notifier.stopping(f"draining: no more logins; {node.commands.running} commands run")
 
 
 def _tell_state(listener: Listener) -> None:

@@ -22,7 +22,7 @@ _MICROSECONDS = 1_000_000
 _METRICS = "metrics"
 
 
-class Supervisor:
+class SystemdNotifier:
     """Where to tell how the program goes; `watchdog_seconds` is how long it may be silent, 0 for ever."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -62,14 +62,14 @@ class Supervisor:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ActivatedSockets:
     """The listening sockets that the service manager has opened: for SSH clients, and for who asks for the metrics."""
 
     ssh: tuple[socket.socket, ...] = ()
     metrics: tuple[socket.socket, ...] = ()
 
 
-def given_sockets(environment: Mapping[str, str] = os.environ) -> Given:
+def activated_sockets(environment: Mapping[str, str] = os.environ) -> ActivatedSockets:
     """Return the listening sockets that the service manager has opened; none when it has not.
 
     Those with `FileDescriptorName=metrics` are for the metrics. Raises StartError for a descriptor that nobody can
@@ -77,11 +77,11 @@ def given_sockets(environment: Mapping[str, str] = os.environ) -> Given:
     """
     count = environment.get("LISTEN_FDS", "")
     if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
-        return Given()
+        return ActivatedSockets()
     opened = [_listening(_FIRST_DESCRIPTOR + index) for index in range(int(count))]
     names = dict(enumerate(environment.get("LISTEN_FDNAMES", "").split(":")))
     for_metrics = tuple(each for index, each in enumerate(opened) if names.get(index) == _METRICS)
-    return Given(tuple(each for each in opened if each not in for_metrics), for_metrics)
+    return ActivatedSockets(tuple(each for each in opened if each not in for_metrics), for_metrics)
 
 
 def _listening(descriptor: int) -> socket.socket:
