@@ -159,8 +159,8 @@ async def _probed(services: Services, listener: Listener, given: ActivatedSocket
     if not (listen or given.metrics):
         yield
         return
-    from server.endpoint.http import Endpoint  # noqa: PLC0415  its libraries cost 20 ms of the start
-    from server.endpoint.pages import pages  # noqa: PLC0415  likewise
+    from server.http.endpoint import Endpoint  # noqa: PLC0415  its libraries cost 20 ms of the start
+    from server.http.pages import pages  # noqa: PLC0415  likewise
 
     host, _, port = listen.rpartition(":")
     try:

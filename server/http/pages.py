@@ -7,9 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-from server.endpoint.exposition import Exposition
-from server.endpoint.http import Answer, Page
 from server.errors import TemporaryError
+from server.http.endpoint import Answer, Page
+from server.http.exposition import Exposition
 from server.node.status import Node
 
 #: Raises TemporaryError, or does not come back, when the store does not answer.
