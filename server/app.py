@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, starts them in order, and stops them in the reverse one."""
+"""The composition root: build the parts, start them in order, and stop them in reverse order."""
 
 from __future__ import annotations
 
@@ -46,18 +46,19 @@ from server.transport.logins import Logins
 
 _log = logging.getLogger("ecss-console")
 
-#: Python's 700, 10, 10 is for small machines: a list of 10,000 was looked through for garbage thirty times while it was
-#: made. The older generations are looked through sooner instead: an editor that is gone is thousands of objects.
+#: Thresholds of the garbage collector. Python's 700, 10, 10 suit small programs: while a list of 10,000 rows was built,
+#: the collector ran thirty times. The older generations run sooner instead, because a closed line editor leaves
+#: thousands of objects.
 _COLLECTING = (10_000, 3, 3)
 
 
 @asynccontextmanager
 async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
-    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError.
+    """Open the store. Raises StartError.
 
-    One that `serves` has it to itself among its like.
+    `make=True` creates it when there is neither database nor storage key. `serves=True` takes the exclusive server lock.
     """
-    newest()  # read while root may read all of the program; the store's owner need not
+    newest()  # read it while root can; the store's owner may not be able to read the program's files
     with working_for(*config.places), serving(config.database) if serves else nullcontext():
         prepared = prepare(
             config.database,
@@ -82,8 +83,10 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    asked = asyncio.Event()  # also while it begins, when SIGHUP would be the end of it
-    if sys.stderr is None or not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
+    asked = asyncio.Event()  # set up before the start, during which SIGHUP would otherwise kill the process
+    if (
+        sys.stderr is None or not sys.stderr.isatty()
+    ):  # at a terminal, SIGHUP means that the terminal closed, and ends the program
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config, serves=True) as store:
         give_up_root()
@@ -120,14 +123,14 @@ async def serve(config: Config) -> None:
                     _announce(services, known)
                     trusted = bool(config.trusted_user_ca_keys)
                     await asyncio.to_thread(warn_at_start, known, utc_now(), authorities=trusted)
-                    await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
+                    await asyncio.to_thread(prepare_editor)  # in a thread, so that logins go on meanwhile
                     gc.collect()
-                    gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
+                    gc.freeze()  # objects of the start live as long as the process; the collector can skip them
                     gc.set_threshold(*_COLLECTING)
                     await ended.wait()
                 for task in watching:
                     task.cancel()
-        finally:  # also where the start has failed: who was let in meanwhile stands in the audit
+        finally:  # also after a failed start, because the audit has records of early logins
             passwords.close()
             services.turns.close()
             await journal.close()
@@ -137,14 +140,14 @@ async def serve(config: Config) -> None:
 
 
 class _Counting(Protocol):
-    """A part that counts what it does."""
+    """A part with metrics."""
 
     def readings(self) -> Iterable[Reading]:
-        """Yield its numbers as they are now."""
+        """Yield the present values."""
 
 
 def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
-    """Take the numbers of the parts together, below what this build is."""
+    """Collect the metrics of all parts, after the build's own."""
     labels = (__version__, config.node.name, config.node.version, node.schema)
     build = Reading(metrics.BUILD, [(labels, 1)])
     node.add(lambda: [build])
@@ -154,7 +157,7 @@ def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
 
 @asynccontextmanager
 async def _probed(services: Services, listener: Listener, given: ActivatedSockets) -> AsyncIterator[None]:
-    """Serve the metrics and the probes, where that is asked for, until the last session has ended."""
+    """Serve metrics and probes, if configured, until the last session has ended."""
     listen = services.current.config.metrics.listen
     if not (listen or given.metrics):
         yield
@@ -203,7 +206,7 @@ async def _listening(
 async def _notified(
     services: Services, listener: Listener, reloader: Reloader, asked: asyncio.Event
 ) -> AsyncIterator[None]:
-    """Tell the service manager how it goes while logins are taken, and reload whenever it has asked for it."""
+    """Keep the service manager informed while logins are accepted, and reload at each SIGHUP."""
     notifier = SystemdNotifier()
     node, current = services.node, services.current
 
@@ -218,7 +221,7 @@ async def _notified(
             try:
                 if reloader.reload():
                     await record_host(services.store, services.journal, current.config, node.fingerprints[0], "SIGHUP")
-            except Exception:  # noqa: BLE001  whatever it is, the next SIGHUP must find somebody
+            except Exception:  # noqa: BLE001  after any failure the next SIGHUP must still work
                 _log.exception("the reload has failed")
             notifier.ready(status())
 
@@ -234,7 +237,7 @@ async def _notified(
 
 
 def _tell_state(listener: Listener) -> None:
-    """Log what the process holds at this moment, for `kill -USR1`."""
+    """Log the present connections, sessions, tasks and refusals, for `kill -USR1`."""
     tasks = len(asyncio.all_tasks())
     refused = ", ".join(f"{reason.value} {count}" for reason, count in sorted(listener.refused.items(), key=_name))
     _log.info("now: %d connections, %d sessions, %d tasks; refused: %s", *listener.held(), tasks, refused or "none")
@@ -245,7 +248,7 @@ def _name(counted: tuple[Refusal, int]) -> str:
 
 
 def _announce(services: Services, known: Sequence[User]) -> None:
-    """Tell what runs here, on what and where, in one line; then how to log in."""
+    """Log version, configuration, database and addresses in one line; then how to log in."""
     config, node = services.current.config, services.node
     read = str(config.file.absolute()) if config.file else "none, the defaults"
     database = config.database.absolute()

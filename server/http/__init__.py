@@ -1,1 +1,1 @@
-"""What Prometheus and probes ask over HTTP. Imported only where it is asked for."""
+"""Metrics and probes over HTTP. Imported only when they are configured."""
