@@ -56,7 +56,8 @@ _COLLECTING = (10_000, 3, 3)
 async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
     """Open the store. Raises StartError.
 
-    `make=True` creates it when there is neither database nor storage key. `serves=True` takes the exclusive server lock.
+    `make=True` creates it when there is neither database nor storage key. `serves=True` takes the exclusive server
+    lock.
     """
     newest()  # read it while root can; the store's owner may not be able to read the program's files
     with working_for(*config.places), serving(config.database) if serves else nullcontext():

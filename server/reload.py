@@ -1,4 +1,4 @@
-"""Reading the configuration and the keys again while the server runs: all of it, or, with any mistake, nothing."""
+"""Reload the configuration and the keys of a running server. With any mistake nothing changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger("ecss-console.reload")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What lies in files besides the store: the configuration, the host keys, and who signs certificates of users."""
+    """The files that a reload reads: the configuration, the host keys, and the keys that sign user certificates."""
 
     config: Config
     keys: HostKeys
@@ -36,24 +36,24 @@ class Loaded:
 
 
 class Reloader:
-    """Takes what has changed into the running server; tells the log what counts now and what waits for a restart."""
+    """Applies changes to the running server, and logs which apply now and which need a restart."""
 
     def __init__(self, current: Current, listener: Listener) -> None:
-        """Take where the configuration in force stands, and what has to be told of a change."""
+        """Take the configuration in force, and the listener that uses the keys."""
         self._current = current
         self._listener = listener
         self._taken = True
 
     @property
     def remark(self) -> str:
-        """What of the configuration is not in force as it stands in the file; empty when all is."""
+        """The difference between the configuration in force and its file, for a status line; empty without one."""
         if not self._taken:
             return "; the last reload was refused"
         waiting = len(self._current.waiting)
         return f"; {waiting} configured keys wait for a restart" if waiting else ""
 
     def reload(self) -> bool:
-        """Read all again and take it; False when there were mistakes, and then nothing has changed."""
+        """Read everything again and apply it. Returns False after mistakes; then nothing has changed."""
         self._taken = False
         try:
             loaded = _load(self._current.config)
@@ -66,7 +66,7 @@ class Reloader:
         return True
 
     def readings(self) -> Iterator[Reading]:
-        """Yield how the last reload ended."""
+        """Yield the metrics of the last reload."""
         yield single(metrics.RELOAD_OK, int(self._taken))
         yield single(metrics.RELOAD_WAITING, len(self._current.waiting))
 
@@ -95,7 +95,7 @@ class Reloader:
 
 
 def authorities(config: Config) -> tuple[UserKey, ...]:
-    """Return the keys of `auth.trusted_user_ca_keys`; raises StartError when the file is not to be trusted blindly."""
+    """Return the keys of `auth.trusted_user_ca_keys`; raises StartError when it cannot be used."""
     path = config.trusted_user_ca_keys
     if path is None:
         return ()
@@ -124,7 +124,7 @@ def _load(running: Config) -> Loaded:
         mistakes.append(str(error))
     keys = None
     try:
-        keys = host_keys(running.keys_dir, make=False)  # where the keys lie needs a restart
+        keys = host_keys(running.keys_dir, make=False)  # a new keys.dir needs a restart
     except StartError as error:
         mistakes.append(str(error))
     if mistakes or keys is None:
@@ -141,6 +141,6 @@ def _about(event: str, difference: Difference) -> dict[str, object]:
 
 
 def _short(value: object) -> str:
-    """Return a value as the configuration would have it, shortened; the configuration holds no secret."""
+    """Return a value as the configuration writes it, shortened. The configuration holds no secrets."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}… ({len(text)} characters)"

@@ -47,7 +47,10 @@ class SystemdNotifier:
         self._tell("STOPPING=1", f"STATUS={status}")
 
     async def beat(self, status: Callable[[], str]) -> None:
-        """Feed the watchdog twice per timeout, for ever. A blocked event loop does not, and systemd restarts the program."""
+        """Feed the watchdog twice per timeout, for ever.
+
+        A blocked event loop does not feed it, so systemd restarts the program.
+        """
         while self._address and self.watchdog_seconds:
             self._tell("WATCHDOG=1", f"STATUS={status()}")
             await asyncio.sleep(self.watchdog_seconds / 2)

@@ -12,7 +12,7 @@ Value = float | Durations
 
 
 class MetricKind(Enum):
-    """What can be done with the numbers, in Prometheus' words."""
+    """The metric types of Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -21,7 +21,7 @@ class MetricKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One declaration. Counters end in `_total`, units stand in names."""
+    """One declaration. Names of counters end in `_total`; names include the unit."""
 
     name: str
     kind: MetricKind
@@ -31,14 +31,14 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The values of a metric at one moment, each below the values of its labels in their order."""
+    """The values of a metric at one moment, each with its label values in the declared order."""
 
     metric: Metric
     values: Sequence[tuple[tuple[str, ...], Value]]
 
 
 def single(metric: Metric, value: Value) -> Reading:
-    """Return the reading of a metric without labels."""
+    """Return the reading of a metric that has no labels."""
     return Reading(metric, [((), value)])
 
 

@@ -1,4 +1,4 @@
-"""Filters at work on a reply: on the data rows of a table, whose header stays, else on the lines."""
+"""Apply filters to a reply: to the rows of a table, which keeps its header, or to the lines of other replies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _T = TypeVar("_T")
 
 
 async def filtered(reply: Reply, filters: Sequence[Filter], share: Share) -> Reply:
-    """Return what the filters leave of a reply; `json` is not for here. What only changes the session stays.
+    """Return the filtered reply. Callers leave `json` out; the results of `cd` and `exit` stay as they are.
 
-    Thousands of rows, of which each may be a key to be opened, are looked through in turns.
+    Thousands of rows, each perhaps with a key to decrypt, are searched in turns with other sessions.
     """
     for each in filters:
         if isinstance(reply, ChangeDirectory | Exit):
@@ -67,7 +67,7 @@ async def _kept(rows: Sequence[_T], each: Filter, text: Callable[[_T], str], sha
 
 
 async def _fits(text: str, each: Filter, share: Share) -> bool:
-    """Tell whether a filter keeps a text. A large expression over a long text is searched for in a thread."""
+    """Tell whether a filter keeps a text. A thread searches long texts for large expressions."""
     if isinstance(each.value, Expression):
         found = each.value.found_in
         return bool(await share.in_thread(found, text) if each.value.takes_long(text) else found(text))
