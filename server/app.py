@@ -85,9 +85,7 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     asked = asyncio.Event()  # set up before the start, during which SIGHUP would otherwise kill the process
-    if (
-        sys.stderr is None or not sys.stderr.isatty()
-    ):  # at a terminal, SIGHUP means that the terminal closed, and ends the program
+    if sys.stderr is None or not sys.stderr.isatty():  # at a terminal, SIGHUP means that the terminal has closed
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config, serves=True) as store:
         give_up_root()

@@ -1,4 +1,4 @@
-"""The global commands: they move through the tree and tell of it, and work everywhere."""
+"""The global commands, which move through the tree and explain it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _PROGRESS_SECONDS = 1.0
 _LISTED = (Column("name", "Name"), Column("help", "What it is for"))
 _SHAPE = "Commands form a tree that is walked like a file system"
 _WALKING = (
-    ("ls, ls domain", "what is here, or there; directories end in /"),
-    ("cd domain, cd ..", "go there, and back; cd alone goes to the root"),
+    ("ls, ls domain", "list the current directory, or another; directories end in /"),
+    ("cd domain, cd ..", "change the directory, and go up; cd alone goes to the root"),
     ("domain/list", "run a command by its path, from the root or from here"),
     ("help PATH", "explain a directory, or a command with its examples"),
     ("Tab", "complete the word; a second Tab lists what can come next"),
     ("?", "list it at once, with a word of help each"),
-    ("COMMAND --check", "what a change would do; nothing is changed"),
+    ("COMMAND --check", "show what a change would do, without doing it"),
     ("COMMAND | FILTER", ", ".join(each.usage for each in FILTERS)),
 )
 
@@ -51,7 +51,7 @@ async def ls(
     context: Context,
     path: Annotated[str, DIRECTORY] = ".",
     *,
-    long: Annotated[bool, Relation("say what each is for")] = False,
+    long: Annotated[bool, Relation("explain each entry")] = False,
 ) -> Lines | Table:
     """List a directory: its directories with a trailing /, then its commands."""
     directory = (await _directory(context, path)).directory
@@ -84,7 +84,7 @@ async def help_(context: Context, path: Annotated[str, PATH] = "") -> Help | Ove
         raise CommandError(with_foreign(message, path))
     if found.command is not None:
         return Help(page(found.command))
-    # the name of a domain that is not granted tells nothing: it stays as it was typed
+    # show a domain that is not granted as typed, so that nobody learns how it was declared
     granted = [(text, context.operator.reaches(text)) for _, text in found.places]
     names = [await context.services.standings.declared(text) if reached else text for text, reached in granted]
     introduction = (f"Directory {shown(found.renamed(names).location)}", f"  {found.directory.help}")
@@ -97,7 +97,7 @@ async def history_(context: Context) -> Lines:
 
     Lines of earlier interactive sessions come before those of this one.
     """
-    with suppress(TemporaryError):  # what the store does not take now is shown behind what it has
+    with suppress(TemporaryError):  # lines that cannot be stored now are listed after the stored ones
         await context.services.journal.flush()
     lines = history.LastLines([*await context.services.journal.earlier_lines(context.operator), *context.request.typed])
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
@@ -139,7 +139,7 @@ async def exit_(context: Context, status: Annotated[int, STATUS] = 0) -> Exit:  
 
 
 async def _directory(context: Context, path: str) -> Found:
-    """Return the directory that a path leads to, its domains named as they were declared; they must be declared."""
+    """Return the directory at a path, with declared names of its domains. Raises CommandError without one."""
     refusal = CommandError(with_foreign(f"there is no directory {path}", path))
     for start in starts(context.location, path):
         location, _ = locate(path, start)
@@ -160,7 +160,7 @@ async def _directory(context: Context, path: str) -> Found:
 
 
 def _overview(context: Context) -> Overview:
-    """Teach the shape of the console; fits a screen of 80x24, wherever it is asked for."""
+    """Explain the console on one screen of 80x24."""
     root, found = context.services.root, walk(context.services.root, context.location)
     here = found.directory if found is not None else root
     named = [("everywhere", ", ".join(each.name for each in _offered_commands(context, root)))]
@@ -189,10 +189,10 @@ def _offered_directories(context: Context, directory: Directory) -> tuple[tuple[
 
 
 def _offered_commands(context: Context, directory: Directory) -> list[Command]:
-    """Return the commands of a directory, each once, whatever else it is called."""
+    """Return the commands of a directory, each once, without synonyms."""
     visible = {each.path: each for each in directory.commands.values() if context.operator.may(each.permission)}
     return [each for _, each in sorted(visible.items())]
 
 
-DIRECTORIES = {"/": "Where a session begins; the commands here work in every directory."}
+DIRECTORIES = {"/": "The start of every session. Its commands work in every directory."}
 COMMANDS = (cd, ls, pwd, help_, history_, whoami, date, sleep, echo, exit_)

@@ -1,4 +1,4 @@
-"""The node itself as it is now: `/node/`."""
+"""The commands about the node: `/node/`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _COLUMNS = (
     Column("labels", "Labels"),
     Column("value", "Value", lambda value: _LONGER if value is None else f"{value:.10g}"),
 )
-#: What is said of durations besides their count and sum: the bound that half and 99 % of them stayed within.
+#: The shares of durations whose bounds are shown besides count and sum.
 _SHARES = (("p50", 0.5), ("p99", 0.99))
 _Row = tuple[str, str, float | None]
 
 
 @command("/node/info", permission=Permission.CONSOLE, examples=("node/info | match Program",))
 async def info(context: Context) -> Record:
-    """Print what runs here: program and node, since when, where it listens, host keys, store and sessions.
+    """Print the node's version, uptime, addresses, host keys, store and sessions.
 
-    Who may read the metrics sees also where its files are, and what of the configuration waits for a restart.
+    With permission to read metrics it also prints the paths of the files, and the settings that wait for a restart.
     """
     node, config = context.services.node, context.services.current.config
     database_bytes, wal_bytes = context.store.sizes_bytes()
@@ -60,9 +60,9 @@ async def info(context: Context) -> Record:
     examples=("node/metrics | match config",),
 )
 async def metrics(context: Context) -> Table:
-    """List the numbers that Prometheus is given, as they are now.
+    """List the present values of the metrics that Prometheus collects.
 
-    Of durations: how many, their sum in seconds, and the bound in seconds that half and 99 % of them stayed within.
+    For durations: their number, their sum, and the bounds in seconds that half and 99 % of them do not exceed.
     """
     return Table(_COLUMNS, [row for reading in context.services.node.readings() for row in _rows(reading)])
 
@@ -81,5 +81,5 @@ def _rows(reading: Reading) -> Iterator[_Row]:
             yield name, labels, value
 
 
-DIRECTORIES = {"/node": "What runs here, and the numbers of its work."}
+DIRECTORIES = {"/node": "This node and its metrics."}
 COMMANDS = (info, metrics)

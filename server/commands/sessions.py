@@ -1,4 +1,4 @@
-"""Sessions that are open on this node: `/cocon/session/`."""
+"""The commands about open sessions: `/cocon/session/`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def list_(context: Context) -> Table:
 
 @command(_HERE + "kill", permission=Permission.SESSIONS_KILL, examples=(_EXAMPLE + "kill 00000000",))
 async def kill(context: Context, session: Annotated[str, SESSION]) -> Lines:
-    """End a session: what runs in it is interrupted, its client is told and disconnected."""
+    """End a session: interrupt its commands, tell its client and disconnect it."""
     context.will(f"end session {session}")
     sessions = context.services.sessions
     if context.check:

@@ -46,7 +46,10 @@ class Durations:
         return sum(self.counts)
 
     def below_seconds(self, share: float) -> float:
-        """Return the bound that `share` of them, 0 to 1, do not exceed: infinite beyond the last bound, 0 without any."""
+        """Return the bound that `share` of the durations, 0 to 1, do not exceed.
+
+        It is infinite beyond the last bound, and 0 without durations.
+        """
         wanted = share * self.count
         seen = 0
         for bound, count in zip((*BOUNDS_SECONDS, float("inf")), self.counts, strict=True):
