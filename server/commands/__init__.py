@@ -29,9 +29,7 @@ DIRECTORIES: dict[str, str] = {
     **audit.DIRECTORIES,
     **node.DIRECTORIES,
 }
-_ROOT = build_tree(
-    COMMANDS, DIRECTORIES
-)  # built at import, so that a missing or double declaration is an error at import
+_ROOT = build_tree(COMMANDS, DIRECTORIES)  # built here, so that a missing or double declaration is an error at import
 
 
 def command_tree() -> Directory:

@@ -1,7 +1,7 @@
-"""A domain's integrations taken out with their keys, and put in again: `/domain/<DOMAIN>/integrations/`.
+"""Export and import of a domain's integrations with their keys: `/domain/<DOMAIN>/integrations/`.
 
-`export` prints commands that the console can run again, under `| json` one document that `import` reads. Keys are in
-both, in full.
+`export` prints commands that the console can run, or with `| json` one document that `import` reads. Both contain the
+keys in full.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
 _QUESTION = "JSON document on one line: "
 _MOST_MISTAKES = 100
 _MOST_CONFLICTS = 1_000
-#: An import of more waits behind the short changes of others.
+#: A larger import waits behind the short changes of others.
 _FEW_ROWS = 100
 
 
@@ -47,14 +47,15 @@ async def export(
     context: Context,
     domain: Annotated[str, DOMAIN],
     *,
-    reveal: Annotated[bool, Relation("export the keys in full where the configuration masks them")] = False,
+    reveal: Annotated[bool, Relation("export the keys in full although the configuration masks them")] = False,
 ) -> Script:
     """Print commands that rebuild the domain with the same keys, ready to be piped into a console.
 
-    Nothing else is printed, no footer either. With | json it is one document for import. Whoever has it has the keys.
+    Prints nothing else, not even a footer. With | json it prints one document for import. Protect the output: it
+    contains the keys.
     """
     if context.services.masks_keys and not reveal:
-        message = "keys are masked here, and an export has them in full: give --reveal if that is meant"
+        message = "keys are masked here, and an export shows them in full: give --reveal to export them"
         raise CommandError(message)
     found = await integrations.of_domain(
         context.store, domain, context.share, lambda done, total: context.progress(done, total, "keys")
@@ -81,14 +82,14 @@ async def adopt(
     client_id: Annotated[str, NEW_CLIENT_ID],
     key: Annotated[str, API_KEY],
     *,
-    service: Annotated[bool, Relation("it is a service; without it a widget")] = False,
+    service: Annotated[bool, Relation("a service; without it a widget")] = False,
     numbers: Annotated[tuple[str, ...], NUMBER_RANGE, Relation("the service's numbers", needs="service")] = (),
-    replace: Annotated[bool, Relation("it is there: it becomes what this line says, its present key is dead")] = False,
+    replace: Annotated[bool, Relation("replace an existing integration, whose present key stops working")] = False,
 ) -> Lines:
-    """Add an integration that has its key already, as export prints it.
+    """Add an integration with an existing key, in the form that export prints.
 
-    With --replace a key that was lost by mistake is put back, as from an export of yesterday. The line is kept out of
-    history, and the key out of the audit.
+    With --replace it restores a key that was lost by mistake, for example from yesterday's export. History does not
+    keep the line, and the audit does not keep the key.
     """
     kind = IntegrationType.SERVICE if service else IntegrationType.WIDGET
     if replace:
@@ -107,12 +108,12 @@ async def adopt(
 async def import_(context: Context, domain: Annotated[str, DOMAIN]) -> Lines:
     """Add the integrations of a document that export | json has printed, with their keys: all of them or none.
 
-    The document is what is piped into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`; in a
-    shell it is one line, neither echoed nor kept. What is there already is not changed, and refuses the import.
+    Pipe the document into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`. In a shell it is
+    one line, which is neither echoed nor kept. Existing integrations never change: they refuse the import.
     """
     async with context.services.documents.reading(context.operator.name, MOST_CHARACTERS) as room:
         text = await context.document(_QUESTION, room)
-        await room.take_turn()  # also a short one: two imports of a user do not keep others from the store
+        await room.take_turn()  # short ones too, so that two imports of a user do not keep others from the store
         rows = await _read(context, text)
         del text
         context.will(_described(domain, rows))
@@ -121,7 +122,7 @@ async def import_(context: Context, domain: Annotated[str, DOMAIN]) -> Lines:
 
 
 async def _read(context: Context, text: str) -> list[Row]:
-    """Return the rows of a document; raises ArgumentError with all that is wrong."""
+    """Return the rows of a document. Raises ArgumentError with all mistakes."""
     rows: list[Row] = []
     mistakes: list[str] = []
     try:
@@ -140,7 +141,7 @@ async def _read(context: Context, text: str) -> list[Row]:
 
 
 async def _put_in(context: Context, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
-    """Add all rows in one transaction, or put them in the place of those that are there.
+    """Add all rows in one transaction, or with `replacing` replace existing ones.
 
     Raises CommandError with the conflicts.
     """
@@ -148,7 +149,7 @@ async def _put_in(context: Context, domain: str, rows: Sequence[Row], *, replaci
     keyed = (Keyed(row.integration, row.key) for row in rows)
     sealed = [integrations.sealed_row(vault, domain, each, now) async for each in context.share.in_turns(keyed)]
     if not replacing:
-        # before it takes the store's writer: whoever tries imports in vain, or with --check, holds up no change
+        # check before taking the store's writer, so that failing imports and checks delay no change
         await _refuse_conflicts(context, context.store.read, domain, sealed)
         if context.check:
             await context.authorize()
@@ -167,7 +168,7 @@ async def _put_in(context: Context, domain: str, rows: Sequence[Row], *, replaci
 
 
 async def _refuse_conflicts(context: Context, read: Read, domain: str, sealed: Sequence[tuple[str, ...]]) -> None:
-    """Raise CommandError when the domain is not there, or sealed rows have conflicts with what is stored."""
+    """Raise CommandError when the domain does not exist, or when rows conflict with stored ones."""
     if not await domains.exists(read, domain):
         raise no_such_domain(domain)
     found, many = await integrations.conflicts(read, domain, sealed, _MOST_CONFLICTS)
@@ -190,7 +191,7 @@ def _told(context: Context, domain: str, conflict: Conflict) -> str:
 
 
 async def _refuse_unspeakable(share: Share, domain: str, found: Sequence[Keyed], show: Callable[[int], None]) -> None:
-    """A service may have more numbers than a line can name, if they came by import."""
+    """Raise CommandError for services whose numbers do not fit into a line, as after an import."""
     lines = ((each, len(_adopt_line(domain, _row(each)))) for each in found)
     looked = share.in_turns(lines, show)
     long = [each.integration.client_id async for each, length in looked if length > LONGEST_LINE]

@@ -1,7 +1,7 @@
 """The integration keys of a domain: `/domain/<DOMAIN>/integrations/`.
 
-Source of texts, table and syntax: the primary reference. A key shown by `add` or `replace` is stored when the reply
-appears; what it replaced, and what `remove` removed, is dead then.
+Source of texts, table and syntax: the primary reference. When a reply shows a key, the key is stored. When a reply
+confirms `replace` or `remove`, the old key no longer works.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from server.storage.vault import Vault
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
-#: Stands in the table for a key that was damaged in the store; `replace` mends it.
+#: Shown for a key that is damaged in the store. `replace` repairs it.
 _UNREADABLE = "unreadable, replace it"
 
 
 @dataclass(slots=True, repr=False)
 class _Keys:
-    """How `list` shows the keys of a domain."""
+    """The settings for showing the keys of a domain in `list`."""
 
     vault: Vault
     domain: str
@@ -40,7 +40,7 @@ class _Keys:
 
 
 class _ListedKey:
-    """A key as `list` shows it, opened when it is looked at: ten thousand are, behind the first byte of the table."""
+    """A key in `list`. It is decrypted when its row is sent, so that a table of ten thousand keys begins at once."""
 
     __slots__ = ("_client_id", "_keys", "_sealed")
 
@@ -53,7 +53,7 @@ class _ListedKey:
 
 
 def _widest(keys: Sequence[object]) -> int:
-    """Return the width of a column of keys: masked or not, all that can be read are of one length."""
+    """Return the width of a column of keys. All readable keys have one length, masked or not."""
     first = len(str(keys[0])) if keys else 0
     return first if first in {0, KEY_CHARACTERS} else max(len(str(key)) for key in keys)
 

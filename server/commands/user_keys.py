@@ -50,10 +50,10 @@ async def add(
     user: Annotated[str, USER],
     key: Annotated[str, KEY_WORD],
     *more: Annotated[str, KEY_WORD],
-    from_: Annotated[tuple[str, ...], SOURCES, Relation("where the key works; everywhere without it")] = (),
-    expires: Annotated[str | None, DATE, Relation("until when the key works")] = None,
+    from_: Annotated[tuple[str, ...], SOURCES, Relation("addresses from which the key works; all without it")] = (),
+    expires: Annotated[str | None, DATE, Relation("time at which the key expires")] = None,
 ) -> Lines:
-    """Let a user in with a public key: the line of a .pub file, as it is."""
+    """Allow a user to log in with a public key, given as the line of a .pub file."""
     try:
         parsed = parse_key(" ".join((key, *more)))
     except ValueError as wrong:
@@ -75,7 +75,7 @@ async def add(
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list eve",))
 async def list_(context: Context, user: Annotated[str, USER]) -> Table:
-    """List the public keys of a user: those that let in, and those that are too weak to."""
+    """List the public keys of a user, also those that are too weak to log in with."""
     known = await users.find(context.store.read, user)
     if known is None:
         raise no_such_user(user)
@@ -88,7 +88,7 @@ async def list_(context: Context, user: Annotated[str, USER]) -> Table:
     examples=(_EXAMPLE + "remove eve SHA256:NFuJ4z6VV8Diy/AkSx5MkAObPPRqXkgx9v1fAaZLfa0 --check",),
 )
 async def remove(context: Context, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
-    """Let a user in with this key no more; sessions that are open stay."""
+    """Remove a public key from a user. Open sessions go on."""
     context.will(f"let user {user} in with key {key} no more")
     async with changed_user(context, user) as (query, known):
         found = next((each for each in known.keys if fingerprint(each.public_key) == key), None)
@@ -105,5 +105,5 @@ def _row(key: UserKey) -> tuple[object, ...]:
     return (fingerprint(key.public_key), algorithm, key.sources, key.expires_at, weak, key.comment)
 
 
-DIRECTORIES = {"/cocon/user/key": "The public keys that let users in."}
+DIRECTORIES = {"/cocon/user/key": "The public keys with which users log in."}
 COMMANDS = (add, list_, remove)

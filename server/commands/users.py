@@ -1,4 +1,4 @@
-"""Users and their grants: `/cocon/user/`. What a user may do changes at once, in sessions that are open too."""
+"""Users and their grants: `/cocon/user/`. Changed rights apply at once, also in open sessions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from server.storage.writer import Query
 _HERE = "/cocon/user/"
 _EXAMPLE = "cocon/user/"
 _CHANGE = Permission.USERS_CHANGE
-#: Slows down whoever tries passwords in somebody's open session.
+#: Delays password guessing in an open session.
 _WRONG_PASSWORD_SECONDS = 1.0
 
 
 def shown_time(at: str | None) -> str:
-    """Return a stored time as people read it, `2030-12-31 00:00:00Z`, or `never`."""
+    """Return a stored time as text for people, `2030-12-31 00:00:00Z`, or `never`."""
     return f"{at[:19].replace('T', ' ')}Z" if at else "never"
 
 
@@ -46,15 +46,15 @@ _COLUMNS = (
 
 
 def no_such_user(name: str) -> CommandError:
-    """Return the error for a user that is not there."""
+    """Return the error for an unknown user."""
     return CommandError(f"there is no user {name}")
 
 
 @asynccontextmanager
 async def changed_user(context: Context, name: str) -> AsyncIterator[tuple[Query, User]]:
-    """Give a stored user inside the transaction of the change; raises CommandError when there is none.
+    """Give a stored user inside the transaction of the change. Raises CommandError for an unknown user.
 
-    A change that leaves no administrator who can log in now, or none who always will be, is refused, whatever it is.
+    Refuses any change after which no administrator could log in now, or none without an expiry.
     """
     async with context.change() as query:
         known = await users.find(query, name)
@@ -67,9 +67,9 @@ async def changed_user(context: Context, name: str) -> AsyncIterator[tuple[Query
 
 @asynccontextmanager
 async def one_password(context: Context) -> AsyncIterator[None]:
-    """Let one password of the operator be checked or hashed at a time, whatever the number of its sessions.
+    """Check or hash one password of an operator at a time, so that a wrong one delays all sessions of the operator.
 
-    So a wrong one slows down all of them. Raises TemporaryError when too many wait.
+    Raises TemporaryError when too many wait.
     """
     try:
         async with context.services.passwords.turn(context.operator.name):
@@ -80,9 +80,9 @@ async def one_password(context: Context) -> AsyncIterator[None]:
 
 
 async def asked_password(context: Context, name: str, *, before: str | None = None) -> str:
-    """Ask for a new password twice, without echo, and return its hash; nothing is asked for a check.
+    """Ask for a new password twice, without echo, and return its hash. A check asks nothing.
 
-    Raises CommandError when it may not be set, or is the one `before`.
+    Raises CommandError for a weak password, and for one that equals `before`.
     """
     if context.check:
         return ""
@@ -107,13 +107,13 @@ async def add(
     context: Context,
     user: Annotated[str, NEW_USER],
     *,
-    role: Annotated[Role, ROLE, Relation("what the user may do; viewer without it")] = Role.VIEWER,
-    key: Annotated[UserKey | None, PUBLIC_KEY, Relation("let the user in with this key, without a password")] = None,
-    expires: Annotated[str, DATE, Relation("until when the user may log in")] = "",
+    role: Annotated[Role, ROLE, Relation("role; viewer without it")] = Role.VIEWER,
+    key: Annotated[UserKey | None, PUBLIC_KEY, Relation("public key to log in with, instead of a password")] = None,
+    expires: Annotated[str, DATE, Relation("time at which the user expires")] = "",
 ) -> Lines:
-    """Add a user; asks for a password unless a key is given.
+    """Add a user. Asks for a password unless a key is given.
 
-    Operators and viewers reach no domain until user/grant gives them one.
+    Operators and viewers have no domain until user/grant gives them one.
     """
     with_key = f", let in with key {fingerprint(key.public_key)}" if key else ""
     context.will(f"add user {user} as {role.value}{with_key}")
@@ -129,7 +129,7 @@ async def add(
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list",))
 async def list_(context: Context) -> Table:
-    """List the users: role, state, ways to log in, and the domains that are granted."""
+    """List the users with role, state, credentials and granted domains."""
     return Table(_COLUMNS, [_row(each) for each in await users.every(context.store)])
 
 
@@ -138,11 +138,11 @@ async def set_(
     context: Context,
     user: Annotated[str, USER],
     *,
-    role: Annotated[Role | None, ROLE, Relation("what the user may do from now on")] = None,
-    expires: Annotated[str | None, DATE, Relation("until when the user may log in")] = None,
-    change_password: Annotated[bool, Relation("ask for another password at the next login by password")] = False,
+    role: Annotated[Role | None, ROLE, Relation("new role")] = None,
+    expires: Annotated[str | None, DATE, Relation("time at which the user expires")] = None,
+    change_password: Annotated[bool, Relation("require a new password at the next login by password")] = False,
 ) -> Lines:
-    """Change what a user is; sessions that are open follow at their next line. At least one option is given."""
+    """Change a user. Open sessions follow at their next line. Give at least one option."""
     if role is None and expires is None and not change_password:
         message = "nothing to change, give --role, --expires or --change-password"
         raise ArgumentError(message)
@@ -163,9 +163,9 @@ async def passwd(
     context: Context,
     user: Annotated[str, USER],
     *,
-    change_at_login: Annotated[bool, Relation("the user must set another at the next login")] = False,
+    change_at_login: Annotated[bool, Relation("require a new password at the next login")] = False,
 ) -> Lines:
-    """Set a user's password, which is asked for twice and not echoed."""
+    """Set a user's password. Asks for it twice, without echo."""
     context.will(f"set the password of user {user}")
     if await users.find(context.store.read, user) is None:
         raise no_such_user(user)
@@ -179,7 +179,7 @@ async def passwd(
 async def remove(
     context: Context, user: Annotated[str, USER], *, force: Annotated[bool, Relation("do not ask")] = False
 ) -> Lines:
-    """Remove a user with its keys, grants and history; its sessions end."""
+    """Remove a user with keys, grants and history, and end the user's sessions."""
     if not force:
         if await users.find(context.store.read, user) is None:
             raise no_such_user(user)
@@ -192,7 +192,7 @@ async def remove(
 
 @command(_HERE + "lock", permission=_CHANGE, examples=(_EXAMPLE + "lock eve",))
 async def lock(context: Context, user: Annotated[str, USER]) -> Lines:
-    """Lock a user out, whatever the way to log in; its sessions end."""
+    """Lock a user out, whatever the credentials, and end the user's sessions."""
     context.will(f"lock user {user} out")
     async with changed_user(context, user) as (query, known):
         await users.set_properties(query, replace(known, locked=True))
@@ -210,7 +210,7 @@ async def unlock(context: Context, user: Annotated[str, USER]) -> Lines:
 
 @command(_HERE + "grant", permission=_CHANGE, examples=(_EXAMPLE + "grant eve biysk.local",))
 async def grant(context: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
-    """Grant a domain to a user, to do there what its role may."""
+    """Grant a domain to a user, whose role says what is allowed there."""
     context.will(f"grant domain {domain} to user {user}")
     async with changed_user(context, user) as (query, _):
         if not await domains.exists(query, domain):
@@ -223,7 +223,7 @@ async def grant(context: Context, user: Annotated[str, USER], domain: Annotated[
 
 @command(_HERE + "revoke", permission=_CHANGE, examples=(_EXAMPLE + "revoke eve barnaul.local",))
 async def revoke(context: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
-    """Take a domain from a user; it is out of reach at once."""
+    """Revoke a domain from a user. It takes effect at once."""
     context.will(f"revoke domain {domain} from user {user}")
     async with changed_user(context, user) as (query, _):
         if not await users.revoke(query, user, domain):
@@ -273,5 +273,5 @@ def _row(user: User) -> tuple[object, ...]:
     return (user.name, user.role.value, state, user.password_hash is not None, len(user.keys), user.expires_at, reached)
 
 
-DIRECTORIES = {"/cocon/user": "The users: who may log in, as what, and to which domains."}
+DIRECTORIES = {"/cocon/user": "The users, their roles and their domains."}
 COMMANDS = (add, list_, set_, passwd, remove, lock, unlock, grant, revoke, own_passwd)
