@@ -335,7 +335,7 @@ def test_field_the_editor_draws_a_configured_prompt_with_its_colour(stopped_cons
     [
         ("{user}> ", "it must end in a dollar sign and a blank"),
         ("{user}$", "it must end in a dollar sign and a blank"),
-        ("unknown field {host}$ ", "{host}; use {user}, {node} and {path}"),
+        ("{host}$ ", "unknown field {host}; use {user}, {node} and {path}"),
         ("{user!r}$ ", "unknown field {user!r}"),
         ("{user:>99999999}$ ", "unknown field {user:>99999999}"),
         ("{}$ ", "unknown field {}"),
