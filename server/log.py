@@ -58,7 +58,7 @@ def begin() -> None:
 
 @contextmanager
 def unblocked() -> Iterator[None]:
-    """Log from a background thread inside the block, because a pipe that nobody reads would block every session.
+    """Log from a background thread inside the block, because an unread pipe would block every session.
 
     The end of the block writes waiting lines for half a second at most. Call `begin` first.
     """

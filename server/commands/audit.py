@@ -98,7 +98,7 @@ async def list_(
     event: Annotated[str, EVENT, Relation("only of this kind")] = "",
     domain: Annotated[str, DOMAIN, Relation("only commands on this domain")] = "",
     client: Annotated[str, CLIENT, Relation("only commands on integrations of this client id")] = "",
-    brief: Annotated[bool, Relation("when, who, from where, how it ended, and what in a sentence")] = False,
+    brief: Annotated[bool, Relation("fewer columns: time, event, user, source, status, and a sentence")] = False,
 ) -> Table:
     """List the newest records of the audit, the newest last."""
     with suppress(TemporaryError):  # waiting records cannot be written now; the others can be shown
@@ -150,5 +150,5 @@ async def verify(
     return Lines(certificate(inspection))
 
 
-DIRECTORIES = {"/cocon/audit": "Who did what and when, and whether a record was changed since."}
+DIRECTORIES = {"/cocon/audit": "The audit records, and the check that none was changed."}
 COMMANDS = (list_, verify)

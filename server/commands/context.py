@@ -1,4 +1,4 @@
-"""The context of one command: what its handler may use besides its arguments."""
+"""The context of one command, which its handler uses besides its arguments."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ class Context:
         """Whether `--check` is given: no change is kept."""
         return CHECK in self.command.options and bool(self.arguments.get(CHECK.name))
 
-    def will(self, what: str) -> None:
+    def will(self, change: str) -> None:
         """Add a change to the plan before making it: `add widget tester to biysk.local`."""
-        self.plan.append(what)
+        self.plan.append(change)
 
     def progress(self, done: float, total: float, unit: str) -> None:
         """Show a waiting person how far long work is. Scripts see nothing."""

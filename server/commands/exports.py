@@ -217,8 +217,8 @@ def _described(domain: str, rows: Sequence[Row]) -> str:
     return f"add {_counted(len(rows), 'integration')} to domain {domain}, with the keys that they have: {named}"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 COMMANDS = (export, adopt, import_)

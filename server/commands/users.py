@@ -210,7 +210,7 @@ async def unlock(context: Context, user: Annotated[str, USER]) -> Lines:
 
 @command(_HERE + "grant", permission=_CHANGE, examples=(_EXAMPLE + "grant eve biysk.local",))
 async def grant(context: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
-    """Grant a domain to a user, whose role says what is allowed there."""
+    """Grant a domain to a user. The role limits the commands there."""
     context.will(f"grant domain {domain} to user {user}")
     async with changed_user(context, user) as (query, _):
         if not await domains.exists(query, domain):

@@ -323,7 +323,7 @@ class Config(Section):
     def database(self) -> Path:
         """The SQLite file; the target if it is a link, because SQLite puts its other files beside the target."""
         path = self._base / self.storage.url.removeprefix(_SQLITE)
-        return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  fails for nobody
+        return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  never raises
 
     @property
     def places(self) -> tuple[Path, Path]:

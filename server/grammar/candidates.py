@@ -79,7 +79,7 @@ class _Cursor:
 
 
 def offer(root: Directory, here: Location, text: str, operator: Operator) -> Offer:
-    """Return what can come next at the end of `text`; nothing when the line is invalid or not permitted already."""
+    """Return the possible next words at the end of `text`; none when the line is already invalid or not permitted."""
     line = tokenize(text)
     fresh = text == "" or text[-1] in " \t"
     full = len(text) > MOST_CHARACTERS - _LONGEST_OFFERED

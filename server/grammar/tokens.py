@@ -60,7 +60,7 @@ def is_comment(text: str) -> bool:
 
 
 def tokenize(text: str) -> Line:
-    """Split a line. Never raises: `mistake` holds what is wrong.
+    """Split a line. Never raises: `mistake` describes an error.
 
     A comment has no words and no mistake, like an empty line.
     """

@@ -61,7 +61,7 @@ class Node:
             late_seconds = max(0.0, monotonic() - due)
             self._lag.note(late_seconds)
             if late_seconds >= _TOLD_SECONDS:
-                _log.warning("nobody was served for %.1f seconds: the event loop stood still", late_seconds)
+                _log.warning("the event loop was blocked for %.1f seconds: no session was served", late_seconds)
 
     def _own(self) -> Iterable[Reading]:
         yield Reading(metrics.LOGINS, [*self.logins.items()])

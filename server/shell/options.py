@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _EXPLAINED = {
-    "plain": "the plain reader, whatever the terminal",
-    "rich": "the line editor, whatever the client",
+    "plain": "the plain reader on every terminal",
+    "rich": "the line editor for every client",
     "json": "every reply as one JSON line",
     "strict": "the session ends at the first command that fails, with its status",
 }
@@ -33,7 +33,7 @@ def parse_login_options(text: str) -> LoginOptions:
     names = text.split("+") if text else []
     unknown = [name for name in names if name not in _EXPLAINED]
     if unknown:
-        known = ", ".join(f"+{name} ({what})" for name, what in _EXPLAINED.items())
+        known = ", ".join(f"+{name} ({meaning})" for name, meaning in _EXPLAINED.items())
         message = f"there is no login option {', '.join(f'+{name}' for name in unknown)}; known are {known}"
         raise ValueError(message)
     if "plain" in names and "rich" in names:

@@ -44,7 +44,7 @@ class Terminal(Protocol):
     async def read_document(self, question: str, *, to_the_end: bool, room: Room) -> str:
         """Read one line without echo or, with `to_the_end`, all input, without showing the question.
 
-        A document that does not fit is read to its end and dropped. Raises what `read_line` and `room` raise.
+        A document that does not fit is read to its end and dropped. Raises the errors of `read_line` and `room`.
         """
 
     def remember(self, line: str) -> None:
