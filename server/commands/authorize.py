@@ -26,7 +26,7 @@ async def authorize(
     of_options = (option.relation.permission for option in command.options if arguments.get(option.name))
     for permission in (command.permission, *of_options):
         if permission is not None and not present.may(permission):
-            message = f"{command.path} needs {permission.value}, which {present.role.value} has not"
+            message = f"{command.path} needs {permission.value}, which the role {present.role.value} does not have"
             raise PermissionDeniedError(message)
     for taker in (*command.places.values(), *command.arguments):
         if taker.kind.granted and taker.name in arguments:

@@ -17,7 +17,7 @@ from server.model.names import with_foreign
 from server.render.reply import Column, Lines, Table
 from server.storage import domains
 
-_PRIVILEGES = "taken for scripts of the exchange; an administrator of this console has them anyway"
+_PRIVILEGES = "accepted for scripts of the exchange, without effect: administrators of this console reach every domain"
 
 
 def no_such_domain(name: str) -> CommandError:
@@ -67,9 +67,9 @@ async def declare(
 
 @command("/domain/list", permission=Permission.DOMAINS_READ, examples=("domain/list", "domain/list | count"))
 async def list_(context: Context) -> Table:
-    """List the domains that you may reach, and how many integrations each has.
+    """List your domains and the number of their integrations.
 
-    Names stand as they were declared, sorted without regard to case.
+    Names are shown as declared, and sorted without regard to case.
     """
     found = [each for each in await domains.every(context.store) if context.operator.reaches(each.name)]
     columns = (Column("domain", "Domain"), Column("integrations", "Integrations"))
@@ -87,9 +87,9 @@ async def remove(
     *,
     force: Annotated[bool, Relation("do not ask")] = False,
 ) -> Lines:
-    """Remove a domain with all its integrations; their keys are dead at once.
+    """Remove a domain with all its integrations. Their keys stop working at once.
 
-    Asks before it does; anything but yes leaves everything as it is.
+    Asks for confirmation. Any answer but yes changes nothing.
     """
     if not force:
         known = await domains.find(context.store, domain)

@@ -82,7 +82,7 @@ async def add(
 ) -> Record:
     """Add an integration and make its API key.
 
-    Whoever shows the key to the Call API is the client. Without --service the integration is a widget.
+    The client shows the key to the Call API. Without --service the integration is a widget.
     """
     kind = IntegrationType.SERVICE if service and not widget else IntegrationType.WIDGET
     integration, key = Integration(client_id, kind, numbers), new_key()
@@ -103,7 +103,7 @@ async def add(
     examples=(_EXAMPLE + "remove tester --check", _EXAMPLE + "remove tester"),
 )
 async def remove(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
-    """Remove an integration; its key is dead at once."""
+    """Remove an integration. Its key stops working at once."""
     context.will(f"remove integration {client_id} from domain {domain}, and with it the key")
     async with context.change() as query:
         if not await integrations.delete(query, domain, client_id):
@@ -138,7 +138,7 @@ async def list_(context: Context, domain: Annotated[str, DOMAIN]) -> Table:
 async def replace(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
     """Replace the key of an integration with a new one.
 
-    The old key is dead when the reply appears; everything else of the integration stays.
+    The old key has stopped working when the reply appears. All else of the integration stays.
     """
     key = new_key()
     context.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
@@ -161,9 +161,9 @@ async def set_(
     service: Annotated[bool, Relation("make it a service; its numbers stay, a former widget has none")] = False,
     numbers: Annotated[tuple[str, ...] | None, NUMBER_RANGE, Relation("replace the numbers of a service")] = None,
 ) -> Lines:
-    """Change the properties of an integration; its key stays.
+    """Change the properties of an integration. Its key stays.
 
-    At least one option is given. Numbers are for services: with a widget, give --service too.
+    Give at least one option. Only services have numbers: for a widget, give --service too.
     """
     if not service and numbers is None:
         message = "nothing to change, give --service or --numbers"

@@ -2,7 +2,7 @@
 
     @command("/domain/{domain}/integrations/remove", permission=Permission.INTEGRATIONS_CHANGE, examples=(…))
     async def remove(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[…]) -> Lines:
-        \"\"\"Remove an integration; its key is dead at once.\"\"\"
+        \"\"\"Remove an integration. Its key stops working at once.\"\"\"
 
 A parameter named in the path is bound there; other positional parameters are arguments; keyword-only ones are
 options (`bool` is a flag). The docstring is the help: its first line the summary, the rest the details. `examples` are
