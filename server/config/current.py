@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from server.config.schema import Config
-from server.config.section import Counts
+from server.config.values import Counts
 
 
 class Current:

@@ -1,4 +1,4 @@
-"""The value types of the configuration, and the rules that every section shares."""
+"""Types of configured values, and when a changed value applies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Counts(Enum):
 
 
 class Section(BaseModel):
-    """One section. Unknown keys are errors, and no message repeats a value."""
+    """One section of the configuration. It has no unknown keys and does not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
