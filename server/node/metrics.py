@@ -67,7 +67,8 @@ SESSIONS = Metric("ecss_console_sessions", _GAUGE, "Open shells and commands of 
 REFUSALS = Metric(
     "ecss_console_refusals_total",
     _COUNTER,
-    "Refused connections, login attempts and sessions. reason is the key below limits that refused them.",
+    "Refused connections, login attempts and sessions. reason is a key of limits, or ssh.policy, protocol, forwarding "
+    "or subsystem.",
     ("reason",),
 )
 COMMANDS = Metric(
