@@ -79,7 +79,10 @@ def unblocked() -> Iterator[None]:
 
 
 class BackgroundLogHandler(logging.Handler):
-    """Writes lines to a descriptor from its own thread. When too many wait, it drops lines and logs their number."""
+    """Writes lines to a descriptor from its own thread.
+
+    When too many wait, it drops lines and logs their number.
+    """
 
     def __init__(self, descriptor: int) -> None:
         """Take the descriptor, which the caller closes."""

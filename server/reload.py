@@ -28,7 +28,7 @@ _log = logging.getLogger("ecss-console.reload")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The files that a reload reads: the configuration, the host keys, and the keys that sign user certificates."""
+    """The results of a reload: configuration, host keys, and keys that sign user certificates."""
 
     config: Config
     keys: HostKeys
@@ -46,7 +46,7 @@ class Reloader:
 
     @property
     def remark(self) -> str:
-        """The difference between the configuration in force and its file, for a status line; empty without one."""
+        """How the configuration in force differs from its file, for a status line; empty if it does not."""
         if not self._taken:
             return "; the last reload was refused"
         waiting = len(self._current.waiting)

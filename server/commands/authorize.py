@@ -15,10 +15,10 @@ from server.storage.database import Read
 async def authorize(
     standings: Standings, operator: Operator, command: Command, arguments: Mapping[str, Any], read: Read | None = None
 ) -> Operator:
-    """Return the operator with present rights, or raise PermissionDeniedError when it may not run the command.
+    """Return the operator with present rights, if it may run the command.
 
-    Deny by default, with the same message whether the named domain exists or not. Inside a change, give its query as
-    `read`: it sees the changes of the same transaction.
+    Raises PermissionDeniedError. Denies by default, with the same message whether the named domain exists or not.
+    Inside a change, give its query as `read`: it sees the changes of the same transaction.
     """
     present = await standings.of(operator, read)
     if present is None:

@@ -26,7 +26,10 @@ def no_such_domain(name: str) -> CommandError:
 
 
 def _parse_name(text: str) -> str:
-    """Parse a domain name. Refuses names of the commands in /domain, because no path could reach such a domain."""
+    """Parse a domain name.
+
+    Refuses names of the commands in /domain, because no path could reach such a domain.
+    """
     name = parse_domain_name(text)
     if folded(name) in {each.name for each in COMMANDS}:
         message = f"{name} is a command of /domain"

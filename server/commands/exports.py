@@ -106,7 +106,7 @@ async def adopt(
     examples=(_EXAMPLE + 'import\n{"rows": [{"client_id": "crm", "type": "widget", "api_key": "' + _KEY + '"}]}',),
 )
 async def import_(context: Context, domain: Annotated[str, DOMAIN]) -> Lines:
-    """Add the integrations of a document that export | json has printed, with their keys: all of them or none.
+    """Add all integrations of a document from export | json with their keys, or none.
 
     Pipe the document into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`. In a shell it is
     one line, which is neither echoed nor kept. Existing integrations never change: they refuse the import.

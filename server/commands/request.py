@@ -22,12 +22,18 @@ from server.node.measures import Stopwatch
 
 
 class Dialogue(Protocol):
-    """The session behind a request, as far as a handler may use it. `shutdown` is set when the session is ending."""
+    """The session behind a request, as far as a handler may use it.
+
+    `shutdown` is set when the session is ending.
+    """
 
     shutdown: Shutdown | None
 
     async def ask(self, question: str, *, hidden: bool) -> str | None:
-        """Ask the operator and return the answer; a `hidden` one is not echoed. Returns None at the end of input."""
+        """Ask the operator and return the answer, None at the end of input.
+
+        A `hidden` answer is not echoed.
+        """
 
     async def read_document(self, question: str, room: Room) -> str | None:
         """Read the rest of a piped input, or one line in a shell. Returns None at the end of input.
@@ -41,8 +47,9 @@ class Dialogue(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One line to run. `location` is the directory where it was typed, `typed` the lines before it in the session.
+    """One line to run, and its origin.
 
+    `location` is the directory where it was typed, `typed` the lines before it in the session.
     `share` limits the line's use of the event loop, threads and memory. With `json_session` every reply of the session
     is a document. `watch` measures the work and pauses while the operator is asked.
     """

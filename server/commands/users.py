@@ -67,9 +67,9 @@ async def changed_user(context: Context, name: str) -> AsyncIterator[tuple[Query
 
 @asynccontextmanager
 async def one_password(context: Context) -> AsyncIterator[None]:
-    """Check or hash one password of an operator at a time, so that a wrong one delays all sessions of the operator.
+    """Check or hash one password of an operator at a time.
 
-    Raises TemporaryError when too many wait.
+    So a wrong password delays all sessions of the operator. Raises TemporaryError when too many wait.
     """
     try:
         async with context.services.passwords.turn(context.operator.name):

@@ -33,7 +33,7 @@ class Difference:
 
 
 def declared() -> Iterator[tuple[str, str, Counts]]:
-    """Yield section, name and `Counts` of every key. Raises TypeError for a key without exactly one `Counts`."""
+    """Yield section, name and `Counts` of every key. Raises TypeError unless it has exactly one."""
     for section, of_section in Config.model_fields.items():
         keys = of_section.annotation
         if not (isinstance(keys, type) and issubclass(keys, BaseModel)):

@@ -28,7 +28,7 @@ _MOST_DIGITS = 4_000
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """State of a load: the position of each dotted name, the YAML nodes seen so far, and the mistakes so far."""
+    """State of a load: positions of dotted names, YAML nodes seen so far, and mistakes so far."""
 
     places: dict[str, str]
     met: set[int]
@@ -36,9 +36,10 @@ class _Source:
 
 
 def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
-    """Read the configuration: `path`, or `config.yaml` in the current folder if there is one, then the environment.
+    """Load the configuration from a file and the environment.
 
-    Raises ConfigurationError with every mistake.
+    Without `path`, the file is `config.yaml` in the current folder, if there is one. Raises ConfigurationError with
+    every mistake.
     """
     if path is None and (DEFAULT_FILE.exists() or DEFAULT_FILE.is_symlink()):
         path = DEFAULT_FILE

@@ -267,7 +267,7 @@ class Config(Section):
 
     @property
     def storage_key(self) -> Path:
-        """The path of the storage key: systemd's credential `storage.key` if there is one, else the configured file."""
+        """The path of the storage key: systemd's credential `storage.key`, or else the configured file."""
         configured = self.keys.storage_key_file or f"{self.keys.dir}/{STORAGE_KEY_NAME}"
         return self._credential or self._base / configured
 

@@ -1,5 +1,6 @@
-"""Find the words that can come next at the end of a line: declared names, and a `Lookup` for stored names. Pure.
+"""Find the words that can come next at the end of a line. Pure.
 
+Declared names are candidates; stored names need a `Lookup`.
 Every candidate fits: with it, the line leads to a directory, can run, or lacks words. It is never invalid.
 """
 
@@ -22,7 +23,10 @@ _LONGEST_OFFERED = 512
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A word that can stand at the cursor. `text` replaces the typed word. `goes_on` means that more follows (`a/`)."""
+    """A word that can stand at the cursor.
+
+    `text` replaces the typed word. `goes_on` means that more follows (`a/`).
+    """
 
     text: str
     help: str
@@ -79,7 +83,7 @@ class _Cursor:
 
 
 def offer(root: Directory, here: Location, text: str, operator: Operator) -> Offer:
-    """Return the possible next words at the end of `text`; none when the line is already invalid or not permitted."""
+    """Return the possible next words at the end of `text`; none for an invalid or forbidden line."""
     line = tokenize(text)
     fresh = text == "" or text[-1] in " \t"
     full = len(text) > MOST_CHARACTERS - _LONGEST_OFFERED

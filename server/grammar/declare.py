@@ -145,9 +145,10 @@ def place_of(segment: str) -> str | None:
 def command(
     path: str, *, permission: Permission, examples: Sequence[str], also: Sequence[str] = ()
 ) -> Callable[[Handler], Command]:
-    """Declare a command at `path`. `also` are synonyms in the same directory. An example may have several lines.
+    """Declare a command at `path`.
 
-    Raises TypeError when help, an example or a kind is missing, or when a relation names an unknown option.
+    `also` are synonyms in the same directory. An example may have several lines. Raises TypeError when help, an
+    example or a kind is missing, or when a relation names an unknown option.
     """
 
     def declare(handler: Handler) -> Command:

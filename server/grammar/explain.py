@@ -23,9 +23,10 @@ class Page:
 
 
 def usage(command: Command) -> str:
-    """Return the syntax in the reference's notation: `add <ClientId> [--widget] [--service [--numbers <Range>]]`.
+    """Return the syntax in the reference's notation.
 
-    Only the help page shows `--check`, because every command that changes something takes it.
+    Example: `add <ClientId> [--widget] [--service [--numbers <Range>]]`. Only the help page shows `--check`,
+    because every command that changes something takes it.
     """
     words = [command.name, *(_argument_usage(argument) for argument in command.arguments)]
     shown = [option for option in command.options if option is not CHECK and not option.relation.needs]
@@ -53,7 +54,7 @@ def page(command: Command) -> Page:
 
 
 def complaint(outcome: Incomplete | Invalid | Unknown) -> tuple[str, tuple[str, ...]]:
-    """Return the message of a line that cannot run, and its hints, such as `Usage: …` and `Did you mean …?`."""
+    """Return the message of a line that cannot run, and its hints, such as `Did you mean …?`."""
     if isinstance(outcome, Unknown):
         hidden = foreign(outcome.word)
         seen = (f"It has {hidden}, which no command has.",) if hidden else ()

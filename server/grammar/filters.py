@@ -1,4 +1,7 @@
-"""Parse the filters after a command: `… | match TEXT | first 5 | json`. `json` is the last one of a chain."""
+"""Parse the filters after a command: `… | match TEXT | first 5 | json`.
+
+`json` is the last one of a chain.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +113,10 @@ def wants_json(stages: Sequence[tuple[Word, ...]]) -> bool:
 
 
 def parse_filters(stages: Sequence[tuple[Word, ...]]) -> tuple[Filter, ...]:
-    """Return the filters of a line. Raises ValueError for a mistake, FilterLacksWordError for a missing word."""
+    """Return the filters of a line.
+
+    Raises ValueError for a mistake, FilterLacksWordError for a missing word.
+    """
     if len(stages) > _MOST_FILTERS:
         message = f"a line has at most {_MOST_FILTERS} filters, this one has {len(stages)}"
         raise ValueError(message)

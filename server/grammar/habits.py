@@ -1,4 +1,7 @@
-"""Hints for habits of other shells, for lines that cannot run. They never change the meaning of a line. Pure."""
+"""Hints for habits of other shells, for lines that cannot run.
+
+They never change the meaning of a line. Pure.
+"""
 
 from __future__ import annotations
 

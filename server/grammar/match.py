@@ -253,7 +253,7 @@ def _check_relations(command: Command, words: Words) -> None:
 
 
 def _near(root: Directory, here: Location, typed: str, found: Found | None) -> str | None:
-    """Return a suggestion for an unknown first word: a similar command, or `cd` to the directory that it names."""
+    """Suggest a similar command for an unknown first word, or `cd` to the directory that it names."""
     parent, slash, name = typed.rpartition("/")
     is_directory = found is not None and found.command is None and name.strip(".") != ""
     if is_directory and found is not None and not _ends_in_place(found):

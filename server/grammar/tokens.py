@@ -42,7 +42,10 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line split into words. `mistake` says why it cannot run; then `words` are those before the mistake."""
+    """A line split into words.
+
+    `mistake` says why it cannot run; then `words` are those before the mistake.
+    """
 
     words: tuple[Word, ...]
     filters: tuple[tuple[Word, ...], ...] = ()

@@ -98,7 +98,7 @@ def _descend(directory: Directory, segment: str, command: Command, description: 
 
 
 def locate(path: str, here: Location) -> tuple[Location, bool]:
-    """Return the location of a path that starts here, and whether it can only be a directory (`a/`, `..`, `/`)."""
+    """Return the location of a path from here, and whether it must be a directory (`a/`, `..`, `/`)."""
     segments = path.split("/")
     location = [] if path.startswith("/") else list(here)
     for segment in segments:
@@ -110,7 +110,10 @@ def locate(path: str, here: Location) -> tuple[Location, bool]:
 
 
 def walk(root: Directory, location: Location) -> Found | None:
-    """Follow a location from the root; None when it cannot exist. Does not check whether a domain is stored."""
+    """Follow a location from the root; None when it cannot exist.
+
+    Does not check whether a domain is stored.
+    """
     directory, places, depths, names = root, list[tuple[Argument, str]](), list[int](), list[str]()
     for index, segment in enumerate(location):
         if index == len(location) - 1 and segment in directory.commands:

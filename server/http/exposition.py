@@ -25,7 +25,7 @@ class Exposition:
         self._registry.register(self)
 
     def written(self, accept: str) -> tuple[bytes, str]:
-        """Return the page and its content type for an `Accept` header; plain text when the header is malformed."""
+        """Return the page and its content type for an `Accept` header; plain text for a malformed one."""
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # the library fails on a version that is not a number

@@ -20,7 +20,10 @@ _log = logging.getLogger("ecss-console.endpoint")
 
 
 def pages(node: Node, why_closed: Callable[[], str], ask_store: AskStore) -> dict[str, Page]:
-    """Return the pages by path. `why_closed()` returns why logins are refused now; empty when they are accepted."""
+    """Return the pages by path.
+
+    `why_closed()` returns why logins are refused now; empty when they are accepted.
+    """
     exposition = Exposition(node.readings)
 
     async def metrics(accept: str) -> Answer:

@@ -133,7 +133,7 @@ class Run:
 
 
 class CommandMeasures:
-    """Outcomes and durations of lines by the command's declared path, never by typed words; and how many run now."""
+    """Outcomes and durations of lines by declared path, never by typed words; and the running lines."""
 
     def __init__(self) -> None:
         """Begin without counts."""

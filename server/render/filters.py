@@ -1,4 +1,4 @@
-"""Apply filters to a reply: to the rows of a table, which keeps its header, or to the lines of other replies."""
+"""Apply filters to a reply: to the rows of a table, or to the lines of other replies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _T = TypeVar("_T")
 
 
 async def filtered(reply: Reply, filters: Sequence[Filter], share: Share) -> Reply:
-    """Return the filtered reply. Callers leave `json` out; the results of `cd` and `exit` stay as they are.
+    """Return the filtered reply; the results of `cd` and `exit` stay as they are.
 
-    Thousands of rows, each perhaps with a key to decrypt, are searched in turns with other sessions.
+    The caller leaves `json` out. Thousands of rows, each perhaps with a key to decrypt, are searched in turns with
+    other sessions.
     """
     for each in filters:
         if isinstance(reply, ChangeDirectory | Exit):

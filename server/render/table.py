@@ -19,7 +19,10 @@ _MEASURED_AT_ONCE = 4
 
 
 def table_rows(table: Table) -> Iterator[str]:
-    r"""Yield the table in pieces of whole lines that end in `\n`. Empty pieces come while widths are measured."""
+    r"""Yield the table in pieces of whole lines that end in `\n`.
+
+    Empty pieces come while widths are measured.
+    """
     texts: list[Iterable[str]] = []
     widths: list[int] = []
     for index, column in enumerate(table.columns):

@@ -84,7 +84,10 @@ def _overview_text(overview: Overview) -> str:
 
 
 def _two_columns(entries: Iterable[tuple[str, str]]) -> str:
-    """Lay out (word, text) in two columns. Each text wraps in its column, and starts below a word that is too long."""
+    """Lay out (word, text) in two columns.
+
+    Each text wraps in its column, and starts below a word that is too long.
+    """
     from rich.console import Console  # noqa: PLC0415  its import takes 40 ms, which only help needs
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

@@ -55,8 +55,9 @@ def _hints(offered: Offer) -> tuple[tuple[str, str], ...]:
 
 
 def _common_beginning(words: Sequence[str], typed: str, key: Callable[[str], str]) -> str:
-    """Return the common beginning of all words, spelt as in a word that begins with `typed`, if there is one.
+    """Return the common beginning of all words.
 
+    Its spelling is that of a word that begins with `typed`, if there is one.
     The first and the last word in order share the prefix of all words between them, so only these two are compared.
     """
     keys = [key(word) for word in words]

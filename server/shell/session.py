@@ -27,7 +27,10 @@ _CHARACTERS_PER_WRITE = 32_768
 
 
 class Session:
-    """The shell or the single command of one channel. Await `run_shell` or `run_command` once, in its own task."""
+    """The shell or the single command of one channel.
+
+    Await `run_shell` or `run_command` once, in its own task.
+    """
 
     def __init__(self, services: Services, operator: Operator, terminal: Terminal, options: LoginOptions) -> None:
         """Begin in the root directory."""
@@ -180,7 +183,7 @@ class Session:
         return response
 
     async def _send(self, pieces: Iterator[str], share: Share) -> None:
-        """Write a reply: a short one at once, a long one as fast as the client reads, in turns with other sessions."""
+        """Write a reply: a short one at once, a long one in turns, as fast as the client reads."""
         waiting: list[str] = []
         size, began, written = 0, monotonic(), ""
         try:
