@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from server.encoding import save_as_utf_8
 from server.errors import ArgumentError, InterruptedByOperatorError
 from server.model.shutdown import Shutdown
@@ -25,30 +27,28 @@ class TerminalDialogue:
     async def ask(self, question: str, *, hidden: bool) -> str | None:
         """Ask the operator and return the answer, None at the end of input. Raises OperatorError."""
         self.asked_hidden = self.asked_hidden or hidden
-        try:
-            return await self._terminal.ask(question, hidden=hidden)
-        except EndOfInputError:
-            return None
-        except LineDroppedError:
-            raise InterruptedByOperatorError from None
-        except ForeignEncodingError as foreign:
-            raise ArgumentError(unreadable_input(foreign)) from foreign
+        return await _answer(self._terminal.ask(question, hidden=hidden))
 
     async def read_document(self, question: str, room: Room) -> str | None:
         """Read a document, None at the end of input. Raises OperatorError."""
         self.asked_hidden = True
-        try:
-            return await self._terminal.read_document(question, to_the_end=self.reads_to_the_end, room=room)
-        except EndOfInputError:
-            return None
-        except LineDroppedError:
-            raise InterruptedByOperatorError from None
-        except ForeignEncodingError as foreign:
-            raise ArgumentError(unreadable_input(foreign)) from foreign
+        return await _answer(self._terminal.read_document(question, to_the_end=self.reads_to_the_end, room=room))
 
     def show_progress(self, text: str) -> None:
         """Show one line to a person who waits."""
         self._terminal.show_progress(text)
+
+
+async def _answer(reading: Awaitable[str]) -> str | None:
+    """Return what the terminal reads, with its errors turned into those that an operator sees."""
+    try:
+        return await reading
+    except EndOfInputError:
+        return None
+    except LineDroppedError:
+        raise InterruptedByOperatorError from None
+    except ForeignEncodingError as foreign:
+        raise ArgumentError(unreadable_input(foreign)) from foreign
 
 
 def unreadable_input(foreign: ForeignEncodingError) -> str:
