@@ -191,6 +191,7 @@ class Connection(asyncssh.SSHServer):
         self._doorway.open()
         session_id = secrets.token_hex(4)
         self._operator = Operator(name, user.role, self._source, session_id, added_at=user.added_at)
+        self.ssh.payer = name
         self.ssh.unsent = self._shared.unsent.setdefault(name, UnsentOutput())
         self._shared.logins.add(session_id, self)
         self._record(EventKind.LOGIN, name, way)

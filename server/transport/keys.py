@@ -93,7 +93,8 @@ class QueueInput(Input):
         self._tty = tty
         self._takes = takes
         self._again: list[KeyPress] = []
-        self._pasting = False
+        self._pasting = self._announced = False
+        self._ready: Callable[[], None] | None = None
 
     def begin(self) -> None:
         """Begin a new line."""
@@ -109,7 +110,7 @@ class QueueInput(Input):
             return []
         if self._again:
             keys, self._again = self._again, []
-            self._announce_rest()
+            self._announce_what_waits()
             return keys
         if not self._tty.is_writable:
             return []  # the client does not read what its keys have drawn: the terminal announces when it does
@@ -132,7 +133,7 @@ class QueueInput(Input):
         if is_text(meant) and not self._takes(len(meant)):
             return []
         self._tty.take(len(piece))
-        self._announce_rest()
+        self._announce_what_waits()
         return key_presses(meant)
 
     def _meant(self, piece: str) -> str:
@@ -149,13 +150,20 @@ class QueueInput(Input):
         ended = piece == "\t" and self._tty.has_line_end
         return " " if pasted or ended else piece
 
-    def _announce_rest(self) -> None:
-        if len(self._tty) or self._tty.ended:
+    def _announce_what_waits(self) -> None:
+        if len(self._tty) or self._tty.ended or self._again:
+            self._announce_soon()
+
+    def _announce_soon(self) -> None:
+        """Announce keys in the next turn, once: else each packet that arrived has a key acted on in every turn."""
+        if not self._announced:
+            self._announced = True
             asyncio.get_running_loop().call_soon(self._announce)
 
     def _announce(self) -> None:
-        if self._tty.on_input is not None:
-            self._tty.on_input()
+        self._announced = False
+        if self._ready is not None:
+            self._ready()
 
     @property
     def closed(self) -> bool:
@@ -165,13 +173,12 @@ class QueueInput(Input):
     @contextmanager
     def attach(self, input_ready_callback: Callable[[], None]) -> Iterator[None]:
         """Call back for what is queued now and for what comes."""
-        self._tty.on_input = input_ready_callback
-        if len(self._tty) or self._tty.ended or self._again:
-            asyncio.get_running_loop().call_soon(self._announce)
+        self._ready, self._tty.on_input = input_ready_callback, self._announce_soon
+        self._announce_what_waits()
         try:
             yield
         finally:
-            self._tty.on_input = None
+            self._ready = self._tty.on_input = None
 
     @contextmanager
     def detach(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ class PlainEditor:
         self._hidden = hidden
         self._runs: list[str] = []
         self._length = 0
+        self._kills = False  # a key kills more than one turn erases, and is still in the queue
 
     def remember(self, line: str) -> None:
         """There is no history here."""
@@ -46,6 +47,7 @@ class PlainEditor:
         Raises EndOfInputError or LineDroppedError.
         """
         self._runs, self._length = [], 0
+        self._kills = False
         self._add(typed)
         seen = -1
         while True:
@@ -57,7 +59,9 @@ class PlainEditor:
             if not before or (self._act() if self._tty.pty else self._take()):
                 self._echo("\n")
                 return "".join(self._runs)
-            seen = arrivals if len(self._tty) == before else -1  # an unfinished sequence waits for its rest
+            seen = (
+                arrivals if len(self._tty) == before and not self._kills else -1
+            )  # an unfinished sequence waits for its rest
             # a client that sends keys and reads no echo waits here, and the other sessions run
             await self._tty.drain()
             await asyncio.sleep(0)
@@ -82,6 +86,9 @@ class PlainEditor:
                     return True
                 if piece:
                     self._key(piece)
+                if self._kills:
+                    position -= len(piece)
+                    return False
             return False
         finally:
             self._tty.take(position)
@@ -96,9 +103,9 @@ class PlainEditor:
         if piece in {_ERASE, _DELETE}:
             self._erase(self._last(1))
         elif piece == _KILL_LINE:
-            self._erase("".join(self._runs))
+            self._kill("".join(self._runs))
         elif piece == _KILL_WORD:
-            self._erase(self._last_word())
+            self._kill(self._last_word())
         elif piece == "\t":
             self._insert(" ")
         elif is_text(piece):
@@ -131,6 +138,11 @@ class PlainEditor:
             if start:
                 break
         return word
+
+    def _kill(self, gone: str) -> None:
+        """Erase this end of the line, so much in each turn: to measure foreign letters takes a microsecond each."""
+        self._erase(gone[-_CHARACTERS_PER_TURN:])
+        self._kills = len(gone) > _CHARACTERS_PER_TURN and self._length <= MOST_CHARACTERS
 
     def _erase(self, gone: str) -> None:
         """Erase this end of the line; not of an over-long line, which would be run cut."""

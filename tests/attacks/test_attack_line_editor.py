@@ -20,7 +20,7 @@ from terminals import PERSON, Sink, a_terminal, typed, until
 from server.shell.terminal import EndOfInputError, LineDroppedError
 from server.transport.bindings import ALT_CHARACTERS, shared_bindings
 from server.transport.editing import Editing
-from server.transport.keys import key_presses
+from server.transport.keys import QueueInput, key_presses
 from server.transport.plain import PlainEditor
 from server.transport.tty import Tty
 
@@ -45,6 +45,37 @@ async def a_person(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClie
     shell = await connection.create_process(term_type="xterm", term_size=(80, 24), encoding="utf-8")
     await shell.stdout.readuntil(PROMPT)
     return shell
+
+
+async def test_attack_keys_in_many_packets_are_one_key_a_turn() -> None:
+    """Each packet announced keys of its own in every turn: one session's keys held the console up for 99 ms."""
+    tty = Tty(Sink(), pty=True, interrupt=lambda: None)
+    keys = QueueInput(tty, lambda _: True)
+    read: list[int] = []
+    with keys.attach(lambda: read.append(len(keys.read_keys()))):
+        for _ in range(100):
+            tty.feed(b"\x01\x05" * 10)
+        for turn in range(1, 200):
+            await asyncio.sleep(0)
+            assert sum(read) <= turn
+        assert sum(read) >= 190
+
+
+@pytest.mark.parametrize("key", ["\x15", "\x17"], ids=["Ctrl-U", "Ctrl-W"])
+async def test_attack_a_killed_line_of_foreign_letters_is_erased_in_turns(key: str) -> None:
+    """To measure 64 K Chinese letters for their erasure held the console up for 84 ms, as often as they were sent."""
+    tty = Tty(Sink(), pty=True, interrupt=lambda: None)
+    line = "".join(chr(0x20000 + number % 40_000) for number in range(65_000))
+    turns = 0
+    reading = asyncio.create_task(PlainEditor(tty).edit(""))
+    tty.feed((line + key).encode())
+    await until(lambda: len(tty) <= 1)
+    while len(tty):
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 60
+    tty.feed(b"whoami\r")
+    assert await reading == "whoami"
 
 
 async def test_attack_a_digit_argument_repeats_nothing(console: ConsoleServer) -> None:

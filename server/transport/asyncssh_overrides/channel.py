@@ -29,6 +29,7 @@ class Link(Protocol):
     """What a channel needs of its connection."""
 
     budget: PacketBudget
+    payer: str
     unsent: UnsentOutput
 
     @property
@@ -63,6 +64,11 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     @property
     def _connection(self) -> Link | None:
         return cast("Link | None", self._conn)
+
+    @property
+    def payer(self) -> str:
+        """Whose share of the event loop its output takes."""
+        return self._connection.payer if self._connection is not None else ""
 
     # ---- output
 

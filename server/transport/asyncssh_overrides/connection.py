@@ -14,6 +14,7 @@ from asyncssh.packet import SSHPacket, String
 
 from server.transport.asyncssh_overrides.authentication import METHODS, decoded_user_name
 from server.transport.asyncssh_overrides.channel import ClosedChannel, ServerChannel
+from server.transport.gate import peer_address
 from server.transport.packet_budget import PacketBudget
 from server.transport.unsent import UnsentOutput
 
@@ -40,6 +41,12 @@ class Owner(Protocol):
 
     def negotiation_failed(self, kind: str, ours: Sequence[bytes], theirs: Sequence[bytes]) -> None:
         """Note that both sides have no algorithm of a kind in common."""
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:
+        """Note that a port to be listened on was asked for."""
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        """Note that a socket to be listened on was asked for."""
 
 
 class OpenChannels(dict[int, "SSHChannel[Any]"]):
@@ -71,6 +78,8 @@ class ServerConnection(asyncssh.SSHServerConnection):
         self._channels = OpenChannels(self)
         self.unsent = UnsentOutput()
         self.budget = budget
+        #: Whose share of the event loop the packets take: the address, and the user from the login on.
+        self.payer = ""
         #: Why this side has ended the connection; empty while it has not.
         self.ended_because = ""
         self._waits_for_turn = self._client_is_slow = False
@@ -135,6 +144,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, with a bound for what the transport holds."""
         cast("asyncio.Transport", transport).set_write_buffer_limits(UNSENT_HOLDS_CHANNELS_BYTES)
+        self.payer = peer_address(transport.get_extra_info("peername"))
         super().connection_made(transport)
 
     @property
@@ -293,6 +303,20 @@ class ServerConnection(asyncssh.SSHServerConnection):
             if each not in self._proofs:
                 self._proofs[each] = String(self._all_server_host_keys[each].sign(prefix + String(each)))
         self._report_global_response(b"".join(self._proofs[each] for each in asked))
+
+    # asyncssh starts a task that refuses, and keeps all requests behind it: their client sends faster than tasks end
+
+    def _process_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        """Refuse to listen on a port, at once."""
+        host, port = packet.get_string().decode("utf-8", "replace"), packet.get_uint32()
+        packet.check_end()
+        self._report_global_response(self._asked.server_requested(host, port))
+
+    def _process_streamlocal_forward_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        """Refuse to listen on a socket, at once."""
+        path = packet.get_string().decode("utf-8", "replace")
+        packet.check_end()
+        self._report_global_response(self._asked.unix_server_requested(path))
 
     _packet_handlers: dict[int, Any] = {  # noqa: RUF012  asyncssh's table
         **SSHConnection._packet_handlers,  # noqa: SLF001  the table that is overridden
