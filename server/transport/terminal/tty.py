@@ -14,8 +14,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
+from server.cooperative import Share
 from server.encoding import TELLING_BYTES, foreign_encoding
-from server.turns import Share
 
 #: Reading pauses above the first size and resumes below the second, in characters.
 PAUSE_ABOVE = 262_144
