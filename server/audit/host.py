@@ -10,11 +10,11 @@ from typing import Any
 
 from server.audit.journal import Journal, utc_now
 from server.config import Config
+from server.cooperative import Turns
 from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import events
 from server.storage.database import Store
-from server.turns import Turns
 
 _MOST_CHARACTERS = 200
 

@@ -13,8 +13,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import Type
 
+from server.cooperative import FairPool, TooManyWaitError
 from server.errors import TemporaryError
-from server.turns import FairPool, TooManyWaitError
 
 #: OWASP's first choice for argon2id on a server: 19 MiB, two passes, one lane.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1, type=Type.ID)

@@ -22,6 +22,7 @@ from server.backup.encryption import Keys, Lock, decrypt, encrypt
 from server.backup.options import CreateOptions
 from server.backup.target import refuse_target, target, writing
 from server.config import Config
+from server.cooperative import Turns
 from server.errors import OperatorError, StartError
 from server.file_names import DATABASE_NAME, KEY_NAMES, STORAGE_KEY_NAME
 from server.interrupts import ignore_interrupts
@@ -36,7 +37,6 @@ from server.storage.schema_numbers import CHAIN_SCHEMA
 from server.storage.snapshot import contents, copying, scratch_folder, snapshot
 from server.storage.storage_key import read_storage_key, storage_key_there
 from server.storage.vault import Vault
-from server.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)

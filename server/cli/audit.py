@@ -8,9 +8,9 @@ from server.app import open_store
 from server.audit.verify import certificate, findings, inspect, parse_head
 from server.cli.output import say
 from server.config import Config
+from server.cooperative import Turns
 from server.errors import StartError
 from server.model.lines import one_line
-from server.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class HostChange:
     command: str
     kind: EventKind = EventKind.USER_CHANGE
 
-    def will(self, what: str) -> None:
+    def will(self, change: str, /) -> None:
         """Do nothing: the record has the facts, and a subcommand has no `--check`."""
 
     @asynccontextmanager

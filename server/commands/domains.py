@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from server.commands.call import Call, Seeker
+from server.commands.context import CompletionContext, Context
 from server.commands.kinds import MOST_CANDIDATES
-from server.errors import PermissionDeniedError
 from server.grammar.declare import Kind, Relation, command
-from server.model.access import Operator, Permission, Role
+from server.model.access import Permission, Role
 from server.model.domains import folded, parse_domain_name
 from server.render.reply import Column, Lines, Table
 from server.services import domains as service
 from server.storage import domains
 
-_PRIVILEGES = "taken for scripts of the exchange; an administrator of this console has them anyway"
-
-
-def admit_to_domain(operator: Operator, domain: str) -> None:
-    """Raise PermissionDeniedError unless the domain is granted to the operator, whether it exists or not."""
-    if not operator.reaches(domain):
-        message = f"domain {domain} is not granted to {operator.name}"
-        raise PermissionDeniedError(message)
+_PRIVILEGES = "accepted for scripts of the exchange, without effect: administrators of this console reach every domain"
 
 
 def _parse_name(text: str) -> str:
-    """Refuse the names of the commands beside the domains: such a domain could not be reached by its path."""
+    """Parse a domain name.
+
+    Refuses names of the commands in /domain, because no path could reach such a domain.
+    """
     name = parse_domain_name(text)
     if folded(name) in {each.name for each in COMMANDS}:
         message = f"{name} is a command of /domain"
@@ -34,10 +29,10 @@ def _parse_name(text: str) -> str:
     return name
 
 
-async def _stored_names(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    if seeker.operator.role is Role.ADMIN:
-        return await domains.names(seeker.store, beginning, MOST_CANDIDATES)
-    granted = sorted(seeker.operator.domains.items())
+async def _stored_names(context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    if context.operator.role is Role.ADMIN:
+        return await domains.names(context.store, beginning, MOST_CANDIDATES)
+    granted = sorted(context.operator.domains.items())
     return [name for key, name in granted if key.startswith(folded(beginning))]
 
 
@@ -47,7 +42,7 @@ DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored
 
 @command("/domain/declare", permission=Permission.DOMAINS_CHANGE, examples=("domain/declare moscow.local",))
 async def declare(
-    call: Call,
+    context: Context,
     domain: Annotated[str, NEW_DOMAIN],
     *,
     add_domain_admin_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001  see the help
@@ -57,17 +52,17 @@ async def declare(
 
     The name is shown as you type it here. Two names that differ only in case are one domain.
     """
-    await service.declare(call, domain)
+    await service.declare(context, domain)
     return Lines((f"Domain {domain} declared",))
 
 
 @command("/domain/list", permission=Permission.DOMAINS_READ, examples=("domain/list", "domain/list | count"))
-async def list_(call: Call) -> Table:
-    """List the domains that you may reach, and how many integrations each has.
+async def list_(context: Context) -> Table:
+    """List your domains and the number of their integrations.
 
-    Names stand as they were declared, sorted without regard to case.
+    Names are shown as declared, and sorted without regard to case.
     """
-    found = [each for each in await domains.every(call.store) if call.operator.reaches(each.name)]
+    found = [each for each in await domains.every(context.store) if context.operator.reaches(each.name)]
     columns = (Column("domain", "Domain"), Column("integrations", "Integrations"))
     return Table(columns, [(each.name, each.integrations) for each in found])
 
@@ -78,21 +73,23 @@ async def list_(call: Call) -> Table:
     examples=("domain/remove biysk.local --force --check", "domain/remove biysk.local --force"),
 )
 async def remove(
-    call: Call,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     *,
     force: Annotated[bool, Relation("do not ask")] = False,
 ) -> Lines:
-    """Remove a domain with all its integrations; their keys are dead at once.
+    """Remove a domain with all its integrations. Their keys stop working at once.
 
-    Asks before it does; anything but yes leaves everything as it is.
+    Asks for confirmation. Any answer but yes changes nothing.
     """
     if not force:
-        known = await domains.find(call.store, domain)
+        known = await domains.find(context.store, domain)
         if known is None:
             raise service.no_such_domain(domain)
-        await call.confirm(f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}.")
-    await service.remove(call, domain)
+        await context.confirm(
+            f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}."
+        )
+    await service.remove(context, domain)
     return Lines((f"Domain {domain} removed",))
 
 

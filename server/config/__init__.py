@@ -1,4 +1,4 @@
-"""The configuration: its schema, how it is read, and what of it is in force."""
+"""The configuration: its schema, its loading, and the values in force."""
 
 from server.config.current import Current
 from server.config.limits import Limits

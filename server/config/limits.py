@@ -10,31 +10,31 @@ from server.config.values import Counts, Network, Section, Whole
 
 
 class Limits(Section):
-    """sshd_config's limits, with its meanings where it has the same name."""
+    """Limits. Those of sshd_config have its meanings."""
 
     login_grace_time: Annotated[Whole, Counts.NEXT] = Field(
         default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit"
     )
     max_auth_tries: Annotated[Whole, Counts.NEXT] = Field(
-        default=6, ge=1, le=1000, description="tries to log in that may fail on one connection, keys included"
+        default=6, ge=1, le=1000, description="failed login attempts on one connection, keys included"
     )
     max_startups: Annotated[str, Counts.NEXT] = Field(
-        default="64:30:100", description="start:rate:full of connections that have not logged in"
+        default="64:30:100", description="start:rate:full of connections before the login"
     )
     per_source_max_startups: Annotated[Whole, Counts.NEXT] = Field(
         default=64, ge=1, le=100000, description="the same from one source"
     )
     max_login_bytes: Annotated[Whole, Counts.NEXT] = Field(
-        default=65536, ge=8192, le=2**30, description="bytes that a client may send before it has logged in"
+        default=65536, ge=8192, le=2**30, description="bytes that a client may send before the login"
     )
     max_connections: Annotated[Whole, Counts.NEXT] = Field(
-        default=2000, ge=1, le=1000000, description="connections, logged in or not"
+        default=2000, ge=1, le=1000000, description="connections, before and after the login"
     )
     per_source_max_connections: Annotated[Whole, Counts.NEXT] = Field(
         default=1000, ge=1, le=1000000, description="the same from one source"
     )
     max_sessions_per_user: Annotated[Whole, Counts.NEXT] = Field(
-        default=1000, ge=1, le=1000000, description="connections of one user, and sessions on all of them"
+        default=1000, ge=1, le=1000000, description="connections of one user, and sessions on all of these"
     )
     max_sessions: Annotated[Whole, Counts.NEXT] = Field(
         default=64, ge=0, le=100000, description="open sessions on one connection"
@@ -43,10 +43,10 @@ class Limits(Section):
         default=True, description="refuse sources that misbehave for a while"
     )
     per_source_penalty_exempt_list: Annotated[tuple[Network, ...], Counts.NOW] = Field(
-        default=(), description="addresses and networks that are never refused so"
+        default=(), description="addresses and networks without penalties"
     )
     per_source_net_block_size: Annotated[str, Counts.RESTART] = Field(
-        default="32:128", description="bits of an IPv4 and of an IPv6 address that make a source"
+        default="32:128", description="prefix lengths of IPv4 and IPv6 addresses that count as one source"
     )
 
     @property

@@ -19,7 +19,7 @@ _PROMPT_FIELD = re.compile(r"\{(?:user|node|path)\}")
 
 
 class Listen(Section):
-    """Where the SSH server listens."""
+    """The address of the SSH server."""
 
     host: Annotated[Text, Counts.RESTART] = Field(
         default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 or :: for all"
@@ -30,7 +30,7 @@ class Listen(Section):
 
 
 class Node(Section):
-    """The identity in prompts and footers."""
+    """The node's identity in prompts and footers."""
 
     name: Annotated[str, Counts.RESTART] = Field(
         default="ds1@ecss1", pattern=r"^[^\s,:]{1,64}$", description="name of this node in prompt and footer"
@@ -41,7 +41,7 @@ class Node(Section):
 
 
 class Storage(Section):
-    """Where the data lie."""
+    """The database."""
 
     url: Annotated[Text, Counts.RESTART] = Field(
         default=f"sqlite:///var/{DATABASE_NAME}",
@@ -58,7 +58,7 @@ class Storage(Section):
 
 
 class Keys(Section):
-    """Where secrets lie."""
+    """The files of the keys."""
 
     dir: Annotated[Text, Counts.RESTART] = Field(
         default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise"
@@ -69,20 +69,21 @@ class Keys(Section):
 
 
 class Ssh(Section):
-    """How connections are protected."""
+    """The protection of connections."""
 
     policy: Annotated[Literal["default", "post-quantum", "compatible"], Counts.NEXT] = Field(
         default="default",
-        description="default is for current clients; post-quantum admits only clients with mlkem768x25519-sha256; "
-        "compatible adds older algorithms and an ECDSA host key for libssh2 1.10, JSch 0.1.55, net-ssh 7 and Twisted",
+        description=(
+            "default for current clients; post-quantum only for clients with ML-KEM; compatible also for old libraries"
+        ),
     )
     rekey_megabytes: Annotated[Whole, Counts.NEXT] = Field(
-        default=1024, ge=1, le=1048576, description="sent on one connection, after which new session keys are agreed"
+        default=1024, ge=1, le=1048576, description="data sent on one connection before new session keys are negotiated"
     )
 
 
 class Audit(Section):
-    """Where the audit goes besides the store."""
+    """Copies of the audit besides the store."""
 
     log: Annotated[Text, Counts.RESTART] = Field(
         default="none",
@@ -92,105 +93,106 @@ class Audit(Section):
 
 
 class Keepalive(Section):
-    """How clients are noticed that live no more; dead peers are, by TCP's own keepalive, which is always on."""
+    """SSH keepalive finds clients that no longer respond. TCP keepalive finds dead hosts and is always on."""
 
     interval_seconds: Annotated[Whole, Counts.NEXT] = Field(
-        default=0, ge=0, le=86400, description="silence after which the client is asked whether it lives; 0 never asks"
+        default=0, ge=0, le=86400, description="seconds of silence before a keepalive question; 0 sends none"
     )
     count: Annotated[Whole, Counts.NEXT] = Field(
-        default=3, ge=1, le=100, description="questions without an answer before the connection is closed"
+        default=3, ge=1, le=100, description="unanswered questions before the connection is closed"
     )
 
 
 class Greeting(Section):
-    """What people read around the login; may have several lines."""
+    """Texts before and after the login. They may have several lines."""
 
-    banner: Annotated[str, Counts.NEXT] = Field(
-        default="", description="shown before the login, to anyone who connects"
-    )
+    banner: Annotated[str, Counts.NEXT] = Field(default="", description="shown to every client before the login")
     motd: Annotated[str, Counts.NEXT] = Field(
         default="", description="shown after the login to people at a terminal, never to scripts"
     )
 
 
 class Prompt(Section):
-    """How the prompt looks."""
+    """The prompt."""
 
     format: Annotated[str, Counts.NOW] = Field(
         default="{user}@{node}:{path}$ ",
         max_length=200,
-        description="the prompt; {user}, {node} and {path} stand for themselves, and it ends in `$ `",
+        description="the prompt with the fields {user}, {node} and {path}; it ends in `$ `",
     )
     colour: Annotated[Literal["none", "red", "green", "yellow", "blue", "magenta", "cyan"], Counts.NEXT] = Field(
         default="none",
-        description="none, red, green, yellow, blue, magenta or cyan; people alone see it",
+        description="none, red, green, yellow, blue, magenta or cyan; scripts get no colour",
     )
 
     def text(self, *, user: str, node: str, path: str) -> str:
-        """Return the prompt of a user at a path; what looks like a field in a value is text."""
+        """Return the prompt of a user at a path. Braces in a value are text."""
         values = {"{user}": user, "{node}": node, "{path}": path}
         return _PROMPT_FIELD.sub(lambda found: values[found[0]], self.format)
 
     @field_validator("format")
     @classmethod
     def _waited_for(cls, text: str) -> str:
-        """Refuse a prompt that scripts cannot wait for, or that would move the cursor."""
+        """Refuse a prompt that scripts cannot wait for, or that controls the terminal."""
         if not text.isprintable():
             message = "one line of visible characters is expected"
             raise ValueError(message)
         if left := re.search(r"\{[^}]*\}?|\}", _PROMPT_FIELD.sub("", text)):
-            message = f"{left[0]} is no field: {{user}}, {{node}} and {{path}} are known"
+            message = f"unknown field {left[0]}; use {{user}}, {{node}} and {{path}}"
             raise ValueError(message)
         if not text.endswith("$ "):
-            message = "it must end in a dollar sign and a blank, as scripts wait for them; put it in quotes"
+            message = "it must end in a dollar sign and a blank, because scripts wait for them; put it in quotes"
             raise ValueError(message)
         return text
 
 
 class Integrations(Section):
-    """How integrations are shown."""
+    """The display of integrations."""
 
     show_keys: Annotated[Literal["full", "masked"], Counts.NOW] = Field(
-        default="full", description="full, or masked: a key is shown once, when it is made, and by show --reveal"
+        default="full", description="full, or masked: only the reply that creates a key and show --reveal show it"
     )
 
 
 class Sessions(Section):
-    """When a session ends by itself; people are told a minute before."""
+    """Time limits of sessions. People are warned a minute before the end."""
 
     idle_seconds: Annotated[Whole, Counts.NOW] = Field(
-        default=0, ge=0, le=2_592_000, description="silence at the prompt after which a session ends; 0 is never"
+        default=0,
+        ge=0,
+        le=2_592_000,
+        description="seconds without input before a session ends; 0 is no limit",
     )
     longest_seconds: Annotated[Whole, Counts.NOW] = Field(
-        default=0, ge=0, le=2_592_000, description="how long a session may last; 0 is for ever"
+        default=0, ge=0, le=2_592_000, description="longest duration of a session in seconds; 0 is no limit"
     )
 
 
 class Auth(Section):
-    """Ways to log in besides the users' own passwords and keys."""
+    """Login methods besides the users' own passwords and keys."""
 
     trusted_user_ca_keys: Annotated[Text, Counts.NEXT] = Field(
         default="",
-        description="file of public keys whose certificates let in the users that they name; relative to this file",
+        description="file of public keys that sign user certificates; relative to this file",
     )
 
 
 class Log(Section):
-    """What the program tells on standard error."""
+    """The program's log on standard error."""
 
     format: Annotated[Literal["console", "json"], Counts.NOW] = Field(
         default="console", description="console for people, json for collectors: one object a line"
     )
     level: Annotated[Literal["debug", "info", "warning", "error"], Counts.NOW] = Field(
-        default="info", description="debug, info, warning or error: what is less than that is not told"
+        default="info", description="debug, info, warning or error: the lowest level that is logged"
     )
 
 
 class Metrics(Section):
-    """Where Prometheus and probes ask: /metrics, /healthz and /readyz over HTTP, without a password."""
+    """The pages /metrics, /healthz and /readyz over HTTP, without a password."""
 
     public: Annotated[bool, Counts.RESTART] = Field(
-        default=False, description="allow an address that others than this machine can reach"
+        default=False, description="allow an address that other machines can reach"
     )
     listen: Annotated[Text, Counts.RESTART] = Field(
         default="", description="ADDRESS:PORT, as 127.0.0.1:9823 or [::1]:9823; empty is off; port 0 takes a free one"
@@ -212,13 +214,13 @@ class Metrics(Section):
             message = "an address and a port are expected, as in 127.0.0.1:9823 or [::1]:9823"
             raise ValueError(message)
         if not address.is_loopback and not info.data.get("public"):
-            message = f"{address} is not this machine alone: metrics.public: true allows it"
+            message = f"other machines can reach {address}: metrics.public: true allows it"
             raise ValueError(message)
         return f"{address}:{port}" if address.version == 4 else text  # noqa: PLR2004  an IPv4-mapped one is IPv4
 
 
 class Config(Section):
-    """The whole configuration; relative paths start from the folder of the file that it was read from."""
+    """The whole configuration. Relative paths start from the folder of its file."""
 
     listen: Listen = Listen()
     node: Node = Node()
@@ -241,23 +243,23 @@ class Config(Section):
 
     @property
     def file(self) -> Path | None:
-        """The file that it was read from; None when there was none."""
+        """The file of the configuration; None for the defaults."""
         return self._file
 
     @property
     def database(self) -> Path:
-        """The SQLite file; where it is a link, what it links to, as SQLite puts its other files beside that."""
+        """The SQLite file; the target if it is a link, because SQLite puts its other files beside the target."""
         path = self._base / self.storage.url.removeprefix(_SQLITE)
-        return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  fails for nobody
+        return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  never raises
 
     @property
     def places(self) -> tuple[Path, Path]:
-        """Where the store lies as configured, links and all: the database, and the keys folder."""
+        """The configured paths of the database and the keys folder, without following links."""
         return self._base / self.storage.url.removeprefix(_SQLITE), self.keys_dir
 
     @property
     def trusted_user_ca_keys(self) -> Path | None:
-        """The file of the authorities that sign certificates of users."""
+        """The file of the keys that sign user certificates."""
         return self._base / self.auth.trusted_user_ca_keys if self.auth.trusted_user_ca_keys else None
 
     @property
@@ -267,7 +269,7 @@ class Config(Section):
 
     @property
     def storage_key(self) -> Path:
-        """The storage key: systemd's credential `storage.key` if there is one, else as configured."""
+        """The path of the storage key: systemd's credential `storage.key`, or else the configured file."""
         configured = self.keys.storage_key_file or f"{self.keys.dir}/{STORAGE_KEY_NAME}"
         return self._credential or self._base / configured
 
@@ -278,5 +280,5 @@ class Config(Section):
 
     @property
     def audit_log(self) -> Path | None:
-        """The file of the audit's JSON lines; None where `audit.log` is no file."""
+        """The file of the audit's JSON lines; None when `audit.log` is not a file."""
         return None if self.audit.log in {"none", "stderr"} else self._base / self.audit.log

@@ -1,4 +1,4 @@
-"""Types of configured values, and when a changed value counts."""
+"""Types of configured values, and when a changed value applies."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ Network = Annotated[str, AfterValidator(_network)]
 
 
 class Counts(Enum):
-    """When a changed value counts, once SIGHUP has told the running server to read the configuration again."""
+    """When a changed value applies after SIGHUP reloads the configuration of a running server."""
 
     NOW = "at once"
-    NEXT = "for who comes from then on"
+    NEXT = "for new connections"
     RESTART = "after a restart"
 
 
 class Section(BaseModel):
-    """One section of the configuration: no unknown keys, no change after it is read."""
+    """One section of the configuration. It has no unknown keys and does not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _text(cls, value: object) -> object:
-        """Refuse half a character, which YAML can write as an escape and nothing can store or send."""
+        """Refuse half a surrogate pair: YAML can write one as an escape, but it cannot be stored or sent."""
         if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
             message = "half a character cannot be part of it"
             raise ValueError(message)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """The end of one session, or of all of them when the console stops. `None` in its place means: not ending.
+    """The end of one session, or of all of them when the console stops.
 
-    `reason` is a short phrase for logs and probes. `sentence` is shown to the client; an empty one shows nothing.
+    `None` in its place means: not ending. `reason` is a short phrase for logs and probes. `sentence` is shown to
+    the client; an empty one shows nothing.
     """
 
     reason: str

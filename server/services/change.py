@@ -17,7 +17,7 @@ class Actor(Protocol):
     def store(self) -> Store:
         """The store, for reading."""
 
-    def will(self, what: str) -> None:
+    def will(self, change: str, /) -> None:
         """Describe the change that follows, for `--check` and for the record of a command."""
 
     def change(self) -> AbstractAsyncContextManager[Query]:

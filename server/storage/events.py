@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast
 
+from server.cooperative import Share
 from server.model.domains import folded
 from server.model.events import Event
 from server.storage.chain import ANEW, FIRST, NODES, Head
 from server.storage.database import Store
 from server.storage.heads import Outline, found
 from server.storage.writer import Query, Row, Value
-from server.turns import Share
 
 #: What a mac covers besides `seq`, in this order.
 COLUMNS = (

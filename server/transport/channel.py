@@ -13,7 +13,7 @@ from typing import Protocol
 import asyncssh
 
 from server.auth.standing import no_more
-from server.commands.call import Console
+from server.commands.services import Services
 from server.errors import ArgumentError, InternalError, OperatorError, PermissionDeniedError, TemporaryError
 from server.log import about
 from server.model.access import Operator
@@ -59,7 +59,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     """One channel, as asyncssh reports the requests of the client."""
 
     def __init__(
-        self, owner: ChannelOwner, services: Console, operator: Operator, login_options: str, settings: ShellSettings
+        self, owner: ChannelOwner, services: Services, operator: Operator, login_options: str, settings: ShellSettings
     ) -> None:
         """Take the user and the options after the user name; wrong options end the session with an error."""
         self._owner = owner
@@ -132,7 +132,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._owner.channels.add(self)
         shutdown = self._owner.shutdown
         if shutdown is not None:  # the channel was opened before the end began
-            session.stop(shutdown.sentence)
+            session.stop(shutdown)
         self._task = asyncio.get_running_loop().create_task(self._run(tty, session))
 
     def data_received(self, data: bytes, _datatype: object) -> None:
@@ -189,7 +189,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     def stop(self, shutdown: Shutdown, *, now: bool) -> None:
         """End the session when its command has ended; `now` interrupts the command."""
         if self._session is not None:
-            self._session.stop(shutdown.sentence)
+            self._session.stop(shutdown)
             if now:
                 self._session.interrupt()
 
@@ -243,7 +243,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         operator = await self._services.standings.of(self._operator)
         if operator is None:
             return Completion("", ())
-        return await complete(self._services, operator, self._session.here if self._session else (), text)
+        return await complete(self._services, operator, self._session.location if self._session else (), text)
 
     async def _recall(self) -> Sequence[str]:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.audit.journal import utc_now
 from server.auth.credentials import AuthResult
-from server.commands.call import Console
+from server.commands.services import Services
 from server.log import about
 from server.model.access import Operator
 from server.model.events import Event, EventKind
@@ -21,7 +21,7 @@ _log = logging.getLogger("ecss-console.login")
 class ConnectionLog:
     """Writes the log and the audit, and counts logins."""
 
-    def __init__(self, services: Console, source: str) -> None:
+    def __init__(self, services: Services, source: str) -> None:
         """Take the journal and the counters; `source` is `address:port` of the client."""
         self._services = services
         self._source = source

@@ -14,7 +14,7 @@ import asyncssh
 
 from server.audit.refusals import Refusals
 from server.auth.admission import Admission
-from server.commands.call import Console
+from server.commands.services import Services
 from server.log import about
 from server.model.access import UserKey
 from server.model.refusals import Refusal
@@ -46,7 +46,7 @@ _log = logging.getLogger("ecss-console.transport")
 class Listener:
     """The listening server; `start` it once, `stop` it once."""
 
-    def __init__(self, services: Console, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
+    def __init__(self, services: Services, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
         """Take the shared parts, and the authorities trusted to sign certificates of users."""
         self._current = services.current
         self._state = ServerState(

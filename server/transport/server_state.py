@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from server.audit.refusals import Refusals
 from server.auth.admission import Admission
-from server.commands.call import Console
+from server.commands.services import Services
 from server.config import Current, Limits
 from server.model.access import UserKey
 from server.model.shutdown import Shutdown
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class ServerState:
     """Limits, counters and open connections. The `authorities` are trusted to sign certificates of users."""
 
-    services: Console
+    services: Services
     logins: Logins
     admission: Admission
     refusals: Refusals

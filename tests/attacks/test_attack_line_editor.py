@@ -17,13 +17,13 @@ from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.keys import Keys
 from terminals import PERSON, Sink, a_terminal, typed, until
 
+from server.cooperative import Turns
 from server.shell.terminal import EndOfInputError, LineDroppedError
 from server.transport.terminal.bindings import ALT_CHARACTERS, shared_bindings
 from server.transport.terminal.editing import Editing
 from server.transport.terminal.keys import QueueInput, key_presses
 from server.transport.terminal.plain import PlainEditor
 from server.transport.terminal.tty import Tty
-from server.turns import Turns
 
 DOCS = Path(__file__).parents[2] / "docs" / "automation.md"
 MOST_EDITED = 1000

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from server.audit.inspection import Exported, Inspection
 from server.audit.verify import findings, inspect
+from server.cooperative import Turns
 from server.model.events import Event, EventKind
 from server.storage import events
 from server.storage.chain import Head
 from server.storage.database import Store
 from server.storage.files import Prepared, prepare
-from server.turns import Turns
 
 NODE = "ds1@ecss1"
 COLUMNS = (*events.COLUMNS, "seq", "mac")

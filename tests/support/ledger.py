@@ -16,10 +16,10 @@ import asyncssh
 from asyncssh import SSHClientConnection
 
 from server.audit.verify import findings, inspect
+from server.cooperative import Turns
 from server.storage import domains, integrations
 from server.storage.database import Store
 from server.storage.files import prepare
-from server.turns import Turns
 
 DOMAIN = "biysk.local"
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")

@@ -1,7 +1,7 @@
-"""A few pages over HTTP, on the console's own event loop: an answer proves that the loop turns.
+"""A small HTTP server on the console's own event loop, so that an answer proves that the loop runs.
 
-h11 reads and writes the protocol. One request a connection; a client has five seconds for all of it, and there are few
-connections at once, of which the oldest makes room: whoever is slow or sends much keeps no probe out.
+h11 parses the protocol. A connection carries one request and lasts at most five seconds. When all connections are in
+use, a new one replaces the oldest, so slow clients cannot block a probe.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ _log = logging.getLogger("ecss-console.endpoint")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a page says now."""
+    """The answer of a page."""
 
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = _PLAIN
 
 
-#: Gives a page for a client's `Accept`.
+#: Returns a page for the client's `Accept` header.
 Page = Callable[[str], Awaitable[Answer]]
 
 
 class Endpoint:
-    """Serves `pages` by their paths; `start` it once, `stop` it once."""
+    """Serves `pages` by path. Start it once and stop it once."""
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
-        """Take the pages."""
+        """Take the pages by their paths."""
         self._pages = pages
         self._servers: list[asyncio.Server] = []
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # the oldest first
 
     async def start(self, listening: list[socket.socket]) -> None:
-        """Serve on these sockets, which are the endpoint's from now on."""
+        """Serve on these sockets and take ownership of them."""
         for each in listening:
             self._servers.append(await asyncio.start_server(self._connected, sock=each, limit=_MOST_HEADER_BYTES))
 
     async def stop(self) -> None:
-        """Let nobody in and cut who is there."""
+        """Close the listening sockets and abort open connections."""
         for server in self._servers:
             server.close()
         tasks = [*self._open]
@@ -70,19 +70,19 @@ class Endpoint:
         task.add_done_callback(lambda task: self._open.pop(task, None))
 
     def _cut(self, task: asyncio.Task[None]) -> None:
-        self._open.pop(task).transport.abort()  # a task that has not begun would not do it
+        self._open.pop(task).transport.abort()  # a task that has not started would not close it
         task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request in time, or cut the connection."""
-        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits until the client has all of it
+        """Answer one request in time, or abort the connection."""
+        writer.transport.set_write_buffer_limits(0)  # makes `drain` wait until the kernel has all of it
         try:
             async with asyncio.timeout(_CLIENT_SECONDS):
                 await self._converse(reader, writer)
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, OSError, h11.LocalProtocolError):
-            pass  # the client is slow or gone: nobody is left to be told
+            pass  # the client is slow or gone
         finally:
             writer.transport.abort()
 
@@ -123,13 +123,13 @@ class Endpoint:
         accepted = b", ".join(value for name, value in request.headers if name == b"accept")
         try:
             return await page(accepted.decode("latin-1"))
-        except Exception:  # noqa: BLE001  whatever it is, the client gets an answer and the log a traceback
+        except Exception:  # noqa: BLE001  any failure gets an answer, and a traceback in the log
             _log.exception("a page cannot be given")
             return Answer(b"the page cannot be given; the log says why\n", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _path(target: bytes) -> str:
-    """Return the path that is asked for; a client that takes this for a proxy asks for a whole address (RFC 9112)."""
+    """Return the requested path. Clients that take this server for a proxy send a whole URL (RFC 9112)."""
     try:
         return urlsplit(target.decode("ascii")).path
     except ValueError:
@@ -137,7 +137,7 @@ def _path(target: bytes) -> str:
 
 
 async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """Return the first request; None when the client leaves before it is whole. Raises RemoteProtocolError."""
+    """Return the request; None when the client disconnects before its end. Raises RemoteProtocolError."""
     while True:
         event = connection.next_event()
         if isinstance(event, h11.Request):

@@ -1,6 +1,6 @@
-"""The service manager that started the program: told how it goes, and the sockets that it has opened for it.
+"""The service manager: status notifications to systemd, and the sockets that it passes to the program.
 
-The protocols of sd_notify(3) and sd_listen_fds(3), which need no library. Started by anything else, nothing is told.
+Implements sd_notify(3) and sd_listen_fds(3), which need no library. Without systemd all of it does nothing.
 """
 
 from __future__ import annotations
@@ -22,32 +22,35 @@ _MICROSECONDS = 1_000_000
 _METRICS = "metrics"
 
 
-class Supervisor:
-    """Where to tell how the program goes; `watchdog_seconds` is how long it may be silent, 0 for ever."""
+class SystemdNotifier:
+    """Sends status to systemd. `watchdog_seconds` is the watchdog's timeout, 0 for none."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        """Take $NOTIFY_SOCKET and, when it is meant for this process, $WATCHDOG_USEC."""
+        """Read $NOTIFY_SOCKET and, when it is for this process, $WATCHDOG_USEC."""
         self._address = environment.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):  # Linux's abstract names
             self._address = "\0" + self._address[1:]
-        meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        microseconds = environment.get("WATCHDOG_USEC", "") if meant else ""
+        for_this_process = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = environment.get("WATCHDOG_USEC", "") if for_this_process else ""
         self.watchdog_seconds = int(microseconds) / _MICROSECONDS if microseconds.isdecimal() else 0.0
 
     def ready(self, status: str) -> None:
-        """Say that logins are taken from now on."""
+        """Report that logins are accepted."""
         self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Say that files are read anew; `ready` follows."""
+        """Report that a reload has begun. Call `ready` after it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, status: str) -> None:
-        """Say that the end has begun."""
+        """Report that the shutdown has begun."""
         self._tell("STOPPING=1", f"STATUS={status}")
 
     async def beat(self, status: Callable[[], str]) -> None:
-        """Feed the watchdog twice in its time, for ever; a loop that stands still starves it."""
+        """Feed the watchdog twice per timeout, for ever.
+
+        A blocked event loop does not feed it, so systemd restarts the program.
+        """
         while self._address and self.watchdog_seconds:
             self._tell("WATCHDOG=1", f"STATUS={status()}")
             await asyncio.sleep(self.watchdog_seconds / 2)
@@ -55,33 +58,33 @@ class Supervisor:
     def _tell(self, *assignments: str) -> None:
         if not self._address:
             return
-        # nobody listens, or descriptors are short: the service goes on, and a missed beat is followed by the next
+        # without a listener or free descriptors the service goes on; another notification follows
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)  # noqa: FBT003  the name of the call says it
             sender.sendto("\n".join(assignments).encode(), self._address)
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """The listening sockets that the service manager has opened: for SSH clients, and for who asks for the metrics."""
+class ActivatedSockets:
+    """The listening sockets of systemd's socket activation, for SSH clients and for the metrics."""
 
     ssh: tuple[socket.socket, ...] = ()
     metrics: tuple[socket.socket, ...] = ()
 
 
-def given_sockets(environment: Mapping[str, str] = os.environ) -> Given:
-    """Return the listening sockets that the service manager has opened; none when it has not.
+def activated_sockets(environment: Mapping[str, str] = os.environ) -> ActivatedSockets:
+    """Return the listening sockets that systemd passed, if any.
 
-    Those with `FileDescriptorName=metrics` are for the metrics. Raises StartError for a descriptor that nobody can
-    connect to.
+    `FileDescriptorName=metrics` marks those for the metrics. Raises StartError for a descriptor that is not a listening
+    TCP socket.
     """
     count = environment.get("LISTEN_FDS", "")
     if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
-        return Given()
+        return ActivatedSockets()
     opened = [_listening(_FIRST_DESCRIPTOR + index) for index in range(int(count))]
     names = dict(enumerate(environment.get("LISTEN_FDNAMES", "").split(":")))
     for_metrics = tuple(each for index, each in enumerate(opened) if names.get(index) == _METRICS)
-    return Given(tuple(each for each in opened if each not in for_metrics), for_metrics)
+    return ActivatedSockets(tuple(each for each in opened if each not in for_metrics), for_metrics)
 
 
 def _listening(descriptor: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The three pages: the numbers, whether the loop turns, and whether somebody could log in and work now."""
+"""The three pages: metrics, liveness (the event loop runs) and readiness (users can log in and work)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-from server.endpoint.exposition import Exposition
-from server.endpoint.http import Answer, Page
 from server.errors import TemporaryError
+from server.http.endpoint import Answer, Page
+from server.http.exposition import Exposition
 from server.node.status import Node
 
-#: Raises TemporaryError, or does not come back, when the store does not answer.
+#: Asks the store. Raises TemporaryError or hangs when the store does not answer.
 AskStore = Callable[[], Awaitable[object]]
 _STORE_SECONDS = 1.0
 
@@ -20,7 +20,10 @@ _log = logging.getLogger("ecss-console.endpoint")
 
 
 def pages(node: Node, why_closed: Callable[[], str], ask_store: AskStore) -> dict[str, Page]:
-    """Return the pages by their paths; `why_closed()` says why nobody is let in, nothing when somebody is."""
+    """Return the pages by path.
+
+    `why_closed()` returns why logins are refused now; empty when they are accepted.
+    """
     exposition = Exposition(node.readings)
 
     async def metrics(accept: str) -> Answer:
@@ -45,7 +48,7 @@ async def _why_away(ask_store: AskStore) -> str:
         return "the store does not answer"
     except TemporaryError as error:
         return error.message
-    except Exception:  # noqa: BLE001  whatever it is, the probe gets an answer and the log a traceback
+    except Exception:  # noqa: BLE001  any failure gets an answer, and a traceback in the log
         _log.exception("the store cannot be read")
         return "the store cannot be read; the log says why"
     return ""

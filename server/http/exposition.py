@@ -1,4 +1,4 @@
-"""The numbers as Prometheus reads them, in the text format that the client asks for."""
+"""The metrics in the Prometheus text format that the client accepts."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _BOUNDS = (*(str(bound) for bound in BOUNDS_SECONDS), "+Inf")
 
 
 class Exposition:
-    """Writes what `readings` gives; with a registry of its own, so that nothing else in the process shows up."""
+    """Writes the metrics of `readings`. Its own registry keeps other metrics of the process out."""
 
     def __init__(self, readings: Callable[[], Sequence[Reading]]) -> None:
-        """Take where the numbers come from."""
+        """Take the source of the metrics."""
         self._readings = readings
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def written(self, accept: str) -> tuple[bytes, str]:
-        """Return the page and its content type, for a client's `Accept`; plain text for one that makes no sense."""
+        """Return the page and its content type for an `Accept` header; plain text for a malformed one."""
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # the library stumbles over a version that is no number
+        except (TypeError, ValueError):  # the library fails on a version that is not a number
             encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
     def collect(self) -> Iterable[Metric]:
-        """Give the library the numbers as they are now."""
+        """Return the present values to the library."""
         return map(_family, self._readings())
 
 

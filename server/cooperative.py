@@ -1,6 +1,6 @@
-"""The shares of users in what all sessions use: the event loop, and the threads for work that takes longer.
+"""Fair shares of the event loop and of worker threads for all users.
 
-One user with many sessions gets as much as one with a single session, and nobody waits for all that another has queued.
+A user with many sessions gets as much as a user with one, and no user waits for everything that another has queued.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from time import monotonic
 from typing import ParamSpec, Self, TypeVar
 
-#: How long one slice of long work may take. All sessions together get one slice in each iteration of the event loop. A
-#: short command takes several iterations, so it waits for a multiple of this.
+#: The length of one slice of long work. Each iteration of the event loop runs one slice of all sessions together. A
+#: short command takes several iterations, so long work delays it by a multiple of this.
 TURN_SECONDS = 0.001
-#: Text that is longer takes a turn before it is taken apart or searched.
+#: Longer text waits for a turn before it is parsed or searched.
 LONG_CHARACTERS = 2_048
-#: A slice that could not be divided and took longer is followed by a pause as long, for the commands of others.
+#: A slice that takes longer, because it cannot be divided, is followed by an equally long pause for other commands.
 _LONG_SLICE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
-#: A reply of so many rows takes megabytes until its client has read it. A user has few of them at a time.
+#: Larger replies take megabytes until their clients have read them. A user may have only a few at a time.
 MANY_ROWS = 1_000
 _LARGE_REPLIES = 4
 _T = TypeVar("_T")
@@ -29,11 +29,11 @@ _P = ParamSpec("_P")
 
 
 class TooManyWaitError(Exception):
-    """The owner has as much in the queue as one owner may have."""
+    """The owner's part of the queue is full."""
 
 
 class _Queue:
-    """Futures that wait, taken from one owner after another."""
+    """Waiting futures, served round-robin over their owners."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -44,11 +44,11 @@ class _Queue:
         return future
 
     def count(self, owner: str) -> int:
-        """Return how many of an owner wait; those that were cancelled do not."""
+        """Return the number of an owner's waiting futures, without cancelled ones."""
         return sum(not future.done() for future in self._waiting.get(owner, ()))
 
     def take(self) -> asyncio.Future[None] | None:
-        """Remove the next future; its owner goes behind the other owners."""
+        """Remove the next future and move its owner to the end of the round."""
         while self._waiting:
             owner = next(iter(self._waiting))
             futures = self._waiting.pop(owner)
@@ -63,19 +63,19 @@ class _Queue:
 
 
 class FairLock:
-    """A lock with a few places, which go to one owner after another."""
+    """A semaphore that serves its owners round-robin."""
 
     def __init__(self, places: int) -> None:
-        """Begin with all places free."""
+        """Take the number of holders at a time."""
         self._free = places
         self._queue = _Queue()
 
     def waiting(self, owner: str) -> int:
-        """Return how many of an owner wait for a place."""
+        """Return how many requests of an owner wait."""
         return self._queue.count(owner)
 
     async def acquire(self, owner: str) -> None:
-        """Wait for a place."""
+        """Wait for the lock."""
         if self._free:
             self._free -= 1
             return
@@ -84,11 +84,11 @@ class FairLock:
             await future
         except asyncio.CancelledError:
             if not future.cancelled():
-                self.release()  # it was this one's turn already
+                self.release()  # the lock was granted already
             raise
 
     def release(self) -> None:
-        """Give the place to the next owner."""
+        """Pass the lock to the next owner."""
         future = self._queue.take()
         if future is None:
             self._free += 1
@@ -97,7 +97,7 @@ class FairLock:
 
     @asynccontextmanager
     async def held(self, owner: str) -> AsyncIterator[None]:
-        """Hold a place inside the block."""
+        """Hold the lock inside the block."""
         await self.acquire(owner)
         try:
             yield
@@ -106,18 +106,18 @@ class FairLock:
 
 
 class FairPool:
-    """A few threads that serve one owner after another, who may have `most_waiting` calls each in the queue."""
+    """A few threads that serve owners round-robin. Each owner may have `most_waiting` calls in the queue."""
 
     def __init__(self, threads: int, name: str, most_waiting: int | None = None) -> None:
-        """Start no thread yet; without `most_waiting` the number of sessions is the limit."""
+        """Start no thread yet. Without `most_waiting` the number of sessions is the limit."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._places = FairLock(threads)
         self._most_waiting = most_waiting
 
     async def run(self, owner: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run a function in a thread when the owner's turn has come. Raises TooManyWaitError.
+        """Run a function in a thread at the owner's turn. Raises TooManyWaitError.
 
-        A cancelled call that has begun keeps its thread until the function returns.
+        A cancelled call that has started keeps its thread until the function returns.
         """
         if self._most_waiting is not None and self._places.waiting(owner) >= self._most_waiting:
             raise TooManyWaitError
@@ -132,11 +132,11 @@ class FairPool:
         return await asyncio.wrap_future(running)
 
     def submit(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        """Run a function in a thread without a turn, before there is a loop."""
+        """Run a function in a thread without waiting for a turn, before the event loop runs."""
         return self._pool.submit(function, *args, **kwargs)
 
     def close(self) -> None:
-        """End the threads after what is running."""
+        """End the threads after their running calls."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -145,17 +145,17 @@ class FairPool:
 
 
 class FewEach:
-    """A few places for each owner; more of the same owner wait in order, up to `most_waiting`."""
+    """A semaphore for each owner. More requests of an owner wait in order, up to `most_waiting`."""
 
     def __init__(self, places: int, most_waiting: int | None = None) -> None:
-        """Begin with nobody at work; without `most_waiting` the number of sessions is the limit."""
+        """Take the number of holders per owner. Without `most_waiting` the number of sessions is the limit."""
         self._places = places
         self._most_waiting = most_waiting
         self._locks: dict[str, tuple[asyncio.Semaphore, int]] = {}
 
     @asynccontextmanager
     async def turn(self, owner: str, patience_seconds: float | None = None) -> AsyncIterator[None]:
-        """Wait for the owner's turn. Raises TooManyWaitError, and TimeoutError when the patience has ended."""
+        """Wait for the owner's turn. Raises TooManyWaitError, or TimeoutError after `patience_seconds`."""
         lock, users = self._locks.get(owner, (asyncio.Semaphore(self._places), 0))
         if self._most_waiting is not None and users >= self._places + self._most_waiting:
             raise TooManyWaitError
@@ -174,13 +174,13 @@ class FewEach:
 
 
 class Turns:
-    """Shares the event loop: of all long work that waits, one slice runs in each iteration.
+    """Shares the event loop: each iteration runs one slice of all waiting long work.
 
-    `close` ends the thread of searches.
+    `close` ends the search thread.
     """
 
     def __init__(self) -> None:
-        """Begin with no work."""
+        """Begin without work."""
         self._queue = _Queue()
         self._granting = False
         self._granted_seconds: float | None = None
@@ -189,15 +189,15 @@ class Turns:
         self.large_replies = FewEach(_LARGE_REPLIES)
 
     def of(self, owner: str) -> Share:
-        """Return the share of one user, for one line."""
+        """Return the share of one user for one line."""
         return Share(self, owner)
 
     def close(self) -> None:
-        """End the thread after what is running."""
+        """End the thread after its running call."""
         self.searches.close()
 
     async def turn(self, owner: str) -> None:
-        """Wait until the owner may work for a slice."""
+        """Wait for the owner's next slice."""
         future = self._queue.add(owner)
         if not self._granting:
             self._granting = True
@@ -217,14 +217,14 @@ class Turns:
             return
         self._granted_seconds = monotonic()
         future.set_result(None)
-        loop.call_soon(self._grant)  # runs behind the slice
+        loop.call_soon(self._grant)  # runs after the slice
 
 
 class Share:
-    """What a line of one user may take of the event loop, of threads and of memory. Entered, it ends with the line."""
+    """One line's share of the event loop, threads and memory. A context manager that ends with the line."""
 
     def __init__(self, turns: Turns, owner: str) -> None:
-        """Take what is shared, and whose line it is."""
+        """Take the shared turns and the line's user."""
         self._turns = turns
         self._owner = owner
         self._held: AsyncExitStack | None = None
@@ -234,31 +234,31 @@ class Share:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Give back what the line took."""
+        """Release everything that the line holds."""
         held, self._held = self._held, None
         if held is not None:
             await held.aclose()
 
     async def keep_many(self, rows: int) -> None:
-        """Before a reply of so many rows is made, wait until few such replies of the user are on their way."""
+        """Call before building a large reply: waits while the user has too many large replies under way."""
         if rows < MANY_ROWS or self._held is not None:
             return
         self._held = AsyncExitStack()
         await self._held.enter_async_context(self._turns.large_replies.turn(self._owner))
 
     async def turn(self) -> None:
-        """Wait until the user may work for a slice."""
+        """Wait for the user's next slice."""
         await self._turns.turn(self._owner)
 
     async def turn_for(self, text: str) -> None:
-        """Wait likewise before work on a text that is long."""
+        """Wait for a slice before work on a long text."""
         if len(text) > LONG_CHARACTERS:
             await self._turns.turn(self._owner)
 
     async def in_turns(self, items: Iterable[_T], show: Callable[[int], None] | None = None) -> AsyncIterator[_T]:
-        """Yield items, and wait for a turn whenever making them and using them has taken `TURN_SECONDS`.
+        """Yield items, and wait for a turn after each `TURN_SECONDS` of making and using them.
 
-        `show` is told then how many are done.
+        `show` is called then with the number of items done.
         """
         began = monotonic()
         for done, item in enumerate(items, 1):
@@ -270,9 +270,9 @@ class Share:
                 began = monotonic()
 
     def read(self) -> AbstractAsyncContextManager[None]:
-        """Wait for a turn to read thousands of rows at once, and to use them: one such read is done at a time.
+        """Wait for the turn to read and use thousands of rows. One such read runs at a time.
 
-        Short reads, as those of a login, then wait for one long read and not for one of each session.
+        So a short read, such as that of a login, waits for one long read and not for one of each session.
         """
         return self._turns.reads.held(self._owner)
 
