@@ -8,7 +8,7 @@ from collections.abc import Callable
 from server.audit.inspection import Exported, Inspection
 from server.storage import events
 from server.storage.chain import Head
-from server.storage.database import Store
+from server.storage.store import Store
 from server.turns import Share
 
 #: A page takes about 2 ms of the loop.

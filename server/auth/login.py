@@ -18,7 +18,7 @@ from server.model.access import User
 from server.model.events import Event, EventKind
 from server.storage import claims, users
 from server.storage.claims import Claim
-from server.storage.database import Store
+from server.storage.store import Store
 from server.storage.turn import Rank
 
 #: The reason why a key opens nothing, whether it is another one than the user's or there is no user.

@@ -24,9 +24,11 @@ from server.model.sessions import OpenSession
 from server.node.measures import Stopwatch
 from server.node.status import Node
 from server.render.progress import progress_text
-from server.storage.database import Read, Store
+from server.storage.engine import Read
+from server.storage.store import Store
 from server.storage.turn import Rank
-from server.storage.writer import CommittedError, Query
+from server.storage.uncut import CommittedError
+from server.storage.writer import Query
 from server.turns import FewEach, Share, Turns
 
 #: Asks the operator and returns the answer without its newline; None at the end of input.
@@ -172,8 +174,6 @@ class Call:
         except CommittedError:
             self.recorded = True
             raise
-        finally:
-            self.console.standings.forget()  # also when Ctrl-C came while it was committed
 
     async def pass_gate(self, read: Read | None = None) -> None:
         """Ask again whether the operator may: while a question waited, that may have been taken away."""

@@ -23,7 +23,7 @@ from server.model.integrations import Integration, IntegrationType, first_named
 from server.model.numbers import number_range
 from server.render.reply import Lines, Script
 from server.storage import domains, integrations
-from server.storage.database import Read
+from server.storage.engine import Read
 from server.storage.integrations import Conflict, Keyed
 from server.storage.turn import Rank
 from server.turns import Share

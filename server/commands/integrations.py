@@ -20,7 +20,7 @@ from server.model.access import Permission
 from server.model.integrations import KEY_CHARACTERS, Integration, IntegrationType, changed, masked_key, new_key
 from server.render.reply import Column, Field, Lines, Record, Table
 from server.storage import domains, integrations
-from server.storage.database import Read
+from server.storage.engine import Read
 from server.storage.integrations import Added
 from server.storage.vault import Vault
 

@@ -13,7 +13,6 @@ from server.audit.journal import utc_now
 from server.config import Config
 from server.errors import StartError
 from server.model.events import Event, EventKind
-from server.storage import events
 from server.storage.writer import Query
 
 
@@ -67,7 +66,7 @@ async def record(
         command=f"ecss-console {command}",
         arguments=json.dumps(given),
     )
-    await events.insert(query, event)
+    query.audit.add(event)
 
 
 def _caller() -> str:

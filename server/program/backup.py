@@ -34,14 +34,15 @@ from server.storage.archive import (
     pack,
     unpack,
 )
-from server.storage.database import Store
 from server.storage.encryption import Keys, Lock, check_recipients, decrypt, encrypt, identities_of
 from server.storage.events import outline
-from server.storage.files import check, finish_restore, store_errors
 from server.storage.owner import working_for
-from server.storage.schema import newest
-from server.storage.snapshot import contents, copying, scratch_folder, snapshot
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import check, finish_restore, store_errors
+from server.storage.sqlite.schema import newest
+from server.storage.sqlite.snapshot import contents, copying, scratch_folder, snapshot
 from server.storage.storage_key import STORAGE_KEY_NAME, read_storage_key, storage_key_there
+from server.storage.store import Store
 from server.storage.vault import Vault
 from server.turns import Turns
 
@@ -140,7 +141,7 @@ async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[
 
 async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
     """Return the heads of a copy's audit by node, and what is wrong with it."""
-    store = await Store.open(copy, vault)
+    store = Store(await SqliteEngine.open(copy), vault)
     try:
         inspection = await inspect(store, None, Turns().of("backup"), lambda _done, _total: None)
         heads = {each.node: str(each.head) for each in (await outline(store)).heads}
@@ -222,7 +223,7 @@ async def _record(
         "head": manifest.heads.get(config.node.name, ""),
     }
     try:
-        store = await Store.open(config.database, vault, checkpoints=False)  # a server may have it open
+        store = Store(await SqliteEngine.open(config.database, checkpoints=False), vault)  # a server may have it open
         try:
             async with store.transaction() as query:
                 await record(query, config, "backup", given, EventKind.BACKUP_MADE)

@@ -7,8 +7,9 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from server.storage.database import Store
-from server.storage.writer import CommittedError, Query
+from server.storage.store import Store
+from server.storage.uncut import CommittedError
+from server.storage.writer import Query
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -6,11 +6,11 @@ import argparse
 
 from server.app import open_store
 from server.config import Config
+from server.durable import locked_folder
 from server.errors import StartError
 from server.model.events import EventKind
 from server.program.answer import record, say
 from server.program.ending import change
-from server.storage.files import locked_folder
 from server.storage.owner import working_for
 from server.transport.hostkey import (
     HOST_KEY_NAME,

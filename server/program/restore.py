@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from server.config import Config
+from server.durable import locked_folder
 from server.errors import StartError
 from server.model.events import EventKind
 from server.model.lines import few_lines
@@ -23,15 +24,16 @@ from server.program.backup import audited, described
 from server.program.ending import go_through
 from server.program.passphrase import known_passphrase
 from server.storage.archive import Manifest, Unpacked, damaged, unpack
-from server.storage.database import Store
 from server.storage.encryption import Keys, Lock, decrypt, identities_of, lock_of, opened_backup
-from server.storage.files import locked_folder, store_errors
 from server.storage.owner import working_for
-from server.storage.restoring import alone, finish, free_aside, make_ready, put_in_place
-from server.storage.schema import newest, upgrade
-from server.storage.serving import serving
-from server.storage.snapshot import contents, scratch_folder, storage_key_of
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import store_errors
+from server.storage.sqlite.restoring import alone, finish, free_aside, make_ready, put_in_place
+from server.storage.sqlite.schema import newest, upgrade
+from server.storage.sqlite.serving import serving
+from server.storage.sqlite.snapshot import contents, scratch_folder, storage_key_of
 from server.storage.storage_key import STORAGE_KEY_NAME, parse_storage_key, read_storage_key, storage_key_there
+from server.storage.store import Store
 from server.storage.vault import Vault
 from server.transport.hostkey import HOST_KEY_NAME, fingerprint_in
 
@@ -254,7 +256,7 @@ async def _record(config: Config, file: Path, manifest: Manifest, vault: Vault, 
         "schema": manifest.schema,
         "heads": dict(manifest.heads),
     }
-    store = await Store.open(database, vault)
+    store = Store(await SqliteEngine.open(database), vault)
     try:
         async with store.transaction() as query:
             await record(query, config, "restore", given, EventKind.BACKUP_RESTORED)

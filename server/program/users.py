@@ -20,7 +20,7 @@ from server.program.answer import record, say
 from server.program.ending import change
 from server.program.terminal import asked, ended_at_once
 from server.storage import users
-from server.storage.database import Store
+from server.storage.store import Store
 from server.transport.hostkey import host_keys
 
 FIRST_USER = "admin"

@@ -42,7 +42,7 @@ from server.render.filters import filtered
 from server.render.reply import Help, Left, Lines, Moved, Reply, Script
 from server.render.text import Footer, error_text, reply_text
 from server.storage import domains
-from server.storage.database import Read
+from server.storage.engine import Read
 from server.turns import Share
 
 _log = logging.getLogger("ecss-console.shell")

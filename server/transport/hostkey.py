@@ -14,11 +14,9 @@ from pathlib import Path
 
 import asyncssh
 
+from server.durable import locked_folder, sync_folder, write_synced
 from server.errors import StartError
 from server.plain_files import MOST_KEY_BYTES, plain, read_plain
-from server.storage.files import locked_folder
-from server.storage.restoring import write_synced
-from server.storage.snapshot import sync_folder
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"

@@ -30,7 +30,7 @@ from backups import (
 from console import PROGRAM, ConsoleServer, needs
 
 from server.storage.archive import KEY_NAMES
-from server.storage.snapshot import snapshot
+from server.storage.sqlite.snapshot import snapshot
 from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 
 

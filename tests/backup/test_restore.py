@@ -26,7 +26,7 @@ from console import ConsoleServer
 from killed import without_room
 from service import needs_root, public_folder
 
-from server.storage import schema
+from server.storage.sqlite import schema
 from server.transport.hostkey import fingerprint_of, host_keys
 
 

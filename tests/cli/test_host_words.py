@@ -16,7 +16,7 @@ import pytest
 from console import PASSWORD, PROGRAM, ConsoleServer, needs
 from faults import CHANGES, Faults, Kind
 
-from server.storage import schema
+from server.storage.sqlite import schema
 from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME, fingerprint_of, host_keys
 
 pytestmark = pytest.mark.timeout(300)

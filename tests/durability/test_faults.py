@@ -23,8 +23,8 @@ from ledger import DOMAIN, Change, Ledger, Standing, change_until_cut, complaint
 from power import HOWS, Disk, Record, records
 
 from server.errors import StartError
-from server.storage.files import check, prepare
-from server.storage.schema import newest
+from server.storage.sqlite.files import check, prepare
+from server.storage.sqlite.schema import newest
 from server.storage.storage_key import STORAGE_KEY_NAME, read_storage_key
 from server.storage.vault import Vault
 from server.transport.hostkey import host_keys

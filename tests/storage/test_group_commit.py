@@ -15,9 +15,10 @@ from server.audit.journal import Journal
 from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import domains
-from server.storage.database import Store
-from server.storage.files import prepare
-from server.storage.writer import CommittedError
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import prepare
+from server.storage.store import Store
+from server.storage.uncut import CommittedError
 
 NOW = "2026-11-24T10:00:00.000+00:00"
 WRITERS = 32
@@ -27,7 +28,7 @@ WRITERS = 32
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """A new store, open."""
     prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
-    opened = await Store.open(prepared.database, prepared.vault)
+    opened = Store(await SqliteEngine.open(prepared.database), prepared.vault)
     yield opened
     await opened.close()
 

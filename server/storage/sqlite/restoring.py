@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from server.durable import sync_folder, write_synced
 from server.errors import StartError
 from server.plain_files import MOST_KEY_BYTES, read_plain
 from server.storage.archive import KEY_NAMES
-from server.storage.snapshot import sync_folder
 from server.storage.storage_key import STORAGE_KEY_NAME, parse_storage_key
 
 _PLAN = "plan.json"
@@ -183,11 +183,3 @@ def _move_aside(path: Path, kept: Path) -> list[Path]:
         return []
     path.rename(kept)
     return [kept]
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file for its owner only, down to the disk."""
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
