@@ -242,6 +242,17 @@ def test_a_transaction_that_is_rolled_back_leaves_the_chain_whole(tmp_path: Path
     assert certificate(store.inspected()) == [f"{NODE}: 5 records are whole, head {store.head()}"]
 
 
+@pytest.mark.parametrize("number", ["'many'", "x'ff'", "1e300"])
+def test_a_number_that_somebody_has_changed_does_not_stop_the_recording(tmp_path: Path, number: str) -> None:
+    """The newest number was taken for one whatever it was: every change failed after the next start of the server."""
+    store = Attacked.make(tmp_path)
+    store.write(event(each) for each in range(3))
+    store.sql(f"UPDATE audit SET seq = {number} WHERE id = 2")
+    store.write([event(4)])
+    assert store.sql("SELECT seq FROM audit WHERE id = 4") == [(4,)]
+    assert store.found()
+
+
 def test_what_no_text_should_hold_keeps_the_chain_whole(tmp_path: Path) -> None:
     store = Attacked.make(tmp_path)
     odd: list[Callable[[str], str]] = [lambda text: f"{text}\0{text}", lambda _: "", lambda text: f"1:{text},"]
