@@ -20,9 +20,9 @@ INTRODUCTION = """\
 Generated from the schema by `make docs`; do not edit.
 
 `systemctl reload ecss-console`, or `kill -HUP`, reads the configuration, the host keys and the keys of
-`auth.trusted_user_ca_keys` again. With any mistake in them nothing changes, and the log names all of them. Else the log
-says by dotted name what counts now and what waits for a restart, the audit records it (`host.change`), and
-`node/info` lists what waits. Environment variables override as at the start, with the values that they had then.
+`auth.trusted_user_ca_keys` again. With any mistake in them nothing changes, and the log names all mistakes. Otherwise
+the log names the keys that count now and those that wait for a restart, the audit records it (`host.change`), and
+`node/info` lists the waiting keys. Environment variables override as at the start, with the values of the start.
 
 The last column says when a changed value counts.
 

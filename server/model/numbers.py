@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, product
 from math import prod
 from posixpath import commonprefix
+from typing import NamedTuple
 
 MOST_NUMBERS = 10_000
 MOST_DIGITS = 32
 _UNREADABLE = 10**12
+#: So many items are counted where there are too many numbers already: a line may have ten thousand of them.
+_MOST_ITEMS_TOO_MANY = 4_000
 
 _DIGITS = re.compile(r"[0-9]+")
+_SINGLE = re.compile(r"(?:[0-9]+|\{[0-9]+\})+")
 _PART = re.compile(r"(?P<digits>[0-9]+)|\{(?P<group>[^{}]*)\}")
 _ITEM = re.compile(r"(?:[^,{}]|\{[^{}]*\}|[{}])+")
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """The values `first` … `last` in one place of a number, zero-padded to `width` digits."""
+class _Choice(NamedTuple):
+    """The values `first` … `last` in one place of a number, zero-padded to `width` digits.
+
+    A tuple, as a line may have thousands of them, and others wait meanwhile.
+    """
 
     first: int
     last: int
     width: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return self.last - self.first + 1
 
     @property
@@ -53,15 +58,31 @@ def parse_numbers(text: str) -> tuple[str, ...]:
     number of more than `MOST_DIGITS` digits, is refused before it is expanded.
     """
     words = _split(text)
-    plain = [word for word in words if len(word) <= MOST_DIGITS and _DIGITS.fullmatch(word)]  # as most are
-    items = [_item(word) for word in words if len(word) > MOST_DIGITS or not _DIGITS.fullmatch(word)]
-    total = len(plain) + sum(prod(sum(choice.count for choice in part) for part in item) for item in items)
-    if total > MOST_NUMBERS:
-        many = f"{total:,}" if total < _UNREADABLE else f"more than {_UNREADABLE:,}"
-        message = f"{_short(text)} makes {many} numbers, at most {MOST_NUMBERS:,} are allowed"
+    single = [word for word in words if _SINGLE.fullmatch(word)]  # as most are
+    items: list[_Item] = []
+    total = len(single)
+    for word in words if len(words) <= MOST_NUMBERS else ():
+        if not _SINGLE.fullmatch(word):
+            items.append(_item(word))
+            total += prod(sum(choice.size for choice in part) for part in items[-1])
+            if total > MOST_NUMBERS and len(items) > _MOST_ITEMS_TOO_MANY:
+                break  # what follows would only make more of them
+    if max(total, len(words)) > MOST_NUMBERS:
+        many = f"{max(total, len(words)):,}" if total < _UNREADABLE else f"more than {_UNREADABLE:,}"
+        more = " and more" if len(items) > _MOST_ITEMS_TOO_MANY else ""
+        message = f"{_short(text)} makes {many} numbers{more}, at most {MOST_NUMBERS:,} are allowed"
         raise ValueError(message)
+    plain = [_plain(word) for word in single]
     numbers = {"".join(digits) for item in items for digits in product(*(_texts(part) for part in item))}
     return ascending([*plain, *numbers])
+
+
+def _plain(word: str) -> str:
+    """Return the number of an item that makes one: its groups have one text each. Raises ValueError when it is long."""
+    number = word.replace("{", "").replace("}", "")
+    if len(number) > MOST_DIGITS:
+        _item(word)  # it says what is too long
+    return number
 
 
 def ascending(numbers: Iterable[str]) -> tuple[str, ...]:
@@ -122,7 +143,7 @@ def _item(text: str) -> _Item:
             break
         digits, group, end = found["digits"], found["group"], found.end()
         part = (_literal(digits),) if digits else _group(group)
-        widest += max(choice.widest for choice in part)
+        widest += part[0].widest if len(part) == 1 else max(choice.widest for choice in part)
         if widest > MOST_DIGITS:
             message = f"{_short(text)} makes numbers of more than {MOST_DIGITS} digits"
             raise ValueError(message)

@@ -67,7 +67,8 @@ SESSIONS = Metric("ecss_console_sessions", _GAUGE, "Shells and commands of clien
 REFUSALS = Metric(
     "ecss_console_refusals_total",
     _COUNTER,
-    "Connections, tries and sessions that were refused. reason is the key below limits that says no.",
+    "Connections, tries and sessions that were refused. reason is a key of limits, or ssh.policy, protocol, forwarding "
+    "or subsystem.",
     ("reason",),
 )
 COMMANDS = Metric(

@@ -258,7 +258,7 @@ def test_attack_the_audits_log_is_not_written_through_a_link(stopped_console: Co
 
 
 def test_what_root_does_for_a_service_goes_on_working(service: Service) -> None:
-    """The recipes of the README and docs/backup.md, as root with a storage key that only root reads."""
+    """The recipes of docs/operations.md and docs/backup.md, as root with a storage key that only root reads."""
     scratch = service.folder / "scratch"
     scratch.mkdir(mode=0o700)
     scratch.chmod(0o711)

@@ -13,7 +13,7 @@ import asyncssh
 import paramiko
 import pexpect
 import pytest
-from asyncssh.packet import String
+from asyncssh.packet import String, UInt32
 from authority import new_key
 from console import PASSWORD, ConsoleServer, needs
 from hostile import raw_channel, stranger
@@ -84,14 +84,15 @@ def test_field_a_password_that_must_be_changed_fails_plainly_where_it_cannot_be_
     console.run("cocon/user/set late --change-password")
     with pytest.raises(paramiko.AuthenticationException), console.paramiko(username="late", password="first"):
         pass
-    words = console.ssh_words("-o", "PreferredAuthentications=password", "-o", "PubkeyAuthentication=no", user="late")
+    settings = ("PreferredAuthentications=password", "PubkeyAuthentication=no", "NumberOfPasswordPrompts=1")
+    words = console.ssh_words(*(word for each in settings for word in ("-o", each)), user="late")
     words[words.index("LogLevel=ERROR")] = "LogLevel=INFO"  # shows what the server says before the login
     client = pexpect.spawn(words[0], words[1:], timeout=20)
     client.expect("password: ")
     client.sendline("first")
     client.expect("must be changed: log in with the method keyboard-interactive")
     client.expect("Permission denied")
-    client.close(force=True)
+    client.expect(pexpect.EOF)
     assert [each["detail"] for each in _records(console, "login.failed")] == ["password: password must be changed"] * 2
 
 
@@ -186,6 +187,25 @@ async def test_field_a_failed_negotiation_leaves_a_trace(console: ConsoleServer)
     assert "the console has curve25519-sha256" in str(records[0]["detail"])
     metrics = await asyncio.to_thread(console.run, "node/metrics | match ssh.policy")
     assert "ecss_console_refusals_total" in metrics
+
+
+async def test_field_what_comes_behind_the_close_of_a_channel_ends_nothing(console: ConsoleServer) -> None:
+    """paramiko's end of input came behind the close where session keys were changed: its transport was shut down."""  # noqa: D403
+    async with console.asyncssh() as connection:
+        for late in (b"", b"typed"):
+            channel = await raw_channel(connection)
+            assert await channel._make_request(b"shell")  # noqa: SLF001
+            number = channel._send_chan  # noqa: SLF001
+            assert number is not None
+            for message in (97, 98 if late else 96):  # the close; then a request, or the end of input
+                connection.send_packet(message, UInt32(number))
+            connection.send_packet(94, UInt32(number), String(late))
+            assert (await connection.run("whoami")).exit_status == 0
+            connection.send_packet(96, UInt32(number))  # the server has forgotten the channel by now
+            assert (await connection.run("whoami")).exit_status == 0
+        connection.send_packet(96, UInt32(1000))
+        await connection.wait_closed()
+    assert await asyncio.to_thread(console.logs, "has left: Invalid channel number 1000 received")
 
 
 def test_field_an_idle_client_without_a_thread_is_not_cut_off(console: ConsoleServer) -> None:

@@ -1,4 +1,4 @@
-"""The unit that makes a backup every night: its commands, as systemd would run them, with what the README lays down."""
+"""The unit of the nightly backup: its commands, as systemd would run them, on what docs/operations.md lays out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from console import PROGRAM, ConsoleServer
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "ecss-console-backup.service"
-README = ROOT / "README.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 PLACES = ("/opt/ecss-console/.venv/bin/ecss-console", "/etc/ecss-console/config.yaml", "/var/backups/ecss-console")
 
 
 def _installed(console: ConsoleServer) -> list[Path]:
-    """Lay out what the README and docs/backup.md do; return what stands for the unit's `PLACES`."""
+    """Lay out what docs/operations.md and docs/backup.md do; return what stands for the unit's `PLACES`."""
     credentials, backups = console.folder / "credentials", console.folder / "backups"
     credentials.mkdir()
     backups.mkdir()
@@ -65,13 +65,13 @@ def test_the_nightly_unit_makes_backups_that_open_and_removes_old_ones(stopped_c
     assert "1 domain" in verified.stdout
 
 
-def test_the_nightly_unit_names_what_the_readme_lays_down() -> None:
-    readme = README.read_text(encoding="utf-8")
+def test_the_nightly_unit_names_what_the_operations_page_lays_down() -> None:
+    page = OPERATIONS.read_text(encoding="utf-8")
     (credential,) = settings(UNIT, "LoadCredential")
     _, _, key = credential.partition(":")
-    assert f"install -m 0600 /var/lib/ecss-console/keys/storage.key {key}\n" in readme
+    assert f"install -m 0600 /var/lib/ecss-console/keys/storage.key {key}\n" in page
     (line,) = settings(UNIT, "ExecStart")
     assert all(place in line for place in PLACES)
-    assert f"cat > {PLACES[1]} <<" in readme
+    assert f"cat > {PLACES[1]} <<" in page
     (user,) = settings(UNIT, "User")
-    assert f"install -d -m 0700 -o {user} -g {user} /var/lib/ecss-console\n" in readme
+    assert f"install -d -m 0700 -o {user} -g {user} /var/lib/ecss-console\n" in page

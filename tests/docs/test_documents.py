@@ -15,9 +15,11 @@ from server.grammar.declare import Command
 from server.render.examples import example
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "keys" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (*sorted(ROOT.glob("*.md")), ROOT / "keys" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 #: `test_file.py`, with or without `::test_name` behind it.
 _NAMED = re.compile(r"\b(test_\w+\.py)(?:::(test_\w+))?")
+_LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+_CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_examples_and_picture_are_what_the_program_prints_today() -> None:
@@ -43,6 +45,42 @@ def test_the_readme_opens_with_the_picture() -> None:
     opening = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
     assert "![" in opening
     assert "(docs/session.svg)" in opening
+
+
+def test_the_readme_can_be_finished() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 600
+
+
+def test_what_the_readme_tells_newcomers_to_type_works(console: ConsoleServer) -> None:
+    """Its block of commands, then the five commands in the order of their table."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (first,) = re.findall(r"^```\n(domain/declare .*?)\n```$", readme, re.MULTILINE | re.DOTALL)
+    commands = re.findall(r"^\| `((?:add|list|set|replace|remove)\b.*?)` \|", readme, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["add", "list", "set", "replace", "remove"]
+    words = console.ssh_words(user="admin+strict")
+    script = "\n".join([first, *commands, ""]).encode()
+    ran = subprocess.run(words, input=script, capture_output=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stdout.decode()
+    assert ran.stdout.count(b"API key: ") == 2, "add and replace show a key each"
+    for command in re.findall(r"127\.0\.0\.1 '(.*)'$", readme, re.MULTILINE):
+        console.run(command)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = _CODE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target, anchor in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
+        if target.startswith(("http:", "https:")):
+            continue
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in _anchors(there), f"{target}#{anchor}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

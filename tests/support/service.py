@@ -1,4 +1,4 @@
-"""A store in the folder of a user who is not root, as the README lays it out, and what that user may put into it."""
+"""A store in the folder of a user who is not root, as docs/operations.md says, and what that user may put into it."""
 
 from __future__ import annotations
 

@@ -50,6 +50,8 @@ FOLLOWED = [
         "d6e86ada990be29e",
     ),
     ("asyncssh.channel.SSHChannel.write", "1045e20008469933"),
+    ("asyncssh.channel.SSHChannel._process_data", "342490795c4b893c"),
+    ("asyncssh.channel.SSHChannel._process_eof", "ac67e77d1f8a61bc"),
     ("asyncssh.channel.SSHChannel._flush_send_buf", "3f11e9dc27c58b18"),
     ("asyncssh.channel.SSHChannel._pause_resume_writing", "b05e507ca9fdeec9"),
     ("asyncssh.channel.SSHChannel._cleanup", "5d0b2593194bbf4b"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 import asyncssh
-from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
-from asyncssh.packet import SSHPacket, String, UInt32
+from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_EXTENDED_DATA
+from asyncssh.logging import SSHLogger
+from asyncssh.packet import SSHPacket, SSHPacketHandler, String, UInt32
 
 from server.transport.packet_budget import PacketBudget
 from server.transport.unsent import SESSION_BYTES, SMALL_BYTES, UnsentOutput
@@ -21,6 +22,9 @@ _JOINED_BYTES = 64 * 1024
 FEWEST_PACKET_BYTES = 256
 
 
+_INPUT = frozenset({MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_EOF})
+
+
 class Link(Protocol):
     """What a channel needs of its connection."""
 
@@ -30,6 +34,23 @@ class Link(Protocol):
     @property
     def holds_output(self) -> bool:
         """Whether channels keep what they have."""
+
+
+class ClosedChannel(SSHPacketHandler):
+    """Stands for a channel that was closed, and ignores what still comes for it."""
+
+    def __init__(self, logger: SSHLogger) -> None:
+        """Take the logger of the connection."""
+        self._logger = logger
+
+    @property
+    def logger(self) -> SSHLogger:
+        """Return the logger of the connection."""
+        return self._logger
+
+    def process_packet(self, _pkttype: int, _pktid: int, _packet: SSHPacket) -> bool:
+        """Ignore a packet."""
+        return True
 
 
 class ServerChannel(asyncssh.SSHServerChannel[bytes]):
@@ -149,6 +170,13 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         """Hand input over, unless the client must read its echo first."""
         if not self._input_waits or self._recv_state == "close_pending":
             super()._flush_recv_buf(exc)
+
+    def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401  asyncssh's own
+        """Handle a packet, and ignore what comes behind the end of input or the close: asyncssh ends the connection."""
+        ended = self._recv_state in {"close_pending", "closed"}
+        if ended or (pkttype in _INPUT and self._recv_state != "open"):
+            return True
+        return super().process_packet(pkttype, pktid, packet)
 
     # ---- requests
 

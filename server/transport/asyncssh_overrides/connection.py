@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import asyncssh
+from asyncssh.channel import SSHChannel
 from asyncssh.connection import SSHConnection
 from asyncssh.constants import MSG_KEXINIT, MSG_SERVICE_ACCEPT, MSG_SERVICE_REQUEST, MSG_USERAUTH_REQUEST
 from asyncssh.packet import SSHPacket, String
 
 from server.transport.asyncssh_overrides.authentication import METHODS, decoded_user_name
-from server.transport.asyncssh_overrides.channel import ServerChannel
+from server.transport.asyncssh_overrides.channel import ClosedChannel, ServerChannel
 from server.transport.packet_budget import PacketBudget
 from server.transport.unsent import UnsentOutput
 
@@ -41,6 +42,24 @@ class Owner(Protocol):
         """Note that both sides have no algorithm of a kind in common."""
 
 
+class OpenChannels(dict[int, "SSHChannel[Any]"]):
+    """The channels by their numbers. What still comes for one that was closed is ignored.
+
+    paramiko sends the end of its input behind the close of a channel when session keys are changed in between; asyncssh
+    ends the connection then. Nothing is delivered, so nothing is weakened; a number that was never given is an error.
+    """
+
+    def __init__(self, connection: ServerConnection) -> None:
+        """Take the connection, which gives the numbers in ascending order."""
+        super().__init__()
+        self._connection = connection
+
+    def __missing__(self, number: int) -> ClosedChannel:
+        if number >= self._connection._next_recv_chan:  # noqa: SLF001  of the class that is overridden
+            raise KeyError(number)
+        return ClosedChannel(self._connection.logger)
+
+
 class ServerConnection(asyncssh.SSHServerConnection):
     """asyncssh's connection of a server, bounded."""
 
@@ -49,6 +68,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
     ) -> None:
         """Take asyncssh's options, and the budget of all connections."""
         super().__init__(loop, options)
+        self._channels = OpenChannels(self)
         self.unsent = UnsentOutput()
         self.budget = budget
         #: Why this side has ended the connection; empty while it has not.
