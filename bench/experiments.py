@@ -21,7 +21,8 @@ import fuzz_lines
 import fuzz_packets
 from asyncssh import Error, generate_private_key
 
-from flood import start as start_flood  # isort: skip  neighbours, not packages
+from attackers import ATTACKS, DOMAIN  # isort: skip  neighbours, not packages
+from flood import start as start_flood  # isort: skip
 from guessing import offers, refusals  # isort: skip
 from rank_test import mann_whitney  # isort: skip
 from servers import Server, make_key, start_ours  # isort: skip
@@ -38,6 +39,7 @@ _LOGIN_SECONDS = 1.0
 _TIMED_TRIES, _TRIES_EACH, _TIMING_SECONDS, _DIFFERS_BELOW = 1_000, 4, 1_200, 0.01
 _AT_ONCE, _LOGIN_ROUNDS, _LAG_SECONDS = 50, 5, 0.5
 _EXPOSURE = 1.5
+_ATTACKED_SECONDS = 0.1
 
 #: Asks so often, on one connection to a server, as somebody of a name; returns the seconds of each refusal.
 _Ask = Callable[[Server, str, int], Awaitable[list[float]]]
@@ -242,6 +244,42 @@ async def _logins_at_once(server: Server) -> int:
     for _ in range(_LOGIN_ROUNDS):
         entered += await asyncio.gather(*(login() for _ in range(_AT_ONCE)))
     return entered.count(False)
+
+
+def attacked_by(who: str) -> Finding:
+    """Let a stranger, a viewer or an operator make each attack, and see how long another session waits."""
+    longest: dict[str, float] = {}
+    usual, failures = 0.0, list[str]()
+    for attack in ATTACKS[who]:
+        with serving() as server:
+            asyncio.run(_make_attackers(server))
+            with Witness(server.port, server.key) as alone:
+                time.sleep(2)
+            with Witness(server.port, server.key) as during:
+                words = [sys.executable, str(ROOT / "bench" / "attackers.py"), who, attack]
+                words += [str(server.port), str(server.key)]
+                subprocess.run(words, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
+        usual = max(usual, *alone.delays_seconds)
+        longest[attack] = max(during.delays_seconds, default=_ATTACKED_SECONDS * 2)
+        if during.failure:
+            failures.append(f"{attack}: {during.failure}")
+    told = ", ".join(f"{attack} {seconds * 1000:.0f}" for attack, seconds in longest.items())
+    result = f"longest wait in ms: {told}; without an attack {usual * 1000:.0f}"
+    passed = not failures and max(longest.values()) <= _ATTACKED_SECONDS
+    return Finding("; ".join([result, *failures]), passed=passed)
+
+
+async def _make_attackers(server: Server) -> None:
+    """Add the users that attack, and a domain for the operator."""
+    public = server.key.with_suffix(".pub").read_text().strip()
+    async with await server.connect() as connection:
+        for command in (
+            f"domain/declare {DOMAIN}",
+            f"cocon/user/add vi --role viewer --key '{public}'",
+            f"cocon/user/add op --role operator --key '{public}'",
+            f"cocon/user/grant op {DOMAIN}",
+        ):
+            await connection.run(command, check=True)
 
 
 def tampering() -> Finding:

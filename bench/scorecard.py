@@ -88,6 +88,27 @@ def experiments_of(fuzz_lines: int, fuzz_packets: int) -> tuple[Experiment, ...]
             experiments.lag,
         ),
         Experiment(
+            "attack-stranger",
+            "longest wait of another session while a stranger attacks",
+            "bench/attackers.py: 60 connections, from 60 addresses; `whoami` of another session, every 20 ms",
+            "at most 100 ms each",
+            lambda: experiments.attacked_by("stranger"),
+        ),
+        Experiment(
+            "attack-viewer",
+            "longest wait of another session while a viewer attacks",
+            "bench/attackers.py: 48 channels, each attack for 4 s; `whoami` of another session, every 20 ms",
+            "at most 100 ms each",
+            lambda: experiments.attacked_by("viewer"),
+        ),
+        Experiment(
+            "attack-operator",
+            "longest wait of another session while an operator attacks",
+            "bench/attackers.py: 8 to 48 channels; `whoami` of another session, every 20 ms",
+            "at most 100 ms each",
+            lambda: experiments.attacked_by("operator"),
+        ),
+        Experiment(
             "tampering",
             "audit tampering found",
             "test_audit_chain.py, test_audit_nodes.py: each byte of 200 records flipped, records dropped, moved",

@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, starts them in order, and stops them in the reverse one."""
+"""The composition root: build the parts, start them in order, and stop them in reverse order."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from server import __version__, log
 from server.audit.export import Exporter
 from server.audit.host import record_host
 from server.audit.journal import Journal, utc_now
-from server.auth.login import Doorkeeper
+from server.auth.authenticator import Authenticator
 from server.auth.passwords import PasswordChecker
 from server.auth.standing import Standings
 from server.auth.weak_keys import warn_at_start
 from server.commands import command_tree
-from server.commands.call import Console
+from server.commands.services import Services
 from server.config import Config, Current
 from server.errors import StartError
 from server.log import about
@@ -38,27 +38,29 @@ from server.storage.sqlite.files import prepare
 from server.storage.sqlite.schema import newest
 from server.storage.sqlite.serving import serving, upgrading
 from server.storage.store import Store
-from server.supervisor import Given, Supervisor, given_sockets
-from server.transport.editor import prepare as prepare_editor
-from server.transport.gate import listening_sockets
+from server.systemd import ActivatedSockets, SystemdNotifier, activated_sockets
 from server.transport.hostkey import HostKeys, host_keys
 from server.transport.listener import Listener
 from server.transport.logins import Logins
+from server.transport.pre_auth import listening_sockets
+from server.transport.terminal.editor import prepare as prepare_editor
 
 _log = logging.getLogger("ecss-console")
 
-#: Python's 700, 10, 10 is for small machines: a list of 10,000 was looked through for garbage thirty times while it was
-#: made. The older generations are looked through sooner instead: an editor that is gone is thousands of objects.
+#: Thresholds of the garbage collector. Python's 700, 10, 10 suit small programs: while a list of 10,000 rows was built,
+#: the collector ran thirty times. The older generations run sooner instead, because a closed line editor leaves
+#: thousands of objects.
 _COLLECTING = (10_000, 3, 3)
 
 
 @asynccontextmanager
 async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
-    """Open the store; with `make`, made where there is neither database nor storage key. Raises StartError.
+    """Open the store. Raises StartError.
 
-    One that `serves` has it to itself among its like.
+    `make=True` creates it when there is neither database nor storage key. `serves=True` takes the exclusive server
+    lock.
     """
-    newest()  # read while root may read all of the program; the store's owner need not
+    newest()  # read it while root can; the store's owner may not be able to read the program's files
     with working_for(*config.places), serving(config.database) if serves else nullcontext():
         prepared = prepare(
             config.database,
@@ -83,13 +85,13 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    asked = asyncio.Event()  # also while it begins, when SIGHUP would be the end of it
-    if sys.stderr is None or not sys.stderr.isatty():  # at a terminal SIGHUP is its end, and the program's with it
+    asked = asyncio.Event()  # set up before the start, during which SIGHUP would otherwise kill the process
+    if sys.stderr is None or not sys.stderr.isatty():  # at a terminal, SIGHUP means that the terminal has closed
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config, serves=True) as store:
         give_up_root()
-        keys = host_keys(config.keys_dir)
-        given = given_sockets()
+        keys = host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
+        given = activated_sockets()
         journal = Journal(store)
         exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
         passwords = PasswordChecker()
@@ -97,44 +99,42 @@ async def serve(config: Config) -> None:
         current, node = Current(config), Node()
         logins = Logins(current)
         store.feed.subscribe(logins.notice)
-        console = Console(
+        services = Services(
             store=store,
             journal=journal,
             root=command_tree(),
-            doorkeeper=Doorkeeper(store, journal, passwords, config.node.name),
+            doorkeeper=Authenticator(store, journal, passwords, config.node.name),
             standings=standings,
             sessions=logins,
-            node_name=config.node.name,
-            node_version=config.node.version,
             current=current,
             node=node,
         )
-        listener = Listener(console, logins, authorities(config))
+        listener = Listener(services, logins, authorities(config))
         reloader = Reloader(current, listener)
         node.schema = await store.schema()
         _count(node, config, [store, journal, listener, reloader, *([exporter] if exporter else [])])
         try:
-            async with _probed(console, listener, given), _listening(console, listener, keys, given):
+            async with _probed(services, listener, given), _listening(services, listener, keys, given):
                 if exporter is not None:
                     await exporter.start()
-                await record_host(store, journal, config, node.fingerprints[0])
+                await record_host(store, journal, config, keys.in_use)
                 lasting = (store.watch(), logins.watch(standings), node.watch_loop())
                 watching = [loop.create_task(work) for work in lasting]
-                async with _supervised(console, listener, reloader, asked):
+                async with _notified(services, listener, reloader, asked):
                     known = await users.every(store)
-                    _announce(console, known)
+                    _announce(services, known)
                     trusted = bool(config.trusted_user_ca_keys)
                     await asyncio.to_thread(warn_at_start, known, utc_now(), authorities=trusted)
-                    await asyncio.to_thread(prepare_editor)  # who logs in meanwhile does not wait for it
+                    await asyncio.to_thread(prepare_editor)  # in a thread, so that logins go on meanwhile
                     gc.collect()
-                    gc.freeze()  # what start-up made lives as long as the process; the collector need not walk it
+                    gc.freeze()  # objects of the start live as long as the process; the collector can skip them
                     gc.set_threshold(*_COLLECTING)
                     await ended.wait()
                 for task in watching:
                     task.cancel()
-        finally:  # also where the start has failed: who was let in meanwhile stands in the audit
+        finally:  # also after a failed start, because the audit has records of early logins
             passwords.close()
-            console.turns.close()
+            services.turns.close()
             await journal.close()
             if exporter is not None:
                 await exporter.stop()
@@ -142,14 +142,14 @@ async def serve(config: Config) -> None:
 
 
 class _Counting(Protocol):
-    """A part that counts what it does."""
+    """A part with metrics."""
 
     def readings(self) -> Iterable[Reading]:
-        """Yield its numbers as they are now."""
+        """Yield the present values."""
 
 
 def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
-    """Take the numbers of the parts together, below what this build is."""
+    """Collect the metrics of all parts, after the build's own."""
     labels = (__version__, config.node.name, config.node.version, node.schema)
     build = Reading(metrics.BUILD, [(labels, 1)])
     node.add(lambda: [build])
@@ -158,14 +158,14 @@ def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
 
 
 @asynccontextmanager
-async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIterator[None]:
-    """Serve the metrics and the probes, where that is asked for, until the last session has ended."""
-    listen = console.current.config.metrics.listen
+async def _probed(services: Services, listener: Listener, given: ActivatedSockets) -> AsyncIterator[None]:
+    """Serve metrics and probes, if configured, until the last session has ended."""
+    listen = services.current.config.metrics.listen
     if not (listen or given.metrics):
         yield
         return
-    from server.endpoint.http import Endpoint  # noqa: PLC0415  its libraries cost 20 ms of the start
-    from server.endpoint.pages import pages  # noqa: PLC0415  likewise
+    from server.http.endpoint import Endpoint  # noqa: PLC0415  its libraries cost 20 ms of the start
+    from server.http.pages import pages  # noqa: PLC0415  likewise
 
     host, _, port = listen.rpartition(":")
     try:
@@ -173,7 +173,7 @@ async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIt
     except OSError as error:
         message = f"cannot listen on {listen} (metrics.listen): {error.strerror or error}"
         raise StartError(message) from error
-    endpoint = Endpoint(pages(console.node, lambda: listener.why_closed, console.store.schema))
+    endpoint = Endpoint(pages(services.node, lambda: listener.why_closed, services.store.schema))
     await endpoint.start(opened)
     for each in opened:
         host, port = each.getsockname()[:2]
@@ -185,11 +185,13 @@ async def _probed(console: Console, listener: Listener, given: Given) -> AsyncIt
 
 
 @asynccontextmanager
-async def _listening(console: Console, listener: Listener, keys: HostKeys, given: Given) -> AsyncIterator[None]:
+async def _listening(
+    services: Services, listener: Listener, keys: HostKeys, given: ActivatedSockets
+) -> AsyncIterator[None]:
     """Let clients in, and see them out however it ends. Raises StartError where it cannot listen."""
-    config = console.current.config
+    config = services.current.config
     try:
-        console.node.places = await listener.start(keys, given.ssh)
+        services.node.places = await listener.start(keys, given.ssh)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         message = f"cannot listen on {config.listen.host} port {config.listen.port}: {reason}"
@@ -203,12 +205,12 @@ async def _listening(console: Console, listener: Listener, keys: HostKeys, given
 
 
 @asynccontextmanager
-async def _supervised(
-    console: Console, listener: Listener, reloader: Reloader, asked: asyncio.Event
+async def _notified(
+    services: Services, listener: Listener, reloader: Reloader, asked: asyncio.Event
 ) -> AsyncIterator[None]:
-    """Tell the service manager how it goes while logins are taken, and reload whenever it has asked for it."""
-    supervisor = Supervisor()
-    node, current = console.node, console.current
+    """Keep the service manager informed while logins are accepted, and reload at each SIGHUP."""
+    notifier = SystemdNotifier()
+    node, current = services.node, services.current
 
     def status() -> str:
         held = "listens on {}; {} connections, {} sessions".format(", ".join(node.places), *listener.held())
@@ -217,27 +219,28 @@ async def _supervised(
     async def reload() -> None:
         while await asked.wait():
             asked.clear()
-            supervisor.reloading()
+            notifier.reloading()
             try:
-                if reloader.reload():
-                    await record_host(console.store, console.journal, current.config, node.fingerprints[0], "SIGHUP")
-            except Exception:  # noqa: BLE001  whatever it is, the next SIGHUP must find somebody
+                keys = reloader.reload()
+                if keys is not None:
+                    await record_host(services.store, services.journal, current.config, keys.in_use, "SIGHUP")
+            except Exception:  # noqa: BLE001  after any failure the next SIGHUP must still work
                 _log.exception("the reload has failed")
-            supervisor.ready(status())
+            notifier.ready(status())
 
     loop = asyncio.get_running_loop()
-    supervisor.ready(status())
-    tasks = [loop.create_task(supervisor.beat(status)), loop.create_task(reload())]
+    notifier.ready(status())
+    tasks = [loop.create_task(notifier.beat(status)), loop.create_task(reload())]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        supervisor.stopping(f"draining: no more logins; {node.commands.running} commands run")
+        notifier.stopping(f"draining: no more logins; {node.commands.running} commands run")
 
 
 def _tell_state(listener: Listener) -> None:
-    """Log what the process holds at this moment, for `kill -USR1`."""
+    """Log the present connections, sessions, tasks and refusals, for `kill -USR1`."""
     tasks = len(asyncio.all_tasks())
     refused = ", ".join(f"{reason.value} {count}" for reason, count in sorted(listener.refused.items(), key=_name))
     _log.info("now: %d connections, %d sessions, %d tasks; refused: %s", *listener.held(), tasks, refused or "none")
@@ -247,9 +250,9 @@ def _name(counted: tuple[Refusal, int]) -> str:
     return counted[0].value
 
 
-def _announce(console: Console, known: Sequence[User]) -> None:
-    """Tell what runs here, on what and where, in one line; then how to log in."""
-    config, node = console.current.config, console.node
+def _announce(services: Services, known: Sequence[User]) -> None:
+    """Log version, configuration, database and addresses in one line; then how to log in."""
+    config, node = services.current.config, services.node
     read = str(config.file.absolute()) if config.file else "none, the defaults"
     database = config.database.absolute()
     _log.info(

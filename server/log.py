@@ -1,8 +1,8 @@
-"""The program's log on standard error: for people, or one JSON object a line for collectors.
+"""The program's log on standard error: text for people, or one JSON object a line for collectors.
 
-Whatever a client or a file brought into a message, it stays one line and moves no terminal: control characters, line
-ends of Unicode and what turns the direction of text are shown as escapes. A traceback's lines are indented, so that
-none of them can look like a line of the log. What serves leaves the writing to a thread.
+A message may contain text from clients and files. It still stays one line and cannot control a terminal: control
+characters, Unicode line ends and direction marks are escaped. Traceback lines are indented, so that none of them looks
+like a log line. While serving, a background thread does the writing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from server.config import Config
 from server.escaping import escaped, escaped_json
 
 _INDENT = "    "
-#: So many lines wait for a reader of standard error; what comes then is counted and lost.
+#: Lines that may wait for a reader of standard error. Further lines are counted and dropped.
 MOST_WAITING_LINES = 10_000
 _LAST_SECONDS = 0.5
 
@@ -30,12 +31,12 @@ _log = logging.getLogger("ecss-console.log")
 
 
 def about(event: str, **fields: object) -> dict[str, Any]:
-    """Return what a line is about, to be given as `extra`: a stable name of the event, and fields such as `user`."""
+    """Return the `extra` of a log line: a stable event name, and fields such as `user`."""
     return {"fields": {"event": event, **fields}}
 
 
 def configure(config: Config) -> None:
-    """Write the log as configured from now on; called again by a reload."""
+    """Apply the configured format and level. A reload calls it again."""
     node = config.node.name
     formatter = JsonLines(node) if config.log.format == "json" else ConsoleLines()
     root = logging.getLogger()
@@ -45,44 +46,49 @@ def configure(config: Config) -> None:
 
 
 def begin() -> None:
-    """Write the log for people, until it is known what is configured."""
+    """Write the log for people until the configuration is loaded."""
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.StreamHandler(sys.stderr))
     root.handlers[0].setFormatter(ConsoleLines())
     root.setLevel(logging.INFO)
-    # at lower levels asyncssh tells what clients send, and aiosqlite each value that is stored, hashes of passwords too
+    # at lower levels asyncssh logs what clients send, and aiosqlite logs stored values, password hashes included
     for library in ("asyncssh", "aiosqlite"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    # `ssh.policy: compatible` offers such a group on purpose; the warning is no line of a log
+    warnings.filterwarnings("ignore", "Diffie-Hellman over finite fields", UserWarning)
 
 
 @contextmanager
 def unblocked() -> Iterator[None]:
-    """Let nobody who logs wait for standard error: a pipe that is not read would hold up every session.
+    """Log from a background thread inside the block, because an unread pipe would block every session.
 
-    At the end what waits is written, for half a second at most. Call `begin` before it.
+    The end of the block writes waiting lines for half a second at most. Call `begin` first.
     """
     stream = sys.__stderr__
-    if stream is None:  # closed by whoever started the program
+    if stream is None:  # the parent process closed it
         yield
         return
     root = logging.getLogger()
     direct = root.handlers[0]
-    behind = Behind(stream.fileno())
-    behind.setFormatter(direct.formatter)
-    root.handlers[0] = behind
+    background = BackgroundLogHandler(stream.fileno())
+    background.setFormatter(direct.formatter)
+    root.handlers[0] = background
     try:
         yield
     finally:
         root.handlers[0] = direct
-        behind.close()
+        background.close()
 
 
-class Behind(logging.Handler):
-    """Writes lines to a descriptor in a thread of its own, and tells how many were lost where too many waited."""
+class BackgroundLogHandler(logging.Handler):
+    """Writes lines to a descriptor from its own thread.
+
+    When too many wait, it drops lines and logs their number.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        """Take the descriptor, which stays the caller's."""
+        """Take the descriptor, which the caller closes."""
         super().__init__()
         self._descriptor = descriptor
         self._lines: SimpleQueue[str | None] = SimpleQueue()
@@ -91,7 +97,7 @@ class Behind(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line, or count it where there is no room."""
+        """Queue a line, or count it as lost when the queue is full."""
         if self._lines.qsize() >= MOST_WAITING_LINES:
             self._lost += 1
             return
@@ -99,7 +105,7 @@ class Behind(logging.Handler):
         self._lines.put(self.format(record) + "\n")
 
     def close(self) -> None:
-        """Write what waits, for half a second at most."""
+        """Write waiting lines, for half a second at most."""
         self._tell_lost()
         self._lines.put(None)
         self._thread.join(_LAST_SECONDS)
@@ -115,7 +121,7 @@ class Behind(logging.Handler):
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
             rest = line.encode(errors="backslashreplace")
-            with suppress(OSError):  # there is nobody left to tell
+            with suppress(OSError):  # the reader is gone
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
 
@@ -124,7 +130,7 @@ class ConsoleLines(logging.Formatter):
     """`2026-11-24 01:02:03,456 WARNING ecss-console.login: …`, the node's time."""
 
     def __init__(self) -> None:
-        """Begin each line as the program always did."""
+        """Set the layout of a line."""
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
@@ -141,7 +147,7 @@ class ConsoleLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """`{"at": …, "level": …, "logger": …, "node": …, "message": …}` and the fields of what it is about; UTC, ASCII."""
+    """`{"at": …, "level": …, "logger": …, "node": …, "message": …}` and the line's own fields; UTC, ASCII."""
 
     def __init__(self, node: str) -> None:
         """Take the node's name."""

@@ -1,4 +1,4 @@
-"""Reading the configuration and the keys again while the server runs: all of it, or, with any mistake, nothing."""
+"""Reload the configuration and the keys of a running server. With any mistake nothing changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.model.access import UserKey
 from server.node import metrics
 from server.node.metrics import Reading, single
 from server.plain_files import MOST_TEXT_BYTES, read_plain
-from server.transport.hostkey import HostKeys, host_keys
+from server.transport.hostkey import HostKeys, host_keys, make_ecdsa_host_key
 from server.transport.listener import Listener
 
 _MOST_CHARACTERS = 200
@@ -28,7 +28,7 @@ _log = logging.getLogger("ecss-console.reload")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What lies in files besides the store: the configuration, the host keys, and who signs certificates of users."""
+    """The results of a reload: configuration, host keys, and keys that sign user certificates."""
 
     config: Config
     keys: HostKeys
@@ -36,37 +36,37 @@ class Loaded:
 
 
 class Reloader:
-    """Takes what has changed into the running server; tells the log what counts now and what waits for a restart."""
+    """Applies changes to the running server, and logs which apply now and which need a restart."""
 
     def __init__(self, current: Current, listener: Listener) -> None:
-        """Take where the configuration in force stands, and what has to be told of a change."""
+        """Take the configuration in force, and the listener that uses the keys."""
         self._current = current
         self._listener = listener
         self._taken = True
 
     @property
     def remark(self) -> str:
-        """What of the configuration is not in force as it stands in the file; empty when all is."""
+        """How the configuration in force differs from its file, for a status line; empty if it does not."""
         if not self._taken:
             return "; the last reload was refused"
         waiting = len(self._current.waiting)
         return f"; {waiting} configured keys wait for a restart" if waiting else ""
 
-    def reload(self) -> bool:
-        """Read all again and take it; False when there were mistakes, and then nothing has changed."""
+    def reload(self) -> HostKeys | None:
+        """Read everything again, apply it and return the host keys; None after mistakes, which change nothing."""
         self._taken = False
         try:
             loaded = _load(self._current.config)
         except ConfigurationError as error:
             for mistake in error.mistakes:
                 _log.error("not reloaded, nothing has changed: %s", mistake, extra=about("reload.refused"))
-            return False
+            return None
         self._take(loaded)
         self._taken = True
-        return True
+        return loaded.keys
 
     def readings(self) -> Iterator[Reading]:
-        """Yield how the last reload ended."""
+        """Yield the metrics of the last reload."""
         yield single(metrics.RELOAD_OK, int(self._taken))
         yield single(metrics.RELOAD_WAITING, len(self._current.waiting))
 
@@ -95,7 +95,7 @@ class Reloader:
 
 
 def authorities(config: Config) -> tuple[UserKey, ...]:
-    """Return the keys of `auth.trusted_user_ca_keys`; raises StartError when the file is not to be trusted blindly."""
+    """Return the keys of `auth.trusted_user_ca_keys`; raises StartError when it cannot be used."""
     path = config.trusted_user_ca_keys
     if path is None:
         return ()
@@ -122,14 +122,23 @@ def _load(running: Config) -> Loaded:
         mistakes += error.mistakes
     except StartError as error:
         mistakes.append(str(error))
-    keys = None
     try:
-        keys = host_keys(running.keys_dir, make=False)  # where the keys lie needs a restart
+        keys = _host_keys(running, config, make=not mistakes)
     except StartError as error:
-        mistakes.append(str(error))
-    if mistakes or keys is None:
+        raise ConfigurationError((*mistakes, str(error))) from error
+    if mistakes:
         raise ConfigurationError(tuple(mistakes))
     return Loaded(config, keys, trusted)
+
+
+def _host_keys(running: Config, config: Config, *, make: bool) -> HostKeys:
+    """Read the host keys that a configuration needs; with `make` an ECDSA key that is missing is made."""
+    folder, ecdsa = running.keys_dir, config.ecdsa_host_key  # another folder needs a restart
+    keys = host_keys(folder, make=False, ecdsa=ecdsa)
+    if not make or not ecdsa or keys.ecdsa is not None:
+        return keys
+    make_ecdsa_host_key(folder)
+    return host_keys(folder, make=False, ecdsa=True)
 
 
 def _told(difference: Difference) -> str:
@@ -141,6 +150,6 @@ def _about(event: str, difference: Difference) -> dict[str, object]:
 
 
 def _short(value: object) -> str:
-    """Return a value as the configuration would have it, shortened; the configuration holds no secret."""
+    """Return a value as the configuration writes it, shortened. The configuration holds no secrets."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}… ({len(text)} characters)"

@@ -1,37 +1,37 @@
-"""The node itself in the audit: its host key and configuration, whenever they are others than at the last start."""
+"""The node itself in the audit: its host keys and configuration, whenever they are others than at the last start."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from server.audit.journal import Journal, utc_now
 from server.config import Config
+from server.cooperative import Turns
 from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import events
 from server.storage.chain import COLUMNS
 from server.storage.store import Store
-from server.turns import Turns
 
 _MOST_CHARACTERS = 200
-_HOST_KEY = "host_key"
 
 _log = logging.getLogger("ecss-console.audit")
 
 
 async def record_host(
-    store: Store, journal: Journal, config: Config, host_key: str, cause: str = "ecss-console serve"
+    store: Store, journal: Journal, config: Config, host_keys: Mapping[str, str], cause: str = "ecss-console serve"
 ) -> None:
-    """Record the fingerprint of the host key and what is in force, unless the last such record says the same.
+    """Record the fingerprints of the host keys and what is in force, unless the last such record says the same.
 
     When the store does not answer, the log is told: the next start or reload finds the same change.
     """
     try:
         await journal.flush()  # the last such record may still wait
-        event = await _change(store, config, host_key, cause)
+        event = await _change(store, config, host_keys, cause)
     except TemporaryError as error:
         _log.warning("what is configured is not recorded: %s", error.message)
         return
@@ -39,8 +39,8 @@ async def record_host(
         journal.record_soon(event)
 
 
-async def _change(store: Store, config: Config, host_key: str, cause: str) -> Event | None:
-    now = {_HOST_KEY: host_key, **_configured(config)}
+async def _change(store: Store, config: Config, host_keys: Mapping[str, str], cause: str) -> Event | None:
+    now = {**host_keys, **_configured(config)}
     wanted = {"event": EventKind.HOST_CHANGE.value, "node": config.node.name}
     rows = await events.newest(store, wanted, {}, 1, Turns().of(config.node.name))
     before = _arguments(rows[0][1 + COLUMNS.index("arguments")]) if rows else {}

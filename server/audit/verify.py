@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 
 from server.audit.inspection import Exported, Inspection
+from server.cooperative import Share
 from server.storage import events
 from server.storage.chain import Head
 from server.storage.store import Store
-from server.turns import Share
 
 #: A page takes about 2 ms of the loop.
 _ROWS_PER_PAGE = 100

@@ -1,6 +1,6 @@
-"""Who may begin, before anything is known of a client but its address. Pure: the clock is passed in.
+"""Limits of connections by address and by user. Pure: the clock is passed in.
 
-`arrive` takes a place for a connection, `log_in` makes it one of a user, `leave` gives it back: each exactly once.
+`arrive` counts a connection, `log_in` assigns it to a user, and `leave` or `turn_away` releases it: each exactly once.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable
 from server.auth.penalties import Penalties
 from server.auth.sources import Sources
 from server.config import Limits
-from server.model.refusals import Parting, Refusal
+from server.model.refusals import DisconnectReason, Refusal
 
 _ALL_PERCENT = 100
 
 
 class Admission:
-    """The places that are taken and the penalties that run. Holds no more than `max_connections` sources."""
+    """The open connections and the current penalties. Keeps no more than `max_connections` sources."""
 
     def __init__(self, limits: Limits, draw: Callable[[int], int] = secrets.randbelow) -> None:
-        """Take the limits; `draw(n)` gives a number below n."""
+        """Take the limits; `draw(n)` returns a random number below n."""
         self._draw = draw
         self.use(limits)
         self._penalties = Penalties()
@@ -32,13 +32,13 @@ class Admission:
         self.startups = 0
 
     def use(self, limits: Limits) -> None:
-        """Take other limits from now on, with networks of the same length; places that are taken and penalties stay."""
+        """Use other limits from now on, with networks of the same length; counts and penalties stay."""
         self._limits = limits
         self._max_startups = limits.startups
         self._sources = Sources(limits.block_lengths, limits.per_source_penalty_exempt_list)
 
     def arrive(self, address: str, now: float) -> Refusal | None:
-        """Take a place for a connection from `address`, or say why there is none for it."""
+        """Count a connection from `address`, or return why it is refused."""
         source = self._sources.source(address)
         refusal = self._refusal(address, source, now)
         if refusal is None:
@@ -49,7 +49,7 @@ class Admission:
         return refusal
 
     def log_in(self, address: str, user_name: str) -> Refusal | None:
-        """Make the connection one of the user, or say why not; then it is still one that nobody has logged in on."""
+        """Assign the connection to the user, or return why not; then it still counts as not logged in."""
         if self._users[user_name] >= self._limits.max_sessions_per_user:
             return Refusal.USER_SESSIONS
         self._users[user_name] += 1
@@ -58,20 +58,20 @@ class Admission:
         return None
 
     def leave(self, address: str, user_name: str) -> None:
-        """Give back the place of a connection that the user had logged in on."""
+        """Release a connection on which the user had logged in."""
         _take_one(self._users, user_name)
         self.connections -= 1
         _take_one(self._connections, self._sources.source(address))
 
-    def turn_away(self, address: str, parting: Parting | None, now: float) -> None:
-        """Give back the place of a connection that nobody logged in on, and penalise its source unless None."""
+    def turn_away(self, address: str, reason: DisconnectReason | None, now: float) -> None:
+        """Release a connection without a login; a `reason` penalises its source."""
         source = self._sources.source(address)
         self.connections -= 1
         self.startups -= 1
         _take_one(self._connections, source)
         _take_one(self._startups, source)
-        if parting is not None and self._limits.per_source_penalties and not self._sources.is_exempt(address):
-            self._penalties.penalise(source, parting, now)
+        if reason is not None and self._limits.per_source_penalties and not self._sources.is_exempt(address):
+            self._penalties.penalise(source, reason, now)
 
     def _refusal(self, address: str, source: str, now: float) -> Refusal | None:
         limits = self._limits
@@ -89,9 +89,9 @@ class Admission:
         return None
 
     def _drops_early(self, source: str) -> bool:
-        """Drop at random between start and full, as sshd does, but only sources that hold an even share or more.
+        """Drop at random between start and full, as sshd does, but only sources with an even share or more.
 
-        One source that fills the places would otherwise make logins from elsewhere fail.
+        Otherwise one source with many connections would make logins from other sources fail.
         """
         start, rate, full = self._max_startups
         if self.startups >= full:
@@ -103,7 +103,7 @@ class Admission:
 
 
 def _take_one(counter: Counter[str], name: str) -> None:
-    """Count one less; a name with none is forgotten."""
+    """Count one less; forget a name whose count is zero."""
     counter[name] -= 1
     if not counter[name]:
         del counter[name]

@@ -1,4 +1,4 @@
-"""Public keys as users give them: lines of an OpenSSH `.pub` or `authorized_keys` file."""
+"""Parse public keys: lines of an OpenSSH `.pub` or `authorized_keys` file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.model.public_keys import DAMAGED, RSA_BITS, weakness
 
 __all__ = ["fingerprint", "parse_authorized_keys", "parse_key", "parse_sources", "parse_time", "weakness"]
 
-#: What the SSH layer can verify. DSA is not among them.
+#: The algorithms that the SSH layer can verify, without DSA.
 ALGORITHMS = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
@@ -57,7 +57,10 @@ def parse_authorized_keys(text: str) -> tuple[UserKey, ...]:
 
 
 def parse_key(line: str) -> UserKey:
-    """Return the key of one line, with its options and comment; raises ValueError that goes on `line 3 …`."""
+    """Return the key of one line, with its options and comment.
+
+    Raises ValueError, whose message continues `line 3 …`.
+    """
     if named := named_format(line):
         raise ValueError(named)
     given, rest = _options(line)
@@ -82,7 +85,7 @@ def parse_key(line: str) -> UserKey:
 
 
 def parse_sources(text: str) -> tuple[str, ...]:
-    """Return the networks of `from=`: addresses or networks, `!` before one shuts it out (source: sshd(8)).
+    """Return the networks of `from=`: addresses or networks; `!` excludes one, as in sshd(8).
 
     An IPv4-mapped one is returned as IPv4. Raises ValueError for anything else: host names would trust the name
     service, and a zone (`%eth0`) names an interface.
@@ -99,7 +102,7 @@ def parse_sources(text: str) -> tuple[str, ...]:
 
 
 def _source(text: str) -> str:
-    """Return one entry of `from=` as it is kept: as it was given, unless it is IPv4 written as IPv6."""
+    """Return one entry of `from=` as given; IPv4 written as IPv6 becomes IPv4."""
     shut_out, given = text[: text.startswith("!")], text.removeprefix("!")
     try:
         network = plain_network(given)
@@ -114,7 +117,9 @@ def _source(text: str) -> str:
 
 
 def parse_time(text: str) -> str:
-    """Return `YYYYMMDD[HHMM[SS]][Z]`, or `YYYY-MM-DD[THH:MM[:SS]][Z]`, as UTC; without Z it is the node's local time.
+    """Return a time in UTC.
+
+    It is written `YYYYMMDD[HHMM[SS]][Z]` or `YYYY-MM-DD[THH:MM[:SS]][Z]`; without Z it is local time of the node.
 
     Raises ValueError. Source: sshd(8), `expiry-time`.
     """
@@ -141,7 +146,7 @@ def fingerprint(public_key: str) -> str:
 
 
 def _options(line: str) -> tuple[dict[str, str], str]:
-    """Part the options before the key from the rest."""
+    """Split the options before the key from the rest."""
     given: dict[str, str] = {}
     if line.partition(" ")[0] in ALGORITHMS or not any(f"{name} " in line for name in ALGORITHMS):
         return given, line
@@ -166,11 +171,11 @@ def _check_blob(algorithm: str, blob: str) -> None:
     if raw[_NAME_LENGTH_BYTES : _NAME_LENGTH_BYTES + length] != algorithm.encode():
         message = f"is cut or damaged: the key does not say {algorithm} inside"
         raise ValueError(message)
-    weak = weakness(f"{algorithm} {blob}")  # before the library that would spend time on a huge one
+    weak = weakness(f"{algorithm} {blob}")  # first, because the library would spend much time on a huge key
     if weak is not None and weak != DAMAGED:
         raise _weak(weak)
     try:
-        if algorithm.startswith("sk-"):  # of a security device, which is not asked here
+        if algorithm.startswith("sk-"):  # a key of a security device
             _check_device_key(raw)
         else:
             load_ssh_public_key(f"{algorithm} {blob}".encode())
@@ -185,7 +190,7 @@ def _weak(what: str) -> ValueError:
 
 
 def _check_device_key(raw: bytes) -> None:
-    """Raise ValueError unless the blob has the fields of a device's key (source: PROTOCOL.u2f of OpenSSH)."""
+    """Raise ValueError unless the blob has the fields of a security device's key (OpenSSH's PROTOCOL.u2f)."""
     fields: list[bytes] = []
     while raw:
         length = int.from_bytes(raw[:_NAME_LENGTH_BYTES], "big")

@@ -1,4 +1,4 @@
-"""Passwords: argon2id, computed off the event loop, with the same work for a user that does not exist."""
+"""Passwords: argon2id, computed in threads, with the same work for a user that does not exist."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import Type
 
+from server.cooperative import FairPool, TooManyWaitError
 from server.errors import TemporaryError
-from server.turns import FairPool, TooManyWaitError
 
 #: OWASP's first choice for argon2id on a server: 19 MiB, two passes, one lane.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1, type=Type.ID)
 _GENERATED_CHARACTERS = 20
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
-#: To normalise a longer one could take seconds. Clients whose passwords are longer are refused before that.
+#: Normalising a longer password could take seconds, so it is refused before that.
 MOST_BYTES = 1024
-#: How many passwords of one owner wait to be checked: more than one source or user has connections by default.
+#: The passwords of one owner that may wait: more than the connections a source or user has by default.
 _MOST_WAITING = 64
-#: What SASLprep refuses, which the SSH method `password` applies to what a client sends.
+#: The characters that SASLprep prohibits; SSH clients apply it to passwords.
 _UNFIT = (
     stringprep.in_table_a1,
     stringprep.in_table_c12,
@@ -43,19 +43,19 @@ _UNFIT = (
 class PasswordChecker:
     """Hashes and verifies passwords in a few threads; `close` it when logins end.
 
-    `owner` is who causes the work: the source of a login, or a user. The threads serve one owner after another, so
-    nobody delays the logins of others by many passwords.
+    The `owner` of the work is the source of a login, or a user. The threads serve one owner after another, so one with
+    many passwords does not delay the logins of others.
     """
 
     def __init__(self, threads: int = 2) -> None:
-        """Begin to hash once for the users that do not exist, so that their logins cost the same."""
+        """Make a hash for users that do not exist, so that their logins cost the same."""
         self._pool = FairPool(threads, "password", _MOST_WAITING)
         self._nobody = self._pool.submit(hash_password, secrets.token_urlsafe())  # the start does not wait for it
 
     async def verify(self, owner: str, password_hash: str | None, password: str) -> bool:
-        """Tell whether the password is right; None as the hash costs as much and is never right.
+        """Tell whether the password is right; with None as the hash it costs as much and is always wrong.
 
-        Raises TemporaryError when too many of the owner wait.
+        Raises TemporaryError when too many passwords of the owner wait.
         """
         right = await self._run(owner, self._matches, password_hash, password)
         return right and password_hash is not None
@@ -72,14 +72,14 @@ class PasswordChecker:
             raise TemporaryError(message) from None
 
     def outdated(self, password_hash: str) -> bool:
-        """Tell whether a hash was made with other parameters than today's."""
+        """Tell whether a hash was made with other parameters than the current ones."""
         return _HASHER.check_needs_rehash(password_hash)
 
     def _matches(self, password_hash: str | None, password: str) -> bool:
         return _matches(password_hash or self._nobody.result(), password)
 
     def close(self) -> None:
-        """End the threads after what is running."""
+        """End the threads when their current work is done."""
         self._pool.close()
 
 
@@ -94,7 +94,7 @@ def new_password() -> str:
 
 
 def check_new_password(password: str) -> str:
-    """Return a password that may be set; raises ValueError with what is wrong with it."""
+    """Return a password that may be set. Raises ValueError that says what is wrong with it."""
     prepared = _prepared(password) if fits(password) else ""
     if not prepared or not fits(prepared):
         message = f"a password is 1 to {MOST_BYTES} bytes"
@@ -114,7 +114,7 @@ def fits(password: str) -> bool:
 
 
 def same_password(one: str, other: str) -> bool:
-    """Tell whether two passwords are the same to whoever verifies them."""
+    """Tell whether two passwords are equal after normalisation."""
     return _prepared(one) == _prepared(other)
 
 
@@ -131,13 +131,13 @@ def _normal(password: str) -> bytes:
 
 
 def _prepared(password: str) -> str:
-    """Return a password the same however the client composes its characters (source: RFC 4013, SASLprep)."""
+    """Normalise a password, so that composed and decomposed characters are equal (RFC 4013, SASLprep)."""
     kept = (each for each in password if not stringprep.in_table_b1(each))
     return unicodedata.normalize("NFKC", "".join(" " if stringprep.in_table_c12(each) else each for each in kept))
 
 
 def _mixes_directions(prepared: str) -> bool:
-    """Tell what SASLprep refuses of letters that are written from right to left."""
+    """Tell whether SASLprep refuses the mix of letters written from right to left with others."""
     if not any(map(stringprep.in_table_d1, prepared)):
         return False
     ends = prepared[0] + prepared[-1]

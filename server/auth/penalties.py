@@ -1,20 +1,20 @@
-"""Penalties of sources that misbehave before the login, as OpenSSH 9.8 reckons them. Pure: the clock is passed in."""
+"""Penalties of misbehaving sources, as in OpenSSH 9.8. Pure: the clock is passed in."""
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
 
-from server.model.refusals import Parting
+from server.model.refusals import DisconnectReason
 
-#: OpenSSH 9.8's figures: what one connection costs its source, by how it ended; it has none for the last.
+#: The penalty of one connection, by the reason of its end. The figures are OpenSSH 9.8's, but the last.
 PENALTY_SECONDS = {
-    Parting.AUTH_FAILED: 5.0,
-    Parting.NO_AUTH: 1.0,
-    Parting.GRACE_EXCEEDED: 20.0,
-    Parting.FLOODED: 20.0,
+    DisconnectReason.AUTH_FAILED: 5.0,
+    DisconnectReason.NO_AUTH: 1.0,
+    DisconnectReason.GRACE_EXCEEDED: 20.0,
+    DisconnectReason.FLOODED: 20.0,
 }
-#: Nobody is refused before more than this has gathered, and nobody for longer than the other.
+#: A source is refused when its penalty exceeds the first, and never for longer than the second.
 ENFORCED_ABOVE_SECONDS = 15.0
 MOST_SECONDS = 600.0
 MOST_SOURCES = 65_536
@@ -29,30 +29,30 @@ class _Penalty:
 
 
 class Penalties:
-    """What each source has gathered; it decays as time goes by.
+    """The penalty of each source; it decays with time.
 
-    Once enforced, a penalty is enforced until all of it has decayed. No more than `most_sources` are remembered: a
-    flood from more of them makes those forgotten whose penalties end soonest.
+    Once enforced, a penalty is enforced until all of it has decayed. No more than `most_sources` are kept: in a flood
+    from more sources, the penalties that end soonest are forgotten.
     """
 
     def __init__(self, most_sources: int = MOST_SOURCES) -> None:
-        """Begin with nobody penalised."""
+        """Begin without penalties."""
         self._most_sources = most_sources
         self._penalties: dict[str, _Penalty] = {}
-        #: When penalties end, soonest first. Entries of penalties that have grown since are stale and skipped.
+        #: The ends of penalties, soonest first. The entry of a penalty that has grown since is skipped.
         self._ends: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
-        """How many sources are remembered."""
+        """The number of sources with a penalty."""
         return len(self._penalties)
 
     def refused_seconds(self, source: str, now: float) -> float:
-        """Return for how long the source is still refused: 0 when it may come."""
+        """Return for how long the source is still refused; 0 when it is not."""
         penalty = self._penalties.get(source)
         return max(0.0, penalty.until - now) if penalty is not None and penalty.enforced else 0.0
 
-    def penalise(self, source: str, parting: Parting, now: float) -> None:
-        """Add what the end of one connection costs its source."""
+    def penalise(self, source: str, reason: DisconnectReason, now: float) -> None:
+        """Add the penalty of one connection."""
         self._forget_ended(now)
         penalty = self._penalties.get(source)
         if penalty is None:
@@ -60,7 +60,7 @@ class Penalties:
             penalty = self._penalties[source] = _Penalty(now, enforced=False)
         elif penalty.until <= now:
             penalty.until, penalty.enforced = now, False
-        penalty.until = min(penalty.until + PENALTY_SECONDS[parting], now + MOST_SECONDS)
+        penalty.until = min(penalty.until + PENALTY_SECONDS[reason], now + MOST_SECONDS)
         penalty.enforced = penalty.enforced or penalty.until - now > ENFORCED_ABOVE_SECONDS
         heapq.heappush(self._ends, (penalty.until, source))
         if len(self._ends) > 2 * len(self._penalties) + _SLACK:
@@ -68,7 +68,7 @@ class Penalties:
             heapq.heapify(self._ends)
 
     def _forget_ended(self, now: float) -> None:
-        """Forget what has decayed, a few at a time: a flood that has ended is no reason to hold anybody up."""
+        """Forget decayed penalties, a few at a time, so that the end of a flood does not block the event loop."""
         for _ in range(_FORGOTTEN_AT_ONCE):
             if not self._ends or self._ends[0][0] > now:
                 return

@@ -1,4 +1,4 @@
-"""Where a connection comes from: addresses of one network count as one source."""
+"""The source of a connection: addresses of one network count as one source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from server.addresses import plain_address, plain_network
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address | None:
-    """Return the address as `plain_address` does; None when it is none."""
+    """Return the address as `plain_address` does; None for text that is no address."""
     try:
         return plain_address(address)
     except ValueError:
@@ -17,7 +17,7 @@ def _plain(address: str) -> IPv4Address | IPv6Address | None:
 
 
 class Sources:
-    """Names the source of an address, and knows which addresses are exempt from penalties."""
+    """Maps addresses to sources, and knows which addresses are exempt from penalties."""
 
     def __init__(self, prefix_lengths: tuple[int, int], exempt: Sequence[str]) -> None:
         """Take the lengths of the networks that count as one source, IPv4 and IPv6, and the exempt networks."""
@@ -25,7 +25,7 @@ class Sources:
         self._exempt = tuple(plain_network(text) for text in exempt)
 
     def source(self, address: str) -> str:
-        """Return the name of the address's source; what is no address (a local socket's peer) is its own source."""
+        """Return the source of the address; text that is no address, as of a local socket, is its own source."""
         if self._prefix_v4 == IPV4LENGTH and ":" not in address:
             return address
         parsed = _plain(address)

@@ -1,4 +1,4 @@
-"""Warnings at the start: stored keys that are too weak, and a store whose administrators are all shut out."""
+"""Warnings at the start: weak stored keys, and a store in which no administrator can log in."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from server.log import about
 from server.model.access import Role, User
 from server.model.public_keys import DAMAGED
 
-#: More weak keys than these are counted only: a log is no list, and `ecss-console user list` marks them all.
+#: Further weak keys are only counted: `ecss-console user list` marks them all.
 MOST_NAMED = 20
 
 _log = logging.getLogger("ecss-console.login")
 
 
 def warn_at_start(users: Sequence[User], now: str, *, authorities: bool) -> None:
-    """Name the weak keys in the log, and say how to recover when no administrator has a way to log in.
+    """Log the weak keys, and how to recover when no administrator can log in.
 
-    With `authorities` a certificate may let in any administrator who is not shut out.
+    With `authorities` a certificate may log in any administrator who is not locked or expired.
     """
     weak = list(_weak_keys(users))
     for name, print_, reason in weak[:MOST_NAMED]:
-        told = about("key.weak", user=name, key=print_, reason=reason)
-        _log.warning("the key %s of %s opens nothing, it is too weak: %s", print_, name, reason, extra=told)
+        extra = about("key.weak", user=name, key=print_, reason=reason)
+        _log.warning("the key %s of %s opens nothing, it is too weak: %s", print_, name, reason, extra=extra)
     if len(weak) > MOST_NAMED:
         more = len(weak) - MOST_NAMED
         _log.warning("%d more weak keys open nothing; ecss-console user list marks them", more, extra=about("key.weak"))
@@ -50,6 +50,6 @@ def _weak_keys(users: Sequence[User]) -> Iterator[tuple[str, str, str]]:
 
 
 def _can_log_in(user: User, now: str) -> bool:
-    """Tell whether the user has a password or a strong key that has not expired, wherever it works from."""
+    """Tell whether the user has a password or a strong key that has not expired, from whatever address."""
     keys = (key for key in user.keys if key.expires_at is None or key.expires_at > now)
     return user.password_hash is not None or any(weakness(key.public_key) is None for key in keys)

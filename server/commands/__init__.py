@@ -1,4 +1,4 @@
-"""The commands, one file per noun. A module lists its `COMMANDS` and describes the `DIRECTORIES` that they are in."""
+"""The commands, one file per noun. Each module lists its `COMMANDS` and describes their `DIRECTORIES`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS: tuple[Command, ...] = (
     *audit.COMMANDS,
     *node.COMMANDS,
 )
-#: What each directory is for, by its path.
+#: The description of each directory, by path.
 DIRECTORIES: dict[str, str] = {
     "/cocon": "This console: its users, its sessions and its audit.",
     **console.DIRECTORIES,
@@ -29,9 +29,9 @@ DIRECTORIES: dict[str, str] = {
     **audit.DIRECTORIES,
     **node.DIRECTORIES,
 }
-_ROOT = build_tree(COMMANDS, DIRECTORIES)  # here, so that what is missing or said twice is an error at import
+_ROOT = build_tree(COMMANDS, DIRECTORIES)  # built here, so that a missing or double declaration is an error at import
 
 
 def command_tree() -> Directory:
-    """Return the tree of all commands, which nobody changes."""
+    """Return the tree of all commands, which is read-only."""
     return _ROOT

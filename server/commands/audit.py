@@ -1,4 +1,4 @@
-"""The audit, as far as the console shows it: `/cocon/audit/`."""
+"""The audit commands: `/cocon/audit/`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from server.audit.inspection import Exported
 from server.audit.verify import certificate, findings, inspect, parse_head
-from server.commands.call import Call
+from server.commands.context import Context
 from server.commands.domains import DOMAIN
 from server.commands.users import shown_time
 from server.errors import CommandError, TemporaryError
@@ -29,27 +29,27 @@ _CODES = ", ".join(kind.value for kind in EventKind)
 def _count(text: str) -> int:
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_MOST_LISTED)) else 0
     if not 1 <= number <= _MOST_LISTED:
-        message = f"{text} is no count: 1 to {_MOST_LISTED} is expected"
+        message = f"{text} is not a count; use 1 to {_MOST_LISTED}"
         raise ValueError(message)
     return number
 
 
 def _code(text: str) -> str:
     if text not in {kind.value for kind in EventKind}:
-        message = f"{text} is no kind of event: {_CODES}"
+        message = f"unknown kind of event {text}; use one of {_CODES}"
         raise ValueError(message)
     return text
 
 
 COUNT = Kind("<N>", f"how many, 1 to {_MOST_LISTED}", _count)
 EVENT = Kind("<CODE>", f"kind of event: {_CODES}", _code)
-CLIENT = Kind("<CLIENT_ID>", "client id of an integration, which need not be there any more", parse_client_id)
-USER = Kind("<USER>", "name of a user, who need not be there any more", parse_user_name)
+CLIENT = Kind("<CLIENT_ID>", "client id of an integration, also of a removed one", parse_client_id)
+USER = Kind("<USER>", "name of a user, also of a removed one", parse_user_name)
 HEAD = Kind("<[NODE=]SEQ:MAC>", "a head as verify printed it, of this node unless another one is named", parse_head)
 
 
 def _in_lines(arguments: str) -> str:
-    """Break what a reload or a start records, the whole configuration, into lines; nothing is left out."""
+    """Break long arguments into lines: records of a start or a reload hold the whole configuration."""
     lines = textwrap.wrap(arguments, _LINE_COLUMNS, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
 
@@ -74,7 +74,7 @@ _COLUMNS = (
 )
 
 
-#: With --brief: what somebody looks for who is called because a key has stopped working.
+#: The columns of --brief, for finding out why a key has stopped working.
 _BRIEF = {"seq": "Seq", "at": "At", "event": "Event", "user_name": "User", "source": "Source", "status": "Status"}
 _BRIEF_COLUMNS = (
     *(Column(key, title, shown_time if key == "at" else _on_one_line) for key, title in _BRIEF.items()),
@@ -91,26 +91,26 @@ _BRIEF_COLUMNS = (
     ),
 )
 async def list_(
-    call: Call,
+    context: Context,
     *,
-    last: Annotated[int, COUNT, Relation("so many of the newest records, without it 50")] = 50,
+    last: Annotated[int, COUNT, Relation("number of records, 50 by default")] = 50,
     user: Annotated[str, USER, Relation("only of this user")] = "",
     event: Annotated[str, EVENT, Relation("only of this kind")] = "",
     domain: Annotated[str, DOMAIN, Relation("only commands on this domain")] = "",
     client: Annotated[str, CLIENT, Relation("only commands on integrations of this client id")] = "",
-    brief: Annotated[bool, Relation("when, who, from where, how it ended, and what in a sentence")] = False,
+    brief: Annotated[bool, Relation("fewer columns: time, event, user, source, status, and a sentence")] = False,
 ) -> Table:
     """List the newest records of the audit, the newest last."""
-    with suppress(TemporaryError):  # what waits cannot be written now; the rest can be shown
-        await call.console.journal.flush()
+    with suppress(TemporaryError):  # waiting records cannot be written now; the others can be shown
+        await context.services.journal.flush()
     wanted = {"user_name": user, "event": event}
     chosen = {column: value for column, value in wanted.items() if value}
     about = {name: value for name, value in {"domain": domain, "client_id": client}.items() if value}
-    await call.share.keep_many(last)
-    found = await events.newest(call.store, chosen, about, last, call.share)
+    await context.share.keep_many(last)
+    found = await events.newest(context.store, chosen, about, last, context.share)
     if not brief:
         return Table(_COLUMNS, found)
-    return Table(_BRIEF_COLUMNS, [_in_brief(row) async for row in call.share.in_turns(found)])
+    return Table(_BRIEF_COLUMNS, [_in_brief(row) async for row in context.share.in_turns(found)])
 
 
 def _in_brief(row: Row) -> tuple[Value, ...]:
@@ -127,22 +127,22 @@ def _in_brief(row: Row) -> tuple[Value, ...]:
     examples=("cocon/audit/verify",),
 )
 async def verify(
-    call: Call,
+    context: Context,
     *,
     head: Annotated[
-        Exported | None, HEAD, Relation("find also that the audit was rolled back behind this head")
+        Exported | None, HEAD, Relation("also check that the audit was not rolled back to before this head")
     ] = None,
 ) -> Lines:
-    """Check that no record was changed, dropped, put in or moved since the console wrote it.
+    """Check that no record was changed, dropped, inserted or moved since the console wrote it.
 
-    Prints the head of each node. Keep it elsewhere: with --head a later check finds that the whole store was rolled
-    back to before it, which nothing inside the store can tell.
+    Prints the head of each node. Keep it elsewhere: nothing inside the store can show that the whole store was rolled
+    back, but a later check with --head can.
     """
     with suppress(TemporaryError):
-        await call.console.journal.flush()
-    exported = None if head is None else head.of(call.console.node_name)
+        await context.services.journal.flush()
+    exported = None if head is None else head.of(context.services.node_name)
     inspection = await inspect(
-        call.store, exported, call.share, lambda done, total: call.progress(done, total, "records")
+        context.store, exported, context.share, lambda done, total: context.progress(done, total, "records")
     )
     if inspection.findings:
         message = "the audit is not as it was written"
@@ -150,5 +150,5 @@ async def verify(
     return Lines(certificate(inspection))
 
 
-DIRECTORIES = {"/cocon/audit": "Who did what and when, and whether a record was changed since."}
+DIRECTORIES = {"/cocon/audit": "The audit records, and the check that none was changed."}
 COMMANDS = (list_, verify)

@@ -1,4 +1,4 @@
-"""The global commands: they move through the tree and tell of it, and work everywhere."""
+"""The global commands, which move through the tree and explain it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from datetime import datetime
 from time import monotonic
 from typing import Annotated
 
-from server.commands.call import Call
-from server.commands.domains import admit_to_domain, no_such_domain
+from server.commands.authorize import check_domain_granted
+from server.commands.context import Context
+from server.commands.domains import no_such_domain
 from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
 from server.errors import CommandError, TemporaryError
 from server.grammar.declare import Command, Relation, command
@@ -19,7 +20,7 @@ from server.grammar.tree import Directory, Found, find, locate, offered, shown, 
 from server.model.access import Permission
 from server.model.domains import folded
 from server.model.names import with_foreign
-from server.render.reply import Column, Help, Left, Lines, Moved, Overview, Section, Table
+from server.render.reply import ChangeDirectory, Column, Exit, Help, Lines, Overview, Section, Table
 from server.storage import domains, history
 
 _CONSOLE = Permission.CONSOLE
@@ -27,128 +28,130 @@ _PROGRESS_SECONDS = 1.0
 _LISTED = (Column("name", "Name"), Column("help", "What it is for"))
 _SHAPE = "Commands form a tree that is walked like a file system"
 _WALKING = (
-    ("ls, ls domain", "what is here, or there; directories end in /"),
-    ("cd domain, cd ..", "go there, and back; cd alone goes to the root"),
+    ("ls, ls domain", "list the current directory, or another; directories end in /"),
+    ("cd domain, cd ..", "change the directory, and go up; cd alone goes to the root"),
     ("domain/list", "run a command by its path, from the root or from here"),
     ("help PATH", "explain a directory, or a command with its examples"),
     ("Tab", "complete the word; a second Tab lists what can come next"),
     ("?", "list it at once, with a word of help each"),
-    ("COMMAND --check", "what a change would do; nothing is changed"),
+    ("COMMAND --check", "show what a change would do, without doing it"),
     ("COMMAND | FILTER", ", ".join(each.usage for each in FILTERS)),
 )
 
 
 @command("/cd", permission=_CONSOLE, examples=("cd domain/biysk.local/integrations\ncd ..\npwd",))
-async def cd(call: Call, path: Annotated[str, DIRECTORY] = "/") -> Moved:
+async def cd(context: Context, path: Annotated[str, DIRECTORY] = "/") -> ChangeDirectory:
     """Change the current directory; without a path, to the root."""
-    found = await _directory(call, path)
-    return Moved(found.location)
+    found = await _directory(context, path)
+    return ChangeDirectory(found.location)
 
 
 @command("/ls", permission=_CONSOLE, examples=("ls", "ls domain", "ls cocon --long"))
 async def ls(
-    call: Call,
+    context: Context,
     path: Annotated[str, DIRECTORY] = ".",
     *,
-    long: Annotated[bool, Relation("say what each is for")] = False,
+    long: Annotated[bool, Relation("explain each entry")] = False,
 ) -> Lines | Table:
     """List a directory: its directories with a trailing /, then its commands."""
-    directory = (await _directory(call, path)).directory
-    inside = {name: each.help for name, each in directory.directories.items() if offered(each, call.operator)}
-    if directory.inside is not None and call.operator.may(Permission.DOMAINS_READ):
-        reached = (each.name for each in await domains.every(call.store) if call.operator.reaches(each.name))
+    directory = (await _directory(context, path)).directory
+    inside = {name: each.help for name, each in directory.directories.items() if offered(each, context.operator)}
+    if directory.inside is not None and context.operator.may(Permission.DOMAINS_READ):
+        reached = (each.name for each in await domains.every(context.store) if context.operator.reaches(each.name))
         inside |= dict.fromkeys(reached, directory.inside.help)
-    commands = {name: each.summary for name, each in directory.commands.items() if call.operator.may(each.permission)}
+    commands = {
+        name: each.summary for name, each in directory.commands.items() if context.operator.may(each.permission)
+    }
     directories = sorted(inside.items(), key=lambda item: folded(item[0]))
     rows = [*((f"{name}/", text) for name, text in directories), *sorted(commands.items())]
     return Table(_LISTED, rows) if long else Lines([name for name, _ in rows])
 
 
 @command("/pwd", permission=_CONSOLE, examples=("pwd",))
-async def pwd(call: Call) -> Lines:
+async def pwd(context: Context) -> Lines:
     """Print the current directory."""
-    return Lines((shown(call.here),))
+    return Lines((shown(context.location),))
 
 
 @command("/help", permission=_CONSOLE, examples=("help domain",), also=("man",))
-async def help_(call: Call, path: Annotated[str, PATH] = "") -> Help | Overview:
+async def help_(context: Context, path: Annotated[str, PATH] = "") -> Help | Overview:
     """Explain a command or a directory; without a path, the console."""
     if not path:
-        return _overview(call)
-    found = find(call.console.root, call.here, path)
+        return _overview(context)
+    found = find(context.services.root, context.location, path)
     if found is None:
         message = f"there is no command or directory {path}"
         raise CommandError(with_foreign(message, path))
     if found.command is not None:
         return Help(page(found.command))
-    # the name of a domain that is not granted tells nothing: it stays as it was typed
-    granted = [(text, call.operator.reaches(text)) for _, text in found.places]
-    names = [await call.console.standings.declared(text) if reached else text for text, reached in granted]
+    # show a domain that is not granted as typed, so that nobody learns how it was declared
+    granted = [(text, context.operator.reaches(text)) for _, text in found.places]
+    names = [await context.services.standings.declared(text) if reached else text for text, reached in granted]
     introduction = (f"Directory {shown(found.renamed(names).location)}", f"  {found.directory.help}")
-    return Overview(introduction, (_inside(call, found.directory),))
+    return Overview(introduction, (_inside(context, found.directory),))
 
 
 @command("/history", permission=_CONSOLE, examples=("whoami\nhistory",))
-async def history_(call: Call) -> Lines:
+async def history_(context: Context) -> Lines:
     """List what you typed, the oldest first.
 
     Lines of earlier interactive sessions come before those of this one.
     """
-    with suppress(TemporaryError):  # what the store does not take now is shown behind what it has
-        await call.console.journal.flush()
-    lines = history.LastLines([*await call.console.journal.earlier_lines(call.operator), *call.typed])
+    with suppress(TemporaryError):  # lines that cannot be stored now are listed after the stored ones
+        await context.services.journal.flush()
+    lines = history.LastLines([*await context.services.journal.earlier_lines(context.operator), *context.request.typed])
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
 
 
 @command("/whoami", permission=_CONSOLE, examples=("whoami",))
-async def whoami(call: Call) -> Lines:
+async def whoami(context: Context) -> Lines:
     """Print the name you are logged in with."""
-    return Lines((call.operator.name,))
+    return Lines((context.operator.name,))
 
 
 @command("/date", permission=_CONSOLE, examples=("date",))
-async def date(call: Call) -> Lines:
+async def date(context: Context) -> Lines:
     """Print the node's local time."""
     now = datetime.now().astimezone()
-    return Lines((now.isoformat(timespec="seconds") if call.json else now.strftime("%d.%m.%Y %H:%M:%S %z"),))
+    return Lines((now.isoformat(timespec="seconds") if context.json else now.strftime("%d.%m.%Y %H:%M:%S %z"),))
 
 
 @command("/sleep", permission=_CONSOLE, examples=("sleep 0.1",))
-async def sleep(call: Call, seconds: Annotated[float, SECONDS]) -> Lines:
+async def sleep(context: Context, seconds: Annotated[float, SECONDS]) -> Lines:
     """Wait; Ctrl-C ends the wait."""
     end = monotonic() + seconds
     while (left := end - monotonic()) > 0:
         await asyncio.sleep(min(left, _PROGRESS_SECONDS))
-        call.progress(min(seconds, seconds - left + _PROGRESS_SECONDS), seconds, "s")
+        context.progress(min(seconds, seconds - left + _PROGRESS_SECONDS), seconds, "s")
     return Lines()
 
 
 @command("/echo", permission=_CONSOLE, examples=('echo "two  words" and more',))
-async def echo(call: Call, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001  every handler takes its call
+async def echo(context: Context, *text: Annotated[str, TEXT]) -> Lines:  # noqa: ARG001  every handler takes a context
     """Print the words."""
     return Lines((" ".join(text),))
 
 
 @command("/exit", permission=_CONSOLE, examples=("exit", "exit 3"), also=("quit", "logout"))
-async def exit_(call: Call, status: Annotated[int, STATUS] = 0) -> Left:  # noqa: ARG001
+async def exit_(context: Context, status: Annotated[int, STATUS] = 0) -> Exit:  # noqa: ARG001
     """End the session, with an exit status."""
-    return Left(status)
+    return Exit(status)
 
 
-async def _directory(call: Call, path: str) -> Found:
-    """Return the directory that a path leads to, its domains named as they were declared; they must be declared."""
+async def _directory(context: Context, path: str) -> Found:
+    """Return the directory at a path, with declared names of its domains. Raises CommandError without one."""
     refusal = CommandError(with_foreign(f"there is no directory {path}", path))
-    for start in starts(call.here, path):
+    for start in starts(context.location, path):
         location, _ = locate(path, start)
-        found = walk(call.console.root, location)
+        found = walk(context.services.root, location)
         if found is None:
             continue
         if found.command is not None:
             refusal = CommandError(f"{path} is a command, not a directory")
             continue
         for _, text in found.places:
-            admit_to_domain(call.operator, text)
-        declared = [(text, await domains.declared_as(call.store.read, text)) for _, text in found.places]
+            check_domain_granted(context.operator, text)
+        declared = [(text, await domains.declared_as(context.store.read, text)) for _, text in found.places]
         missing = next((text for text, name in declared if name is None), None)
         if missing is None:
             return found.renamed([name or text for text, name in declared])
@@ -156,40 +159,40 @@ async def _directory(call: Call, path: str) -> Found:
     raise refusal
 
 
-def _overview(call: Call) -> Overview:
-    """Teach the shape of the console; fits a screen of 80x24, wherever it is asked for."""
-    root, found = call.console.root, walk(call.console.root, call.here)
+def _overview(context: Context) -> Overview:
+    """Explain the console on one screen of 80x24."""
+    root, found = context.services.root, walk(context.services.root, context.location)
     here = found.directory if found is not None else root
-    named = [("everywhere", ", ".join(each.name for each in _offered_commands(call, root)))]
+    named = [("everywhere", ", ".join(each.name for each in _offered_commands(context, root)))]
     if here is not root:
-        inside = [name for name, _ in _offered_directories(call, here)]
-        named.insert(0, ("here", ", ".join([*inside, *(each.name for each in _offered_commands(call, here))])))
+        inside = [name for name, _ in _offered_directories(context, here)]
+        named.insert(0, ("here", ", ".join([*inside, *(each.name for each in _offered_commands(context, here))])))
     sections = (
         Section(_SHAPE, _WALKING),
-        Section("Directories of the root", _offered_directories(call, root)),
+        Section("Directories of the root", _offered_directories(context, root)),
         Section("Commands", tuple(named)),
     )
     return Overview((), sections)
 
 
-def _inside(call: Call, directory: Directory) -> Section:
-    commands = ((usage(each), each.summary) for each in _offered_commands(call, directory))
-    return Section("Here", (*_offered_directories(call, directory), *commands))
+def _inside(context: Context, directory: Directory) -> Section:
+    commands = ((usage(each), each.summary) for each in _offered_commands(context, directory))
+    return Section("Here", (*_offered_directories(context, directory), *commands))
 
 
-def _offered_directories(call: Call, directory: Directory) -> tuple[tuple[str, str], ...]:
+def _offered_directories(context: Context, directory: Directory) -> tuple[tuple[str, str], ...]:
     named = sorted(directory.directories.items())
-    inside = [(f"{name}/", each.help) for name, each in named if offered(each, call.operator)]
+    inside = [(f"{name}/", each.help) for name, each in named if offered(each, context.operator)]
     if directory.place is not None and directory.inside is not None:
         inside.append((f"{directory.place.kind.metavar}/", directory.inside.help))
     return tuple(inside)
 
 
-def _offered_commands(call: Call, directory: Directory) -> list[Command]:
-    """Return the commands of a directory, each once, whatever else it is called."""
-    visible = {each.path: each for each in directory.commands.values() if call.operator.may(each.permission)}
+def _offered_commands(context: Context, directory: Directory) -> list[Command]:
+    """Return the commands of a directory, each once, without synonyms."""
+    visible = {each.path: each for each in directory.commands.values() if context.operator.may(each.permission)}
     return [each for _, each in sorted(visible.items())]
 
 
-DIRECTORIES = {"/": "Where a session begins; the commands here work in every directory."}
+DIRECTORIES = {"/": "The start of every session. Its commands work in every directory."}
 COMMANDS = (cd, ls, pwd, help_, history_, whoami, date, sleep, echo, exit_)

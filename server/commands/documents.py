@@ -1,35 +1,35 @@
-"""Documents on their way in: how much memory they may take, one at a time of each user."""
+"""Memory limits for incoming documents: a total, and one large document of each user at a time."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from server.cooperative import FewEach, TooManyWaitError
 from server.errors import ArgumentError, OperatorError, TemporaryError
-from server.turns import FewEach, TooManyWaitError
 
-#: What all documents that are being read may take: four of the longest.
+#: Limits all incoming documents together: room for four of the longest.
 MOST_BYTES_IN_ALL = 128 * 1024 * 1024
-#: A document up to here waits for no other one of its user: a session at the question for one holds nothing up.
+#: Smaller documents wait for no other one of the user, so a session at the question blocks nothing.
 _FREE_BYTES = 256 * 1024
-#: Of one user, so many documents wait for the one that is read. Scripts run a few imports side by side.
+#: Documents of one user that may wait. Scripts run a few imports at the same time.
 _MOST_WAITING = 8
 _PATIENCE_SECONDS = 60.0
-#: What a character takes, where not all are ASCII.
+#: The memory of a character in text that is not all ASCII.
 _WIDEST_BYTES = 4
 
 
 class Documents:
-    """The documents that all sessions are reading."""
+    """The documents that sessions are reading now."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without documents."""
         self.kept_bytes = 0
         self.turns = FewEach(1, _MOST_WAITING)
 
     @asynccontextmanager
     async def reading(self, owner: str, most_characters: int) -> AsyncIterator[Room]:
-        """Give the room for one document of a user, which is kept until the block ends."""
+        """Give the memory for one document of a user. The end of the block frees it."""
         async with AsyncExitStack() as stack:
             room = Room(self, owner, most_characters, stack)
             stack.callback(room.give_back)
@@ -37,10 +37,10 @@ class Documents:
 
 
 class Room:
-    """The room for one document of up to `most_characters`, or a quarter of that where not all are ASCII."""
+    """The memory for one document of up to `most_characters`, or a quarter of that unless all are ASCII."""
 
     def __init__(self, documents: Documents, owner: str, most_characters: int, stack: AsyncExitStack) -> None:
-        """Take the stack that ends with the document."""
+        """Take the stack that closes at the end of the document."""
         self._documents = documents
         self._owner = owner
         self._most_characters = most_characters
@@ -49,10 +49,10 @@ class Room:
         self._wide = self._is_first = False
 
     async def take(self, text: str) -> None:
-        """Make room for more of the document, when the user's turn has come.
+        """Reserve memory for more of the document, in the user's turn.
 
-        Raises ArgumentError when it is too long, TemporaryError when other documents take the room. The next document
-        of the user goes on then, although the rest of this one is still to be read.
+        Raises ArgumentError when it is too long, TemporaryError when other documents use the memory. After an error the
+        user's next document starts, although the rest of this one must still be read.
         """
         try:
             await self._take(text)
@@ -77,7 +77,7 @@ class Room:
         self._documents.kept_bytes += size
 
     async def take_turn(self) -> None:
-        """Wait until no other document of the user is under way. Raises TemporaryError when that takes too long."""
+        """Wait for the user's other documents. Raises TemporaryError when that takes too long."""
         if self._is_first:
             return
         try:
@@ -88,6 +88,6 @@ class Room:
         self._is_first = True
 
     def give_back(self) -> None:
-        """Free the room for other documents."""
+        """Free the memory for other documents."""
         self._documents.kept_bytes -= self._kept_bytes
         self._kept_bytes = 0

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from server.audit.journal import utc_now
-from server.commands.call import Call, Seeker
+from server.commands.context import CompletionContext, Context
 from server.commands.kinds import MOST_CANDIDATES
-from server.errors import CommandError, PermissionDeniedError
+from server.errors import CommandError
 from server.grammar.declare import Kind, Relation, command
-from server.model.access import Operator, Permission, Role
+from server.model.access import Permission, Role
 from server.model.domains import folded, parse_domain_name
 from server.model.integrations import first_named
 from server.model.names import with_foreign
 from server.render.reply import Column, Lines, Table
 from server.storage import domains
 
-_PRIVILEGES = "taken for scripts of the exchange; an administrator of this console has them anyway"
+_PRIVILEGES = "accepted for scripts of the exchange, without effect: administrators of this console reach every domain"
 
 
 def no_such_domain(name: str) -> CommandError:
@@ -25,15 +25,11 @@ def no_such_domain(name: str) -> CommandError:
     return CommandError(with_foreign(f"there is no domain {name}", name))
 
 
-def admit_to_domain(operator: Operator, domain: str) -> None:
-    """Raise PermissionDeniedError unless the domain is granted to the operator, whether it exists or not."""
-    if not operator.reaches(domain):
-        message = f"domain {domain} is not granted to {operator.name}"
-        raise PermissionDeniedError(message)
-
-
 def _parse_name(text: str) -> str:
-    """Refuse the names of the commands beside the domains: such a domain could not be reached by its path."""
+    """Parse a domain name.
+
+    Refuses names of the commands in /domain, because no path could reach such a domain.
+    """
     name = parse_domain_name(text)
     if folded(name) in {each.name for each in COMMANDS}:
         message = f"{name} is a command of /domain"
@@ -41,10 +37,10 @@ def _parse_name(text: str) -> str:
     return name
 
 
-async def _stored_names(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    if seeker.operator.role is Role.ADMIN:
-        return await domains.names(seeker.store, beginning, MOST_CANDIDATES)
-    granted = sorted(seeker.operator.domains.items())
+async def _stored_names(context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    if context.operator.role is Role.ADMIN:
+        return await domains.names(context.store, beginning, MOST_CANDIDATES)
+    granted = sorted(context.operator.domains.items())
     return [name for key, name in granted if key.startswith(folded(beginning))]
 
 
@@ -54,7 +50,7 @@ DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored
 
 @command("/domain/declare", permission=Permission.DOMAINS_CHANGE, examples=("domain/declare moscow.local",))
 async def declare(
-    call: Call,
+    context: Context,
     domain: Annotated[str, NEW_DOMAIN],
     *,
     add_domain_admin_privileges: Annotated[bool, Relation(_PRIVILEGES)] = False,  # noqa: ARG001  see the help
@@ -64,8 +60,8 @@ async def declare(
 
     The name is shown as you type it here. Two names that differ only in case are one domain.
     """
-    call.will(f"declare domain {domain}")
-    async with call.change() as query:
+    context.will(f"declare domain {domain}")
+    async with context.change() as query:
         if not await domains.insert(query, domain, utc_now()):
             message = f"domain {await domains.declared_as(query, domain)} exists already"
             raise CommandError(message)
@@ -73,12 +69,12 @@ async def declare(
 
 
 @command("/domain/list", permission=Permission.DOMAINS_READ, examples=("domain/list", "domain/list | count"))
-async def list_(call: Call) -> Table:
-    """List the domains that you may reach, and how many integrations each has.
+async def list_(context: Context) -> Table:
+    """List your domains and the number of their integrations.
 
-    Names stand as they were declared, sorted without regard to case.
+    Names are shown as declared, and sorted without regard to case.
     """
-    found = [each for each in await domains.every(call.store) if call.operator.reaches(each.name)]
+    found = [each for each in await domains.every(context.store) if context.operator.reaches(each.name)]
     columns = (Column("domain", "Domain"), Column("integrations", "Integrations"))
     return Table(columns, [(each.name, each.integrations) for each in found])
 
@@ -89,26 +85,28 @@ async def list_(call: Call) -> Table:
     examples=("domain/remove biysk.local --force --check", "domain/remove biysk.local --force"),
 )
 async def remove(
-    call: Call,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     *,
     force: Annotated[bool, Relation("do not ask")] = False,
 ) -> Lines:
-    """Remove a domain with all its integrations; their keys are dead at once.
+    """Remove a domain with all its integrations. Their keys stop working at once.
 
-    Asks before it does; anything but yes leaves everything as it is.
+    Asks for confirmation. Any answer but yes changes nothing.
     """
     if not force:
-        known = await domains.find(call.store, domain)
+        known = await domains.find(context.store, domain)
         if known is None:
             raise no_such_domain(domain)
-        await call.confirm(f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}.")
-    async with call.change() as query:
+        await context.confirm(
+            f"Domain {domain} will be removed, integrations whose keys will die: {known.integrations}."
+        )
+    async with context.change() as query:
         clients = await domains.delete(query, domain)
         if clients is None:
             raise no_such_domain(domain)
         named = f": {first_named(clients)}" if clients else ""
-        call.will(f"remove domain {domain} and the keys of its integrations, {len(clients)} in all{named}")
+        context.will(f"remove domain {domain} and the keys of its integrations, {len(clients)} in all{named}")
     return Lines((f"Domain {domain} removed",))
 
 

@@ -1,7 +1,7 @@
-"""A domain's integrations taken out with their keys, and put in again: `/domain/<DOMAIN>/integrations/`.
+"""Export and import of a domain's integrations with their keys: `/domain/<DOMAIN>/integrations/`.
 
-`export` prints commands that the console can run again, under `| json` one document that `import` reads. Keys are in
-both, in full.
+`export` prints commands that the console can run, or with `| json` one document that `import` reads. Both contain the
+keys in full.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from server.audit.journal import utc_now
-from server.commands.call import Call
+from server.commands.context import Context
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.integrations import COLUMNS
 from server.commands.kinds import API_KEY, NEW_CLIENT_ID, NUMBER_RANGE
+from server.cooperative import Share
 from server.errors import ArgumentError, CommandError
 from server.grammar.declare import Relation, command
 from server.grammar.tokens import MOST_CHARACTERS as LONGEST_LINE
@@ -26,7 +27,6 @@ from server.storage import domains, integrations
 from server.storage.engine import Read
 from server.storage.integrations import Conflict, Keyed
 from server.storage.turn import Rank
-from server.turns import Share
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
@@ -34,7 +34,7 @@ _KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
 _QUESTION = "JSON document on one line: "
 _MOST_MISTAKES = 100
 _MOST_CONFLICTS = 1_000
-#: An import of more waits behind the short changes of others.
+#: A larger import waits behind the short changes of others.
 _FEW_ROWS = 100
 
 
@@ -44,20 +44,21 @@ _FEW_ROWS = 100
     examples=(_EXAMPLE + "export", _EXAMPLE + "export | json"),
 )
 async def export(
-    call: Call,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     *,
-    reveal: Annotated[bool, Relation("export the keys in full where the configuration masks them")] = False,
+    reveal: Annotated[bool, Relation("export the keys in full although the configuration masks them")] = False,
 ) -> Script:
     """Print commands that rebuild the domain with the same keys, ready to be piped into a console.
 
-    Nothing else is printed, no footer either. With | json it is one document for import. Whoever has it has the keys.
+    Prints nothing else, not even a footer. With | json it prints one document for import. Protect the output: it
+    contains the keys.
     """
-    if call.console.masks_keys and not reveal:
-        message = "keys are masked here, and an export has them in full: give --reveal if that is meant"
+    if context.services.masks_keys and not reveal:
+        message = "keys are masked here, and an export shows them in full: give --reveal to export them"
         raise CommandError(message)
     found = await integrations.of_domain(
-        call.store, domain, call.share, lambda done, total: call.progress(done, total, "keys")
+        context.store, domain, context.share, lambda done, total: context.progress(done, total, "keys")
     )
     if found is None:
         raise no_such_domain(domain)
@@ -65,8 +66,10 @@ async def export(
     if damaged:
         message = f"{len(damaged)} keys cannot be read, replace or remove them first"
         raise CommandError(message, *damaged)
-    if not call.json:
-        await _refuse_unspeakable(call.share, domain, found, lambda done: call.progress(done, len(found), "commands"))
+    if not context.json:
+        await _refuse_unspeakable(
+            context.share, domain, found, lambda done: context.progress(done, len(found), "commands")
+        )
     return Script(
         COLUMNS, (f"domain/declare {domain}",), [_row(each) for each in found], lambda row: _adopt_line(domain, row)
     )
@@ -74,26 +77,26 @@ async def export(
 
 @command(_HERE + "adopt", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + f"adopt crm {_KEY}",))
 async def adopt(
-    call: Call,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, NEW_CLIENT_ID],
     key: Annotated[str, API_KEY],
     *,
-    service: Annotated[bool, Relation("it is a service; without it a widget")] = False,
+    service: Annotated[bool, Relation("a service; without it a widget")] = False,
     numbers: Annotated[tuple[str, ...], NUMBER_RANGE, Relation("the service's numbers", needs="service")] = (),
-    replace: Annotated[bool, Relation("it is there: it becomes what this line says, its present key is dead")] = False,
+    replace: Annotated[bool, Relation("replace an existing integration, whose present key stops working")] = False,
 ) -> Lines:
-    """Add an integration that has its key already, as export prints it.
+    """Add an integration with an existing key, in the form that export prints.
 
-    With --replace a key that was lost by mistake is put back, as from an export of yesterday. The line is kept out of
-    history, and the key out of the audit.
+    With --replace it restores a key that was lost by mistake, for example from yesterday's export. History does not
+    keep the line, and the audit does not keep the key.
     """
     kind = IntegrationType.SERVICE if service else IntegrationType.WIDGET
     if replace:
-        call.will(f"put {kind.value} {client_id} with the key that is given in the place of that of domain {domain}")
+        context.will(f"put {kind.value} {client_id} with the key that is given in the place of that of domain {domain}")
     else:
-        call.will(f"add {kind.value} {client_id} to domain {domain}, with the key that it has")
-    await _put_in(call, domain, [Row(Integration(client_id, kind, numbers), key)], replacing=replace)
+        context.will(f"add {kind.value} {client_id} to domain {domain}, with the key that it has")
+    await _put_in(context, domain, [Row(Integration(client_id, kind, numbers), key)], replacing=replace)
     return Lines((f"Integration {client_id} {'replaced' if replace else 'added'} with its key",))
 
 
@@ -102,28 +105,28 @@ async def adopt(
     permission=Permission.INTEGRATIONS_CHANGE,
     examples=(_EXAMPLE + 'import\n{"rows": [{"client_id": "crm", "type": "widget", "api_key": "' + _KEY + '"}]}',),
 )
-async def import_(call: Call, domain: Annotated[str, DOMAIN]) -> Lines:
-    """Add the integrations of a document that export | json has printed, with their keys: all of them or none.
+async def import_(context: Context, domain: Annotated[str, DOMAIN]) -> Lines:
+    """Add all integrations of a document from export | json with their keys, or none.
 
-    The document is what is piped into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`; in a
-    shell it is one line, neither echoed nor kept. What is there already is not changed, and refuses the import.
+    Pipe the document into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`. In a shell it is
+    one line, which is neither echoed nor kept. Existing integrations never change: they refuse the import.
     """
-    async with call.console.documents.reading(call.operator.name, MOST_CHARACTERS) as room:
-        text = await call.document(_QUESTION, room)
-        await room.take_turn()  # also a short one: two imports of a user do not keep others from the store
-        rows = await _read(call, text)
+    async with context.services.documents.reading(context.operator.name, MOST_CHARACTERS) as room:
+        text = await context.document(_QUESTION, room)
+        await room.take_turn()  # short ones too, so that two imports of a user do not keep others from the store
+        rows = await _read(context, text)
         del text
-        call.will(_described(domain, rows))
-        await _put_in(call, domain, rows)
+        context.will(_described(domain, rows))
+        await _put_in(context, domain, rows)
     return Lines((f"Integrations added with their keys: {len(rows)}",))
 
 
-async def _read(call: Call, text: str) -> list[Row]:
-    """Return the rows of a document; raises ArgumentError with all that is wrong."""
+async def _read(context: Context, text: str) -> list[Row]:
+    """Return the rows of a document. Raises ArgumentError with all mistakes."""
     rows: list[Row] = []
     mistakes: list[str] = []
     try:
-        async for each in call.share.in_turns(read_rows(text)):
+        async for each in context.share.in_turns(read_rows(text)):
             if isinstance(each, Row):
                 rows.append(each)
             else:
@@ -137,21 +140,21 @@ async def _read(call: Call, text: str) -> list[Row]:
     return rows
 
 
-async def _put_in(call: Call, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
-    """Add all rows in one transaction, or put them in the place of those that are there.
+async def _put_in(context: Context, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
+    """Add all rows in one transaction, or with `replacing` replace existing ones.
 
     Raises CommandError with the conflicts.
     """
-    vault, now = call.store.vault, utc_now()
+    vault, now = context.store.vault, utc_now()
     keyed = (Keyed(row.integration, row.key) for row in rows)
-    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in call.share.in_turns(keyed)]
+    sealed = [integrations.sealed_row(vault, domain, each, now) async for each in context.share.in_turns(keyed)]
     if not replacing:
-        # before it takes the store's writer: whoever tries imports in vain, or with --check, holds up no change
-        await _refuse_conflicts(call, call.store.read, domain, sealed)
-        if call.check:
-            await call.pass_gate()
+        # check before taking the store's writer, so that failing imports and checks delay no change
+        await _refuse_conflicts(context, context.store.read, domain, sealed)
+        if context.check:
+            await context.authorize()
             return
-    async with call.change(Rank.LONG if len(rows) > _FEW_ROWS else Rank.ORDINARY) as query:
+    async with context.change(Rank.LONG if len(rows) > _FEW_ROWS else Rank.ORDINARY) as query:
         if not await domains.exists(query, domain):
             raise no_such_domain(domain)
         for row in rows if replacing else ():
@@ -159,17 +162,17 @@ async def _put_in(call: Call, domain: str, rows: Sequence[Row], *, replacing: bo
             if not await integrations.delete(query, domain, client_id):
                 message = f"there is no integration {client_id} in domain {domain}, adopt it without --replace"
                 raise CommandError(message)
-        await _refuse_conflicts(call, query, domain, sealed)
+        await _refuse_conflicts(context, query, domain, sealed)
         total = len(sealed)
-        await integrations.insert_rows(query, sealed, lambda done: call.progress(done, total, "integrations"))
+        await integrations.insert_rows(query, sealed, lambda done: context.progress(done, total, "integrations"))
 
 
-async def _refuse_conflicts(call: Call, read: Read, domain: str, sealed: Sequence[tuple[str, ...]]) -> None:
-    """Raise CommandError when the domain is not there, or sealed rows have conflicts with what is stored."""
+async def _refuse_conflicts(context: Context, read: Read, domain: str, sealed: Sequence[tuple[str, ...]]) -> None:
+    """Raise CommandError when the domain does not exist, or when rows conflict with stored ones."""
     if not await domains.exists(read, domain):
         raise no_such_domain(domain)
     found, many = await integrations.conflicts(read, domain, sealed, _MOST_CONFLICTS)
-    told = [_told(call, domain, each) for each in found]
+    told = [_told(context, domain, each) for each in found]
     if not told:
         return
     if len(sealed) == 1:
@@ -178,17 +181,17 @@ async def _refuse_conflicts(call: Call, read: Read, domain: str, sealed: Sequenc
     raise CommandError(message, *told)
 
 
-def _told(call: Call, domain: str, conflict: Conflict) -> str:
+def _told(context: Context, domain: str, conflict: Conflict) -> str:
     if conflict.owner is None:
         known = f"integration {conflict.client_id} exists already in domain {domain}"
-        return f"{known}, give --replace to put this key in the place of its own" if call.command is adopt else known
+        return f"{known}, give --replace to put this key in the place of its own" if context.command is adopt else known
     owning, client_id = conflict.owner
-    owner = f"integration {client_id} in domain {owning}" if call.operator.reaches(owning) else "another domain's"
+    owner = f"integration {client_id} in domain {owning}" if context.operator.reaches(owning) else "another domain's"
     return f"the key of {conflict.client_id} is that of {owner} already"
 
 
 async def _refuse_unspeakable(share: Share, domain: str, found: Sequence[Keyed], show: Callable[[int], None]) -> None:
-    """A service may have more numbers than a line can name, if they came by import."""
+    """Raise CommandError for services whose numbers do not fit into a line, as after an import."""
     lines = ((each, len(_adopt_line(domain, _row(each)))) for each in found)
     looked = share.in_turns(lines, show)
     long = [each.integration.client_id async for each, length in looked if length > LONGEST_LINE]
@@ -214,8 +217,8 @@ def _described(domain: str, rows: Sequence[Row]) -> str:
     return f"add {_counted(len(rows), 'integration')} to domain {domain}, with the keys that they have: {named}"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 COMMANDS = (export, adopt, import_)

@@ -1,7 +1,7 @@
 """The integration keys of a domain: `/domain/<DOMAIN>/integrations/`.
 
-Source of texts, table and syntax: the primary reference. A key shown by `add` or `replace` is stored when the reply
-appears; what it replaced, and what `remove` removed, is dead then.
+Source of texts, table and syntax: the primary reference. When a reply shows a key, the key is stored. When a reply
+confirms `replace` or `remove`, the old key no longer works.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from server.audit.journal import utc_now
-from server.commands.call import Call
+from server.commands.context import Context
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.kinds import CLIENT_ID, NEW_CLIENT_ID, NUMBER_RANGE, SET_CLIENT_ID
 from server.errors import ArgumentError, CommandError
@@ -26,13 +26,13 @@ from server.storage.vault import Vault
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
-#: Stands in the table for a key that was damaged in the store; `replace` mends it.
+#: Shown for a key that is damaged in the store. `replace` repairs it.
 _UNREADABLE = "unreadable, replace it"
 
 
 @dataclass(slots=True, repr=False)
 class _Keys:
-    """How `list` shows the keys of a domain."""
+    """The settings for showing the keys of a domain in `list`."""
 
     vault: Vault
     domain: str
@@ -40,7 +40,10 @@ class _Keys:
 
 
 class _ListedKey:
-    """A key as `list` shows it, opened when it is looked at: ten thousand are, behind the first byte of the table."""
+    """A key in `list`.
+
+    It is decrypted when its row is sent, so that a table of ten thousand keys begins at once.
+    """
 
     __slots__ = ("_client_id", "_keys", "_sealed")
 
@@ -53,7 +56,7 @@ class _ListedKey:
 
 
 def _widest(keys: Sequence[object]) -> int:
-    """Return the width of a column of keys: masked or not, all that can be read are of one length."""
+    """Return the width of a column of keys. All readable keys have one length, masked or not."""
     first = len(str(keys[0])) if keys else 0
     return first if first in {0, KEY_CHARACTERS} else max(len(str(key)) for key in keys)
 
@@ -72,7 +75,7 @@ COLUMNS = (
     examples=(_EXAMPLE + "add crm", _EXAMPLE + "add ivr --service --numbers 24010{0-1},240200"),
 )
 async def add(
-    call: Call,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, NEW_CLIENT_ID],
     *,
@@ -82,13 +85,13 @@ async def add(
 ) -> Record:
     """Add an integration and make its API key.
 
-    Whoever shows the key to the Call API is the client. Without --service the integration is a widget.
+    The client shows the key to the Call API. Without --service the integration is a widget.
     """
     kind = IntegrationType.SERVICE if service and not widget else IntegrationType.WIDGET
     integration, key = Integration(client_id, kind, numbers), new_key()
-    call.will(f"add {_described(integration)} to domain {domain}, with a new key")
-    async with call.change() as query:
-        added = await integrations.insert(query, call.store.vault, domain, integration, key, utc_now())
+    context.will(f"add {_described(integration)} to domain {domain}, with a new key")
+    async with context.change() as query:
+        added = await integrations.insert(query, context.store.vault, domain, integration, key, utc_now())
         if added is Added.NO_DOMAIN:
             raise no_such_domain(domain)
         if added is Added.KNOWN:
@@ -102,10 +105,10 @@ async def add(
     permission=Permission.INTEGRATIONS_CHANGE,
     examples=(_EXAMPLE + "remove tester --check", _EXAMPLE + "remove tester"),
 )
-async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
-    """Remove an integration; its key is dead at once."""
-    call.will(f"remove integration {client_id} from domain {domain}, and with it the key")
-    async with call.change() as query:
+async def remove(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Lines:
+    """Remove an integration. Its key stops working at once."""
+    context.will(f"remove integration {client_id} from domain {domain}, and with it the key")
+    async with context.change() as query:
         if not await integrations.delete(query, domain, client_id):
             raise await _missing(query, domain, client_id)
     return Lines(("ok",))
@@ -116,12 +119,12 @@ async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotate
     permission=Permission.INTEGRATIONS_READ,
     examples=(_EXAMPLE + "list", _EXAMPLE + "list | match service | json"),
 )
-async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
+async def list_(context: Context, domain: Annotated[str, DOMAIN]) -> Table:
     """List the integrations of the domain with their keys."""
-    found = await integrations.sealed_of_domain(call.store, domain, call.share)
+    found = await integrations.sealed_of_domain(context.store, domain, context.share)
     if found is None:
         raise no_such_domain(domain)
-    keys = _Keys(call.store.vault, domain, call.lists_keys_in_full)
+    keys = _Keys(context.store.vault, domain, context.lists_keys_in_full)
     rows = [
         (
             client_id,
@@ -129,21 +132,21 @@ async def list_(call: Call, domain: Annotated[str, DOMAIN]) -> Table:
             _ListedKey(keys, client_id, sealed),
             integrations.stored_numbers(numbers),
         )
-        async for client_id, kind, numbers, sealed in call.share.in_turns(found)
+        async for client_id, kind, numbers, sealed in context.share.in_turns(found)
     ]
     return Table(COLUMNS, rows)
 
 
 @command(_HERE + "replace", permission=Permission.INTEGRATIONS_CHANGE, examples=(_EXAMPLE + "replace tester",))
-async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
+async def replace(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
     """Replace the key of an integration with a new one.
 
-    The old key is dead when the reply appears; everything else of the integration stays.
+    The old key has stopped working when the reply appears. All else of the integration stays.
     """
     key = new_key()
-    call.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
-    async with call.change() as query:
-        if not await integrations.replace_key(query, call.store.vault, domain, client_id, key, utc_now()):
+    context.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
+    async with context.change() as query:
+        if not await integrations.replace_key(query, context.store.vault, domain, client_id, key, utc_now()):
             raise await _missing(query, domain, client_id)
     return Record("Old key was replaced with new one.", (Field("api_key", "New API key", key),))
 
@@ -154,42 +157,42 @@ async def replace(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotat
     examples=(_EXAMPLE + "set servint --numbers 240{300-302}", _EXAMPLE + "set tester --service"),
 )
 async def set_(
-    call: Call,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, SET_CLIENT_ID],
     *,
     service: Annotated[bool, Relation("make it a service; its numbers stay, a former widget has none")] = False,
     numbers: Annotated[tuple[str, ...] | None, NUMBER_RANGE, Relation("replace the numbers of a service")] = None,
 ) -> Lines:
-    """Change the properties of an integration; its key stays.
+    """Change the properties of an integration. Its key stays.
 
-    At least one option is given. Numbers are for services: with a widget, give --service too.
+    Give at least one option. Only services have numbers: for a widget, give --service too.
     """
     if not service and numbers is None:
         message = "nothing to change, give --service or --numbers"
         raise ArgumentError(message)
-    async with call.change() as query:
+    async with context.change() as query:
         known = await integrations.find(query, domain, client_id)
         if known is None:
             raise await _missing(query, domain, client_id)
         after = changed(known, service=service, numbers=numbers)
-        call.will(f"change {_described(known)} of domain {domain} into {_described(after)}")
+        context.will(f"change {_described(known)} of domain {domain} into {_described(after)}")
         await integrations.set_properties(query, domain, after, utc_now())
     return Lines(("Integration properties changed",))
 
 
 @command(_HERE + "show", permission=Permission.INTEGRATIONS_READ, examples=(_EXAMPLE + "show servint",))
 async def show(
-    call: Call,
+    context: Context,
     domain: Annotated[str, DOMAIN],
     client_id: Annotated[str, CLIENT_ID],
     *,
     reveal: Annotated[bool, Relation("show the key in full", permission=Permission.KEYS_REVEAL)] = False,
 ) -> Record:
     """Show one integration, its key masked unless --reveal is given."""
-    keyed = await integrations.one(call.store, domain, client_id)
+    keyed = await integrations.one(context.store, domain, client_id)
     if keyed is None:
-        raise await _missing(call.store.read, domain, client_id)
+        raise await _missing(context.store.read, domain, client_id)
     shown = keyed.key if reveal or keyed.key is None else masked_key(keyed.key)
     integration = keyed.integration
     fields = [

@@ -1,4 +1,4 @@
-"""What words can be: each kind bundles how it is parsed, shown, explained and completed."""
+"""The kinds of words: each says how to parse, show, explain and complete a word."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.auth.keys import ALGORITHMS, parse_key, parse_sources, parse_time
-from server.commands.call import Seeker
+from server.commands.context import CompletionContext
 from server.grammar.declare import Kind, PathTo
 from server.model.access import Role, UserKey, parse_user_name
 from server.model.integrations import parse_api_key, parse_client_id
 from server.model.numbers import MOST_NUMBERS, parse_numbers
 from server.storage import integrations, users
 
-#: As many as are listed; the last one that is added to them tells that there are more.
+#: Look up at most this many names: the longest list, and one that shows that there are more.
 MOST_CANDIDATES = 100
 _LONGEST_SLEEP_SECONDS = 86_400.0
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
@@ -22,15 +22,15 @@ _HIGHEST_STATUS = 255
 _CLIENT_ID_EXPECTED = "client id, 1 to 64 of A-Z a-z 0-9 . _ @ -, beginning with a letter or digit"
 
 
-async def _stored_client_ids(seeker: Seeker, arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    return await integrations.client_ids(seeker.store, arguments["domain"], beginning, MOST_CANDIDATES)
+async def _stored_client_ids(context: CompletionContext, arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return await integrations.client_ids(context.store, arguments["domain"], beginning, MOST_CANDIDATES)
 
 
-async def _stored_user_names(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    return await users.names(seeker.store, beginning, MOST_CANDIDATES)
+async def _stored_user_names(context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return await users.names(context.store, beginning, MOST_CANDIDATES)
 
 
-async def _roles(_seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+async def _roles(_context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
     return [role.value for role in Role if role.value.startswith(beginning)]
 
 
@@ -38,7 +38,8 @@ def _role(text: str) -> Role:
     try:
         return Role(text)
     except ValueError:
-        message = f"{text} is no role: {', '.join(Role)} are"
+        *others, last = Role
+        message = f"unknown role {text}; use {', '.join(others)} or {last}"
         raise ValueError(message) from None
 
 
@@ -51,30 +52,30 @@ def _key(text: str) -> UserKey:
 
 
 def _date(text: str) -> str:
-    """Return a time as UTC, or nothing for `never`."""
+    """Return a time in UTC, or an empty text for `never`."""
     return "" if text == "never" else parse_time(text)
 
 
 def _seconds(text: str) -> float:
     seconds = float(text) if _DECIMAL.fullmatch(text) else -1.0
     if not 0 <= seconds <= _LONGEST_SLEEP_SECONDS:
-        message = f"{text} is no time: seconds from 0 to {_LONGEST_SLEEP_SECONDS:.0f} are expected, as in 0.5"
+        message = f"{text} is not a time; use seconds from 0 to {_LONGEST_SLEEP_SECONDS:.0f}, as in 0.5"
         raise ValueError(message)
     return seconds
 
 
 def _status(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(_HIGHEST_STATUS)) or int(text) > _HIGHEST_STATUS:
-        message = f"{text} is no exit status: 0 to {_HIGHEST_STATUS} is expected"
+        message = f"{text} is not an exit status; use 0 to {_HIGHEST_STATUS}"
         raise ValueError(message)
     return int(text)
 
 
-#: The reference writes the same argument in two ways, `<ClientId>` for add and set, `<CLIENT_ID>` for the others.
+#: The reference writes this argument as `<ClientId>` for add and set, and as `<CLIENT_ID>` for the others.
 NEW_CLIENT_ID = Kind("<ClientId>", _CLIENT_ID_EXPECTED, parse_client_id)
 CLIENT_ID = Kind("<CLIENT_ID>", "client id of an integration of the domain", parse_client_id, _stored_client_ids)
 SET_CLIENT_ID = Kind("<ClientId>", CLIENT_ID.expected, parse_client_id, _stored_client_ids)
-API_KEY = Kind("<ApiKey>", "API key, 64 of A-Z a-z 0-9, as an export has it", parse_api_key, secret=True)
+API_KEY = Kind("<ApiKey>", "API key, 64 of A-Z a-z 0-9, as in an export", parse_api_key, secret=True)
 NUMBER_RANGE = Kind(
     "<NumberRange>", f"numbers as in 24010{{0-1}},240200; at most {MOST_NUMBERS:,} of 1 to 32 digits", parse_numbers
 )
@@ -86,8 +87,10 @@ PATH = Kind("<PATH>", "path of a command or directory", str, path_to=PathTo.ANYT
 NEW_USER = Kind("<USER>", "name of 1 to 32 of a-z 0-9 . _ -, beginning with a letter", parse_user_name)
 USER = Kind("<USER>", "name of a user", parse_user_name, _stored_user_names)
 ROLE = Kind("<ROLE>", f"one of {', '.join(Role)}", _role, _roles)
-DATE = Kind("<TIME>", "YYYY-MM-DD or YYYY-MM-DDTHH:MM, the node's time or with a Z behind it UTC, or never", _date)
-#: Secret for what is pasted in their place: a private key. Records name the fingerprint.
+DATE = Kind(
+    "<TIME>", "YYYY-MM-DD or YYYY-MM-DDTHH:MM, in the node's time zone, or with Z at the end in UTC; or never", _date
+)
+#: Secret, because people paste private keys here by mistake. Records name the fingerprint.
 PUBLIC_KEY = Kind("<KEY>", "line of a .pub file", _key, secret=True, begins=ALGORITHMS.__contains__)
 KEY_WORD = Kind("<KEY>", "line of a .pub file", str, secret=True)
-SOURCES = Kind("<NETWORKS>", "addresses or networks, separated by commas; ! before one shuts it out", parse_sources)
+SOURCES = Kind("<NETWORKS>", "addresses or networks, separated by commas; ! before one excludes it", parse_sources)

@@ -1,4 +1,4 @@
-"""The node itself as it is now: `/node/`."""
+"""The commands about the node: `/node/`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from server import __version__
-from server.commands.call import Call
+from server.commands.context import Context
 from server.grammar.declare import command
 from server.model.access import Permission
 from server.node.measures import BOUNDS_SECONDS, Durations
@@ -19,36 +19,36 @@ _COLUMNS = (
     Column("labels", "Labels"),
     Column("value", "Value", lambda value: _LONGER if value is None else f"{value:.10g}"),
 )
-#: What is said of durations besides their count and sum: the bound that half and 99 % of them stayed within.
+#: The shares of durations whose bounds are shown besides count and sum.
 _SHARES = (("p50", 0.5), ("p99", 0.99))
 _Row = tuple[str, str, float | None]
 
 
 @command("/node/info", permission=Permission.CONSOLE, examples=("node/info | match Program",))
-async def info(call: Call) -> Record:
-    """Print what runs here: program and node, since when, where it listens, host keys, store and sessions.
+async def info(context: Context) -> Record:
+    """Print the node's version, uptime, addresses, host keys, store and sessions.
 
-    Who may read the metrics sees also where its files are, and what of the configuration waits for a restart.
+    With permission to read metrics it also prints the paths of the files, and the settings that wait for a restart.
     """
-    node, config = call.console.node, call.console.current.config
-    database_bytes, wal_bytes = call.store.sizes_bytes()
+    node, config = context.services.node, context.services.current.config
+    database_bytes, wal_bytes = context.store.sizes_bytes()
     fields = [
         Field("program", "Program", f"ecss-console {__version__}"),
-        Field("node", "Node", call.console.nodes),
+        Field("node", "Node", context.services.nodes),
         Field("since", "Since", node.since, lambda since: since.strftime("%d.%m.%Y %H:%M:%S %z")),
         Field("up_seconds", "Up, s", int(node.up_seconds())),
         Field("listens", "Listens on", ", ".join(node.places)),
         Field("host_keys", "Host keys", ", ".join(node.fingerprints)),
-        Field("schema", "Schema", int(await call.store.schema())),
+        Field("schema", "Schema", int(await context.store.schema())),
         Field("store_bytes", "Store, bytes", database_bytes + wal_bytes),
-        Field("logins", "Logins open", len(call.console.sessions.every())),
+        Field("logins", "Logins open", len(context.services.sessions.every())),
         Field("commands_running", "Commands running", node.commands.running),
     ]
-    if call.operator.may(Permission.NODE_READ):
+    if context.operator.may(Permission.NODE_READ):
         fields += [
             Field("pid", "Process", os.getpid()),
             Field("configuration", "Configuration", str(config.file.absolute()) if config.file else "the defaults"),
-            Field("waiting", "Waits for a restart", ", ".join(call.console.current.waiting) or "nothing"),
+            Field("waiting", "Waits for a restart", ", ".join(context.services.current.waiting) or "nothing"),
             Field("database", "Database", str(config.database.absolute())),
         ]
     return Record("", tuple(fields))
@@ -59,12 +59,12 @@ async def info(call: Call) -> Record:
     permission=Permission.NODE_READ,
     examples=("node/metrics | match config",),
 )
-async def metrics(call: Call) -> Table:
-    """List the numbers that Prometheus is given, as they are now.
+async def metrics(context: Context) -> Table:
+    """List the present values of the metrics that Prometheus collects.
 
-    Of durations: how many, their sum in seconds, and the bound in seconds that half and 99 % of them stayed within.
+    For durations: their number, their sum, and the bounds in seconds that half and 99 % of them do not exceed.
     """
-    return Table(_COLUMNS, [row for reading in call.console.node.readings() for row in _rows(reading)])
+    return Table(_COLUMNS, [row for reading in context.services.node.readings() for row in _rows(reading)])
 
 
 def _rows(reading: Reading) -> Iterator[_Row]:
@@ -81,5 +81,5 @@ def _rows(reading: Reading) -> Iterator[_Row]:
             yield name, labels, value
 
 
-DIRECTORIES = {"/node": "What runs here, and the numbers of its work."}
+DIRECTORIES = {"/node": "This node and its metrics."}
 COMMANDS = (info, metrics)

@@ -1,11 +1,11 @@
-"""Sessions that are open on this node: `/cocon/session/`."""
+"""The commands about open sessions: `/cocon/session/`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from server.commands.call import Call, Seeker
+from server.commands.context import CompletionContext, Context
 from server.errors import CommandError
 from server.grammar.declare import Kind, command
 from server.model.access import Permission, Role
@@ -27,29 +27,31 @@ _COLUMNS = (
 )
 
 
-async def _open_sessions(seeker: Seeker, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    return [each.session_id for each in seeker.console.sessions.every() if each.session_id.startswith(beginning)]
+async def _open_sessions(context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    return [each.session_id for each in context.services.sessions.every() if each.session_id.startswith(beginning)]
 
 
 SESSION = Kind("<SESSION>", "id of an open session, as session/list shows it", str, _open_sessions)
 
 
 @command(_HERE + "list", permission=Permission.SESSIONS_READ, examples=(_EXAMPLE + "list",))
-async def list_(call: Call) -> Table:
+async def list_(context: Context) -> Table:
     """List the logins that are open on this node, the oldest first."""
-    roles = {each.name: each.role for each in await users.every(call.store)}
-    return Table(_COLUMNS, [_row(each, roles.get(each.user_name, each.role)) for each in call.console.sessions.every()])
+    roles = {each.name: each.role for each in await users.every(context.store)}
+    return Table(
+        _COLUMNS, [_row(each, roles.get(each.user_name, each.role)) for each in context.services.sessions.every()]
+    )
 
 
 @command(_HERE + "kill", permission=Permission.SESSIONS_KILL, examples=(_EXAMPLE + "kill 00000000",))
-async def kill(call: Call, session: Annotated[str, SESSION]) -> Lines:
-    """End a session: what runs in it is interrupted, its client is told and disconnected."""
-    call.will(f"end session {session}")
-    sessions = call.console.sessions
-    if call.check:
+async def kill(context: Context, session: Annotated[str, SESSION]) -> Lines:
+    """End a session: interrupt its commands, tell its client and disconnect it."""
+    context.will(f"end session {session}")
+    sessions = context.services.sessions
+    if context.check:
         found = any(each.session_id == session for each in sessions.every())
     else:
-        found = sessions.end(session, f"ended by {call.operator.name}")
+        found = sessions.end(session, f"ended by {context.operator.name}")
     if not found:
         message = with_foreign(f"there is no session {session}", session)
         raise CommandError(message)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from server.audit.journal import utc_now
 from server.auth.keys import fingerprint, parse_key, weakness
-from server.commands.call import Call, Seeker
+from server.commands.context import CompletionContext, Context
 from server.commands.kinds import DATE, KEY_WORD, SOURCES, USER
 from server.commands.users import changed_user, no_such_user, shown_time
 from server.errors import ArgumentError, CommandError
@@ -33,8 +33,8 @@ _COLUMNS = (
 )
 
 
-async def _stored_fingerprints(seeker: Seeker, arguments: Mapping[str, Any], beginning: str) -> list[str]:
-    user = await users.find(seeker.store.read, str(arguments.get("user", "")))
+async def _stored_fingerprints(context: CompletionContext, arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    user = await users.find(context.store.read, str(arguments.get("user", "")))
     known = [fingerprint(key.public_key) for key in user.keys] if user else []
     return sorted(each for each in known if each.startswith(beginning))
 
@@ -46,14 +46,14 @@ FINGERPRINT = Kind("<FINGERPRINT>", "SHA256:… as key/list shows it", str, _sto
     _HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + f"add eve {_PUBLIC} eve@laptop --from 10.0.0.0/8 --check",)
 )
 async def add(
-    call: Call,
+    context: Context,
     user: Annotated[str, USER],
     key: Annotated[str, KEY_WORD],
     *more: Annotated[str, KEY_WORD],
-    from_: Annotated[tuple[str, ...], SOURCES, Relation("where the key works; everywhere without it")] = (),
-    expires: Annotated[str | None, DATE, Relation("until when the key works")] = None,
+    from_: Annotated[tuple[str, ...], SOURCES, Relation("addresses from which the key works; all without it")] = (),
+    expires: Annotated[str | None, DATE, Relation("time at which the key expires")] = None,
 ) -> Lines:
-    """Let a user in with a public key: the line of a .pub file, as it is."""
+    """Allow a user to log in with a public key, given as the line of a .pub file."""
     try:
         parsed = parse_key(" ".join((key, *more)))
     except ValueError as wrong:
@@ -63,8 +63,8 @@ async def add(
     until = parsed.expires_at if expires is None else expires or None
     added = replace(parsed, sources=from_ or parsed.sources, expires_at=until)
     print_ = fingerprint(added.public_key)
-    call.will(f"let user {user} in with key {print_}")
-    async with changed_user(call, user) as (query, _):
+    context.will(f"let user {user} in with key {print_}")
+    async with changed_user(context, user) as (query, _):
         if not await users.insert_key(query, user, added, utc_now()):
             message = (
                 f"user {user} has the key {print_} already; remove it first to change where and until when it works"
@@ -74,9 +74,9 @@ async def add(
 
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list eve",))
-async def list_(call: Call, user: Annotated[str, USER]) -> Table:
-    """List the public keys of a user: those that let in, and those that are too weak to."""
-    known = await users.find(call.store.read, user)
+async def list_(context: Context, user: Annotated[str, USER]) -> Table:
+    """List the public keys of a user, also those that are too weak to log in with."""
+    known = await users.find(context.store.read, user)
     if known is None:
         raise no_such_user(user)
     return Table(_COLUMNS, [_row(key) for key in known.keys])
@@ -87,10 +87,10 @@ async def list_(call: Call, user: Annotated[str, USER]) -> Table:
     permission=_CHANGE,
     examples=(_EXAMPLE + "remove eve SHA256:NFuJ4z6VV8Diy/AkSx5MkAObPPRqXkgx9v1fAaZLfa0 --check",),
 )
-async def remove(call: Call, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
-    """Let a user in with this key no more; sessions that are open stay."""
-    call.will(f"let user {user} in with key {key} no more")
-    async with changed_user(call, user) as (query, known):
+async def remove(context: Context, user: Annotated[str, USER], key: Annotated[str, FINGERPRINT]) -> Lines:
+    """Remove a public key from a user. Open sessions go on."""
+    context.will(f"let user {user} in with key {key} no more")
+    async with changed_user(context, user) as (query, known):
         found = next((each for each in known.keys if fingerprint(each.public_key) == key), None)
         if found is None:
             message = f"user {user} has no key {key}"
@@ -105,5 +105,5 @@ def _row(key: UserKey) -> tuple[object, ...]:
     return (fingerprint(key.public_key), algorithm, key.sources, key.expires_at, weak, key.comment)
 
 
-DIRECTORIES = {"/cocon/user/key": "The public keys that let users in."}
+DIRECTORIES = {"/cocon/user/key": "The public keys with which users log in."}
 COMMANDS = (add, list_, remove)

@@ -1,4 +1,4 @@
-"""Users and their grants: `/cocon/user/`. What a user may do changes at once, in sessions that are open too."""
+"""Users and their grants: `/cocon/user/`. Changed rights apply at once, also in open sessions."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Annotated
 from server.audit.journal import utc_now
 from server.auth.keys import fingerprint
 from server.auth.passwords import check_new_password, same_password
-from server.commands.call import Call
+from server.commands.context import Context
 from server.commands.domains import DOMAIN, no_such_domain
 from server.commands.kinds import DATE, NEW_USER, PUBLIC_KEY, ROLE, USER
+from server.cooperative import TooManyWaitError
 from server.errors import ArgumentError, CommandError, TemporaryError
 from server.grammar.declare import Relation, command
 from server.model.access import Permission, Role, User, UserKey
 from server.render.reply import Column, Lines, Table
 from server.storage import domains, users
 from server.storage.writer import Query
-from server.turns import TooManyWaitError
 
 _HERE = "/cocon/user/"
 _EXAMPLE = "cocon/user/"
 _CHANGE = Permission.USERS_CHANGE
-#: Slows down whoever tries passwords in somebody's open session.
+#: Delays password guessing in an open session.
 _WRONG_PASSWORD_SECONDS = 1.0
 
 
 def shown_time(at: str | None) -> str:
-    """Return a stored time as people read it, `2030-12-31 00:00:00Z`, or `never`."""
+    """Return a stored time as text for people, `2030-12-31 00:00:00Z`, or `never`."""
     return f"{at[:19].replace('T', ' ')}Z" if at else "never"
 
 
@@ -46,17 +46,17 @@ _COLUMNS = (
 
 
 def no_such_user(name: str) -> CommandError:
-    """Return the error for a user that is not there."""
+    """Return the error for an unknown user."""
     return CommandError(f"there is no user {name}")
 
 
 @asynccontextmanager
-async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User]]:
-    """Give a stored user inside the transaction of the change; raises CommandError when there is none.
+async def changed_user(context: Context, name: str) -> AsyncIterator[tuple[Query, User]]:
+    """Give a stored user inside the transaction of the change. Raises CommandError for an unknown user.
 
-    A change that leaves no administrator who can log in now, or none who always will be, is refused, whatever it is.
+    Refuses any change after which no administrator could log in now, or none without an expiry.
     """
-    async with call.change() as query:
+    async with context.change() as query:
         known = await users.find(query, name)
         if known is None:
             raise no_such_user(name)
@@ -66,27 +66,27 @@ async def changed_user(call: Call, name: str) -> AsyncIterator[tuple[Query, User
 
 
 @asynccontextmanager
-async def one_password(call: Call) -> AsyncIterator[None]:
-    """Let one password of the operator be checked or hashed at a time, whatever the number of its sessions.
+async def one_password(context: Context) -> AsyncIterator[None]:
+    """Check or hash one password of an operator at a time.
 
-    So a wrong one slows down all of them. Raises TemporaryError when too many wait.
+    So a wrong password delays all sessions of the operator. Raises TemporaryError when too many wait.
     """
     try:
-        async with call.console.passwords.turn(call.operator.name):
+        async with context.services.passwords.turn(context.operator.name):
             yield
     except TooManyWaitError:
-        message = f"other passwords of {call.operator.name} are being checked, try again later"
+        message = f"other passwords of {context.operator.name} are being checked, try again later"
         raise TemporaryError(message) from None
 
 
-async def asked_password(call: Call, name: str, *, before: str | None = None) -> str:
-    """Ask for a new password twice, without echo, and return its hash; nothing is asked for a check.
+async def asked_password(context: Context, name: str, *, before: str | None = None) -> str:
+    """Ask for a new password twice, without echo, and return its hash. A check asks nothing.
 
-    Raises CommandError when it may not be set, or is the one `before`.
+    Raises CommandError for a weak password, and for one that equals `before`.
     """
-    if call.check:
+    if context.check:
         return ""
-    password = await call.ask_secret(f"New password of {name}: ")
+    password = await context.ask_secret(f"New password of {name}: ")
     try:
         check_new_password(password)
     except ValueError as wrong:
@@ -95,124 +95,124 @@ async def asked_password(call: Call, name: str, *, before: str | None = None) ->
     if before is not None and same_password(password, before):
         message = "the new password is the old one; nothing was changed"
         raise CommandError(message)
-    if await call.ask_secret("Once more: ") != password:
+    if await context.ask_secret("Once more: ") != password:
         message = "the two passwords differ; nothing was changed"
         raise CommandError(message)
-    async with one_password(call):
-        return await call.console.doorkeeper.hash_password(password, f"user {call.operator.name}")
+    async with one_password(context):
+        return await context.services.doorkeeper.hash_password(password, f"user {context.operator.name}")
 
 
 @command(_HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + "add crm --role operator --check",))
 async def add(
-    call: Call,
+    context: Context,
     user: Annotated[str, NEW_USER],
     *,
-    role: Annotated[Role, ROLE, Relation("what the user may do; viewer without it")] = Role.VIEWER,
-    key: Annotated[UserKey | None, PUBLIC_KEY, Relation("let the user in with this key, without a password")] = None,
-    expires: Annotated[str, DATE, Relation("until when the user may log in")] = "",
+    role: Annotated[Role, ROLE, Relation("role; viewer without it")] = Role.VIEWER,
+    key: Annotated[UserKey | None, PUBLIC_KEY, Relation("public key to log in with, instead of a password")] = None,
+    expires: Annotated[str, DATE, Relation("time at which the user expires")] = "",
 ) -> Lines:
-    """Add a user; asks for a password unless a key is given.
+    """Add a user. Asks for a password unless a key is given.
 
-    Operators and viewers reach no domain until user/grant gives them one.
+    Operators and viewers have no domain until user/grant gives them one.
     """
     with_key = f", let in with key {fingerprint(key.public_key)}" if key else ""
-    call.will(f"add user {user} as {role.value}{with_key}")
-    if await users.find(call.store.read, user) is not None:  # before anything is asked
+    context.will(f"add user {user} as {role.value}{with_key}")
+    if await users.find(context.store.read, user) is not None:  # before anything is asked
         raise _known_already(user)
-    password_hash = None if key else await asked_password(call, user)
+    password_hash = None if key else await asked_password(context, user)
     added = User(user, role, password_hash, (key,) if key else (), expires_at=expires or None)
-    async with call.change() as query:
+    async with context.change() as query:
         if not await users.insert(query, added, utc_now()):
             raise _known_already(user)
     return Lines((f"User {user} added",))
 
 
 @command(_HERE + "list", permission=Permission.USERS_READ, examples=(_EXAMPLE + "list",))
-async def list_(call: Call) -> Table:
-    """List the users: role, state, ways to log in, and the domains that are granted."""
-    return Table(_COLUMNS, [_row(each) for each in await users.every(call.store)])
+async def list_(context: Context) -> Table:
+    """List the users with role, state, credentials and granted domains."""
+    return Table(_COLUMNS, [_row(each) for each in await users.every(context.store)])
 
 
 @command(_HERE + "set", permission=_CHANGE, examples=(_EXAMPLE + "set eve --role operator --expires 2031-01-01Z",))
 async def set_(
-    call: Call,
+    context: Context,
     user: Annotated[str, USER],
     *,
-    role: Annotated[Role | None, ROLE, Relation("what the user may do from now on")] = None,
-    expires: Annotated[str | None, DATE, Relation("until when the user may log in")] = None,
-    change_password: Annotated[bool, Relation("ask for another password at the next login by password")] = False,
+    role: Annotated[Role | None, ROLE, Relation("new role")] = None,
+    expires: Annotated[str | None, DATE, Relation("time at which the user expires")] = None,
+    change_password: Annotated[bool, Relation("require a new password at the next login by password")] = False,
 ) -> Lines:
-    """Change what a user is; sessions that are open follow at their next line. At least one option is given."""
+    """Change a user. Open sessions follow at their next line. Give at least one option."""
     if role is None and expires is None and not change_password:
         message = "nothing to change, give --role, --expires or --change-password"
         raise ArgumentError(message)
-    async with changed_user(call, user) as (query, known):
+    async with changed_user(context, user) as (query, known):
         after = replace(
             known,
             role=role or known.role,
             expires_at=known.expires_at if expires is None else expires or None,
             must_change_password=change_password or known.must_change_password,
         )
-        call.will(f"change user {user} from {_described(known)} into {_described(after)}")
+        context.will(f"change user {user} from {_described(known)} into {_described(after)}")
         await users.set_properties(query, after)
     return Lines((f"User {user} changed",))
 
 
 @command(_HERE + "passwd", permission=_CHANGE, examples=(_EXAMPLE + "passwd eve --check",))
 async def passwd(
-    call: Call,
+    context: Context,
     user: Annotated[str, USER],
     *,
-    change_at_login: Annotated[bool, Relation("the user must set another at the next login")] = False,
+    change_at_login: Annotated[bool, Relation("require a new password at the next login")] = False,
 ) -> Lines:
-    """Set a user's password, which is asked for twice and not echoed."""
-    call.will(f"set the password of user {user}")
-    if await users.find(call.store.read, user) is None:
+    """Set a user's password. Asks for it twice, without echo."""
+    context.will(f"set the password of user {user}")
+    if await users.find(context.store.read, user) is None:
         raise no_such_user(user)
-    password_hash = await asked_password(call, user)
-    async with changed_user(call, user) as (query, _):
+    password_hash = await asked_password(context, user)
+    async with changed_user(context, user) as (query, _):
         await users.set_password(query, user, password_hash, must_change=change_at_login)
     return Lines((f"Password of {user} changed",))
 
 
 @command(_HERE + "remove", permission=_CHANGE, examples=(_EXAMPLE + "remove eve --force",))
 async def remove(
-    call: Call, user: Annotated[str, USER], *, force: Annotated[bool, Relation("do not ask")] = False
+    context: Context, user: Annotated[str, USER], *, force: Annotated[bool, Relation("do not ask")] = False
 ) -> Lines:
-    """Remove a user with its keys, grants and history; its sessions end."""
+    """Remove a user with keys, grants and history, and end the user's sessions."""
     if not force:
-        if await users.find(call.store.read, user) is None:
+        if await users.find(context.store.read, user) is None:
             raise no_such_user(user)
-        await call.confirm(f"User {user} will be removed, and its sessions will end.")
-    call.will(f"remove user {user}")
-    async with changed_user(call, user) as (query, _):
+        await context.confirm(f"User {user} will be removed, and its sessions will end.")
+    context.will(f"remove user {user}")
+    async with changed_user(context, user) as (query, _):
         await users.delete(query, user)
     return Lines((f"User {user} removed",))
 
 
 @command(_HERE + "lock", permission=_CHANGE, examples=(_EXAMPLE + "lock eve",))
-async def lock(call: Call, user: Annotated[str, USER]) -> Lines:
-    """Lock a user out, whatever the way to log in; its sessions end."""
-    call.will(f"lock user {user} out")
-    async with changed_user(call, user) as (query, known):
+async def lock(context: Context, user: Annotated[str, USER]) -> Lines:
+    """Lock a user out, whatever the credentials, and end the user's sessions."""
+    context.will(f"lock user {user} out")
+    async with changed_user(context, user) as (query, known):
         await users.set_properties(query, replace(known, locked=True))
     return Lines((f"User {user} locked",))
 
 
 @command(_HERE + "unlock", permission=_CHANGE, examples=(_EXAMPLE + "unlock eve",))
-async def unlock(call: Call, user: Annotated[str, USER]) -> Lines:
+async def unlock(context: Context, user: Annotated[str, USER]) -> Lines:
     """Let a locked user log in again."""
-    call.will(f"let user {user} log in again")
-    async with changed_user(call, user) as (query, known):
+    context.will(f"let user {user} log in again")
+    async with changed_user(context, user) as (query, known):
         await users.set_properties(query, replace(known, locked=False))
     return Lines((f"User {user} unlocked",))
 
 
 @command(_HERE + "grant", permission=_CHANGE, examples=(_EXAMPLE + "grant eve biysk.local",))
-async def grant(call: Call, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
-    """Grant a domain to a user, to do there what its role may."""
-    call.will(f"grant domain {domain} to user {user}")
-    async with changed_user(call, user) as (query, _):
+async def grant(context: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
+    """Grant a domain to a user. The role limits the commands there."""
+    context.will(f"grant domain {domain} to user {user}")
+    async with changed_user(context, user) as (query, _):
         if not await domains.exists(query, domain):
             raise no_such_domain(domain)
         if not await users.grant(query, user, domain, utc_now()):
@@ -222,10 +222,10 @@ async def grant(call: Call, user: Annotated[str, USER], domain: Annotated[str, D
 
 
 @command(_HERE + "revoke", permission=_CHANGE, examples=(_EXAMPLE + "revoke eve barnaul.local",))
-async def revoke(call: Call, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
-    """Take a domain from a user; it is out of reach at once."""
-    call.will(f"revoke domain {domain} from user {user}")
-    async with changed_user(call, user) as (query, _):
+async def revoke(context: Context, user: Annotated[str, USER], domain: Annotated[str, DOMAIN]) -> Lines:
+    """Revoke a domain from a user. It takes effect at once."""
+    context.will(f"revoke domain {domain} from user {user}")
+    async with changed_user(context, user) as (query, _):
         if not await users.revoke(query, user, domain):
             message = f"domain {domain} is not granted to {user}"
             raise CommandError(message)
@@ -233,25 +233,25 @@ async def revoke(call: Call, user: Annotated[str, USER], domain: Annotated[str, 
 
 
 @command("/passwd", permission=Permission.PASSWORD_CHANGE, examples=("passwd --check",))
-async def own_passwd(call: Call) -> Lines:
+async def own_passwd(context: Context) -> Lines:
     """Change your own password.
 
     Asks for the one in force, then twice for the new one.
     """
-    name = call.operator.name
-    call.will(f"change the password of {name}")
-    if call.check:
-        async with changed_user(call, name):
+    name = context.operator.name
+    context.will(f"change the password of {name}")
+    if context.check:
+        async with changed_user(context, name):
             return Lines()
-    password = await call.ask_secret("Your password: ")
-    async with one_password(call):
-        verdict = await call.console.doorkeeper.by_password(name, password, f"user {name}")
+    password = await context.ask_secret("Your password: ")
+    async with one_password(context):
+        verdict = await context.services.doorkeeper.by_password(name, password, f"user {name}")
         if verdict.stored is None:
             await asyncio.sleep(_WRONG_PASSWORD_SECONDS)
             message = "that is not your password; nothing was changed"
             raise CommandError(message)
-    password_hash = await asked_password(call, name, before=password)
-    async with changed_user(call, name) as (query, _):
+    password_hash = await asked_password(context, name, before=password)
+    async with changed_user(context, name) as (query, _):
         if not await users.exchange_password(query, name, verdict.stored, password_hash):
             message = "your password was changed meanwhile; nothing was changed now"
             raise CommandError(message)
@@ -273,5 +273,5 @@ def _row(user: User) -> tuple[object, ...]:
     return (user.name, user.role.value, state, user.password_hash is not None, len(user.keys), user.expires_at, reached)
 
 
-DIRECTORIES = {"/cocon/user": "The users: who may log in, as what, and to which domains."}
+DIRECTORIES = {"/cocon/user": "The users, their roles and their domains."}
 COMMANDS = (add, list_, set_, passwd, remove, lock, unlock, grant, revoke, own_passwd)

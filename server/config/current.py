@@ -1,4 +1,4 @@
-"""The configuration in force, and what of a new one the running server can take."""
+"""The configuration in force, and the part of a new one that a running server can apply."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from server.config.schema import Config, Counts
+from server.config.schema import Config
+from server.config.values import Counts
 
 
 class Current:
-    """Where the configuration in force stands. Who needs a value asks here each time, so a reload counts for all.
+    """Holds the configuration in force. Read a value at each use, because a reload replaces it.
 
-    `waiting` are the dotted names that a reload found changed and that need a restart.
+    `waiting` are the dotted names of changed keys that need a restart.
     """
 
     def __init__(self, config: Config) -> None:
-        """Begin with what the server starts with."""
+        """Begin with the configuration of the start."""
         self.config = config
         self.waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A key whose value is another one."""
+    """A key with a changed value."""
 
     name: str
     before: object
@@ -32,7 +33,7 @@ class Difference:
 
 
 def declared() -> Iterator[tuple[str, str, Counts]]:
-    """Yield (section, key, when a change counts) of every key; raises TypeError where the last is not declared."""
+    """Yield section, name and `Counts` of every key. Raises TypeError unless it has exactly one."""
     for section, of_section in Config.model_fields.items():
         keys = of_section.annotation
         if not (isinstance(keys, type) and issubclass(keys, BaseModel)):
@@ -46,7 +47,7 @@ def declared() -> Iterator[tuple[str, str, Counts]]:
 
 
 def takeable(new: Config, running: Config) -> Config:
-    """Return `new` as the server can take it: keys that need a restart, and what paths start from, stay as they are."""
+    """Return `new` with the running values of all keys that need a restart, and the running base of paths."""
     sections: dict[str, dict[str, object]] = {}
     for section, key, when in declared():
         values = getattr(running if when is Counts.RESTART else new, section)
@@ -58,7 +59,7 @@ def takeable(new: Config, running: Config) -> Config:
 
 
 def differences(before: Config, now: Config) -> list[Difference]:
-    """Return every key whose value is another one, in the order of the schema."""
+    """Return every changed key, in the order of the schema."""
     found = []
     for section, key, _ in declared():
         old, new = getattr(getattr(before, section), key), getattr(getattr(now, section), key)

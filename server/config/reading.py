@@ -1,6 +1,6 @@
-"""Reading the configuration from YAML and from environment variables.
+"""Load the configuration from YAML and from environment variables.
 
-Every mistake is reported at once with its dotted name and where it stands.
+All mistakes are reported together, each with its dotted name and position.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_DIGITS = 4_000
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the values came from: what to call the places of dotted names, nodes met so far, mistakes so far."""
+    """State of a load: positions of dotted names, YAML nodes seen so far, and mistakes so far."""
 
     places: dict[str, str]
     met: set[int]
@@ -36,9 +36,10 @@ class _Source:
 
 
 def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
-    """Read the configuration: `path`, or `config.yaml` in the current folder if there is one, then the environment.
+    """Load the configuration from a file and the environment.
 
-    Raises ConfigurationError with every mistake.
+    Without `path`, the file is `config.yaml` in the current folder, if there is one. Raises ConfigurationError with
+    every mistake.
     """
     if path is None and (DEFAULT_FILE.exists() or DEFAULT_FILE.is_symlink()):
         path = DEFAULT_FILE
@@ -58,7 +59,7 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
 
 
 def _credential(environment: Mapping[str, str]) -> Path | None:
-    """Return the storage key that the service manager hands over (`LoadCredential=storage.key:…`), if it does."""
+    """Return the storage key that systemd passes (`LoadCredential=storage.key:…`), if any."""
     folder = environment.get("CREDENTIALS_DIRECTORY")
     if not folder:
         return None
@@ -66,7 +67,7 @@ def _credential(environment: Mapping[str, str]) -> Path | None:
     try:
         return path if path.exists() else None
     except OSError:
-        return path  # it may be there: whoever opens the store says why it cannot be read
+        return path  # opening the store will report why it cannot be read
 
 
 def _read_file(path: Path, source: _Source) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _read_file(path: Path, source: _Source) -> dict[str, Any]:
 
 
 def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # noqa: ANN401  a YAML value is anything
-    """Return the node's value; note where each dotted name stands, and names that stand twice."""
+    """Return the node's value. Notes the position of each dotted name, and duplicate names."""
     place = f"{path}:{node.start_mark.line + 1}"
     source.places.setdefault(name, place)
     if id(node) in source.met:
@@ -116,14 +117,14 @@ def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # n
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or error
-        if len(node.value) > _MOST_DIGITS and "digits" in str(problem):  # the interpreter's words name a function of it
+        if len(node.value) > _MOST_DIGITS and "digits" in str(problem):  # Python's own message names a function
             problem = "a number of so many digits"
         source.mistakes.append(f"{place}: {name}: this is no value: {problem}")
         return None
 
 
 def _override(values: dict[str, Any], environment: Mapping[str, str], source: _Source) -> None:
-    """Put `ECSS_CONSOLE_LISTEN__PORT=2222` in place of `listen.port`."""
+    """Apply overrides such as `ECSS_CONSOLE_LISTEN__PORT=2222` for `listen.port`."""
     for variable in sorted(environment):
         if not variable.startswith(ENVIRONMENT_PREFIX):
             continue
@@ -134,7 +135,7 @@ def _override(values: dict[str, Any], environment: Mapping[str, str], source: _S
             continue
         inside = values.setdefault(section, {})
         if not isinstance(inside, dict):
-            continue  # the file's own mistake, which is told with its line
+            continue  # a mistake of the file, reported with its line
         listed = text.startswith("[") and text.endswith("]")
         inside[key] = [item.strip() for item in text[1:-1].split(",") if item.strip()] if listed else text
         source.places[f"{section}.{key}"] = source.places[section] = f"environment {variable}"
@@ -150,7 +151,7 @@ def _mistakes(error: ValidationError, places: Mapping[str, str]) -> list[str]:
 
 
 def _plain(kind: str, text: str) -> str:
-    """Say in the project's words what pydantic found."""
+    """Translate pydantic's message into the project's words."""
     if kind == "extra_forbidden":
         return "there is no such key; config.example.yaml names them all"
     if kind in {"model_type", "model_attributes_type", "dict_type"}:

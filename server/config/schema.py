@@ -4,75 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
-from server.addresses import plain_address, plain_network
+from server.addresses import plain_address
+from server.config.limits import Limits
+from server.config.values import Counts, Section, Text, Whole
 
 _SQLITE = "sqlite:///"
 _PROMPT_FIELD = re.compile(r"\{(?:user|node|path)\}")
 STORAGE_KEY_NAME = "storage.key"
 
 
-def _no_switch(value: object) -> object:
-    if isinstance(value, bool):
-        message = "a whole number is expected"
-        raise ValueError(message)  # noqa: TRY004  pydantic takes ValueError as a mistake of the configuration
-    return value
-
-
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        message = "the character NUL cannot be part of it"
-        raise ValueError(message)
-    return text
-
-
-def _network(text: str) -> str:
-    plain_network(text)
-    return text
-
-
-Text = Annotated[str, AfterValidator(_no_nul)]
-Whole = Annotated[int, BeforeValidator(_no_switch)]
-Network = Annotated[str, AfterValidator(_network)]
-
-
-class Counts(Enum):
-    """When a changed value counts, once SIGHUP has told the running server to read the configuration again."""
-
-    NOW = "at once"
-    NEXT = "for who comes from then on"
-    RESTART = "after a restart"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _text(cls, value: object) -> object:
-        """Refuse half a character, which YAML can write as an escape and nothing can store or send."""
-        if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
-            message = "half a character cannot be part of it"
-            raise ValueError(message)
-        return value
-
-
-class Listen(_Section):
-    """Where the SSH server listens."""
+class Listen(Section):
+    """The address of the SSH server."""
 
     host: Annotated[Text, Counts.RESTART] = Field(
         default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 or :: for all"
@@ -82,8 +29,8 @@ class Listen(_Section):
     )
 
 
-class Node(_Section):
-    """The identity in prompts and footers."""
+class Node(Section):
+    """The node's identity in prompts and footers."""
 
     name: Annotated[str, Counts.RESTART] = Field(
         default="ds1@ecss1", pattern=r"^[^\s,:]{1,64}$", description="name of this node in prompt and footer"
@@ -93,8 +40,8 @@ class Node(_Section):
     )
 
 
-class Storage(_Section):
-    """Where the data lie."""
+class Storage(Section):
+    """The database."""
 
     url: Annotated[Text, Counts.RESTART] = Field(
         default="sqlite:///var/console.db",
@@ -110,8 +57,8 @@ class Storage(_Section):
         return url
 
 
-class Keys(_Section):
-    """Where secrets lie."""
+class Keys(Section):
+    """The files of the keys."""
 
     dir: Annotated[Text, Counts.RESTART] = Field(
         default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise"
@@ -121,20 +68,20 @@ class Keys(_Section):
     )
 
 
-class Ssh(_Section):
-    """How connections are protected."""
+class Ssh(Section):
+    """The protection of connections."""
 
-    policy: Annotated[Literal["default", "post-quantum"], Counts.NEXT] = Field(
+    policy: Annotated[Literal["default", "post-quantum", "compatible"], Counts.NEXT] = Field(
         default="default",
-        description="default lets every current client in; post-quantum only clients that have mlkem768x25519-sha256",
+        description="default for current clients; post-quantum only for clients with ML-KEM; compatible also for old libraries",
     )
     rekey_megabytes: Annotated[Whole, Counts.NEXT] = Field(
-        default=1024, ge=1, le=1048576, description="sent on one connection, after which new session keys are agreed"
+        default=1024, ge=1, le=1048576, description="data sent on one connection before new session keys are negotiated"
     )
 
 
-class Audit(_Section):
-    """Where the audit goes besides the store."""
+class Audit(Section):
+    """Copies of the audit besides the store."""
 
     log: Annotated[Text, Counts.RESTART] = Field(
         default="none",
@@ -143,182 +90,107 @@ class Audit(_Section):
     )
 
 
-class Keepalive(_Section):
-    """How clients are noticed that live no more; dead peers are, by TCP's own keepalive, which is always on."""
+class Keepalive(Section):
+    """SSH keepalive finds clients that no longer respond. TCP keepalive finds dead hosts and is always on."""
 
     interval_seconds: Annotated[Whole, Counts.NEXT] = Field(
-        default=0, ge=0, le=86400, description="silence after which the client is asked whether it lives; 0 never asks"
+        default=0, ge=0, le=86400, description="seconds of silence before a keepalive question; 0 sends none"
     )
     count: Annotated[Whole, Counts.NEXT] = Field(
-        default=3, ge=1, le=100, description="questions without an answer before the connection is closed"
+        default=3, ge=1, le=100, description="unanswered questions before the connection is closed"
     )
 
 
-class Limits(_Section):
-    """sshd_config's limits, with its meanings where it has the same name."""
+class Greeting(Section):
+    """Texts before and after the login. They may have several lines."""
 
-    login_grace_time: Annotated[Whole, Counts.NEXT] = Field(
-        default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit"
-    )
-    max_auth_tries: Annotated[Whole, Counts.NEXT] = Field(
-        default=6, ge=1, le=1000, description="tries to log in that may fail on one connection, keys included"
-    )
-    max_startups: Annotated[str, Counts.NEXT] = Field(
-        default="64:30:100", description="start:rate:full of connections that have not logged in"
-    )
-    per_source_max_startups: Annotated[Whole, Counts.NEXT] = Field(
-        default=64, ge=1, le=100000, description="the same from one source"
-    )
-    max_login_bytes: Annotated[Whole, Counts.NEXT] = Field(
-        default=65536, ge=8192, le=2**30, description="bytes that a client may send before it has logged in"
-    )
-    max_connections: Annotated[Whole, Counts.NEXT] = Field(
-        default=2000, ge=1, le=1000000, description="connections, logged in or not"
-    )
-    per_source_max_connections: Annotated[Whole, Counts.NEXT] = Field(
-        default=1000, ge=1, le=1000000, description="the same from one source"
-    )
-    max_sessions_per_user: Annotated[Whole, Counts.NEXT] = Field(
-        default=1000, ge=1, le=1000000, description="connections of one user, and sessions on all of them"
-    )
-    max_sessions: Annotated[Whole, Counts.NEXT] = Field(
-        default=64, ge=0, le=100000, description="open sessions on one connection"
-    )
-    per_source_penalties: Annotated[bool, Counts.NOW] = Field(
-        default=True, description="refuse sources that misbehave for a while"
-    )
-    per_source_penalty_exempt_list: Annotated[tuple[Network, ...], Counts.NOW] = Field(
-        default=(), description="addresses and networks that are never refused so"
-    )
-    per_source_net_block_size: Annotated[str, Counts.RESTART] = Field(
-        default="32:128", description="bits of an IPv4 and of an IPv6 address that make a source"
-    )
-
-    @property
-    def startups(self) -> tuple[int, int, int]:
-        """Start, rate and full of `max_startups`."""
-        start, rate, full = map(int, self.max_startups.split(":"))
-        return start, rate, full
-
-    @property
-    def block_lengths(self) -> tuple[int, int]:
-        """The prefix lengths of `per_source_net_block_size`, IPv4's and IPv6's."""
-        v4, v6 = map(int, self.per_source_net_block_size.split(":"))
-        return v4, v6
-
-    @field_validator("per_source_net_block_size")
-    @classmethod
-    def _two_lengths(cls, text: str) -> str:
-        v4, colon, v6 = text.partition(":")
-        digits = all(part.isdigit() and part.isascii() for part in (v4, v6))
-        if not (colon and digits and int(v4) <= 32 and int(v6) <= 128):  # noqa: PLR2004  bits of an address
-            message = 'bits of IPv4, 0 to 32, and of IPv6, 0 to 128, are expected, as in "32:64"'
-            raise ValueError(message)
-        return text
-
-    @field_validator("max_startups")
-    @classmethod
-    def _three_numbers(cls, text: str) -> str:
-        parts = text.split(":")
-        if len(parts) != 3 or not all(part.isdigit() and part.isascii() for part in parts):  # noqa: PLR2004
-            message = 'start:rate:full is expected, as in "64:30:100"'
-            raise ValueError(message)
-        start, rate, full = map(int, parts)
-        if not (0 < start <= full and 0 <= rate <= 100):  # noqa: PLR2004  per cent
-            message = "start is 1 or more, rate 0 to 100 per cent, full not below start"
-            raise ValueError(message)
-        return text
-
-
-class Greeting(_Section):
-    """What people read around the login; may have several lines."""
-
-    banner: Annotated[str, Counts.NEXT] = Field(
-        default="", description="shown before the login, to anyone who connects"
-    )
+    banner: Annotated[str, Counts.NEXT] = Field(default="", description="shown to every client before the login")
     motd: Annotated[str, Counts.NEXT] = Field(
         default="", description="shown after the login to people at a terminal, never to scripts"
     )
 
 
-class Prompt(_Section):
-    """How the prompt looks."""
+class Prompt(Section):
+    """The prompt."""
 
     format: Annotated[str, Counts.NOW] = Field(
         default="{user}@{node}:{path}$ ",
         max_length=200,
-        description="the prompt; {user}, {node} and {path} stand for themselves, and it ends in `$ `",
+        description="the prompt with the fields {user}, {node} and {path}; it ends in `$ `",
     )
     colour: Annotated[Literal["none", "red", "green", "yellow", "blue", "magenta", "cyan"], Counts.NEXT] = Field(
         default="none",
-        description="none, red, green, yellow, blue, magenta or cyan; people alone see it",
+        description="none, red, green, yellow, blue, magenta or cyan; scripts get no colour",
     )
 
     def text(self, *, user: str, node: str, path: str) -> str:
-        """Return the prompt of a user at a path; what looks like a field in a value is text."""
+        """Return the prompt of a user at a path. Braces in a value are text."""
         values = {"{user}": user, "{node}": node, "{path}": path}
         return _PROMPT_FIELD.sub(lambda found: values[found[0]], self.format)
 
     @field_validator("format")
     @classmethod
     def _waited_for(cls, text: str) -> str:
-        """Refuse a prompt that scripts cannot wait for, or that would move the cursor."""
+        """Refuse a prompt that scripts cannot wait for, or that controls the terminal."""
         if not text.isprintable():
             message = "one line of visible characters is expected"
             raise ValueError(message)
         if left := re.search(r"\{[^}]*\}?|\}", _PROMPT_FIELD.sub("", text)):
-            message = f"{left[0]} is no field: {{user}}, {{node}} and {{path}} are known"
+            message = f"unknown field {left[0]}; use {{user}}, {{node}} and {{path}}"
             raise ValueError(message)
         if not text.endswith("$ "):
-            message = "it must end in a dollar sign and a blank, as scripts wait for them; put it in quotes"
+            message = "it must end in a dollar sign and a blank, because scripts wait for them; put it in quotes"
             raise ValueError(message)
         return text
 
 
-class Integrations(_Section):
-    """How integrations are shown."""
+class Integrations(Section):
+    """The display of integrations."""
 
     show_keys: Annotated[Literal["full", "masked"], Counts.NOW] = Field(
-        default="full", description="full, or masked: a key is shown once, when it is made, and by show --reveal"
+        default="full", description="full, or masked: only the reply that creates a key and show --reveal show it"
     )
 
 
-class Sessions(_Section):
-    """When a session ends by itself; people are told a minute before."""
+class Sessions(Section):
+    """Time limits of sessions. People are warned a minute before the end."""
 
     idle_seconds: Annotated[Whole, Counts.NOW] = Field(
-        default=0, ge=0, le=2_592_000, description="silence at the prompt after which a session ends; 0 is never"
+        default=0,
+        ge=0,
+        le=2_592_000,
+        description="seconds without input before a session ends; 0 is no limit",
     )
     longest_seconds: Annotated[Whole, Counts.NOW] = Field(
-        default=0, ge=0, le=2_592_000, description="how long a session may last; 0 is for ever"
+        default=0, ge=0, le=2_592_000, description="longest duration of a session in seconds; 0 is no limit"
     )
 
 
-class Auth(_Section):
-    """Ways to log in besides the users' own passwords and keys."""
+class Auth(Section):
+    """Login methods besides the users' own passwords and keys."""
 
     trusted_user_ca_keys: Annotated[Text, Counts.NEXT] = Field(
         default="",
-        description="file of public keys whose certificates let in the users that they name; relative to this file",
+        description="file of public keys that sign user certificates; relative to this file",
     )
 
 
-class Log(_Section):
-    """What the program tells on standard error."""
+class Log(Section):
+    """The program's log on standard error."""
 
     format: Annotated[Literal["console", "json"], Counts.NOW] = Field(
         default="console", description="console for people, json for collectors: one object a line"
     )
     level: Annotated[Literal["debug", "info", "warning", "error"], Counts.NOW] = Field(
-        default="info", description="debug, info, warning or error: what is less than that is not told"
+        default="info", description="debug, info, warning or error: the lowest level that is logged"
     )
 
 
-class Metrics(_Section):
-    """Where Prometheus and probes ask: /metrics, /healthz and /readyz over HTTP, without a password."""
+class Metrics(Section):
+    """The pages /metrics, /healthz and /readyz over HTTP, without a password."""
 
     public: Annotated[bool, Counts.RESTART] = Field(
-        default=False, description="allow an address that others than this machine can reach"
+        default=False, description="allow an address that other machines can reach"
     )
     listen: Annotated[Text, Counts.RESTART] = Field(
         default="", description="ADDRESS:PORT, as 127.0.0.1:9823 or [::1]:9823; empty is off; port 0 takes a free one"
@@ -340,13 +212,13 @@ class Metrics(_Section):
             message = "an address and a port are expected, as in 127.0.0.1:9823 or [::1]:9823"
             raise ValueError(message)
         if not address.is_loopback and not info.data.get("public"):
-            message = f"{address} is not this machine alone: metrics.public: true allows it"
+            message = f"other machines can reach {address}: metrics.public: true allows it"
             raise ValueError(message)
         return f"{address}:{port}" if address.version == 4 else text  # noqa: PLR2004  an IPv4-mapped one is IPv4
 
 
-class Config(_Section):
-    """The whole configuration; relative paths start from the folder of the file that it was read from."""
+class Config(Section):
+    """The whole configuration. Relative paths start from the folder of its file."""
 
     listen: Listen = Listen()
     node: Node = Node()
@@ -369,23 +241,23 @@ class Config(_Section):
 
     @property
     def file(self) -> Path | None:
-        """The file that it was read from; None when there was none."""
+        """The file of the configuration; None for the defaults."""
         return self._file
 
     @property
     def database(self) -> Path:
-        """The SQLite file; where it is a link, what it links to, as SQLite puts its other files beside that."""
+        """The SQLite file; the target if it is a link, because SQLite puts its other files beside the target."""
         path = self._base / self.storage.url.removeprefix(_SQLITE)
-        return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  fails for nobody
+        return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  never raises
 
     @property
     def places(self) -> tuple[Path, Path]:
-        """Where the store lies as configured, links and all: the database, and the keys folder."""
+        """The configured paths of the database and the keys folder, without following links."""
         return self._base / self.storage.url.removeprefix(_SQLITE), self.keys_dir
 
     @property
     def trusted_user_ca_keys(self) -> Path | None:
-        """The file of the authorities that sign certificates of users."""
+        """The file of the keys that sign user certificates."""
         return self._base / self.auth.trusted_user_ca_keys if self.auth.trusted_user_ca_keys else None
 
     @property
@@ -395,11 +267,16 @@ class Config(_Section):
 
     @property
     def storage_key(self) -> Path:
-        """The storage key: systemd's credential `storage.key` if there is one, else as configured."""
+        """The path of the storage key: systemd's credential `storage.key`, or else the configured file."""
         configured = self.keys.storage_key_file or f"{self.keys.dir}/{STORAGE_KEY_NAME}"
         return self._credential or self._base / configured
 
     @property
+    def ecdsa_host_key(self) -> bool:
+        """Whether the policy needs an ECDSA host key beside the Ed25519 one."""
+        return self.ssh.policy == "compatible"
+
+    @property
     def audit_log(self) -> Path | None:
-        """The file of the audit's JSON lines; None where `audit.log` is no file."""
+        """The file of the audit's JSON lines; None when `audit.log` is not a file."""
         return None if self.audit.log in {"none", "stderr"} else self._base / self.audit.log

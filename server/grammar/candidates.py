@@ -1,7 +1,7 @@
-"""What can come next at the end of a line: pure for names that are declared, a `Lookup` for names that are stored.
+"""Find the words that can come next at the end of a line. Pure.
 
-Whatever is offered parses: a candidate put in place of the word leads to a directory, or to a line that is ready or
-lacks words, never to a wrong one.
+Declared names are candidates; stored names need a `Lookup`.
+Every candidate fits: with it, the line leads to a directory, can run, or lacks words. It is never invalid.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from server.grammar.tokens import MOST_CHARACTERS, Line, Word, is_comment, token
 from server.grammar.tree import Directory, Found, Location, find, locate, offered, starts, walk
 from server.model.access import Operator
 
-#: So near to the end of the longest line nothing is offered: it would not fit.
+#: Offers need this much room before the longest line is full.
 _LONGEST_OFFERED = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A word that can stand at the cursor. `text` replaces the word; `goes_on` says that more of it follows (`a/`)."""
+    """A word that can stand at the cursor.
+
+    `text` replaces the typed word. `goes_on` means that more follows (`a/`).
+    """
 
     text: str
     help: str
@@ -32,9 +35,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Names to be asked of the store: those that begin with `beginning`; `before` and `after` make them words.
+    """A query for stored names that begin with `beginning`. `before` and `after` turn a name into a word.
 
-    With `ignores_case` they may begin with it in another case.
+    With `ignores_case` names match in any case.
     """
 
     names: Candidates
@@ -48,9 +51,9 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What can stand in place of the text from `start` to the cursor.
+    """The words that can replace the text from `start` to the cursor.
 
-    `expected` is the kind of word that can be typed there; `ready` says that the line before the cursor can run.
+    `expected` is the kind of word that belongs there. `ready` means that the line before the cursor can run.
     """
 
     start: int
@@ -63,7 +66,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class _Cursor:
-    """Where the operator is typing: the word under the cursor and the whole words before it."""
+    """The word at the cursor and the whole words before it."""
 
     root: Directory
     here: Location
@@ -75,12 +78,12 @@ class _Cursor:
         return Offer(self.typed.start, self.typed.text)
 
     def fits(self, *words: Word) -> bool:
-        """Tell whether the line is not wrong with these words after those before the cursor."""
+        """Tell whether the line stays valid when these words follow those before the cursor."""
         return not isinstance(match(self.root, self.here, Line((*self.before, *words))), Invalid)
 
 
 def offer(root: Directory, here: Location, text: str, operator: Operator) -> Offer:
-    """Return what can come next at the end of `text`; nothing where the line is already wrong or would be refused."""
+    """Return the possible next words at the end of `text`; none for an invalid or forbidden line."""
     line = tokenize(text)
     fresh = text == "" or text[-1] in " \t"
     full = len(text) > MOST_CHARACTERS - _LONGEST_OFFERED
@@ -102,13 +105,13 @@ def offer(root: Directory, here: Location, text: str, operator: Operator) -> Off
 
 
 def _filter_names(root: Directory, here: Location, text: str, line: Line, operator: Operator) -> Offer:
-    """Complete the name of a filter; its word is the operator's own."""
+    """Complete the name of a filter. A filter's word cannot be completed."""
     *before, words = line.filters
     fresh = text[-1] in " \t"
-    if len(words) > 1 or bool(words) == fresh:  # it is behind the name, or directly behind the bar
+    if len(words) > 1 or bool(words) == fresh:  # the cursor is after the name, or directly after the bar
         return Offer(len(text), "")
     typed = words[0] if words else Word("", "", len(text))
-    outcome = match(root, here, Line(line.words, (*before, ())))  # right as far as it goes: it lacks words
+    outcome = match(root, here, Line(line.words, (*before, ())))  # valid so far, but a filter is missing
     if not isinstance(outcome, Incomplete) or not operator.may(outcome.command.permission):
         return Offer(typed.start, typed.text)
     offered = [Candidate(each.name, each.help) for each in FILTERS if each.name.startswith(typed.text)]
@@ -138,7 +141,7 @@ def _next_word(cursor: _Cursor, command: Command, bound: Mapping[str, str]) -> O
 
 
 def _reached(operator: Operator, command: Command, bound: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the values of a command's places; None when one of them is not granted."""
+    """Return the values of the places in a command's path; None when one is a domain that is not granted."""
     places = {name: place.kind.parse(bound[name]) for name, place in command.places.items()}
     granted = [places[name] for name, place in command.places.items() if place.kind.granted]
     return places if all(operator.reaches(domain) for domain in granted) else None
@@ -155,7 +158,7 @@ def _values(cursor: _Cursor, kind: Kind, places: Mapping[str, Any]) -> Offer:
 
 
 def _within_reach(operator: Operator, found: Found) -> bool:
-    """Tell whether the names in a path are such that something could be stored there, and are granted."""
+    """Tell whether the names in a path are valid, and their domains granted."""
     try:
         names = [(place, place.kind.parse(text)) for place, text in found.places]
     except ValueError:
@@ -164,7 +167,7 @@ def _within_reach(operator: Operator, found: Found) -> bool:
 
 
 def _options(cursor: _Cursor, command: Command) -> tuple[Candidate, ...]:
-    """Return the options that can still be given: those after which the line is not wrong."""
+    """Return the options after which the line stays valid."""
     typed = cursor.typed.text
     offered = [
         Candidate(option.word, option.relation.help)
@@ -179,7 +182,7 @@ def _options(cursor: _Cursor, command: Command) -> tuple[Candidate, ...]:
 
 
 def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
-    """Complete a path over the tree: its last segment, with `/` after directories."""
+    """Complete the last segment of a path in the tree, with `/` after directories."""
     typed = cursor.typed
     parent, slash, last = typed.text.rpartition("/")
     before = parent + slash
@@ -190,7 +193,7 @@ def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
         if found is None or found.command is not None or not _within_reach(cursor.operator, found):
             continue
         names = _names(cursor, found.directory, before, last, commands=commands)
-        if start != cursor.here and not typed.text:  # nothing typed yet: of the root, what works everywhere
+        if start != cursor.here and not typed.text:  # nothing typed yet: of the root, offer only its global commands
             names = {name: candidate for name, candidate in names.items() if not candidate.goes_on}
         near = names | near
         place = found.directory.place
@@ -201,7 +204,7 @@ def _paths(cursor: _Cursor, *, commands: bool) -> Offer:
 
 
 def _names(cursor: _Cursor, directory: Directory, before: str, last: str, *, commands: bool) -> dict[str, Candidate]:
-    """Return what the names of a directory that begin with `last` offer, by name."""
+    """Return the candidates of a directory whose names begin with `last`, by name."""
     names = {
         name: Candidate(f"{before}{name}/", inside.help, goes_on=True)
         for name, inside in directory.directories.items()

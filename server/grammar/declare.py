@@ -1,8 +1,8 @@
 """One declaration per command: an async function whose signature is its grammar.
 
     @command("/domain/{domain}/integrations/remove", permission=Permission.INTEGRATIONS_CHANGE, examples=(…))
-    async def remove(call: Call, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Done:
-        \"\"\"Remove an integration; its key is dead at once.\"\"\"
+    async def remove(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[…]) -> Lines:
+        \"\"\"Remove an integration. Its key stops working at once.\"\"\"
 
 A parameter named in the path is bound there; other positional parameters are arguments; keyword-only ones are
 options (`bool` is a flag). The docstring is the help: its first line the summary, the rest the details. `examples` are
@@ -22,7 +22,7 @@ from typing import Any, get_type_hints
 
 from server.model.access import Permission
 
-#: Looks names up: (who asks, arguments bound so far, beginning of the word) -> names that begin so, sorted.
+#: Looks up names: (completion context, arguments so far, beginning of the word) -> sorted names with that beginning.
 Candidates = Callable[[Any, Mapping[str, Any], str], Awaitable[Sequence[str]]]
 Handler = Callable[..., Awaitable[Any]]
 
@@ -30,7 +30,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class PathTo(Enum):
-    """What a word that is a path in the command tree may lead to."""
+    """The possible targets of a word that is a path in the command tree."""
 
     DIRECTORY = "directory"
     ANYTHING = "directory or command"
@@ -38,12 +38,12 @@ class PathTo(Enum):
 
 @dataclass(frozen=True)
 class Kind:
-    """What a word can be. `parse` raises ValueError with what is wrong; `expected` says what would be right.
+    """A kind of word. `parse` raises ValueError with the mistake; `expected` describes a valid word.
 
-    `secret` values are masked in audit, and no line of a command that takes one is kept in history.
-    `path_to` words complete over the command tree. `granted` words name a domain: the command runs only for those to
-    whom it is granted. `ignores_case` words name the same thing in upper and lower case. An option's value that begins
-    with a word which `begins` accepts goes on up to the next option, as a public key without quotes does.
+    `secret` values are masked in the audit, and no history keeps a line of a command that takes one. `path_to` words
+    complete as paths in the command tree. `granted` words name a domain: the command runs only for users who have the
+    grant. `ignores_case` words are equal in upper and lower case. An option's value that begins with a word which
+    `begins` accepts goes on up to the next option, like a public key without quotes.
     """
 
     metavar: str
@@ -59,9 +59,9 @@ class Kind:
 
 @dataclass(frozen=True)
 class Relation:
-    """How an option stands to others of the same command: it `needs` one, or `excludes` one.
+    """The relation of an option to others of its command: it `needs` one, or `excludes` one.
 
-    `permission` is asked for besides the command's own when the option is given.
+    With the option, the command also requires `permission`.
     """
 
     help: str
@@ -83,7 +83,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Option:
-    """`--name` of a command; without a kind it is a flag."""
+    """An option `--name` of a command. Without a kind it is a flag."""
 
     name: str
     kind: Kind | None
@@ -95,13 +95,13 @@ class Option:
         return "--" + self.name.rstrip("_").replace("_", "-")
 
 
-#: What every command that changes something takes besides its own options; its handler knows nothing of it.
+#: An option of every command that changes something. Handlers do not see it.
 CHECK = Option("check", None, Relation("validate, say what would change, and change nothing"))
 
 
 @dataclass(frozen=True)
 class Command:
-    """Everything that is known of one command. `path` names the places: `/domain/<DOMAIN>/integrations/add`."""
+    """The declaration of one command. `path` names the places: `/domain/<DOMAIN>/integrations/add`."""
 
     name: str
     directory: tuple[str, ...]
@@ -117,27 +117,27 @@ class Command:
 
     @cached_property
     def path(self) -> str:
-        """The absolute path with the metavars of its places."""
+        """The absolute path, with metavars for its places."""
         return "/" + "/".join((*(self.segment(name) for name in self.directory), self.name))
 
     @property
     def takes_secret(self) -> bool:
-        """Whether one of its words or options is secret: then no part of its line is kept, right or wrong."""
+        """Whether a word or an option is secret. Then no history keeps its lines, valid or not."""
         takers: tuple[Argument | Option, ...] = (*self.arguments, *self.options)
         return any(taker.kind is not None and taker.kind.secret for taker in takers)
 
     def segment(self, name: str) -> str:
-        """Return a segment of the directory as it is shown: the metavar where the name is a place."""
+        """Return the shown form of a directory's segment: the metavar of a place, else the name."""
         found = _PLACEHOLDER.fullmatch(name)
         return self.places[found[1]].kind.metavar if found else name
 
     def option(self, word: str) -> Option | None:
-        """Return the option that is typed so, if the command has it."""
+        """Return the option for a typed word, if the command has it."""
         return next((option for option in self.options if option.word == word), None)
 
 
 def place_of(segment: str) -> str | None:
-    """Return the parameter's name when a directory's segment is a place (`{domain}`), else None."""
+    """Return the parameter's name for a segment that is a place (`{domain}`), else None."""
     found = _PLACEHOLDER.fullmatch(segment)
     return found[1] if found else None
 
@@ -145,9 +145,10 @@ def place_of(segment: str) -> str | None:
 def command(
     path: str, *, permission: Permission, examples: Sequence[str], also: Sequence[str] = ()
 ) -> Callable[[Handler], Command]:
-    """Declare a command at `path`; `also` are synonyms in the same directory, an example may have several lines.
+    """Declare a command at `path`.
 
-    Raises TypeError when help, an example, a kind or a relation is missing or names what is not there.
+    `also` are synonyms in the same directory. An example may have several lines. Raises TypeError when help, an
+    example or a kind is missing, or when a relation names an unknown option.
     """
 
     def declare(handler: Handler) -> Command:

@@ -1,4 +1,4 @@
-"""What the grammar says of itself: usage lines and help pages, as data for the renderers and the generated docs."""
+"""Usage lines, help pages and complaints, as data for the renderers and the generated docs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.model.names import foreign
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The help of one command. `words` are (word, what is expected) of places and arguments, then of the options."""
+    """The help of one command. `words` and `options` are pairs of a word and its explanation."""
 
     path: str
     usage: str
@@ -23,9 +23,10 @@ class Page:
 
 
 def usage(command: Command) -> str:
-    """Return the syntax as the reference writes it: `add <ClientId> [--widget] [--service [--numbers <Range>]]`.
+    """Return the syntax in the reference's notation.
 
-    `--check`, which every changing command takes, stands in the help only.
+    Example: `add <ClientId> [--widget] [--service [--numbers <Range>]]`. Only the help page shows `--check`,
+    because every command that changes something takes it.
     """
     words = [command.name, *(_argument_usage(argument) for argument in command.arguments)]
     shown = [option for option in command.options if option is not CHECK and not option.relation.needs]
@@ -34,7 +35,7 @@ def usage(command: Command) -> str:
 
 
 def usage_hint(command: Command | None) -> str:
-    """Return the `Usage: …` line of an argument error; for a line that names no command, the general shape."""
+    """Return the `Usage: …` line of an argument error; the general syntax for a line without a command."""
     return f"Usage: {usage(command)}" if command else "Usage: PATH [ARGUMENT …] [--OPTION [VALUE] …]"
 
 
@@ -53,7 +54,7 @@ def page(command: Command) -> Page:
 
 
 def complaint(outcome: Incomplete | Invalid | Unknown) -> tuple[str, tuple[str, ...]]:
-    """Return the message of a line that cannot run, and its hints: `Usage: …`, `Did you mean …?` and their like."""
+    """Return the message of a line that cannot run, and its hints, such as `Did you mean …?`."""
     if isinstance(outcome, Unknown):
         hidden = foreign(outcome.word)
         seen = (f"It has {hidden}, which no command has.",) if hidden else ()

@@ -1,4 +1,7 @@
-"""Filters after any command: `… | match TEXT | first 5 | json`. They chain; `json` ends the chain."""
+"""Parse the filters after a command: `… | match TEXT | first 5 | json`.
+
+`json` is the last one of a chain.
+"""
 
 from __future__ import annotations
 
@@ -14,31 +17,31 @@ from server.model.names import with_foreign
 
 JSON = "json"
 _MOST_ROWS = 10_000_000
-#: Together they keep the time that a line holds everybody up for below 50 ms.
+#: Together these limits keep the time that one line blocks other sessions below 50 ms.
 _MOST_FILTERS = 10
 _MOST_EXPRESSION_CHARACTERS = 500
 _MOST_EXPRESSION_BYTES = 1 << 17
-#: The size of RE2's program. A search takes up to 2.5 ns for each step of the program and each byte of the text.
+#: The largest compiled expression. A search takes up to 2.5 ns for each of its steps and each byte of the text.
 _MOST_STEPS = 2_048
 _MOST_STEPS_AT_ONCE = 1_000_000
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text.lstrip("0")[:10] or "0") > _MOST_ROWS:
-        message = f"{text} is no count: 0 to {_MOST_ROWS} is expected"
+        message = f"{text} is not a count; use 0 to {_MOST_ROWS}"
         raise ValueError(message)
     return int(text.lstrip("0")[:10] or "0")
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A regular expression of an engine whose time grows with the text times the size of the expression."""
+    """A compiled regular expression. The time of a search grows with `steps` times the length of the text."""
 
     found_in: Callable[[str], object]
     steps: int
 
     def takes_long(self, text: str) -> bool:
-        """Tell whether a search in this text may take more than some milliseconds."""
+        """Tell whether a search in this text may take more than a few milliseconds."""
         return self.steps * len(text) > _MOST_STEPS_AT_ONCE
 
 
@@ -49,12 +52,12 @@ def _expression(text: str) -> Expression:
     options = re2.Options()
     options.log_errors = False
     options.max_mem = _MOST_EXPRESSION_BYTES
-    options.never_capture = True  # groups would cost twice the time, and nobody reads them
+    options.never_capture = True  # groups would double the time, and nothing reads them
     try:
         expression = re2.compile(text, options)
     except re2.error as error:
         reason = error.args[0].decode("utf-8", "replace") if error.args else "it cannot be read"
-        message = f"{text} is no regular expression: {reason}"
+        message = f"{text} is not a regular expression: {reason}"
         raise ValueError(message) from None
     if expression.programsize > _MOST_STEPS:
         message = "the expression is too large: it repeats too much, or letters of too many scripts, as \\pL does"
@@ -69,7 +72,7 @@ _COUNT = Kind("<N>", f"how many rows, 0 to {_MOST_ROWS}", _count)
 
 @dataclass(frozen=True, slots=True)
 class FilterKind:
-    """One filter as it is declared; without a kind it takes no word."""
+    """The declaration of one filter. Without a kind it takes no word."""
 
     name: str
     kind: Kind | None
@@ -77,17 +80,17 @@ class FilterKind:
 
     @property
     def usage(self) -> str:
-        """The filter as it is typed: `match <TEXT>`."""
+        """The syntax of the filter: `match <TEXT>`."""
         return f"{self.name} {self.kind.metavar}" if self.kind else self.name
 
 
 class FilterLacksWordError(ValueError):
-    """The last filter of a line is right as far as it goes; the text says what is to follow."""
+    """The last filter of a line is valid but incomplete. The text says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One filter of a line, its word parsed."""
+    """One filter of a line with its parsed word."""
 
     name: str
     value: Any
@@ -105,12 +108,15 @@ FILTERS = (
 
 
 def wants_json(stages: Sequence[tuple[Word, ...]]) -> bool:
-    """Tell whether a line asks for JSON, however wrong the rest of it may be."""
+    """Tell whether a line ends in `| json`, even if the rest is invalid."""
     return bool(stages) and [word.text for word in stages[-1]] == [JSON]
 
 
 def parse_filters(stages: Sequence[tuple[Word, ...]]) -> tuple[Filter, ...]:
-    """Return the filters of a line; raises ValueError with what is wrong, FilterLacksWordError with what is missing."""
+    """Return the filters of a line.
+
+    Raises ValueError for a mistake, FilterLacksWordError for a missing word.
+    """
     if len(stages) > _MOST_FILTERS:
         message = f"a line has at most {_MOST_FILTERS} filters, this one has {len(stages)}"
         raise ValueError(message)
@@ -123,7 +129,7 @@ def parse_filters(stages: Sequence[tuple[Word, ...]]) -> tuple[Filter, ...]:
             raise lacking(message)
         known = next((each for each in FILTERS if each.name == words[0].text), None)
         if known is None:
-            message = f'there is no filter {words[0].typed}, known are {names}; "|" in quotes is text'
+            message = f'there is no filter {words[0].typed}; use {names}, or "|" in quotes for text'
             raise ValueError(with_foreign(message, words[0].typed))
         if known.name == JSON and index != len(stages) - 1:
             message = "| json is the last filter"

@@ -1,4 +1,7 @@
-"""Hints for habits of other shells, for lines that cannot run: they never change what a line means. Pure."""
+"""Hints for habits of other shells, for lines that cannot run.
+
+They never change the meaning of a line. Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from dataclasses import dataclass
 from server.grammar.tokens import Line, Word
 from server.model.key_formats import named_format
 
-#: Only so many words are looked at, as a line may have thousands.
+#: Limits the words that are searched, because a line may have thousands.
 _MOST_WORDS = 50
 _MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class _Habit:
-    """A habit: how a word without quotes shows it, and the hint."""
+    """A habit: a test that recognises it in a word without quotes, and the hint."""
 
     shows: Callable[[str], object]
     hint: str
@@ -54,9 +57,9 @@ _SHELL_FILTERS = {
 
 
 def habit_hints(line: Line) -> tuple[str, ...]:
-    """Return hints for what the words of a line that cannot run have of other shells, each once.
+    """Return a hint for each habit of other shells in the words of a line that cannot run.
 
-    They repeat no word of the line, which may be a secret.
+    Hints repeat no word of the line, because it may be a secret.
     """
     words = [*line.words, *(word for stage in line.filters for word in stage)][:_MOST_WORDS]
     bare = [word.typed for word in words if word.bare and len(word.typed) <= _MOST_CHARACTERS]
@@ -65,7 +68,7 @@ def habit_hints(line: Line) -> tuple[str, ...]:
 
 
 def _key_hint(words: Sequence[Word]) -> tuple[str, ...]:
-    """Name a key in another format whose first line was pasted: its dashes are taken for options."""
+    """Recognise the first line of a pasted key in another format, whose dashes were taken for options."""
     texts = [word.text[:_MOST_CHARACTERS] for word in words]
     first = next((index for index, text in enumerate(texts) if text.startswith("----")), len(texts))
     named = named_format(" ".join(texts[first:]))

@@ -1,7 +1,7 @@
-"""Matching a line against the tree: four outcomes, as FRR and Junos teach.
+"""Match a line against the command tree, with four outcomes, as in FRR and Junos.
 
-`Ready` can run; `Incomplete` lacks words; `Invalid` has wrong ones; `Unknown` names no command. Arguments are checked
-here, before anything stored is looked up.
+`Ready` can run; `Incomplete` lacks words; `Invalid` has wrong ones; `Unknown` names no command. The match checks all
+arguments before any look-up in the store.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from server.grammar.tree import Directory, Found, Location, find, locate, starts
 from server.model.names import with_foreign
 
 HELP = "--help"
-#: What is typed for the dashes of an option; text processors make long ones of two.
+#: Dashes that people type before an option. Text processors turn two dashes into a long one.
 _DASHES = "-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The command can run with `arguments`, keyed by parameter name; repeated words stand in `rest`."""
+    """The command can run with `arguments`, by parameter name, and the repeated words in `rest`."""
 
     command: Command
     arguments: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Incomplete:
-    """Words are missing; `message` names the first."""
+    """Words are missing. `message` names the first."""
 
     command: Command
     message: str
@@ -43,7 +43,7 @@ class Incomplete:
 
 @dataclass(frozen=True)
 class Invalid:
-    """Words are wrong; `command` is None when the line could not be taken apart far enough to tell."""
+    """Words are wrong. `command` is None when the mistake precedes the command."""
 
     command: Command | None
     message: str
@@ -51,9 +51,9 @@ class Invalid:
 
 @dataclass(frozen=True)
 class Unknown:
-    """The first word names no command; `near` is what it may have meant, as it would be typed.
+    """The first word names no command. `near` is a similar command, as it would be typed.
 
-    `absent` is what stands in its path and is not there, as "domain biysk.local"; who looks into the store fills it in.
+    `absent` names a missing thing in its path, such as "domain biysk.local". The caller fills it in from the store.
     """
 
     word: str
@@ -66,9 +66,9 @@ Match = Ready | Incomplete | Invalid | Unknown
 
 @dataclass
 class Words:
-    """The words of one command sorted into what they are; completion reads it to know what can come next.
+    """The words of one command, sorted into positional words and options. Completion reads it too.
 
-    `waiting` is an option that lacks its value, `open` one whose value may go on; `more` are its further words.
+    `waiting` is an option that lacks its value, `open` one whose value may go on, and `more` holds its further words.
     """
 
     positional: list[str] = field(default_factory=list)
@@ -81,11 +81,11 @@ class Words:
 
 
 class _WrongWordError(ValueError):
-    """A word that the command does not take; the text is the message."""
+    """A word that the command does not take. The text is the message."""
 
 
 def match(root: Directory, here: Location, line: Line) -> Match:
-    """Match a line with at least one word or a mistake. `here` is the current directory."""
+    """Match a line that was typed in the directory `here`."""
     found = find(root, here, line.words[0].text) if line.words else None
     command = found.command if found else None
     mistake = line.mistake or ("a command is expected before |" if not line.words else None)
@@ -108,16 +108,16 @@ def match(root: Directory, here: Location, line: Line) -> Match:
 def _is_command(root: Directory, here: Location, word: Word) -> bool:
     """Tell whether a word is the path of a command.
 
-    The vendor's pages print paths behind the word `delete` (source: cocon-facts), so this is how they are typed.
+    People type the word `delete` before a path, because the vendor's pages print it there (source: cocon-facts).
     """
     found = find(root, here, word.text) if "/" in word.text else None
     return found is not None and found.command is not None
 
 
 def sort_words(command: Command, words: tuple[Word, ...]) -> Words:
-    """Tell options from positional words, without parsing any value.
+    """Sort words into options and positional words, without parsing values.
 
-    Raises an exception whose text is the message for a word that cannot stand where it does.
+    Raises ValueError with the message for a word in a wrong place.
     """
     if any(word.text == HELP for word in _before_dashes(words)):
         return Words(help_wanted=True)
@@ -189,7 +189,7 @@ def _take_positional(command: Command, found: Words, word: Word) -> None:
 
 
 def _meant(command: Command, typed: str) -> str:
-    """Return what a word that begins with dashes, of whatever kind, may have meant: an option or a filter."""
+    """Return a suggestion for a word that begins with any dashes: an option or a filter."""
     name = typed.lstrip(_DASHES)
     if name == typed:
         return ""
@@ -201,7 +201,7 @@ def _meant(command: Command, typed: str) -> str:
 
 
 def _bind(command: Command, bound: Mapping[str, str], words: Words) -> Match:
-    """Parse every word by its kind and check how the options stand to each other; raises _WrongWordError."""
+    """Parse every word by its kind and check the relations of the options. Raises _WrongWordError."""
     arguments: dict[str, Any] = {}
     rest: tuple[Any, ...] = ()
     for name, place in command.places.items():
@@ -234,7 +234,7 @@ def _parse(label: str, taker: Argument | Option, text: str) -> Any:  # noqa: ANN
         return taker.kind.parse(text)
     except ValueError as wrong:
         message = f"{label}: {wrong}"
-        secret = taker.kind.secret  # of which nothing is repeated
+        secret = taker.kind.secret  # the message must not repeat it
         raise _WrongWordError(message if secret else with_foreign(message, text)) from None
 
 
@@ -253,7 +253,7 @@ def _check_relations(command: Command, words: Words) -> None:
 
 
 def _near(root: Directory, here: Location, typed: str, found: Found | None) -> str | None:
-    """Return what an unknown first word may have meant: a similar command, or a `cd` to the directory it names."""
+    """Suggest a similar command for an unknown first word, or `cd` to the directory that it names."""
     parent, slash, name = typed.rpartition("/")
     is_directory = found is not None and found.command is None and name.strip(".") != ""
     if is_directory and found is not None and not _ends_in_place(found):
@@ -270,5 +270,5 @@ def _near(root: Directory, here: Location, typed: str, found: Found | None) -> s
 
 
 def _ends_in_place(found: Found) -> bool:
-    """Tell whether the last segment could be anything, and so may be a misspelt command."""
+    """Tell whether the last segment is a place that takes any name, and so may be a misspelt command."""
     return found.depths[-1:] == (len(found.location) - 1,)

@@ -1,7 +1,7 @@
-"""A line as words: split at blanks, quoted with `"…"` or `'…'`, with the bare word `|` kept for filters.
+"""Split a line into words at blanks. `"…"` and `'…'` quote; the bare word `|` begins a filter.
 
 Source of the rules: cocon-facts (`--name VALUE`, quotes) and the project's grammar contract (both quotes, `|`,
-comments, characters that nobody sees, the limits of 64 K characters and 4,096 words).
+comments, invisible characters, the limits of 64 K characters and 4,096 words).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from server.encoding import HAS_NUL
 from server.model.names import described, unseen
 
 MOST_CHARACTERS = 65_536
-#: A range of ten thousand numbers is one word, so nobody needs more. Each word costs everybody 2 µs.
+#: A range of ten thousand numbers is one word, so this is enough. Each word blocks the event loop for 2 µs.
 MOST_WORDS = 4_096
 _LONG_CHARACTERS = 2_048
 _BLANKS = " \t"
@@ -25,9 +25,9 @@ _CHUNK = re.compile(r"""[^ \t"']+|"[^"]*"|'[^']*'""")
 
 
 class Word(NamedTuple):
-    """One word. `typed` is the slice of the line as it stood there, quotes included; `start` its place in the line.
+    """One word. `typed` is its slice of the line, quotes included. `start` is its position.
 
-    A tuple, as a line may have 4,096 of them, and others wait meanwhile.
+    A tuple is fast to make, and a line may have 4,096 words.
     """
 
     text: str
@@ -36,13 +36,16 @@ class Word(NamedTuple):
 
     @property
     def bare(self) -> bool:
-        """Tell whether the word was typed without quotes."""
+        """Whether the word was typed without quotes."""
         return self.text == self.typed
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line taken apart. `mistake` says what makes it unfit to run; `words` are those before the mistake."""
+    """A line split into words.
+
+    `mistake` says why it cannot run; then `words` are those before the mistake.
+    """
 
     words: tuple[Word, ...]
     filters: tuple[tuple[Word, ...], ...] = ()
@@ -50,19 +53,19 @@ class Line:
 
 
 def takes_time(text: str) -> bool:
-    """Tell whether reading the words of a line can take more than a millisecond: filters and ranges of numbers can."""
+    """Tell whether parsing a line may take more than a millisecond, as filters and number ranges may."""
     return len(text) > _LONG_CHARACTERS or "|" in text or "{" in text
 
 
 def is_comment(text: str) -> bool:
-    """Tell whether a line is a comment: its first character that is no blank is `#`."""
+    """Tell whether a line is a comment: `#` is its first character after any blanks."""
     return text.lstrip(_BLANKS).startswith("#")
 
 
 def tokenize(text: str) -> Line:
-    """Split a line. Never raises: what is wrong with the line stands in `mistake`, with the words before it.
+    """Split a line. Never raises: `mistake` describes an error.
 
-    A comment is like an empty line: it has no words and no mistake.
+    A comment has no words and no mistake, like an empty line.
     """
     if len(text) > MOST_CHARACTERS:
         return Line((), mistake=f"the line is longer than {MOST_CHARACTERS:,} characters; none of it was run")
@@ -119,7 +122,7 @@ def _skip_blanks(text: str, position: int) -> int:
 
 
 def _pipeline(words: list[Word], mistake: str | None = None) -> Line:
-    """Part the words at bare `|` into the command and its filters."""
+    """Separate the words at each bare `|` into the command and its filters."""
     if len(words) > MOST_WORDS:
         mistake = f"the line has more than {MOST_WORDS:,} words; none of it was run"
         del words[MOST_WORDS:]

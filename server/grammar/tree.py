@@ -1,6 +1,6 @@
-"""The tree of commands: directories group, commands are their files; the root's commands work everywhere.
+"""The tree of commands: directories contain commands, like files. The root's commands work everywhere.
 
-Names are never abbreviated. A place (`<DOMAIN>`) takes any segment that no fixed name of its directory takes.
+Names are never abbreviated. A place (`<DOMAIN>`) takes any segment that is not a fixed name of its directory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Location = tuple[str, ...]
 
 @dataclass
 class Directory:
-    """One directory. `place` and `inside` are set where any name can stand, as in `/domain/<DOMAIN>`."""
+    """One directory. `place` and `inside` are set when it has a place, as in `/domain/<DOMAIN>`."""
 
     help: str
     commands: dict[str, Command] = field(default_factory=dict)
@@ -28,9 +28,9 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a path leads to: a command, or else a directory. `places` on the way stand with their words.
+    """The target of a path: a command, or a directory. `places` are those on the way, with their words.
 
-    `depths` say where in the location each of these words stands.
+    `depths` are the indexes of these words in the location.
     """
 
     location: Location
@@ -40,7 +40,7 @@ class Found:
     depths: tuple[int, ...] = ()
 
     def renamed(self, words: Sequence[str]) -> Found:
-        """Return the same with other words for its places."""
+        """Return a copy with other words for its places."""
         location = list(self.location)
         for depth, word in zip(self.depths, words, strict=True):
             location[depth] = word
@@ -49,12 +49,12 @@ class Found:
 
     @property
     def bound(self) -> dict[str, str]:
-        """The words of the places by the parameters that take them."""
+        """The words of the places, by parameter name."""
         return {place.name: text for place, text in self.places}
 
 
 def offered(directory: Directory, operator: Operator) -> bool:
-    """Tell whether a directory holds, at any depth, a command that the operator may run."""
+    """Tell whether the operator may run a command in the directory, at any depth."""
     below = [*directory.directories.values(), *([directory.inside] if directory.inside else [])]
     return any(operator.may(each.permission) for each in directory.commands.values()) or any(
         offered(each, operator) for each in below
@@ -62,9 +62,9 @@ def offered(directory: Directory, operator: Operator) -> bool:
 
 
 def build_tree(commands: Sequence[Command], descriptions: Mapping[str, str]) -> Directory:
-    """Build the tree and return its root; `descriptions` are those of its directories, by their declared paths.
+    """Build the tree and return its root. `descriptions` are those of the directories, by declared path.
 
-    Raises TypeError when two declarations claim one path, a directory has no description, or a description none.
+    Raises TypeError when two declarations have the same path, or when directories and descriptions do not match.
     """
     _check_descriptions(commands, descriptions)
     root = Directory(descriptions["/"])
@@ -98,7 +98,7 @@ def _descend(directory: Directory, segment: str, command: Command, description: 
 
 
 def locate(path: str, here: Location) -> tuple[Location, bool]:
-    """Return where a path that begins here leads, and whether its end can only be a directory (`a/`, `..`, `/`)."""
+    """Return the location of a path from here, and whether it must be a directory (`a/`, `..`, `/`)."""
     segments = path.split("/")
     location = [] if path.startswith("/") else list(here)
     for segment in segments:
@@ -110,7 +110,10 @@ def locate(path: str, here: Location) -> tuple[Location, bool]:
 
 
 def walk(root: Directory, location: Location) -> Found | None:
-    """Follow a location from the root; None where nothing can stand. Does not ask whether a domain is stored."""
+    """Follow a location from the root; None when it cannot exist.
+
+    Does not check whether a domain is stored.
+    """
     directory, places, depths, names = root, list[tuple[Argument, str]](), list[int](), list[str]()
     for index, segment in enumerate(location):
         if index == len(location) - 1 and segment in directory.commands:
@@ -129,16 +132,16 @@ def walk(root: Directory, location: Location) -> Found | None:
 
 
 def starts(here: Location, path: str) -> tuple[Location, ...]:
-    """Return where a path may begin: an absolute one nowhere else than at the root, one with dots only here.
+    """Return the directories that a path may start from.
 
-    Any other begins here, else at the root: so scripts may leave the leading `/` out wherever they are, and the root's
-    commands work everywhere (source: cocon-facts).
+    An absolute path starts at the root, a path with dots here. Any other starts here, or else at the root: so scripts
+    may omit the leading `/` anywhere, and the root's commands work everywhere (source: cocon-facts).
     """
     return (here,) if path.startswith(("/", ".")) or not here else (here, ())
 
 
 def find(root: Directory, here: Location, path: str) -> Found | None:
-    """Find what the first word of a line, or the argument of `help`, leads to: a command, else a directory."""
+    """Find the target of a line's first word, or of `help`: a command, else a directory."""
     directory = None
     for start in starts(here, path):
         location, is_directory = locate(path, start)
@@ -164,5 +167,5 @@ def commands_below(root: Directory) -> list[Command]:
 
 
 def shown(location: Location) -> str:
-    """Return a location as the prompt and `pwd` show it: `/domain/biysk.local`, the root as `/`."""
+    """Return a location in the form of the prompt and `pwd`: `/domain/biysk.local`, or `/` for the root."""
     return "/" + "/".join(location)

@@ -100,17 +100,24 @@ class User:
     domains: Mapping[str, str] = field(default_factory=dict)
     added_at: str = ""
 
-    def shut_out(self, now: str) -> str | None:
-        """Return why the user may not log in at this time, None when nothing stands against it."""
+    def shut_out(self, now: str) -> ShutOut | None:
+        """Return why the user may not log in at this time; None when the user may."""
         return shut_out(self.expires_at, now, locked=self.locked)
 
 
-def shut_out(expires_at: str | None, now: str, *, locked: bool) -> str | None:
-    """Return why somebody of whom this is known may not log in, None when nothing stands against it."""
+class ShutOut(StrEnum):
+    """Why a user may not log in, whatever the credential; commands show the value."""
+
+    LOCKED = "locked"
+    EXPIRED = "expired"
+
+
+def shut_out(expires_at: str | None, now: str, *, locked: bool) -> ShutOut | None:
+    """Return why a user with these properties may not log in; None when the user may."""
     if locked:
-        return "locked"
+        return ShutOut.LOCKED
     if expires_at is not None and expires_at <= now:
-        return "expired"
+        return ShutOut.EXPIRED
     return None
 
 

@@ -60,10 +60,11 @@ def parse_numbers(text: str) -> tuple[str, ...]:
     words = _split(text)
     single = [word for word in words if _SINGLE.fullmatch(word)]  # as most are
     items: list[_Item] = []
+    groups: dict[str, _Part] = {}  # each is read once: of thousands many are alike
     total = len(single)
     for word in words if len(words) <= MOST_NUMBERS else ():
         if not _SINGLE.fullmatch(word):
-            items.append(_item(word))
+            items.append(_item(word, groups))
             total += prod(sum(choice.size for choice in part) for part in items[-1])
             if total > MOST_NUMBERS and len(items) > _MOST_ITEMS_TOO_MANY:
                 break  # what follows would only make more of them
@@ -81,7 +82,7 @@ def _plain(word: str) -> str:
     """Return the number of an item that makes one: its groups have one text each. Raises ValueError when it is long."""
     number = word.replace("{", "").replace("}", "")
     if len(number) > MOST_DIGITS:
-        _item(word)  # it says what is too long
+        _item(word, {})  # it says what is too long
     return number
 
 
@@ -135,14 +136,16 @@ def _split(text: str) -> list[str]:
     return items
 
 
-def _item(text: str) -> _Item:
+def _item(text: str, groups: dict[str, _Part]) -> _Item:
     parts: list[_Part] = []
     end = widest = 0
     for found in _PART.finditer(text):
         if found.start() != end:
             break
         digits, group, end = found["digits"], found["group"], found.end()
-        part = (_literal(digits),) if digits else _group(group)
+        part = groups.get(found[0])
+        if part is None:
+            part = groups[found[0]] = (_literal(digits),) if digits else _group(group)
         widest += part[0].widest if len(part) == 1 else max(choice.widest for choice in part)
         if widest > MOST_DIGITS:
             message = f"{_short(text)} makes numbers of more than {MOST_DIGITS} digits"

@@ -1,4 +1,4 @@
-"""Why a connection, or what it asks for, is refused: a closed set, named after the configuration key that decides."""
+"""Reasons to refuse a connection or a request, and reasons why a connection ended before the login."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import Enum
 
 
 class Refusal(Enum):
-    """Why something is refused; the log, the audit and the counters use the value.
+    """Why a connection or request is refused; the log, the audit and the counters show the value.
 
-    The value is the key below `limits` that decides, or for the last ones what was asked for.
+    The value is the key below `limits` that decides, or for the last ones the refused request.
     """
 
     PENALTY = "per_source_penalties"
@@ -27,8 +27,8 @@ class Refusal(Enum):
     SUBSYSTEM = "subsystem"
 
 
-class Parting(Enum):
-    """How a connection that nobody logged in on has ended, in OpenSSH's words but the last."""
+class DisconnectReason(Enum):
+    """Why a connection ended before the login. OpenSSH uses the same words, but the last."""
 
     NO_AUTH = "noauth"
     AUTH_FAILED = "authfail"

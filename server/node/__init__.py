@@ -1,1 +1,1 @@
-"""What this process is and counts, for whoever looks after it."""
+"""The state and the metrics of this node."""

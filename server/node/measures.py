@@ -1,6 +1,6 @@
-"""What the parts count with: plain numbers, cheap enough for every command. Pure.
+"""Counters and histograms of plain numbers, cheap enough for every command. Pure.
 
-The names that they are shown under stand in `metrics.py`.
+`metrics.py` has the names under which they are published.
 """
 
 from __future__ import annotations
@@ -14,39 +14,42 @@ from typing import Self
 
 from server.errors import InternalError, InterruptedByOperatorError, OperatorError
 
-#: Upper bounds in seconds, from a read that is at hand to what somebody complains about.
+#: Upper bounds in seconds, from a cached read to a delay that users complain about.
 BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-#: The path of a line that names no command.
+#: Stands for the path when a line names no command.
 NO_COMMAND = "none"
 
 
 class Durations:
-    """How many took how long: counts by `BOUNDS_SECONDS`, the last for all that took longer, and their sum."""
+    """A histogram: counts by `BOUNDS_SECONDS`, the last for everything longer, and the sum."""
 
     __slots__ = ("counts", "sum_seconds")
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without counts."""
         self.counts = [0] * (len(BOUNDS_SECONDS) + 1)
         self.sum_seconds = 0.0
 
     def note(self, seconds: float) -> None:
-        """Count one."""
+        """Count one duration."""
         self.counts[bisect_left(BOUNDS_SECONDS, seconds)] += 1
         self.sum_seconds += seconds
 
     def timed(self) -> Timed:
-        """Return a context manager that counts what its block takes, however that ends."""
+        """Return a context manager that measures its block, even if the block raises."""
         return Timed(self)
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """The number of durations."""
         return sum(self.counts)
 
     def below_seconds(self, share: float) -> float:
-        """Return the bound that `share` of them, 0 to 1, stayed within; infinite beyond the last, 0 when none was."""
+        """Return the bound that `share` of the durations, 0 to 1, do not exceed.
+
+        It is infinite beyond the last bound, and 0 without durations.
+        """
         wanted = share * self.count
         seen = 0
         for bound, count in zip((*BOUNDS_SECONDS, float("inf")), self.counts, strict=True):
@@ -57,25 +60,25 @@ class Durations:
 
 
 class Timed:
-    """One block that is timed; a class of its own, as a generator would take three times as long."""
+    """Measures one block. A class, because a generator would be three times as slow."""
 
     __slots__ = ("_began", "_durations")
 
     def __init__(self, durations: Durations) -> None:
-        """Take where to count."""
+        """Take the histogram to count in."""
         self._durations = durations
 
     def __enter__(self) -> None:
-        """The block begins."""
+        """Begin to measure."""
         self._began = monotonic()
 
     def __exit__(self, *_error: object) -> None:
-        """The block has ended."""
+        """Count the duration."""
         self._durations.note(monotonic() - self._began)
 
 
 class Stopwatch:
-    """Measures the work of one line: the time since it began, without the waits for its operator's answers."""
+    """Measures the time of one line, without the waits for its operator's answers."""
 
     __slots__ = ("_began", "_paused_at", "_waited_seconds")
 
@@ -87,18 +90,18 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """How long the work has taken so far."""
+        """The time so far."""
         now = monotonic() if self._paused_at is None else self._paused_at
         return now - self._began - self._waited_seconds
 
     @property
     def milliseconds(self) -> int:
-        """The same in whole milliseconds, as footers, documents and audit records have it."""
+        """The time in whole milliseconds, as footers, documents and audit records show it."""
         return round(self.seconds * 1000)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop while the operator is asked."""
+        """Pause inside the block, while the operator answers."""
         self._paused_at = began = monotonic()
         try:
             yield
@@ -108,32 +111,32 @@ class Stopwatch:
 
 
 class Run:
-    """One line that runs: give it its `path` as soon as it is known. A context manager that counts it at its end."""
+    """A context manager that counts one line. Set `path` as soon as the command is known."""
 
     __slots__ = ("_measures", "_watch", "path")
 
     def __init__(self, measures: CommandMeasures, watch: Stopwatch) -> None:
-        """Take what measures the line, and begin without a path: the line may name no command."""
+        """Begin without a path, because the line may name no command."""
         self._measures = measures
         self._watch = watch
         self.path = NO_COMMAND
 
     def __enter__(self) -> Self:
-        """The line begins."""
+        """Count the line as running."""
         self._measures.running += 1
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        """The line has ended, or was ended."""
+        """Count the outcome and the duration."""
         self._measures.running -= 1
         self._measures.note(self.path, "done" if error is None else _outcome(error), self._watch.seconds)
 
 
 class CommandMeasures:
-    """What came of lines, by the path of the declaration, never by what was typed; and how many run now."""
+    """Outcomes and durations of lines by declared path, never by typed words; and the running lines."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without counts."""
         self.running = 0
         self.outcomes: dict[tuple[str, str], int] = {}
         self.durations: dict[str, Durations] = {}
@@ -152,7 +155,7 @@ class CommandMeasures:
 
 
 def _outcome(error: BaseException) -> str:
-    """Return the word for an error, as `| json` has it."""
+    """Return the kind of an error, as `| json` shows it."""
     if isinstance(error, OperatorError):
         return error.kind
     return InterruptedByOperatorError.kind if isinstance(error, CancelledError) else InternalError.kind

@@ -12,7 +12,7 @@ Value = float | Durations
 
 
 class MetricKind(Enum):
-    """What can be done with the numbers, in Prometheus' words."""
+    """The metric types of Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -21,7 +21,7 @@ class MetricKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One declaration. Counters end in `_total`, units stand in names."""
+    """One declaration. Names of counters end in `_total`; names include the unit."""
 
     name: str
     kind: MetricKind
@@ -31,14 +31,14 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The values of a metric at one moment, each below the values of its labels in their order."""
+    """The values of a metric at one moment, each with its label values in the declared order."""
 
     metric: Metric
     values: Sequence[tuple[tuple[str, ...], Value]]
 
 
 def single(metric: Metric, value: Value) -> Reading:
-    """Return the reading of a metric without labels."""
+    """Return the reading of a metric that has no labels."""
     return Reading(metric, [((), value)])
 
 
@@ -47,70 +47,70 @@ _COUNTER, _GAUGE, _HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.
 BUILD = Metric(
     "ecss_console_build_info",
     _GAUGE,
-    "Always 1; what runs here is in the labels: program's version, node, its version, schema of the store.",
+    "Always 1. The labels are the program's version, the node, its version and the schema of the store.",
     ("version", "node", "node_version", "schema"),
 )
 LOGINS = Metric(
     "ecss_console_logins_total",
     _COUNTER,
-    "Tries to log in. outcome is accepted or failed; method is password, key or certificate. A key that no user has is "
-    "not counted: clients offer all they have.",
+    "Login attempts. outcome is accepted or failed; method is password, key or certificate. Keys that no user has are "
+    "not counted, because clients offer all their keys.",
     ("outcome", "method"),
 )
 CONNECTIONS = Metric(
     "ecss_console_connections",
     _GAUGE,
-    "Connections that are open now. state is login before somebody has logged in, open after.",
+    "Open connections. state is login before the login, open after it.",
     ("state",),
 )
-SESSIONS = Metric("ecss_console_sessions", _GAUGE, "Shells and commands of clients that are open now.")
+SESSIONS = Metric("ecss_console_sessions", _GAUGE, "Open shells and commands of clients.")
 REFUSALS = Metric(
     "ecss_console_refusals_total",
     _COUNTER,
-    "Connections, tries and sessions that were refused. reason is a key of limits, or ssh.policy, protocol, forwarding "
+    "Refused connections, login attempts and sessions. reason is a key of limits, or ssh.policy, protocol, forwarding "
     "or subsystem.",
     ("reason",),
 )
 COMMANDS = Metric(
     "ecss_console_commands_total",
     _COUNTER,
-    "Lines that ended. command is the path of the declaration, none where there is no such command. outcome is done, "
+    "Finished lines. command is the path of the command, or none for an unknown command. outcome is done, "
     "refused, arguments, unknown, permission, temporary, interrupted or internal.",
     ("command", "outcome"),
 )
 COMMAND_SECONDS = Metric(
     "ecss_console_command_seconds",
     _HISTOGRAM,
-    "How long lines took until their reply was there, without the waits for an answer or a document of the operator.",
+    "Time of lines until their reply, without the waits for an answer or a document of the operator.",
     ("command",),
 )
-COMMANDS_RUNNING = Metric("ecss_console_commands_running", _GAUGE, "Lines that run now.")
+COMMANDS_RUNNING = Metric("ecss_console_commands_running", _GAUGE, "Running lines.")
 LOOP_LAG = Metric(
     "ecss_console_loop_lag_seconds",
     _HISTOGRAM,
-    "How late the event loop was, looked at twice a second: so long everybody waited.",
+    "Delay of the event loop, measured twice a second. All sessions wait as long.",
 )
 TASKS = Metric("ecss_console_tasks", _GAUGE, "Tasks of the event loop.")
 STORE_SECONDS = Metric(
     "ecss_console_store_seconds",
     _HISTOGRAM,
-    "How long the store took. operation is read, change (a transaction with the wait for its turn) or commit (its end, "
-    "on the disk).",
+    "Time of the store. operation is read, change (a transaction with the wait for its turn) or commit (writing it to "
+    "the disk).",
     ("operation",),
 )
 STORE_BYTES = Metric("ecss_console_store_bytes", _GAUGE, "Size of the store. file is database or wal.", ("file",))
 AUDIT_WAITING = Metric(
     "ecss_console_audit_waiting",
     _GAUGE,
-    "Records of reads and logins that are not in the store yet; on a busy console what half a second brings.",
+    "Records of reads and logins that wait for the store. A busy console has those of half a second.",
 )
 AUDIT_WAITING_SECONDS = Metric(
     "ecss_console_audit_waiting_seconds",
     _GAUGE,
-    "How long the oldest of them has waited, 0 without any. More than a few seconds: the store takes nothing.",
+    "Waiting time of the oldest of these records, 0 without any. More than a few seconds: the store accepts no writes.",
 )
 AUDIT_LOST = Metric(
-    "ecss_console_audit_lost_total", _COUNTER, "Records that the store never took; they stand in the log alone."
+    "ecss_console_audit_lost_total", _COUNTER, "Records that the store never accepted. Only the log has them."
 )
 AUDIT_LOG_FAILING = Metric(
     "ecss_console_audit_log_failing", _GAUGE, "1 while audit.log cannot be written and its lines wait; else 0."
@@ -118,18 +118,16 @@ AUDIT_LOG_FAILING = Metric(
 RELOAD_OK = Metric(
     "ecss_console_config_reload_ok",
     _GAUGE,
-    "1 when the last reload was taken or there was none, 0 when it was refused.",
+    "1 when the last reload was applied or there was none, 0 when it was refused.",
 )
-RELOAD_WAITING = Metric(
-    "ecss_console_config_waiting", _GAUGE, "Keys of the configuration that were changed and need a restart."
-)
+RELOAD_WAITING = Metric("ecss_console_config_waiting", _GAUGE, "Changed keys of the configuration that need a restart.")
 CPU = Metric("process_cpu_seconds_total", _COUNTER, "User and system CPU time.")
 RESIDENT = Metric("process_resident_memory_bytes", _GAUGE, "Resident memory.")
 OPEN_FILES = Metric("process_open_fds", _GAUGE, "Open file descriptors.")
 MOST_FILES = Metric("process_max_fds", _GAUGE, "File descriptors that the process may open.")
-START_TIME = Metric("process_start_time_seconds", _GAUGE, "When the process began, in seconds since 1970.")
+START_TIME = Metric("process_start_time_seconds", _GAUGE, "Start time of the process, in seconds since 1970.")
 
-#: All of them, in the order of the documents.
+#: All metrics, in the order of the documents.
 METRICS: Sequence[Metric] = (
     BUILD,
     LOGINS,

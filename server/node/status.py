@@ -1,4 +1,4 @@
-"""One node while it runs: what it is, where it listens, and where its numbers come from."""
+"""The state of this node: its identity, its addresses and the sources of its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.node import metrics, process
 from server.node.measures import CommandMeasures, Durations
 from server.node.metrics import Reading, single
 
-#: Gives the readings of one part.
+#: Returns the metrics of one part.
 Source = Callable[[], Iterable[Reading]]
 _LOOK_SECONDS = 0.5
 _TOLD_SECONDS = 1.0
@@ -22,13 +22,14 @@ _log = logging.getLogger("ecss-console.loop")
 
 
 class Node:
-    """What is known of this process. The parts fill it in as they begin, and `add` where they count.
+    """The state of this process. Each part fills in its fields at its start and adds its metrics.
 
-    `places` are where it listens, as `HOST port N`; `fingerprints` its host keys, the one in use first.
+    `places` are the listening addresses, as `HOST port N`. `fingerprints` are those of the host keys, the one in use
+    first.
     """
 
     def __init__(self) -> None:
-        """Begin to count."""
+        """Start the clocks and counters."""
         self.since = datetime.now().astimezone()
         self.places: Sequence[str] = ()
         self.fingerprints: Sequence[str] = ()
@@ -41,26 +42,26 @@ class Node:
         self._sources: list[Source] = [self._own, process.readings]
 
     def add(self, source: Source) -> None:
-        """Take a part's readings into the whole."""
+        """Add the metrics of one part."""
         self._sources.append(source)
 
     def readings(self) -> list[Reading]:
-        """Return all numbers as they are now."""
+        """Return the present values of all metrics."""
         return [reading for source in self._sources for reading in source()]
 
     def up_seconds(self) -> float:
-        """Return how long this has run."""
+        """Return the uptime."""
         return monotonic() - self._began
 
     async def watch_loop(self) -> None:
-        """Look for ever how late the event loop is; what everybody has felt is told to the log."""
+        """Measure the delay of the event loop for ever, and log every long one."""
         while True:
             due = monotonic() + _LOOK_SECONDS
             await asyncio.sleep(_LOOK_SECONDS)
             late_seconds = max(0.0, monotonic() - due)
             self._lag.note(late_seconds)
             if late_seconds >= _TOLD_SECONDS:
-                _log.warning("nobody was served for %.1f seconds: the event loop stood still", late_seconds)
+                _log.warning("the event loop was blocked for %.1f seconds: no session was served", late_seconds)
 
     def _own(self) -> Iterable[Reading]:
         yield Reading(metrics.LOGINS, [*self.logins.items()])

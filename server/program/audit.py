@@ -7,10 +7,10 @@ import argparse
 from server.app import open_store
 from server.audit.verify import certificate, findings, inspect, parse_head
 from server.config import Config
+from server.cooperative import Turns
 from server.errors import StartError
 from server.model.lines import one_line
 from server.program.answer import say
-from server.turns import Turns
 
 
 async def verify(config: Config, options: argparse.Namespace) -> None:

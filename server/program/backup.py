@@ -15,6 +15,7 @@ from server import __version__
 from server.audit.journal import utc_now
 from server.audit.verify import findings, inspect
 from server.config import Config
+from server.cooperative import Turns
 from server.errors import OperatorError, StartError
 from server.model.events import EventKind
 from server.model.lines import few_lines, one_line
@@ -44,7 +45,6 @@ from server.storage.sqlite.snapshot import contents, copying, scratch_folder, sn
 from server.storage.storage_key import STORAGE_KEY_NAME, read_storage_key, storage_key_there
 from server.storage.store import Store
 from server.storage.vault import Vault
-from server.turns import Turns
 
 _CHAIN_SCHEMA = 3
 

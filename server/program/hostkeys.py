@@ -13,9 +13,11 @@ from server.program.answer import record, say
 from server.program.ending import change
 from server.storage.owner import working_for
 from server.transport.hostkey import (
+    ECDSA_HOST_KEY_NAME,
     HOST_KEY_NAME,
     NEXT_HOST_KEY_NAME,
     drop_next,
+    ecdsa_host_key,
     fingerprint_of,
     host_keys,
     keys_to_finish,
@@ -29,10 +31,14 @@ _RELOAD = "systemctl reload ecss-console, or kill -HUP to its process"
 async def list_(config: Config, _options: argparse.Namespace) -> None:
     """Print the host keys, a line each: its place in the rotation, fingerprint, file."""
     async with open_store(config, make=False):
-        keys = host_keys(config.keys_dir)
+        keys = host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
+        ecdsa = ecdsa_host_key(config.keys_dir)
     say(f"in use\t{fingerprint_of(keys.used)}\t{config.keys_dir / HOST_KEY_NAME}")
     if keys.next is not None:
         say(f"next\t{fingerprint_of(keys.next)}\t{config.keys_dir / NEXT_HOST_KEY_NAME}")
+    if ecdsa is not None:
+        place = "in use" if keys.ecdsa is not None else "not in use"
+        say(f"{place} (ECDSA)\t{fingerprint_of(ecdsa)}\t{config.keys_dir / ECDSA_HOST_KEY_NAME}")
 
 
 async def rotate(config: Config, options: argparse.Namespace) -> None:

@@ -35,7 +35,7 @@ from server.storage.sqlite.snapshot import contents, scratch_folder, storage_key
 from server.storage.storage_key import STORAGE_KEY_NAME, parse_storage_key, read_storage_key, storage_key_there
 from server.storage.store import Store
 from server.storage.vault import Vault
-from server.transport.hostkey import HOST_KEY_NAME, fingerprint_in
+from server.transport.hostkey import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, fingerprint_in
 
 _CHAIN_SCHEMA = 3
 
@@ -81,10 +81,10 @@ def restore(config: Config, options: argparse.Namespace) -> None:
                 checked = _checked(config, file, lock, keys, folder)
                 if not options.foreign:
                     _refuse_foreign(config, checked)
-                host_key = _host_key_changed(config, checked.unpacked)
+                changed = _host_keys_changed(config, checked.unpacked)
                 moved = _put_back(config, checked, options.file.absolute(), folder)
-    if host_key:
-        complain(f"the host key {host_key}: clients that have learnt that one will warn")
+    for each in changed:
+        complain(f"{each}: clients that have learnt that one will warn")
     kept = [f"The old one is kept as {path}." for path in moved]
     done = "Restored. Start the server; sessions and changes from after the backup are not in it."
     say("\n".join([*_told(checked), *kept, done]))
@@ -119,16 +119,20 @@ def _refuse_if_there(config: Config, options: argparse.Namespace) -> None:
         raise StartError(message)
 
 
-def _host_key_changed(config: Config, unpacked: Unpacked) -> str:
-    """Return `is … now, it was …` when the backup has another host key than is in place: it was rotated since."""
-    place, restored = config.keys_dir / HOST_KEY_NAME, unpacked.keys.get(HOST_KEY_NAME)
-    if restored is None or not place.exists():
-        return ""
-    try:
-        before = read_plain(place, MOST_KEY_BYTES)
-    except OSError:
-        before = b""  # no key that can be read
-    return "" if before == restored else f"is {fingerprint_in(restored)} now, it was {fingerprint_in(before)}"
+def _host_keys_changed(config: Config, unpacked: Unpacked) -> list[str]:
+    """Return `the host key is … now, it was …` for each that differs between the backup and the keys folder."""
+    changed: list[str] = []
+    for name, called in ((HOST_KEY_NAME, "the host key"), (ECDSA_HOST_KEY_NAME, "the ECDSA host key")):
+        place, restored = config.keys_dir / name, unpacked.keys.get(name)
+        if restored is None or not place.exists():
+            continue
+        try:
+            before = read_plain(place, MOST_KEY_BYTES)
+        except OSError:
+            before = b""  # no key that can be read
+        if before != restored:
+            changed.append(f"{called} is {fingerprint_in(restored)} now, it was {fingerprint_in(before)}")
+    return changed
 
 
 def _checked(config: Config, file: IO[bytes], lock: Lock, keys: Keys, folder: Path) -> _Checked:

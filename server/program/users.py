@@ -29,7 +29,7 @@ FIRST_USER = "admin"
 async def init(config: Config, _options: argparse.Namespace) -> None:
     """Make what a first start needs; the first user's password is shown here and nowhere else."""
     async with open_store(config) as store:
-        host_keys(config.keys_dir)
+        host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
         if await users.every(store) or not await _first(config, store):
             say("The store is there and has users; nothing was changed.")
 

@@ -1,1 +1,1 @@
-"""From reply data to what the client reads."""
+"""Render reply data as text or JSON."""

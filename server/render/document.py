@@ -9,14 +9,14 @@ from typing import Any
 
 from server.errors import OperatorError
 from server.escaping import escaped_json
-from server.render.reply import Left, Lines, Moved, Record, Reply, Script, Table
+from server.render.reply import ChangeDirectory, Exit, Lines, Record, Reply, Script, Table
 from server.render.text import Footer, reply_text
 
 
 def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
-    """Yield the document of a command that is done, piece by piece, on one line.
+    """Yield the document of a successful command in pieces of one line.
 
-    Names are those of columns and fields, stable snake_case; times are ISO 8601 with their offset.
+    Names are the stable snake_case keys of columns and fields. Times are ISO 8601 with their offset.
     """
     rest = {"status": 0, "error": None, **_exec(footer)}
     if not isinstance(reply, Table | Script):
@@ -30,7 +30,7 @@ def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
 
 
 def error_document(error: OperatorError, footer: Footer) -> str:
-    """Return the document of any other outcome; `status` is the exit status."""
+    """Return the document of an error. `status` is the exit status."""
     told = {"kind": error.kind, "message": error.message, "hints": list(error.hints)}
     return _line({"lines": [], "status": error.status, "error": told, **_exec(footer)})
 
@@ -42,7 +42,7 @@ def _content(reply: Reply) -> dict[str, Any]:
             return {"fields": ({"message": message} if message else {}) | named}
         case Lines(lines):
             return {"lines": list(lines)}
-        case Moved() | Left():
+        case ChangeDirectory() | Exit():
             return {"lines": []}
         case _:
             return {"lines": "".join(reply_text(reply)).splitlines()}

@@ -1,4 +1,4 @@
-"""Examples of the help pages: sessions that `make docs` recorded from the running program."""
+"""Examples for the help pages, which `make docs` records from a running console."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SECTION = re.compile(r"^== (.*)\n", re.MULTILINE)
 
 
 def example(path: str) -> str:
-    """Return the recorded session of a command, whole lines; empty when none has been recorded yet."""
+    """Return the recorded session of a command; empty when `make docs` has not recorded it yet."""
     return _recorded().get(path, "")
 
 

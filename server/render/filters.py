@@ -1,4 +1,4 @@
-"""Filters at work on a reply: on the data rows of a table, whose header stays, else on the lines."""
+"""Apply filters to a reply: to the rows of a table, or to the lines of other replies."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from server.cooperative import Share
 from server.grammar.filters import Expression, Filter
-from server.render.reply import Field, Left, Lines, Moved, Record, Reply, Script, Table
+from server.render.reply import ChangeDirectory, Exit, Field, Lines, Record, Reply, Script, Table
 from server.render.text import reply_text
-from server.turns import Share
 
 _T = TypeVar("_T")
 
 
 async def filtered(reply: Reply, filters: Sequence[Filter], share: Share) -> Reply:
-    """Return what the filters leave of a reply; `json` is not for here. What only changes the session stays.
+    """Return the filtered reply; the results of `cd` and `exit` stay as they are.
 
-    Thousands of rows, of which each may be a key to be opened, are looked through in turns.
+    The caller leaves `json` out. Thousands of rows, each perhaps with a key to decrypt, are searched in turns with
+    other sessions.
     """
     for each in filters:
-        if isinstance(reply, Moved | Left):
+        if isinstance(reply, ChangeDirectory | Exit):
             return reply
         reply = await _filtered(reply, each, share)
     return reply
@@ -67,7 +68,7 @@ async def _kept(rows: Sequence[_T], each: Filter, text: Callable[[_T], str], sha
 
 
 async def _fits(text: str, each: Filter, share: Share) -> bool:
-    """Tell whether a filter keeps a text. A large expression over a long text is searched for in a thread."""
+    """Tell whether a filter keeps a text. A thread searches long texts for large expressions."""
     if isinstance(each.value, Expression):
         found = each.value.found_in
         return bool(await share.in_thread(found, text) if each.value.takes_long(text) else found(text))

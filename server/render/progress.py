@@ -1,4 +1,4 @@
-"""How far long work is, as one line for a person who waits."""
+"""The progress of long work, as one line for a person who waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _BAR_COLUMNS = 30
 def progress_text(done: float, total: float, unit: str) -> str:
     """Return a bar with its figures: `━━━━━━━━━╸   3 of 10 s`.
 
-    Own writer: work that nobody waits for tells how far it is too, and rich would hold everybody up for 40 ms.
+    rich could draw it, but importing it blocks the event loop for 40 ms.
     """
     halves = int(2 * _BAR_COLUMNS * min(done, total) / total) if total else 0
     bar = "━" * (halves // 2) + "╸" * (halves % 2)

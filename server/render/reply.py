@@ -1,4 +1,4 @@
-"""What a handler answers: data, never text. Keys are stable snake_case names, titles are what people read."""
+"""The replies of handlers: data, never text. Keys are stable snake_case names; people read the titles."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from server.grammar.tree import Location
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Plain lines; there may be none."""
+    """Plain lines, or none."""
 
     lines: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One `Title: value` of a record; `text` is how people read the value."""
+    """One `Title: value` of a record. `text` formats the value for people."""
 
     key: str
     title: str
@@ -30,13 +30,13 @@ class Field:
 
     @property
     def line(self) -> str:
-        """The field as people read it."""
+        """The field as text for people."""
         return f"{self.title}: {self.text(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A message, which may be empty, and the fields that came of it."""
+    """A message, which may be empty, and fields."""
 
     message: str
     fields: tuple[Field, ...] = ()
@@ -44,11 +44,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    r"""One column of a table: `text` is how people read its values, in lines parted by `\n`.
+    r"""One column of a table. `text` formats its values for people, in lines separated by `\n`.
 
-    With `escaped` as `text` a value stays one line, whoever has typed it. What else moves a terminal is escaped in all.
-    `width` tells how wide the widest of some texts is, where that is known without making them all: these are then made
-    row by row, while the table is sent.
+    All columns escape other control characters. With `escaped` as `text`, a value that a user typed stays on one line.
+    `width` returns the width of the widest value without formatting all of them, so that the values can be formatted
+    row by row while the table is sent.
     """
 
     key: str
@@ -59,21 +59,21 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of values under columns."""
+    """Columns, and rows of values."""
 
     columns: tuple[Column, ...]
     rows: Sequence[tuple[Any, ...]]
 
     def texts(self, row: tuple[Any, ...]) -> list[str]:
-        """Return the values of a row as people read them."""
+        """Return the values of a row as text for people."""
         return [escaped(column.text(value), keep="\n") for column, value in zip(self.columns, row, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Lines that the console can run again, `opening` before one for each row; nothing else is printed, no footer.
+    """Commands that the console can run: the `opening` lines, then one line per row, and no footer.
 
-    Under json it is the rows.
+    As JSON it is the rows.
     """
 
     columns: tuple[Column, ...]
@@ -91,7 +91,7 @@ class Help:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A titled list of (word, what it is)."""
+    """A titled list of words with explanations."""
 
     title: str
     entries: tuple[tuple[str, str], ...]
@@ -99,24 +99,24 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Help that is not about one command: an introduction and sections."""
+    """Help on a directory or on the console: an introduction and sections."""
 
     introduction: tuple[str, ...]
     sections: tuple[Section, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """The session's current directory is another one now; such a reply has no footer."""
+class ChangeDirectory:
+    """The result of `cd`: the new current directory. It has no footer."""
 
     location: Location
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """The session ends with this exit status; such a reply has no footer."""
+class Exit:
+    """The result of `exit`: the session's exit status. It has no footer."""
 
     status: int
 
 
-Reply = Lines | Record | Table | Script | Help | Overview | Moved | Left
+Reply = Lines | Record | Table | Script | Help | Overview | ChangeDirectory | Exit

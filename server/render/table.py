@@ -1,7 +1,7 @@
-"""The table of replies: box of light lines, a line between rows, never wrapped or cut.
+"""Draw tables: a box of light lines, a line between rows, never wrapped or cut.
 
-Own writer, because rich takes 1.5 ms for five rows and does not yield in ten thousand; rich's `Table` is the oracle
-of its tests. Source of the shape: the reference's `list`.
+rich takes 1.5 ms for five rows and cannot yield to the event loop during ten thousand, so this module draws its own.
+The tests compare it with rich's `Table`. Source of the layout: the reference's `list`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from rich.cells import cell_len
 from server.escaping import escaped
 from server.render.reply import Table
 
-#: A row may have ten thousand numbers, a line each.
+#: Rows to measure before other sessions run: one row may have ten thousand numbers, each on its own line.
 _MEASURED_AT_ONCE = 4
 
 
 def table_rows(table: Table) -> Iterator[str]:
-    r"""Yield the table piece by piece, each whole lines that end in `\n`; empty ones while widths are measured."""
+    r"""Yield the table in pieces of whole lines that end in `\n`.
+
+    Empty pieces come while widths are measured.
+    """
     texts: list[Iterable[str]] = []
     widths: list[int] = []
     for index, column in enumerate(table.columns):
@@ -48,7 +51,7 @@ def table_rows(table: Table) -> Iterator[str]:
 
 
 def _widest(texts: Sequence[str]) -> int:
-    """Return the width of the widest line. A key or a client id is ASCII: its length is its width."""
+    """Return the width of the widest line. The width of ASCII text is its length."""
     lines = "\n".join(texts)
     width = len if lines.isascii() else cell_len
     return max(map(width, lines.split("\n")))
@@ -76,6 +79,6 @@ def _padded(text: str, width: int) -> str:
 
 
 def _centred(text: str, width: int) -> str:
-    """Centre a header; the odd blank goes right."""
+    """Centre a header. An odd blank goes to the right."""
     room = width - cell_len(text)
     return " " * (room // 2) + text + " " * (room - room // 2)

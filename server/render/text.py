@@ -1,4 +1,4 @@
-"""Replies as people and their scripts read them: lines, an empty line, the footer."""
+"""Replies as text for people and scripts: lines, an empty line, the footer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from server.errors import OperatorError
 from server.escaping import escaped
 from server.grammar.explain import Page
 from server.render.examples import example
-from server.render.reply import Help, Left, Lines, Moved, Overview, Record, Reply, Script, Table
+from server.render.reply import ChangeDirectory, Exit, Help, Lines, Overview, Record, Reply, Script, Table
 from server.render.table import table_rows
 
-#: Fits a terminal of 80, and is the same for everybody: replies do not depend on who reads them.
+#: Fits a terminal of 80 columns. It is the same for all, because replies do not depend on the client.
 HELP_COLUMNS = 78
 _WORD_COLUMNS = 30
 _TAB = "\t"
@@ -25,20 +25,20 @@ _TAB = "\t"
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """Who ran a command, when and how long: `nodes` is `ds1@ecss1 v.3.14.7.585`."""
+    """Where a command ran, when and how long. `nodes` is `ds1@ecss1 v.3.14.7.585`."""
 
     at: datetime
     time_ms: int
     nodes: str
 
     def text(self) -> str:
-        """Return the footer as the reference prints it, with the empty line before it."""
+        """Return the footer of the reference, after an empty line."""
         at = self.at.strftime("%d.%m.%Y %H:%M:%S")
         return f"\n[exec at: {at}, exec time: {self.time_ms}ms, nodes: {self.nodes}]\n"
 
 
 def reply_text(reply: Reply) -> Iterator[str]:
-    """Yield the reply piece by piece, each whole lines; nothing for a reply that only changes the session."""
+    """Yield the reply in pieces of whole lines; nothing for the results of `cd` and `exit`."""
     match reply:
         case Lines(lines):
             yield _joined(lines)
@@ -53,17 +53,17 @@ def reply_text(reply: Reply) -> Iterator[str]:
             yield help_text(page)
         case Overview():
             yield _overview_text(reply)
-        case Moved() | Left():
+        case ChangeDirectory() | Exit():
             return
 
 
 def error_text(error: OperatorError) -> str:
-    """Return the lines of an outcome that is not done."""
+    """Return the lines of an error."""
     return _joined(error.lines())
 
 
 def help_text(page: Page) -> str:
-    """Return a help page: usage, what it does, its words and options, and what examples of it print."""
+    """Return a help page: summary, usage, arguments, options, permission and examples with their output."""
     parts = [f"{page.path}\n\n{_wrapped(page.summary)}"]
     parts += [_wrapped(paragraph) for paragraph in page.details.split("\n\n") if paragraph]
     parts.append(f"Usage: {page.usage}\n")
@@ -84,8 +84,11 @@ def _overview_text(overview: Overview) -> str:
 
 
 def _two_columns(entries: Iterable[tuple[str, str]]) -> str:
-    """Lay (word, text) out in two columns, each text wrapped in its own; it begins below a word that is too long."""
-    from rich.console import Console  # noqa: PLC0415  40 ms that only the first help needs
+    """Lay out (word, text) in two columns.
+
+    Each text wraps in its column, and starts below a word that is too long.
+    """
+    from rich.console import Console  # noqa: PLC0415  its import takes 40 ms, which only help needs
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -113,5 +116,5 @@ def _indented(text: str) -> str:
 
 
 def _joined(lines: Iterable[str]) -> str:
-    """Return lines as they are printed: what somebody else has typed moves no terminal, nor makes a line of its own."""
+    """Join lines. Text that another user typed cannot control the terminal or start a new line."""
     return "".join([f"{escaped(line, keep=_TAB)}\n" for line in lines])

@@ -1,1 +1,1 @@
-"""One session at the prompt, and the one path that every line takes."""
+"""Sessions, and the one path of every request."""

@@ -1,11 +1,12 @@
-"""Completion at the cursor: what the grammar offers, with the names that are stored now."""
+"""Completion at the cursor: the candidates of the grammar, with the stored names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.commands.call import Console, Seeker
+from server.commands.context import CompletionContext
+from server.commands.services import Services
 from server.grammar.candidates import Candidate, Offer, offer
 from server.grammar.tree import Location
 from server.model.access import Operator
@@ -14,10 +15,10 @@ from server.model.domains import folded
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What Tab does: `insert` is what to add at the cursor, or else `candidates` are there to choose from.
+    """The effect of Tab: `insert` is the text to add at the cursor; `candidates` are the choices.
 
-    So many characters before the cursor are deleted first as `replaces` says: a name that was typed in another case.
-    `hints` are what else can be typed, with a word of help: a new name, or Enter.
+    `replaces` is the number of characters to delete before the cursor first, for a name that was typed in another case.
+    `hints` are other things to type, each with a word of help: a new name, or Enter.
     """
 
     insert: str
@@ -26,14 +27,14 @@ class Completion:
     replaces: int = 0
 
 
-async def complete(console: Console, operator: Operator, here: Location, text: str) -> Completion:
-    """Complete the end of `text`; stored names are asked of the store. Raises TemporaryError when it is away."""
-    offered = offer(console.root, here, text, operator)
+async def complete(services: Services, operator: Operator, location: Location, text: str) -> Completion:
+    """Complete the end of `text`. Raises TemporaryError when the store is away."""
+    offered = offer(services.root, location, text, operator)
     candidates = list(offered.candidates)
     ignores_case = offered.lookup is not None and offered.lookup.ignores_case
     if offered.lookup is not None:
         look = offered.lookup
-        names = await look.names(Seeker(console, operator), look.arguments, look.beginning)
+        names = await look.names(CompletionContext(services, operator), look.arguments, look.beginning)
         goes_on = look.after == "/"
         candidates += [Candidate(look.before + name + look.after, look.help, goes_on=goes_on) for name in names]
     hints = _hints(offered)
@@ -54,9 +55,10 @@ def _hints(offered: Offer) -> tuple[tuple[str, str], ...]:
 
 
 def _common_beginning(words: Sequence[str], typed: str, key: Callable[[str], str]) -> str:
-    """Return what the keys of all words begin with, spelt as in a word that begins with `typed`, if one does.
+    """Return the common beginning of all words.
 
-    The first and the last in order differ the most.
+    Its spelling is that of a word that begins with `typed`, if there is one.
+    The first and the last word in order share the prefix of all words between them, so only these two are compared.
     """
     keys = [key(word) for word in words]
     first, last = min(keys), max(keys)

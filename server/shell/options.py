@@ -1,12 +1,12 @@
-"""Login options in the user name, `admin+plain+strict@host`: what a session cannot guess of its client."""
+"""Login options in the user name, as in `admin+plain+strict@host`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 _EXPLAINED = {
-    "plain": "the plain reader, whatever the terminal",
-    "rich": "the line editor, whatever the client",
+    "plain": "the plain reader on every terminal",
+    "rich": "the line editor for every client",
     "json": "every reply as one JSON line",
     "strict": "the session ends at the first command that fails, with its status",
 }
@@ -14,7 +14,7 @@ _EXPLAINED = {
 
 @dataclass(frozen=True, slots=True)
 class LoginOptions:
-    """What the client asked of its sessions. Neither `plain` nor `rich`: the client and its terminal tell."""
+    """The options of a login. Without `plain` and `rich`, the client and its terminal decide."""
 
     plain: bool = False
     rich: bool = False
@@ -23,17 +23,17 @@ class LoginOptions:
 
 
 def split_login_name(username: str) -> tuple[str, str]:
-    """Return the bare user name and the options behind it, which are not looked at before the login."""
+    """Return the bare user name and its options. They are parsed after the login."""
     name, _, options = username.partition("+")
     return name, options
 
 
 def parse_login_options(text: str) -> LoginOptions:
-    """Return the options of `plain+strict`; raises ValueError that lists those there are."""
+    """Parse options such as `plain+strict`. Raises ValueError that lists the known ones."""
     names = text.split("+") if text else []
     unknown = [name for name in names if name not in _EXPLAINED]
     if unknown:
-        known = ", ".join(f"+{name} ({what})" for name, what in _EXPLAINED.items())
+        known = ", ".join(f"+{name} ({meaning})" for name, meaning in _EXPLAINED.items())
         message = f"there is no login option {', '.join(f'+{name}' for name in unknown)}; known are {known}"
         raise ValueError(message)
     if "plain" in names and "rich" in names:

@@ -1,4 +1,4 @@
-"""One session: a prompt, lines one after another, the current directory, and what interrupts or ends it."""
+"""One session: its prompt, its lines, its current directory, its interrupts and its end."""
 
 from __future__ import annotations
 
@@ -6,45 +6,50 @@ import asyncio
 from collections.abc import Iterator
 from time import monotonic
 
-from server.commands.call import Console
-from server.encoding import BYTE_ORDER_MARK, save_as_utf_8
-from server.errors import ArgumentError, InterruptedByOperatorError, OperatorError, TemporaryError
-from server.grammar.secrets import holds_secret
-from server.grammar.tokens import takes_time
+from server.commands.request import Request
+from server.commands.services import Services
+from server.cooperative import TURN_SECONDS, Share
+from server.encoding import BYTE_ORDER_MARK
+from server.errors import InterruptedByOperatorError, TemporaryError
+from server.grammar.tokens import Line, takes_time, tokenize
 from server.grammar.tree import Location, shown
 from server.model.access import Operator
-from server.render.reply import Left, Moved
-from server.shell.dispatch import Begun, Outcome, Seat, begin, parting, refused
+from server.model.shutdown import Shutdown
+from server.render.reply import ChangeDirectory, Exit
+from server.shell.dialogue import TerminalDialogue, unreadable_input
+from server.shell.dispatch import respond
 from server.shell.options import LoginOptions
-from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Room, Terminal
+from server.shell.response import Response, error_response, interruption, shutdown_notice
+from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError, Terminal
 from server.storage.history import LastLines
-from server.turns import TURN_SECONDS, Share
 
 _CHARACTERS_PER_WRITE = 32_768
 
 
 class Session:
-    """The shell or the one command of one channel. `run_shell` or `run_command` is awaited once, in its own task."""
+    """The shell or the single command of one channel.
 
-    def __init__(self, console: Console, operator: Operator, terminal: Terminal, options: LoginOptions) -> None:
+    Await `run_shell` or `run_command` once, in its own task.
+    """
+
+    def __init__(self, services: Services, operator: Operator, terminal: Terminal, options: LoginOptions) -> None:
         """Begin in the root directory."""
         self._options = options
-        self._console = console
+        self._services = services
         self._operator = operator
         self._terminal = terminal
+        self._dialogue = TerminalDialogue(terminal)
         self._typed = LastLines()
         self._task: asyncio.Task[object] | None = None
-        self._running = False
-        self._interrupted = False
-        self._stopping = self._asked_hidden = self._only_command = False
-        self._parting = ""
-        self.here: Location = ()
+        self._running = self._interrupted = self._shutdown_told = False
+        self._only_command = False
+        self.location: Location = ()
 
     @property
     def prompt(self) -> str:
-        """The prompt: `admin@ds1@ecss1:/domain/biysk.local$ `, as `prompt.format` says now."""
-        return self._console.current.config.prompt.text(
-            user=self._operator.name, node=self._console.node_name, path=shown(self.here)
+        """The prompt: `admin@ds1@ecss1:/domain/biysk.local$ `, in the configured format."""
+        return self._services.current.config.prompt.text(
+            user=self._operator.name, node=self._services.node_name, path=shown(self.location)
         )
 
     async def run_shell(self) -> int:
@@ -52,14 +57,13 @@ class Session:
         try:
             return await self._run_lines()
         except ForeignEncodingError as foreign:
-            async with self._console.turns.of(self._operator.name) as share:
-                ran = await self._run(refused(self._console, self._seat(share), _unreadable(foreign)))
-            return ran.status
+            response = await self._respond("", Line((), mistake=unreadable_input(foreign)))
+            return TemporaryError.status if response is None else response.status
 
     async def _run_lines(self) -> int:
         self._task = asyncio.current_task()
         status = 0
-        while not self._stopping:
+        while not self._dialogue.shutdown:
             try:
                 line = await self._terminal.read_line(self.prompt)
                 await self._turn_for(line)
@@ -69,121 +73,117 @@ class Session:
                 status = InterruptedByOperatorError.status
                 continue
             except asyncio.CancelledError:
-                if not self._stopping:
+                if not self._dialogue.shutdown:
                     raise
                 break
-            ran = await self._run_line(line)
-            self._remember(line)
-            if ran is None:
+            response = await self._respond(line)
+            if response is None:
                 continue
-            status = ran.status
-            if isinstance(ran.reply, Left):
-                return ran.reply.status
+            status = response.status
+            if isinstance(response.reply, Exit):
+                return response.reply.status
             if self._options.strict and status:
                 return status
-            del ran  # its reply may be large, and the next line may come tomorrow
-        return self._part()
+            del response  # its reply may be large, and the next line may come tomorrow
+        return self._end()
 
     async def run_command(self, command: str) -> int:
         """Run the lines of an exec request; return the status of the last."""
-        self._only_command = True
+        self._only_command = self._dialogue.reads_to_the_end = True
         self._task = task = asyncio.current_task()
         status = 0
         for number, line in enumerate(command.removeprefix(BYTE_ORDER_MARK).split("\n")):
             try:
                 await self._terminal.drain()
                 if number:
-                    await asyncio.sleep(0)  # many lines must not hold the other sessions up
+                    await asyncio.sleep(0)  # many lines must not delay the other sessions
                 await self._turn_for(line)
             except asyncio.CancelledError:
-                if not self._stopping:
+                if not self._dialogue.shutdown:
                     raise
-            if self._stopping:
-                return self._part()
-            ran = await self._run_line(line.removesuffix("\r"))
-            if ran is not None:
-                status = ran.status
-                if isinstance(ran.reply, Left):
-                    return ran.reply.status
+            if self._dialogue.shutdown:
+                return self._end()
+            response = await self._respond(line.removesuffix("\r"))
+            if response is not None:
+                status = response.status
+                if isinstance(response.reply, Exit):
+                    return response.reply.status
                 if status == InterruptedByOperatorError.status or (self._options.strict and status):
                     return status
         # a command may have ended its own session
         return TemporaryError.status if task is not None and task.cancelling() else status
 
     def interrupt(self) -> None:
-        """Cancel the command that runs now, if one does; the session lives on."""
+        """Cancel the running command, if there is one. The session goes on."""
         if self._running and self._task is not None and not self._interrupted:
             self._interrupted = True
             self._task.cancel()
 
-    def stop(self, why: str) -> None:
-        """End the session: at the prompt now, else when what runs now has ended.
+    def stop(self, shutdown: Shutdown) -> None:
+        """End the session: now if it is at the prompt, else after the running command.
 
-        `why` is a sentence, or empty; a shell is told, and a command that is interrupted.
+        The client of a shell, or of an interrupted command, sees the sentence of `shutdown`.
         """
-        self._stopping, self._parting = True, why
+        self._dialogue.shutdown = shutdown
         if not self._running and self._task is not None:
             self._task.cancel()
 
-    def _part(self) -> int:
-        """Say why the session ends, unless that is said; return its status."""
-        if self._parting:
+    def _end(self) -> int:
+        """Say why the session ends, unless the client knows already; return its status."""
+        shutdown = self._dialogue.shutdown
+        if shutdown is not None and shutdown.sentence and not self._shutdown_told:
             json, command = self._options.json, self._only_command
-            self._terminal.write(parting(self._console, self._parting, json=json, command=command))
+            self._terminal.write(shutdown_notice(self._services, shutdown, json=json, command=command))
         return TemporaryError.status
 
     async def _turn_for(self, line: str) -> None:
-        """Wait for a turn before a line whose words take time to read, as those of many sessions arrive together."""
+        """Wait for a turn before parsing a long line, because many sessions may send one at the same time."""
         if takes_time(line):
-            await self._console.turns.of(self._operator.name).turn()
+            await self._services.turns.of(self._operator.name).turn()
 
-    def _seat(self, share: Share) -> Seat:
-        return Seat(
-            operator=self._operator,
-            here=self.here,
-            ask=self._ask,
-            ask_hidden=self._ask_hidden,
-            read_document=self._read_document,
-            show_progress=self._terminal.show_progress,
-            typed=self._typed,
-            why_cut=self._why_cut,
-            share=share,
-            json=self._options.json,
-        )
+    async def _respond(self, text: str, line: Line | None = None) -> Response | None:
+        """Run one line, write its response and return it; None for an empty line."""
+        async with self._services.turns.of(self._operator.name) as share:
+            request = Request(
+                services=self._services,
+                operator=self._operator,
+                location=self.location,
+                text=text,
+                line=tokenize(text) if line is None else line,
+                dialogue=self._dialogue,
+                share=share,
+                typed=self._typed,
+                json_session=self._options.json,
+            )
+            response = await self._run(request)
+        if not self._only_command:
+            self._remember(request)
+        return response
 
-    async def _run_line(self, line: str) -> Outcome | None:
-        async with self._console.turns.of(self._operator.name) as share:
-            begun = begin(self._console, self._seat(share), line)
-            return None if begun is None else await self._run(begun)
-
-    async def _run(self, begun: Begun) -> Outcome:
-        self._running, self._asked_hidden = True, False
+    async def _run(self, request: Request) -> Response | None:
+        self._running, self._dialogue.asked_hidden = True, False
         try:
-            ran = await begun.run()
-            if ran.status and self._asked_hidden:
-                self._terminal.drop_typed_ahead()  # it may be the secret that was to come
-            await self._send(ran.pieces, begun.seat.share)
+            response = await respond(request)
+            if response is None:
+                return None
+            if response.status and self._dialogue.asked_hidden:
+                self._terminal.drop_typed_ahead()  # it may be the secret that was asked for
+            await self._send(response.pieces, request.share)
         except asyncio.CancelledError:
             # cancelled once by `interrupt`, and perhaps again because the client is gone
             if not self._interrupted or self._task is None or self._task.uncancel() > 0:
                 raise
-            ran = begun.cut(self._why_cut())
-            self._parting = ""  # it is told by now
-            self._terminal.write("".join(ran.pieces))
+            response = error_response(request, interruption(self._dialogue.shutdown))
+            self._shutdown_told = self._dialogue.shutdown is not None
+            self._terminal.write("".join(response.pieces))
         finally:
             self._running = self._interrupted = False
-        if isinstance(ran.reply, Moved):
-            self.here = ran.reply.location
-        return ran
-
-    def _why_cut(self) -> OperatorError:
-        """Return what a command is told that was interrupted: by the operator, or by the end of the session."""
-        if not self._stopping:
-            return InterruptedByOperatorError()
-        return TemporaryError(self._parting or "the session was ended")
+        if isinstance(response.reply, ChangeDirectory):
+            self.location = response.reply.location
+        return response
 
     async def _send(self, pieces: Iterator[str], share: Share) -> None:
-        """Write a reply: a short one at once, a long one as fast as the client takes it, letting others run between."""
+        """Write a reply: a short one at once, a long one in turns, as fast as the client reads."""
         waiting: list[str] = []
         size, began, written = 0, monotonic(), ""
         try:
@@ -200,48 +200,16 @@ class Session:
                 began = monotonic()
         except asyncio.CancelledError:
             if written and not written.endswith("\n"):
-                self._terminal.write("\n")  # what comes next is no part of this line
+                self._terminal.write("\n")  # the next text is not part of this line
             raise
         self._terminal.write("".join(waiting))
 
-    async def _ask(self, question: str) -> str | None:
-        return await self._asked(question, hidden=False)
-
-    async def _ask_hidden(self, question: str) -> str | None:
-        self._asked_hidden = True
-        return await self._asked(question, hidden=True)
-
-    async def _read_document(self, question: str, room: Room) -> str | None:
-        self._asked_hidden = True
-        try:
-            return await self._terminal.read_document(question, to_the_end=self._only_command, room=room)
-        except EndOfInputError:
-            return None
-        except LineDroppedError:
-            raise InterruptedByOperatorError from None
-        except ForeignEncodingError as foreign:
-            raise ArgumentError(_unreadable(foreign)) from foreign
-
-    async def _asked(self, question: str, *, hidden: bool) -> str | None:
-        try:
-            return await self._terminal.ask(question, hidden=hidden)
-        except EndOfInputError:
-            return None
-        except LineDroppedError:
-            raise InterruptedByOperatorError from None
-        except ForeignEncodingError as foreign:
-            raise ArgumentError(_unreadable(foreign)) from foreign
-
-    def _remember(self, line: str) -> None:
-        """Keep a line; a comment too, as people put a half-typed line aside behind a `#`."""
-        if not line.strip() or holds_secret(self._console.root, self.here, line):
+    def _remember(self, request: Request) -> None:
+        """Keep a line in the history. Keep comments too: people put a half-typed line aside behind a `#`."""
+        if not request.text.strip() or request.holds_secret:
             return
-        self._terminal.remember(line)
+        self._terminal.remember(request.text)
         if self._terminal.remembers:
-            self._console.journal.remember_soon(self._operator, line)
+            self._services.journal.remember_soon(self._operator, request.text)
         else:
-            self._typed.append(line)
-
-
-def _unreadable(foreign: ForeignEncodingError) -> str:
-    return f"standard input cannot be read, none of it was run: {save_as_utf_8(str(foreign))}"
+            self._typed.append(request.text)

@@ -1,4 +1,4 @@
-"""What a session needs of the other end, whatever carries it."""
+"""The terminal of a session, independent of the transport."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from typing import Protocol
 
 
 class EndOfInputError(Exception):
-    """Nothing more will be typed: Ctrl-D on an empty line, or the client closed its side."""
+    """The end of input: Ctrl-D on an empty line, or the client closed its side."""
 
 
 class LineDroppedError(Exception):
-    """Ctrl-C while a line was typed; the terminal has shown `^C` and a new line."""
+    """Ctrl-C on a line. The terminal has shown `^C` and a new line."""
 
 
 class ForeignEncodingError(Exception):
-    """The input is UTF-16 or UTF-32, which the argument names: nothing of it can be understood."""
+    """The input is UTF-16 or UTF-32, as the argument says. None of it can be read."""
 
 
 class Room(Protocol):
-    """The room for a document."""
+    """The memory for one document."""
 
     async def take(self, text: str) -> None:
-        """Make room for more of it; may wait. Raises OperatorError when there is none."""
+        """Reserve memory for more of it; may wait. Raises OperatorError when there is none."""
 
 
 class Terminal(Protocol):
-    """One shell or command at the other end.
+    """The client's side of one shell or command.
 
-    `remembers` tells whether a person types here, whose lines are kept in the user's history.
+    `remembers` means that a person types here, so that lines go to the user's history.
     """
 
     remembers: bool
 
     async def read_line(self, prompt: str) -> str:
-        """Show the prompt and return one line without its end.
+        """Show the prompt and return one line without its line end.
 
         Raises EndOfInputError, LineDroppedError or ForeignEncodingError.
         """
@@ -42,22 +42,22 @@ class Terminal(Protocol):
         """Like `read_line`, without history or completion; a `hidden` answer is not echoed."""
 
     async def read_document(self, question: str, *, to_the_end: bool, room: Room) -> str:
-        """Return one line that is not echoed, or all there is `to_the_end`, for which nothing is shown.
+        """Read one line without echo or, with `to_the_end`, all input, without showing the question.
 
-        A document for which there is no room is read whole and dropped. Raises as `read_line` and `room` do.
+        A document that does not fit is read to its end and dropped. Raises the errors of `read_line` and `room`.
         """
 
     def remember(self, line: str) -> None:
-        """Let a person bring a line back that was read."""
+        """Make a line available for recall with the arrow keys."""
 
     def write(self, text: str) -> None:
         r"""Send text; `\n` ends lines."""
 
     def drop_typed_ahead(self) -> None:
-        """Forget what was typed ahead at a terminal."""
+        """Drop input that was typed ahead at a terminal."""
 
     def show_progress(self, text: str) -> None:
-        """Show one line to a person who waits, and to nobody else; what is written next takes its place."""
+        """Show one line to a waiting person; scripts get nothing. The next output replaces it."""
 
     async def drain(self) -> None:
-        """Wait until the client has taken enough for more to be written."""
+        """Wait until the client has read enough of the output."""

@@ -25,7 +25,7 @@ FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 DATABASE_NAME = "console.db"
 #: What is taken of the keys folder; public halves are made anew from the private ones.
-KEY_NAMES = ("storage.key", "ssh_host_ed25519_key", "ssh_host_ed25519_key_next")
+KEY_NAMES = ("storage.key", "ssh_host_ed25519_key", "ssh_host_ed25519_key_next", "ssh_host_ecdsa_key")
 _KEYS = "keys/"
 _MOST_MANIFEST_BYTES = 1024 * 1024
 _BLOCK = 512

@@ -1,14 +1,14 @@
-"""What the store has for whom somebody says to be, read in the same time whether there is such a user or not."""
+"""Look up a claimed user in constant time, whether or not the user exists."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from server.model.access import Role, User, UserKey, shut_out
+from server.model.access import Role, ShutOut, User, UserKey, shut_out
 from server.storage.engine import Read
 from server.storage.users import stored_key
 
-#: One row whatever is there: a row less, or the domains of some users, could be told by the time.
+#: Always one row, and never the domains of the user, because the time of either would tell users from other names.
 _SELECT = """
 SELECT u.name, u.role, u.password_hash, u.expires_at, u.added_at, u.locked, u.must_change_password,
        k.public_key, k.comment, k.sources, k.expires_at
@@ -17,17 +17,17 @@ _BY_NAME = f"""{_SELECT} FROM (SELECT CAST(? AS TEXT) AS name) AS claimed
 LEFT JOIN users u ON u.name = claimed.name
 LEFT JOIN user_keys k ON 1 = 0
 """
-#: A key that is not the user's is looked for as it is where there is no user, and nothing else is.
+#: The user is joined by the key, so an unknown key costs the same whether or not the user exists.
 _BY_KEY = f"""{_SELECT} FROM (SELECT CAST(? AS TEXT) AS name, CAST(? AS TEXT) AS public_key) AS claimed
 LEFT JOIN user_keys k ON k.user_name = claimed.name AND k.public_key = claimed.public_key
 LEFT JOIN users u ON u.name = k.user_name
 """
 
 
-class Claim(NamedTuple):
-    """What was found, with nothing made of it; `name` is None where nothing was.
+class StoredCredentials(NamedTuple):
+    """The stored row of a claimed user; `name` is None when there is none.
 
-    To make a user takes long enough to be noticed by whoever gives names: that is for whom is let in.
+    Making a `User` takes long enough to be measured by a client. So `user` is called only for a right credential.
     """
 
     name: str | None
@@ -42,18 +42,18 @@ class Claim(NamedTuple):
     sources: str
     key_expires_at: str | None
 
-    def shut_out(self, now: str) -> str | None:
-        """Return why the user may not log in at this time, None when nothing stands against it."""
+    def shut_out(self, now: str) -> ShutOut | None:
+        """Return why the user may not log in at this time; None when the user may."""
         return shut_out(self.expires_at, now, locked=bool(self.locked))
 
     def key(self) -> UserKey | None:
-        """Make the key that was offered, None when it is not the user's."""
+        """Make the offered key; None when the user does not have it."""
         if self.public_key is None:
             return None
         return stored_key(self.public_key, self.comment, self.sources, self.key_expires_at)
 
     def user(self) -> User | None:
-        """Make the user, None where none was found: without keys and domains."""
+        """Make the user, without keys and domains; None when there is none."""
         if self.name is None:
             return None
         return User(
@@ -68,13 +68,13 @@ class Claim(NamedTuple):
         )
 
 
-async def by_name(read: Read, name: str) -> Claim:
-    """Look up a name."""
+async def by_name(read: Read, name: str) -> StoredCredentials:
+    """Look up a user by name."""
     (row,) = await read(_BY_NAME, name)
-    return Claim._make(row)
+    return StoredCredentials._make(row)
 
 
-async def by_key(read: Read, name: str, public_key: str) -> Claim:
-    """Look up one of the public keys, `algorithm base64`, of a name; without that key no user is found either."""
+async def by_key(read: Read, name: str, public_key: str) -> StoredCredentials:
+    """Look up a user by name and public key, `algorithm base64`; without that key no user is found."""
     (row,) = await read(_BY_KEY, name, public_key)
-    return Claim._make(row)
+    return StoredCredentials._make(row)

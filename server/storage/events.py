@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from server.cooperative import Share
 from server.model.domains import folded
 from server.storage.chain import COLUMNS
 from server.storage.engine import Row, Value
 from server.storage.heads import Outline, found
 from server.storage.store import Store
-from server.turns import Share
 
 #: Every column of a record, as lists and logs show it.
 SHOWN = ("id", *COLUMNS, "seq", "mac")

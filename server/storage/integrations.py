@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from server.cooperative import MANY_ROWS, Share
 from server.model.domains import folded
 from server.model.integrations import Integration, IntegrationType
 from server.storage import domains
@@ -18,7 +19,6 @@ from server.storage.engine import Read
 from server.storage.store import Store, first_and_last
 from server.storage.vault import Vault
 from server.storage.writer import Query
-from server.turns import MANY_ROWS, Share
 
 #: What one statement takes; a larger one would hold the store's thread, and what waits for it, for longer.
 _ROWS_PER_STATEMENT = 100

@@ -1,14 +1,17 @@
-"""What may protect a connection: short lists, as ssh-audit judges them, in the order of preference."""
+"""The SSH algorithms, in the order of preference: short lists without a failure in ssh-audit."""
 
 from __future__ import annotations
 
 #: By the configuration's `ssh.policy`. The client's order decides: who prefers ML-KEM gets it wherever it stands here.
 #: `curve25519-sha256` stands first because dropbear guesses it, and is disconnected when the guess is wrong.
+_KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org", "mlkem768x25519-sha256")
 KEX = {
-    "default": ("curve25519-sha256", "curve25519-sha256@libssh.org", "mlkem768x25519-sha256"),
+    "default": _KEX,
     "post-quantum": ("mlkem768x25519-sha256",),
+    # Old libraries know one of the last two. Larger groups are left out: each exchange costs CPU before the login.
+    "compatible": (*_KEX, "ecdh-sha2-nistp256", "diffie-hellman-group14-sha256"),
 }
-#: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD: offered last.
+#: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD cipher, so it is last.
 CIPHERS = (
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",
@@ -16,7 +19,8 @@ CIPHERS = (
     "aes128-ctr",
     "chacha20-poly1305@openssh.com",
 )
-MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+MACS = {"default": _MACS, "post-quantum": _MACS, "compatible": (*_MACS, "hmac-sha2-256")}
 SIGNATURES = (
     "ssh-ed25519",
     "sk-ssh-ed25519@openssh.com",

@@ -1,20 +1,24 @@
-"""An offered key or certificate, taken apart without asyncssh: its fields only, no signature and no arithmetic.
+"""Read offered public keys and certificates before asyncssh decodes them.
 
-asyncssh verifies the signature of a certificate while it decodes it. So the authority is read first, and what no
-trusted authority has signed is never decoded (source of the layout: PROTOCOL.certkeys of OpenSSH).
+asyncssh verifies the signature of a certificate while it decodes it. So `read_offered` reads the authority first,
+without arithmetic, and asyncssh never sees a certificate of an unknown authority. The layout is from OpenSSH's
+PROTOCOL.certkeys.
 """
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
+import asyncssh
 from asyncssh.packet import PacketDecodeError, SSHPacket, String
 
+from server.auth.credentials import OfferedKey
 from server.auth.keys import ALGORITHMS
+from server.auth.login_attempt import ClaimedCertificate, LoginAttempt
 
 _CERTIFICATE = b"-cert-v01@openssh.com"
-#: How many fields a public key has behind its algorithm.
+#: The number of fields of a public key after its algorithm.
 _KEY_FIELDS = {
     "ssh-ed25519": 1,
     "ssh-rsa": 2,
@@ -24,22 +28,38 @@ _KEY_FIELDS = {
     "sk-ssh-ed25519@openssh.com": 2,
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
 }
-#: An RSA key of 16,384 bits, the longest that opens, has about 2,100 bytes.
+#: An RSA key of 16,384 bits, the longest that is accepted, has about 2,100 bytes.
 MOST_KEY_BYTES = 4096
 MOST_CERTIFICATE_BYTES = 32 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class OfferedKey:
-    """A public key, `algorithm base64`. With an `authority`, likewise, it is certified for the `principals`."""
+class Authorities(asyncssh.SSHAuthorizedKeys):
+    """The trusted authorities, as asyncssh compares a certificate with them."""
 
-    public_key: str
-    authority: str | None = None
-    principals: tuple[str, ...] = ()
+    def __init__(self, attempt: LoginAttempt, claimed: ClaimedCertificate) -> None:
+        """Accept certificates for the claimed principal; the attempt has at least one authority."""
+        options = f'cert-authority,principals="{claimed.principal}"'
+        super().__init__("\n".join(f"{options} {each.public_key}" for each in attempt.authorities))
+        self._attempt = attempt
+        self._claimed = claimed
+
+    def validate(
+        self,
+        key: asyncssh.SSHKey,
+        client_host: str,
+        client_addr: str,
+        cert_principals: Sequence[str] | None = None,
+        ca: bool = False,  # noqa: FBT001, FBT002  asyncssh's own
+    ) -> Mapping[str, object] | None:
+        """Check the certificate as asyncssh does, then check its user."""
+        options = super().validate(key, client_host, client_addr, cert_principals, ca)
+        if options is None or self._attempt.accept_certificate(self._claimed, key.get_fingerprint()).user is None:
+            return None
+        return options
 
 
 def read_offered(data: bytes) -> OfferedKey | None:
-    """Return what a client offers; None for what is no key of a known kind, or too long for one."""
+    """Return the key or certificate in these bytes; None when it is of no known kind or too long."""
     try:
         packet = SSHPacket(data)
         name = packet.get_string()
@@ -53,7 +73,10 @@ def read_offered(data: bytes) -> OfferedKey | None:
 
 
 def _algorithm(name: bytes, *, certified: bool) -> str | None:
-    """Return the algorithm of a key, or of the key in a certificate: `sk-…-cert-v01@openssh.com` drops the domain."""
+    """Return the algorithm of the key; None for an unknown one.
+
+    The names of `sk-` certificates lack the domain of the key's algorithm.
+    """
     text = name.decode("ascii")
     if certified:
         text = text.removesuffix(_CERTIFICATE.decode())

@@ -1,52 +1,71 @@
-"""One SSH channel: a shell or one command, from the client's requests to its exit status."""
+"""One SSH channel: runs a shell or one command, from the first request to the exit status."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Protocol
 
 import asyncssh
 
 from server.auth.standing import no_more
-from server.commands.call import Console
+from server.commands.services import Services
 from server.errors import ArgumentError, InternalError, OperatorError, PermissionDeniedError, TemporaryError
 from server.log import about
 from server.model.access import Operator
+from server.model.shutdown import Shutdown
 from server.shell.completion import Completion, complete
 from server.shell.options import LoginOptions, parse_login_options
 from server.shell.session import Session
 from server.transport.clients import clamped_size, edits_lines, reflows
-from server.transport.editor import LineEditor
-from server.transport.reader import LineReader
-from server.transport.tty import Tty
+from server.transport.terminal.editor import LineEditor
+from server.transport.terminal.reader import LineReader
+from server.transport.terminal.tty import Tty
 from server.transport.unsent import SESSION_BYTES
 
 _log = logging.getLogger("ecss-console.transport")
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """What people see of the configuration: the message of the day, and the name of the prompt's colour."""
+class ShellSettings:
+    """The message of the day, and the name of the prompt's colour."""
 
     motd: str
     prompt_colour: str
 
 
+class ChannelOwner(Protocol):
+    """The connection of a channel."""
+
+    #: The channels that have a session; a channel adds and removes itself.
+    channels: set[ConsoleChannel]
+
+    @property
+    def shutdown(self) -> Shutdown | None:
+        """Why no session may begin any more; None while it may."""
+
+    def channel_closed(self) -> None:
+        """Release the place of a channel."""
+
+    def subsystem_refused(self, name: str) -> None:
+        """Record the request for a subsystem."""
+
+
 class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
-    """What the client asks of one channel. `running` keeps the channels that have a session."""
+    """One channel, as asyncssh reports the requests of the client."""
 
     def __init__(
-        self, console: Console, operator: Operator, running: set[ConsoleChannel], login_options: str, looks: Looks
+        self, owner: ChannelOwner, services: Services, operator: Operator, login_options: str, settings: ShellSettings
     ) -> None:
-        """Take who has logged in, and the options behind the user name; wrong ones end the session with a word."""
-        self._looks = looks
-        self._console = console
+        """Take the user and the options after the user name; wrong options end the session with an error."""
+        self._owner = owner
+        self._settings = settings
+        self._services = services
         self._operator = operator
-        self._running = running
         self._login_options = login_options
         self._refusal = ""
         self._term: str | None = None
@@ -58,17 +77,14 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._editor: LineEditor | None = None
         self._reader: LineReader | None = None
         self._task: asyncio.Task[None] | None = None
-        self.on_closed: Callable[[], None] | None = None
-        self.on_subsystem: Callable[[str], None] | None = None
-        self.why_ending: Callable[[], str] = str
 
     @property
     def idle_seconds(self) -> float | None:
-        """How long nothing has been typed; None while a command runs."""
+        """The seconds since the last input; None while a command runs."""
         return monotonic() - self._tty.last_input if self._tty is not None and self._tty.reading else None
 
     def tell(self, text: str) -> None:
-        """Tell a person at the prompt something; scripts are told nothing."""
+        """Show a line to a person at the prompt; scripts do not get it."""
         if self._reader is not None:
             self._reader.tell(text)
 
@@ -92,35 +108,35 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         return True
 
     def subsystem_requested(self, subsystem: str) -> bool:
-        """Serve none, and tell what was asked for."""
-        if self.on_subsystem is not None:
-            self.on_subsystem(subsystem)
+        """Refuse every subsystem."""
+        self._owner.subsystem_refused(subsystem)
         return False
 
     def session_started(self) -> None:
-        """Begin, now that it is known what is wanted."""
-        self._tty = tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt)
+        """Begin the session: all requests of the client have arrived."""
+        share = self._services.turns.of(self._operator.name)
+        self._tty = tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt, share=share)
         try:
             options = parse_login_options(self._login_options)
         except ValueError as wrong:
             options, self._refusal = LoginOptions(), str(wrong)
         if self._command is None and self._edits_lines(options):
-            if self._looks.motd and not self._refusal:
-                tty.write(self._looks.motd.rstrip("\n") + "\n")
+            if self._settings.motd and not self._refusal:
+                tty.write(self._settings.motd.rstrip("\n") + "\n")
             size = clamped_size(*self._size)
-            self._editor = LineEditor(tty, size, self._complete, self._recall, self._looks.prompt_colour)
+            self._editor = LineEditor(tty, size, self._complete, self._recall, self._settings.prompt_colour)
             self._editor.reflows = reflows(self._client_version, self._term or "")
-        # without a terminal, a session of documents has nothing else on its lines
+        # without a terminal, a session with JSON output writes nothing but its documents
         self._reader = reader = LineReader(tty, self._editor, prompts=tty.pty or not options.json)
-        self._session = session = Session(self._console, self._operator, reader, options)
-        self._running.add(self)
-        why = self.why_ending()
-        if why:  # the channel was opened before the end, and asked for something behind it
-            session.stop(why)
+        self._session = session = Session(self._services, self._operator, reader, options)
+        self._owner.channels.add(self)
+        shutdown = self._owner.shutdown
+        if shutdown is not None:  # the channel was opened before the end began
+            session.stop(shutdown)
         self._task = asyncio.get_running_loop().create_task(self._run(tty, session))
 
     def data_received(self, data: bytes, _datatype: object) -> None:
-        """Take what was typed."""
+        """Take input."""
         if self._tty is not None:
             self._tty.feed(data)
 
@@ -131,47 +147,49 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         return True
 
     def signal_received(self, signal: str) -> None:
-        """`signal INT` is Ctrl-C; those that end a process end the session. Before it has begun there is nothing."""
+        """Act on `signal INT` as on Ctrl-C; signals that end a process end the session.
+
+        Before the session has started, ignore all signals.
+        """
         if self._tty is None:
             return
         if signal == "INT":
             self._tty.interrupt()
         elif signal in {"HUP", "TERM", "KILL"}:
-            self.stop("", now=True)
+            self.stop(Shutdown(f"the client sent signal {signal}"), now=True)
 
     def break_received(self, _msec: int) -> bool:
-        """A break is Ctrl-C."""
+        """Act on a break as on Ctrl-C."""
         self.signal_received("INT")
         return self._tty is not None
 
     def terminal_size_changed(self, width: int, height: int, _pixwidth: int, _pixheight: int) -> None:
-        """Draw the line anew."""
+        """Draw the line again for the new size."""
         self._size = (width, height)
         if self._editor is not None:
             self._editor.resize(*clamped_size(width, height))
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Hold output back: the client does not read."""
         if self._tty is not None:
             self._tty.pause_writing()
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Go on with output: the client reads again."""
         if self._tty is not None:
             self._tty.resume_writing()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """The client is gone: nobody waits for what runs, and nothing more of what was typed ahead is run."""
-        if self.on_closed is not None:
-            self.on_closed()
+        """Cancel what runs, and drop what was typed ahead: the client is gone."""
+        self._owner.channel_closed()
         if self._tty is not None and self._task is not None:
             self._tty.abandon()
             self._task.cancel()
 
-    def stop(self, parting: str, *, now: bool) -> None:
-        """End the session with a `parting` sentence: when what runs has ended, or `now`."""
+    def stop(self, shutdown: Shutdown, *, now: bool) -> None:
+        """End the session when its command has ended; `now` interrupts the command."""
         if self._session is not None:
-            self._session.stop(parting)
+            self._session.stop(shutdown)
             if now:
                 self._session.interrupt()
 
@@ -181,7 +199,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             tty.flush()
             self._channel.exit(status)
         finally:
-            self._running.discard(self)
+            self._owner.channels.discard(self)
 
     async def _status(self, tty: Tty, session: Session) -> int:
         if self._refusal:
@@ -192,18 +210,21 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             if self._command is not None:
                 return await session.run_command(self._command)
             return await session.run_shell()
-        except Exception:  # noqa: BLE001  whatever it is, the client gets a status and the log a traceback
+        except Exception:  # noqa: BLE001  the client gets a status and the log a traceback
             incident = secrets.token_hex(4).upper()
-            told = about("defect", incident=incident, user=self._operator.name, session=self._operator.session_id)
-            _log.exception("incident %s: session of %s", incident, self._operator.name, extra=told)
+            extra = about("defect", incident=incident, user=self._operator.name, session=self._operator.session_id)
+            _log.exception("incident %s: session of %s", incident, self._operator.name, extra=extra)
             return _ended_by(InternalError(incident), tty)
 
     async def _may_work(self) -> bool:
-        """Tell whether the user is still one: a certificate was judged by what was known when the name was given."""
+        """Check the user again.
+
+        A certificate was checked with the stored state of the time when the client gave the name.
+        """
         try:
-            return await self._console.standings.of(self._operator) is not None
+            return await self._services.standings.of(self._operator) is not None
         except TemporaryError:
-            return True  # the gate asks again at every command
+            return True  # every command is authorized again
 
     def _edits_lines(self, options: LoginOptions) -> bool:
         if options.plain or self._term is None:
@@ -219,19 +240,19 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             self._session.interrupt()
 
     async def _complete(self, text: str) -> Completion:
-        operator = await self._console.standings.of(self._operator)
+        operator = await self._services.standings.of(self._operator)
         if operator is None:
             return Completion("", ())
-        return await complete(self._console, operator, self._session.here if self._session else (), text)
+        return await complete(self._services, operator, self._session.location if self._session else (), text)
 
     async def _recall(self) -> Sequence[str]:
         try:
-            return await self._console.journal.earlier_lines(self._operator)
+            return await self._services.journal.earlier_lines(self._operator)
         except TemporaryError:
-            return ()  # a session without its history beats none
+            return ()  # a session without history is better than none
 
 
 def _ended_by(error: OperatorError, tty: Tty) -> int:
-    """Tell an error that ends the session; return its exit status."""
+    """Write the error that ends the session; return its exit status."""
     tty.write("".join(f"{line}\n" for line in error.lines()))
     return error.status

@@ -1,6 +1,7 @@
-"""Which clients are people at a terminal that can be drawn on. Allow-lists: what is unknown gets the plain reader.
+"""Guess which clients are people at a capable terminal.
 
-A wrong guess costs comfort, never correctness: complete lines are read the same way in both modes.
+The lists are allow-lists: an unknown client gets the plain editor. A wrong guess costs comfort, never correctness: both
+editors read complete lines in the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _DRAWABLE = re.compile(
     r"|iterm2?|cygwin|ansi|eterm|st)(?:[-+.].*)?",
     re.IGNORECASE,
 )
-#: Terminals that leave their rows as they are when the window changes its width, by client and by TERM.
+#: Terminals that do not rewrap their rows when the window changes its width, by client and by TERM.
 _KEEPS_ROWS = re.compile(r"SSH-2\.0-(?:PuTTY|KiTTY|MoTTY|SecureCRT|TTSSH)", re.IGNORECASE)
 _KEEPS_ROWS_TERM = re.compile(r"(?:xterm|linux|vt\d+|putty|cygwin|ansi|eterm|st)(?:-(?!256color).*)?", re.IGNORECASE)
 _DEFAULT_SIZE = (80, 24)
@@ -30,15 +31,16 @@ def edits_lines(client_version: str, term: str, columns: int, rows: int) -> bool
 
 
 def reflows(client_version: str, term: str) -> bool:
-    """Tell whether the terminal wraps its rows anew at another width; a wrong guess lasts until Ctrl-L or Enter.
+    """Tell whether the terminal rewraps its rows at another width.
 
-    Most do that call themselves xterm-256color; xterm, which calls itself xterm, does not.
+    A wrong guess lasts until Ctrl-L or Enter. Most terminals named xterm-256color do. xterm itself, named xterm, does
+    not.
     """
     return not (_KEEPS_ROWS.match(client_version) or _KEEPS_ROWS_TERM.fullmatch(term))
 
 
 def clamped_size(columns: int, rows: int) -> tuple[int, int]:
-    """Return a window size that can be drawn in: 80x24 for 0, at most 1000x300."""
+    """Return a usable window size: 80x24 for 0, at most 1000x300."""
     return (
         min(columns or _DEFAULT_SIZE[0], _LARGEST_SIZE[0]),
         min(rows or _DEFAULT_SIZE[1], _LARGEST_SIZE[1]),

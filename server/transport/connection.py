@@ -1,292 +1,340 @@
-"""One client, from its first byte to its last: it proves who it is, then asks for channels."""
+"""The connection of one client: adapts asyncssh to `LoginAttempt` and `ServerState`."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
 import asyncssh
 
-from server.audit.journal import Journal, utc_now
-from server.auth.tries import Tries
-from server.log import about
+from server.auth.credentials import AuthResult, OfferedKey, Questions
+from server.auth.login_attempt import LoginAttempt
 from server.model.access import Operator
-from server.model.events import Event, EventKind
 from server.model.integrations import without_keys
-from server.model.refusals import Parting, Refusal
+from server.model.refusals import DisconnectReason, Refusal
 from server.model.sessions import OpenSession
+from server.model.shutdown import Shutdown
 from server.shell.options import split_login_name
 from server.transport.asyncssh_overrides.connection import ServerConnection
-from server.transport.certificate import OfferedKey, read_offered
-from server.transport.channel import ConsoleChannel, Looks
-from server.transport.gate import Doorway, TooMuchBeforeLoginError, peer_address
-from server.transport.offers import Offers, authority_of
-from server.transport.proof import Challenge, Proof, Witness
-from server.transport.shared import Shared
+from server.transport.certificate import Authorities, read_offered
+from server.transport.channel import ConsoleChannel, ShellSettings
+from server.transport.connection_log import ConnectionLog
+from server.transport.pre_auth import PreAuthSocket, TooMuchBeforeLoginError, peer_address
+from server.transport.server_state import ServerState
 from server.transport.unsent import UnsentOutput
 
-STOPPING = "The console is stopping; log in again later."
-_MOST_LOGGED_CHARACTERS = 64
+#: asyncssh's form of keyboard-interactive: title, instruction, language and questions, each with whether to echo the
+#: answer; or whether the client has logged in.
+_Challenge = bool | tuple[str, str, str, Sequence[tuple[str, bool]]]
 _MOST_LOGGED_ALGORITHMS, _MOST_LOGGED_LIST = 32, 400
-#: What a session that is ended may take to say its parting words before its connection is closed.
-_PARTING_SECONDS = 0.5
+#: A session that is ended has so long to show why before its connection is closed.
+_LAST_WORDS_SECONDS = 0.5
 _MUST_CHANGE = "Your password must be changed: log in with the method keyboard-interactive, which asks for a new one.\n"
 _NO_FORWARDING = "nothing is forwarded here"
-#: The console's own reasons to end a connection are sentences; this one is the kernel's, for a peer that is gone.
+_NOT_LOGGED_IN = "nobody has logged in"
+#: The reason for the log when the kernel has found that the peer is dead.
 _TIMED_OUT = "the client did not answer any more"
-
-_log = logging.getLogger("ecss-console.login")
 
 
 class Connection(asyncssh.SSHServer):
-    """One client. `channels` are those that have a session now."""
+    """One client's connection. `channels` are those that have a session now."""
 
-    def __init__(self, shared: Shared) -> None:
-        """Take what all connections share."""
+    def __init__(self, state: ServerState) -> None:
+        """Take the state of the server; asyncssh calls `connection_made` next."""
         self.channels: set[ConsoleChannel] = set()
         self.ssh: ServerConnection
-        self._shared = shared
-        tries = Tries(shared.limits.max_auth_tries)
-        told = Witness(self._failed, self._give_up)
-        self._offers = Offers()
-        self._proof = Proof(shared.console.doorkeeper, shared.authorities, tries, told, self._offers)
+        self._state = state
+        self._socket: PreAuthSocket
+        self._attempt: LoginAttempt
+        self._log: ConnectionLog
         self._operator: Operator | None = None
         self._login_options = ""
         self._address = self._source = ""
-        self._doorway: Doorway
-        self._greeted = self._given_up = self._told_to_change = False
-        self._admitted: bytes | None = None
-        self._why_ended = ""
-        self._refused = False
-        #: Why it is going when it has not logged in, if that is a reason for a penalty and known already.
-        self._parting: Parting | None = Parting.NO_AUTH
+        self._banner_sent = self._told_to_change = False
+        self._admitted_key: bytes | None = None
+        self._ended: Shutdown | None = None
+        self._refused = self._too_many_tries = False
+        #: The reason for a penalty if the client leaves before the login; None for no penalty.
+        self._disconnect_reason: DisconnectReason | None = DisconnectReason.NO_AUTH
         self._grace: asyncio.TimerHandle | None = None
         self._open_channels = 0
         self._since = datetime.now().astimezone()
-        self._began = self._asked = monotonic()
+        self._began = self._last_request = monotonic()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        """The client has connected."""
+        """Begin to count the time and the tries of the login."""
         self.ssh = cast("ServerConnection", conn)
-        peer = conn.get_extra_info("peername")
+        state, peer = self._state, conn.get_extra_info("peername")
         self._address = peer_address(peer)
         self._source = f"{peer[0]}:{peer[1]}"
-        self._doorway = self._shared.doorways.pop(conn.get_extra_info("socket").fileno())
-        self._shared.clients.add(self)
-        grace_seconds = self._shared.limits.login_grace_time
-        if grace_seconds:  # asyncssh's own timer does not tell us that it was the reason
+        self._socket = state.pre_auth.pop(conn.get_extra_info("socket").fileno())
+        self._log = ConnectionLog(state.services, self._source)
+        self._attempt = LoginAttempt(
+            state.services.doorkeeper, state.authorities, self._source, state.limits.max_auth_tries
+        )
+        state.connections.add(self)
+        grace_seconds = state.limits.login_grace_time
+        if grace_seconds:  # asyncssh's own timer does not report that it was the reason
             self._grace = asyncio.get_running_loop().call_later(grace_seconds, self._grace_exceeded)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
-        self._shared.clients.discard(self)
+        """Release what the connection holds, and record its end."""
+        self._state.connections.discard(self)
         self._end_grace()
         if self._operator is None:
-            self._tell_in_vain()
-            self._shared.admission.turn_away(self._address, self._parted(exc), monotonic())
+            self._record_rejected()
+            self._state.admission.turn_away(self._address, self._reason_before_login(exc), monotonic())
             return
-        self._shared.admission.leave(self._address, self._operator.name)
-        self._shared.logins.remove(self._operator.session_id)
-        why = self._why_left(exc)
-        self._record(EventKind.LOGOUT, self._operator.name, why)
-        told, about_it = f": {why}" if why else "", self._about("logout", why=why)
-        _log.info("%s from %s has left%s", self._operator.name, self._source, told, extra=about_it)
+        self._state.admission.leave(self._address, self._operator.name)
+        self._state.logins.remove(self._operator.session_id)
+        self._log.logged_out(self._operator, self._why_left(exc))
+
+    # ---- the login: asyncssh asks, the attempt judges
 
     async def begin_auth(self, username: str) -> bool:  # noqa: ARG002  asyncssh's signature
-        """Everybody authenticates; the banner comes first. Called anew when the client gives another name."""
-        banner = self._shared.current.config.greeting.banner
-        if banner and not self._greeted:
-            self._greeted = True
+        """Send the banner, and require a login. asyncssh calls this again when the client gives another name."""
+        banner = self._state.current.config.greeting.banner
+        if banner and not self._banner_sent:
+            self._banner_sent = True
             self.ssh.send_auth_banner(banner.rstrip("\n") + "\n")
-        self._proof.begin()
+        self._attempt.begin()
         return True
 
     def password_auth_supported(self) -> bool:
-        """Passwords are one way."""
+        """Offer the method `password`."""
         return True
 
     def kbdint_auth_supported(self) -> bool:
-        """Questions are asked too, as many clients prefer them, and a password can be changed so."""
+        """Offer `keyboard-interactive`: many clients prefer it, and it can change a password."""
         return True
 
     def public_key_auth_supported(self) -> bool:
-        """Public keys are another way."""
+        """Offer the method `publickey`."""
         return True
 
     async def validate_password(self, username: str, password: str) -> bool:
-        """Let in whoever knows the password, unless another one has to be set first."""
-        verdict = await self._proof.password(split_login_name(username)[0], password, self._source)
-        if verdict.must_change and not self._told_to_change:
+        """Check a password; one that must be changed does not log in here."""
+        result = await self._attempt.password(split_login_name(username)[0], password)
+        if result.must_change and not self._told_to_change:
             self._told_to_change = True
             self.ssh.send_auth_banner(_MUST_CHANGE)
-        return verdict.user is not None
+        return self._accepts(result)
 
     async def change_password(self, username: str, old_password: str, new_password: str) -> bool:  # noqa: ARG002
-        """Refuse: libssh hangs and paramiko breaks where the method `password` asks for another one."""
-        self._proof.refuse_change(split_login_name(username)[0])
-        return False
+        """Refuse: libssh hangs and paramiko breaks when the method `password` asks for a new one."""
+        return self._accepts(self._attempt.refuse_password_change(split_login_name(username)[0]))
 
-    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:  # noqa: ARG002
+    def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> _Challenge:  # noqa: ARG002
         """Ask for the password."""
-        return self._proof.ask()
+        return _challenge(self._attempt.ask())
 
-    async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> Challenge:
-        """Judge the password, and ask for another where one has to be set."""
-        return await self._proof.answer(split_login_name(username)[0], responses, self._source)
+    async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> _Challenge:
+        """Check the password, and ask for a new one where it must be changed."""
+        reply = await self._attempt.answer(split_login_name(username)[0], responses)
+        if isinstance(reply, Questions):
+            self._end_exhausted()
+            return _challenge(reply)
+        return self._accepts(reply)
 
     async def admits_key(self, username: str, key_data: bytes) -> bool:
-        """Tell whether asyncssh may decode a key or certificate. What no user or authority here has, it never sees."""
-        self._admitted = None
+        """Tell whether asyncssh may decode a key or certificate.
+
+        asyncssh never sees an unknown key, or a certificate of an unknown authority.
+        """
+        self._admitted_key = None
         self.ssh.set_authorized_keys(None)
         name, offered = split_login_name(username)[0], read_offered(key_data)
         if offered is None:
-            self._proof.no_key()
+            self._attempt.refuse_unreadable_key()
+            self._end_exhausted()
             return False
         if offered.authority is not None:
             return await self._admits_certificate(name, offered)
-        if not await self._proof.public_key(name, offered.public_key, self._address):
+        if not self._accepts(await self._attempt.public_key(name, offered.public_key)):
             return False
-        self._admitted = key_data
+        self._admitted_key = key_data
         return True
 
     async def _admits_certificate(self, name: str, offered: OfferedKey) -> bool:
-        compared = await self._proof.certificate(name, offered)
-        self.ssh.set_authorized_keys(compared)
-        return compared is not None
+        claimed = await self._attempt.certificate(name, offered)
+        self._end_exhausted()
+        self.ssh.set_authorized_keys(None if claimed is None else Authorities(self._attempt, claimed))
+        return claimed is not None
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002  asyncssh's signature
-        """Tell whether this is the key that was admitted; that the client holds it is checked by the protocol."""
-        return self._admitted is not None and self._admitted == key.public_data
+        """Tell whether `admits_key` has admitted this key; asyncssh checks the signature of the client itself."""
+        return self._admitted_key is not None and self._admitted_key == key.public_data
 
     def auth_completed(self) -> None:
-        """Make the operator of whoever has proved who they are."""
+        """Take the client as an operator, within the limits."""
         name, self._login_options = split_login_name(str(self.ssh.get_extra_info("username")))
-        certified = bool(self.ssh.get_key_option("principals"))
-        proved = self._proof.proved(name, authority_of(self.ssh) if certified else None)
-        if proved is None:  # a defect would be a way in: end it here
+        result = self._attempt.authenticated(name, certified=bool(self.ssh.get_key_option("principals")))
+        if result is None or result.user is None:  # a defect must not log anyone in
             self.ssh.abort()
             return
-        user, way = proved
         self._end_grace()
-        self._offers.proved(name)
-        self._tell_in_vain()
-        if self._shared.stopping:  # it was on its way in when the end began
-            self._parting = None
-            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, STOPPING)
+        self._record_rejected()
+        state = self._state
+        if state.shutdown is not None:  # it began to log in before the end
+            self._disconnect_reason = None
+            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, state.shutdown.sentence)
             return
-        refusal = self._shared.admission.log_in(self._address, name)
+        refusal = state.admission.log_in(self._address, name)
         if refusal is not None:
-            self._parting = None
-            self._shared.refusals.refuse(refusal, self._address, name)
-            most = self._shared.limits.max_sessions_per_user
+            self._disconnect_reason = None
+            state.refusals.refuse(refusal, self._address, name)
+            most = state.limits.max_sessions_per_user
             message = f"Too many connections of {name}: {most} are allowed ({refusal.value})"
             self.ssh.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, message)
             return
-        self._doorway.open()
+        self._socket.open()
         session_id = secrets.token_hex(4)
-        self._operator = Operator(name, user.role, self._source, session_id, added_at=user.added_at)
-        self.ssh.unsent = self._shared.unsent.setdefault(name, UnsentOutput())
-        self._shared.logins.add(session_id, self)
-        self._record(EventKind.LOGIN, name, way)
-        self._shared.console.node.logins["accepted", _method(way)] += 1
-        _log.info("%s from %s has logged in by %s", name, self._source, way, extra=self._about("login", method=way))
+        self._operator = Operator(name, result.user.role, self._source, session_id, added_at=result.user.added_at)
+        self.ssh.payer = name
+        self.ssh.unsent = state.unsent.setdefault(name, UnsentOutput())
+        state.logins.add(session_id, self)
+        self._log.logged_in(self._operator, result)
+
+    def _accepts(self, result: AuthResult) -> bool:
+        """Record a failure, and tell whether the user may log in."""
+        if result.recorded_at_once:
+            self._log.login_failed(result)
+        self._end_exhausted()
+        return result.user is not None
+
+    def _end_exhausted(self) -> None:
+        """Disconnect after the last try, as sshd does."""
+        if self._attempt.exhausted and not self._too_many_tries:
+            self._too_many_tries = True
+            self._state.refusals.refuse(Refusal.AUTH_TRIES, self._address)
+            self.ssh.disconnect(asyncssh.DISC_PROTOCOL_ERROR, "Too many authentication failures")
+
+    def _record_rejected(self) -> None:
+        for result in self._attempt.rejected.take():
+            self._log.login_failed(result)
+
+    def _grace_exceeded(self) -> None:
+        self._grace = None
+        self._disconnect_reason = DisconnectReason.GRACE_EXCEEDED
+        self._state.refusals.refuse(Refusal.GRACE_TIME, self._address)
+        self.ssh.abort()
+
+    def _end_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    # ---- channels
 
     def session_requested(self) -> ConsoleChannel | bool:
-        """Give a channel, not while stopping."""
-        if self._operator is None or self._why_ending():
-            message = self._why_ending() or "nobody has logged in"
+        """Open a channel, unless the server ends or a limit is reached."""
+        shutdown = self.shutdown
+        if self._operator is None or shutdown is not None:
+            message = _NOT_LOGGED_IN if shutdown is None else shutdown.sentence
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, message)
-        self._refuse_one_session_more(self._operator.name)
-        config = self._shared.current.config
-        looks = Looks(config.greeting.motd, config.prompt.colour)
-        channel = ConsoleChannel(self._shared.console, self._operator, self.channels, self._login_options, looks)
-        channel.on_subsystem = self._refuse_subsystem
-        self._asked = monotonic()
+        self._check_session_limits(self._operator.name)
+        config = self._state.current.config
+        settings = ShellSettings(config.greeting.motd, config.prompt.colour)
+        channel = ConsoleChannel(self, self._state.services, self._operator, self._login_options, settings)
+        self._last_request = monotonic()
         self._open_channels += 1
-        self._shared.sessions[self._operator.name] += 1
-        channel.on_closed, channel.why_ending = self._channel_closed, self._why_ending
+        self._state.sessions[self._operator.name] += 1
         return channel
 
-    def _refuse_one_session_more(self, name: str) -> None:
-        """Raise ChannelOpenError where this connection, or its user, has as many sessions as are allowed."""
-        limits, open_of_user = self._shared.limits, self._shared.sessions[name]
+    def _check_session_limits(self, name: str) -> None:
+        """Raise ChannelOpenError when this connection or its user has as many sessions as allowed."""
+        limits, open_of_user = self._state.limits, self._state.sessions[name]
         if self._open_channels >= limits.max_sessions:
             refusal, where, most = Refusal.CHANNELS, "on this connection", limits.max_sessions
         elif open_of_user >= limits.max_sessions_per_user:
             refusal, where, most = Refusal.USER_SESSIONS, f"of {name}", limits.max_sessions_per_user
         else:
             return
-        self._shared.refusals.refuse(refusal, self._address, name)
+        self._state.refusals.refuse(refusal, self._address, name)
         message = f"too many sessions {where}: {most} are allowed ({refusal.value})"
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, message)
 
+    def channel_closed(self) -> None:
+        """Release the place of a channel."""
+        self._open_channels -= 1
+        self._state.sessions[self.operator.name] -= 1
+        self._last_request = monotonic()
+
+    def subsystem_refused(self, name: str) -> None:
+        """Record the request for a subsystem."""
+        self._note_refusal(Refusal.SUBSYSTEM, name)
+
+    @property
+    def shutdown(self) -> Shutdown | None:
+        """Why no session may begin any more, also on a channel that is open already; None while it may."""
+        return self._ended or self._state.shutdown
+
+    # ---- what is refused
+
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:  # noqa: ARG002
-        """Forward nothing."""
+        """Refuse to forward."""
         return self._refuse_forwarding(f"direct-tcpip to {dest_host}:{dest_port}")
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
-        """Listen for nobody."""
-        self._note_forwarding(f"tcpip-forward of {listen_host or 'all addresses'}:{listen_port}")
+        """Refuse to listen for the client."""
+        self._note_refusal(Refusal.FORWARDING, f"tcpip-forward of {listen_host or 'all addresses'}:{listen_port}")
         return False
 
     def unix_connection_requested(self, dest_path: str) -> bool:
-        """Forward nothing."""
+        """Refuse to forward."""
         return self._refuse_forwarding(f"direct-streamlocal to {dest_path}")
 
     def unix_server_requested(self, listen_path: str) -> bool:
-        """Listen for nobody."""
-        self._note_forwarding(f"streamlocal-forward of {listen_path}")
+        """Refuse to listen for the client."""
+        self._note_refusal(Refusal.FORWARDING, f"streamlocal-forward of {listen_path}")
         return False
 
     def tun_requested(self, unit: int | None) -> bool:
-        """Tunnel nothing."""
+        """Refuse a tunnel."""
         return self._refuse_forwarding(f"tunnel of IP packets, unit {unit}")
 
     def tap_requested(self, unit: int | None) -> bool:
-        """Tunnel nothing."""
+        """Refuse a tunnel."""
         return self._refuse_forwarding(f"tunnel of Ethernet frames, unit {unit}")
 
+    def _refuse_forwarding(self, what: str) -> bool:
+        self._note_refusal(Refusal.FORWARDING, what)
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, _NO_FORWARDING)
+
+    def _note_refusal(self, refusal: Refusal, what: str) -> None:
+        self._state.refusals.refuse(refusal, self._address, self.operator.name, without_keys(what))
+
     def negotiation_failed(self, kind: str, ours: Sequence[bytes], theirs: Sequence[bytes]) -> None:
-        """Tell that this client and the console have no algorithm of a kind in common."""
+        """Record that client and server have no algorithm of a kind in common."""
         lists = [_listed(each) for each in (theirs, ours)]
         what = "no common {} algorithm; the client has {}; the console has {}".format(kind, *lists)
         self._refused = True
-        self._shared.refusals.refuse(Refusal.NEGOTIATION, self._address, what=what)
+        self._state.refusals.refuse(Refusal.NEGOTIATION, self._address, what=what)
 
-    def _refuse_forwarding(self, what: str) -> bool:
-        self._note_forwarding(what)
-        raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, _NO_FORWARDING)
-
-    def _note_forwarding(self, what: str) -> None:
-        self._shared.refusals.refuse(Refusal.FORWARDING, self._address, self.operator.name, without_keys(what))
-
-    def _refuse_subsystem(self, name: str) -> None:
-        self._shared.refusals.refuse(Refusal.SUBSYSTEM, self._address, self.operator.name, without_keys(name))
+    # ---- an open login, see `Login`
 
     @property
     def logged_in(self) -> bool:
-        """Whether somebody has proved who they are."""
+        """Whether the client has logged in."""
         return self._operator is not None
 
     @property
     def operator(self) -> Operator:
-        """Who has logged in; raises ValueError before somebody has."""
+        """The user who has logged in. Raises ValueError before the login."""
         if self._operator is None:
-            message = "nobody has logged in"
-            raise ValueError(message)
+            raise ValueError(_NOT_LOGGED_IN)
         return self._operator
 
     def described(self) -> OpenSession:
-        """Return what `session/list` shows of a client that has logged in."""
+        """Return the row of `session/list` for this login."""
         idle = [channel.idle_seconds for channel in self.channels]
         busy = any(each is None for each in idle)
-        quiet_seconds = min((each for each in idle if each is not None), default=monotonic() - self._asked)
+        quiet_seconds = min((each for each in idle if each is not None), default=monotonic() - self._last_request)
         who = self.operator
         shown_idle = None if busy else quiet_seconds
         return OpenSession(who.session_id, who.name, who.role, who.source, self._since, shown_idle, len(self.channels))
@@ -296,99 +344,50 @@ class Connection(asyncssh.SSHServer):
         return monotonic() - self._began
 
     def tell(self, text: str) -> None:
-        """Tell people at the prompts something."""
+        """Show a line to people at the prompt."""
         for channel in self.channels:
             channel.tell(text)
 
-    def end(self, why: str) -> None:
-        """Interrupt what runs, tell the client why, and disconnect."""
-        if self._why_ended:
+    def end(self, shutdown: Shutdown) -> None:
+        """Interrupt what runs, show the client why, and disconnect."""
+        if self._ended is not None:
             return
-        self._why_ended = why
-        self._record(EventKind.SESSION_KILLED, self.operator.name, why)
+        self._ended = shutdown
+        self._log.killed(self.operator, shutdown.sentence)
         for channel in [*self.channels]:
-            channel.stop(why, now=True)
-        asyncio.get_running_loop().call_later(_PARTING_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, why)
+            channel.stop(shutdown, now=True)
+        asyncio.get_running_loop().call_later(
+            _LAST_WORDS_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, shutdown.sentence
+        )
 
-    def _why_ending(self) -> str:
-        """Return why nothing may begin any more, not even on a channel that is open already; empty while it may."""
-        return self._why_ended or (STOPPING if self._shared.stopping else "")
+    # ---- why it ended
 
-    def _parted(self, exc: Exception | None) -> Parting | None:
-        """Return how a client that has not logged in has ended."""
+    def _reason_before_login(self, exc: Exception | None) -> DisconnectReason | None:
+        """Return why the client left before the login."""
         if isinstance(exc, TooMuchBeforeLoginError):
-            self._shared.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
-            return Parting.FLOODED
-        if self.ssh.ended_because and not (self._refused or self._given_up) and self._parting is not None:
-            self._shared.refusals.refuse(Refusal.PROTOCOL, self._address, what=self.ssh.ended_because)
-        in_vain = self._parting is Parting.NO_AUTH and self._proof.any_failed
-        return Parting.AUTH_FAILED if in_vain else self._parting
+            self._state.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
+            return DisconnectReason.FLOODED
+        reason = self._disconnect_reason
+        if self.ssh.ended_because and not (self._refused or self._too_many_tries) and reason is not None:
+            self._state.refusals.refuse(Refusal.PROTOCOL, self._address, what=self.ssh.ended_because)
+        if reason is DisconnectReason.NO_AUTH and self._attempt.any_failed:
+            return DisconnectReason.AUTH_FAILED
+        return reason
 
     def _why_left(self, exc: Exception | None) -> str:
         """Return why the console has ended the connection; empty when the client did."""
-        if self._why_ending():
-            return self._why_ending()
+        if self.shutdown is not None:
+            return self.shutdown.sentence
         if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT:
             return _TIMED_OUT
         return self.ssh.ended_because
 
-    def _channel_closed(self) -> None:
-        self._open_channels -= 1
-        self._shared.sessions[self.operator.name] -= 1
-        self._asked = monotonic()
 
-    def _give_up(self) -> None:
-        """Send the client away after its last try, as sshd does."""
-        if not self._given_up:
-            self._given_up = True
-            self._shared.refusals.refuse(Refusal.AUTH_TRIES, self._address)
-            self.ssh.disconnect(asyncssh.DISC_PROTOCOL_ERROR, "Too many authentication failures")
-
-    def _grace_exceeded(self) -> None:
-        self._grace = None
-        self._parting = Parting.GRACE_EXCEEDED
-        self._shared.refusals.refuse(Refusal.GRACE_TIME, self._address)
-        self.ssh.abort()
-
-    def _end_grace(self) -> None:
-        if self._grace is not None:
-            self._grace.cancel()
-            self._grace = None
-
-    def _tell_in_vain(self) -> None:
-        """Record whose keys and certificates were offered and did not open, once for each name."""
-        for name, way, reason in self._offers.in_vain():
-            self._failed(name, way, reason)
-
-    def _failed(self, name: str, way: str, reason: str) -> None:
-        self._offers.failed(name)
-        self._shared.console.node.logins["failed", _method(way)] += 1
-        told = about("login.failed", user=_safe(name), source=self._source, method=way, reason=reason)
-        _log.warning("login of %s from %s failed by %s: %s", _safe(name), self._source, way, reason, extra=told)
-        self._record(EventKind.LOGIN_FAILED, _safe(name), f"{way}: {reason}", status=1)
-
-    def _about(self, event: str, **fields: object) -> dict[str, Any]:
-        who = self.operator
-        return about(event, user=who.name, source=who.source, session=who.session_id, **fields)
-
-    def _record(self, kind: EventKind, name: str, detail: str = "", *, status: int = 0) -> None:
-        journal: Journal = self._shared.console.journal
-        session_id = self._operator.session_id if self._operator else ""
-        node = self._shared.console.node_name
-        journal.record_soon(Event(kind, utc_now(), node, name, self._source, session_id, status=status, detail=detail))
+def _challenge(asked: Questions) -> _Challenge:
+    return "", asked.instruction, "", [(question, False) for question in asked.questions]
 
 
 def _listed(algorithms: Sequence[bytes]) -> str:
     """Return a list of algorithms as text, short enough for a line of the log."""
     text = b",".join(algorithms[:_MOST_LOGGED_ALGORITHMS]).decode("ascii", "replace")
     return text[:_MOST_LOGGED_LIST] or "none"
-
-
-def _method(way: str) -> str:
-    """Return the first word of how somebody proved who they are: password, key or certificate."""
-    return way.split(maxsplit=1)[0].rstrip(",")
-
-
-def _safe(name: str) -> str:
-    """Return a name that somebody made up, fit for a line of the log; an API key in its place is not kept."""
-    return ascii(without_keys(name)[:_MOST_LOGGED_CHARACTERS])[1:-1]

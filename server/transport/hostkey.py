@@ -1,14 +1,19 @@
-"""The server's host keys, in the keys folder. Blocking; for the time before the loop runs.
+"""The host keys of the server, in the keys folder. All functions block.
 
 One is in use. While a rotation is under way there is a next one beside it: clients are told of it after their login
 (`hostkeys-00@openssh.com`) and trust it by the time it comes into use. The private file counts; its public half is
 mended from it whenever the keys are read, so a program killed at any point leaves keys that work.
+
+The policy `compatible` adds an ECDSA key for old libraries, which know no Ed25519. They learn no next key either, so a
+rotation leaves it alone. To replace it, remove its file and reload.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,37 +25,65 @@ from server.plain_files import MOST_KEY_BYTES, plain, read_plain
 
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"
+ECDSA_HOST_KEY_NAME = "ssh_host_ecdsa_key"
+_ED25519, _ECDSA = "ssh-ed25519", "ecdsa-sha2-nistp256"
 
 
 @dataclass(frozen=True, slots=True)
 class HostKeys:
-    """The key in use, and the one that follows it while a rotation is under way."""
+    """The key in use, the one that follows it while a rotation is under way, and the ECDSA key where it is wanted."""
 
     used: asyncssh.SSHKey
     next: asyncssh.SSHKey | None
+    ecdsa: asyncssh.SSHKey | None = None
 
     @property
     def announced(self) -> list[asyncssh.SSHKey]:
-        """What clients are told of; the first is the one in use."""
-        return [self.used] if self.next is None else [self.used, self.next]
+        """The keys that clients are told of: first the one in use, last the next one."""
+        return [key for key in (self.used, self.ecdsa, self.next) if key is not None]
+
+    @property
+    def in_use(self) -> dict[str, str]:
+        """The fingerprints of the keys that a client may be shown now, by the names that the audit gives them."""
+        keys = {"host_key": self.used, "ecdsa_host_key": self.ecdsa}
+        return {name: fingerprint_of(key) for name, key in keys.items() if key is not None}
 
     @property
     def fingerprints(self) -> list[str]:
-        """What clients see of those, in their order."""
+        """The fingerprints of the announced keys, in the same order."""
         return [fingerprint_of(key) for key in self.announced]
 
 
-def host_keys(keys_dir: Path, *, make: bool = True) -> HostKeys:
-    """Return the host keys; with `make`, which holds the folder, one where there is none. Raises StartError."""
+def host_keys(keys_dir: Path, *, make: bool = True, ecdsa: bool = False) -> HostKeys:
+    """Return the host keys, with `ecdsa` the ECDSA key too. Raises StartError.
+
+    With `make`, which holds the folder, missing keys are made. Without it a missing ECDSA key is None.
+    """
     path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
     with locked_folder(keys_dir) if make else nullcontext():  # two that begin at once make one
         if make and not path.exists():
             _make(path)
-        return HostKeys(_read(path), _read(following) if following.exists() else None)
+        if make and ecdsa and not (keys_dir / ECDSA_HOST_KEY_NAME).exists():
+            _make(keys_dir / ECDSA_HOST_KEY_NAME, _ECDSA)
+        used, after = _read(path), _read(following) if following.exists() else None
+        return HostKeys(used, after, ecdsa_host_key(keys_dir) if ecdsa else None)
+
+
+def ecdsa_host_key(keys_dir: Path) -> asyncssh.SSHKey | None:
+    """Return the ECDSA host key, None where there is none. Raises StartError."""
+    path = keys_dir / ECDSA_HOST_KEY_NAME
+    return _read(path, _ECDSA) if path.exists() else None
+
+
+def make_ecdsa_host_key(keys_dir: Path) -> None:
+    """Make the ECDSA host key in a running server, which may not wait for the folder. Raises StartError."""
+    with _folder_if_free(keys_dir):
+        if not (keys_dir / ECDSA_HOST_KEY_NAME).exists():
+            _make(keys_dir / ECDSA_HOST_KEY_NAME, _ECDSA)
 
 
 def make_next(keys_dir: Path) -> HostKeys:
-    """Make the next host key. Raises StartError when there is one already."""
+    """Make the next host key. Raises StartError when a rotation has begun already."""
     if host_keys(keys_dir).next is not None:
         message = (
             f"a rotation is under way, {keys_dir / NEXT_HOST_KEY_NAME} is the next host key: "
@@ -62,7 +95,7 @@ def make_next(keys_dir: Path) -> HostKeys:
 
 
 def drop_next(keys_dir: Path) -> None:
-    """Remove a next host key that was made just now and may not be announced. Raises StartError where that fails."""
+    """Remove a next host key that was just made and is not announced. Raises StartError."""
     path = keys_dir / NEXT_HOST_KEY_NAME
     try:
         for each in (path, _public(path)):
@@ -76,7 +109,7 @@ def drop_next(keys_dir: Path) -> None:
 
 
 def keys_to_finish(keys_dir: Path) -> HostKeys:
-    """Return the host keys of a rotation that is under way; call it with the folder held. Raises StartError without."""
+    """Return the host keys of a rotation. The caller locks the folder. Raises StartError."""
     keys = host_keys(keys_dir, make=False)
     if keys.next is None:
         message = "there is no next host key: ecss-console hostkey rotate makes one"
@@ -85,12 +118,12 @@ def keys_to_finish(keys_dir: Path) -> HostKeys:
 
 
 def take_next(keys_dir: Path) -> HostKeys:
-    """Take the next host key into use in place of the old one, which is gone then. Raises StartError without one."""
+    """Replace the host key with the next one, and delete the old one. Raises StartError."""
     keys_to_finish(keys_dir)
     path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
     try:
-        following.replace(path)  # this is the step: before it all is old, after it all is new
-        _public(following).replace(_public(path))  # nothing is written: a full disk is no obstacle
+        following.replace(path)  # the rotation happens in this one step
+        _public(following).replace(_public(path))  # a rename works on a full disk too
         sync_folder(keys_dir)
     except OSError as error:
         message = f"the host key {path} cannot be replaced: {error.strerror}"
@@ -99,24 +132,42 @@ def take_next(keys_dir: Path) -> HostKeys:
 
 
 def fingerprint_of(key: asyncssh.SSHKey) -> str:
-    """Return `SHA256:…`, as clients show it when they ask whether to go on."""
+    """Return `SHA256:…`, as clients show it when they ask whether to trust the host."""
     return key.get_fingerprint()
 
 
 def fingerprint_in(private_key: bytes) -> str:
-    """Return the same of the content of a private key's file, whatever is in that."""
+    """Return the fingerprint of the private key in this file content, or a text when there is none."""
     try:
         return fingerprint_of(asyncssh.import_private_key(private_key))
     except asyncssh.KeyImportError:
         return "no key that can be read"
 
 
-def _read(path: Path) -> asyncssh.SSHKey:
+@contextmanager
+def _folder_if_free(keys_dir: Path) -> Iterator[None]:
+    """Hold the keys folder, or raise StartError while another program holds it."""
+    try:
+        descriptor = os.open(keys_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        message = f"the keys folder {keys_dir} is in use or cannot be opened ({error.strerror}): reload again"
+        raise StartError(message) from error
+
+
+def _read(path: Path, algorithm: str = "") -> asyncssh.SSHKey:
     try:
         with plain(path) as descriptor:
             if os.fstat(descriptor).st_mode & 0o077:
                 os.fchmod(descriptor, 0o600)
         key = asyncssh.import_private_key(read_plain(path, MOST_KEY_BYTES))
+        if algorithm and key.get_algorithm() != algorithm:
+            message = f"the host key {path} is {key.get_algorithm()}: {algorithm} is expected"
+            raise StartError(message)
         public = key.export_public_key("openssh")
         if not _holds(_public(path), public):
             _write(_public(path), public)
@@ -130,11 +181,11 @@ def _holds(path: Path, content: bytes) -> bool:
     try:
         return read_plain(path, MOST_KEY_BYTES) == content
     except OSError:
-        return False  # whatever it is, the key's public half takes its place
+        return False  # the caller writes the file again
 
 
-def _make(path: Path) -> None:
-    key = asyncssh.generate_private_key("ssh-ed25519", comment="ecss-console host key")
+def _make(path: Path, algorithm: str = _ED25519) -> None:
+    key = asyncssh.generate_private_key(algorithm, comment="ecss-console host key")
     try:
         _write(path, key.export_private_key("openssh"))
         _write(_public(path), key.export_public_key("openssh"))
@@ -148,7 +199,7 @@ def _public(path: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner only."""
+    """Write a file atomically, readable by its owner only."""
     staged = path.with_name(path.name + ".new")
     staged.unlink(missing_ok=True)
     write_synced(staged, content)

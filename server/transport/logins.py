@@ -1,7 +1,7 @@
-"""The logins that are open: who they are, and what ends them without their doing.
+"""The open logins.
 
-`watch` looks once a second for those that have been idle or open too long, and for users who may not be here any more;
-at once when another program has changed users.
+`watch` ends logins that are idle or open for too long, and logins of users without access: once a second, and at once
+when another program has changed users.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from server.errors import TemporaryError
 from server.log import about
 from server.model.access import Operator
 from server.model.sessions import OpenSession
+from server.model.shutdown import Shutdown
 from server.storage.feed import Changed, Topic
 
 _LOOK_SECONDS = 1.0
@@ -32,30 +33,30 @@ class Login(Protocol):
 
     @property
     def operator(self) -> Operator:
-        """Who has logged in."""
+        """The user who has logged in."""
 
     def described(self) -> OpenSession:
-        """Return what `session/list` shows of it."""
+        """Return the row of `session/list`."""
 
     def open_seconds(self) -> float:
         """Return how long ago it began."""
 
     def tell(self, text: str) -> None:
-        """Tell people at its prompts something; scripts are told nothing."""
+        """Show a line to people at the prompt; scripts do not get it."""
 
-    def end(self, why: str) -> None:
-        """End its sessions, with a word for its client, and disconnect."""
+    def end(self, shutdown: Shutdown) -> None:
+        """End its sessions, show the client why, and disconnect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """When logins end by themselves, in seconds; 0 is never."""
+    """The limits after which a login ends, in seconds; 0 is no limit."""
 
     idle_seconds: float
     longest_seconds: float
 
     def left_seconds(self, idle_seconds: float | None, open_seconds: float) -> tuple[float, str] | None:
-        """Return how long a login has left, and what will have ended it then; None when nothing will."""
+        """Return how long a login has left, and the reason of its end; None without a limit."""
         left = []
         if self.idle_seconds and idle_seconds is not None:
             left.append((self.idle_seconds - idle_seconds, "it was idle for too long"))
@@ -75,31 +76,31 @@ class Logins:
         self._users_changed = asyncio.Event()
 
     def add(self, session_id: str, login: Login) -> None:
-        """A client has logged in."""
+        """Add a login."""
         self._open[session_id] = login
 
     def remove(self, session_id: str) -> None:
-        """A client is gone."""
+        """Remove a login that has ended."""
         self._open.pop(session_id, None)
         self._warned.discard(session_id)
 
     def every(self) -> Sequence[OpenSession]:
-        """Return what is open, the oldest first."""
+        """Return the open logins, the oldest first."""
         return [login.described() for login in self._open.values()]
 
     def end(self, session_id: str, why: str) -> bool:
-        """End one; False when there is none of this id."""
+        """End a login; return False when no login has this id."""
         login = self._open.get(session_id)
         if login is None:
             return False
         user = login.operator.name
-        told = about("session.ended", session=session_id, user=user, why=why)
-        _log.info("session %s of %s ends: %s", session_id, user, why, extra=told)
-        login.end(f"This session was ended: {why}.")
+        extra = about("session.ended", session=session_id, user=user, why=why)
+        _log.info("session %s of %s ends: %s", session_id, user, why, extra=extra)
+        login.end(Shutdown(why, f"This session was ended: {why}."))
         return True
 
     def end_overdue(self) -> None:
-        """Look once: end those whose time is over, and tell those who have a minute left, once until they stir."""
+        """End the overdue logins, and warn those with a minute left: once, until their next input."""
         ends = Ends(self._current.config.sessions.idle_seconds, self._current.config.sessions.longest_seconds)
         if not (ends.idle_seconds or ends.longest_seconds):
             return
@@ -122,7 +123,7 @@ class Logins:
             self._users_changed.set()
 
     async def watch(self, standings: Standings) -> None:
-        """Look once a second, for ever."""
+        """Check all logins once a second, for ever."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
@@ -133,7 +134,7 @@ class Logins:
                 await self._end_shut_out(standings)
             except TemporaryError as error:
                 _log.warning("users cannot be looked up: %s", error.message)
-            except Exception:  # noqa: BLE001  whatever it is, the next look must come
+            except Exception:  # noqa: BLE001  the next check must follow
                 _log.exception("the open logins could not be looked at")
 
     async def _end_shut_out(self, standings: Standings) -> None:

@@ -1,29 +1,29 @@
-"""What the sessions of one user have written and their clients have not taken, over all connections of that user.
+"""Limits of unsent output, for each session and for all sessions of a user.
 
-A session waits when its own channel holds `SESSION_BYTES`, or when all of its user's hold `USER_BYTES` and its own
-more than a small part. So one user costs the process `USER_BYTES`, and a last piece for each open session.
+A session waits when its channel holds `SESSION_BYTES`. It also waits when all channels of its user hold `USER_BYTES`
+and its own more than `SMALL_BYTES`. So a user costs the process `USER_BYTES`, and one more piece for each session.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-#: Clients that wait for the exit status before they read get it up to here.
+#: A client that waits for the exit status before it reads gets it if the output is no longer than this.
 SESSION_BYTES = 8 * 1024 * 1024
 USER_BYTES = 64 * 1024 * 1024
-#: Below this a session is never held back because of the others.
+#: A session with less unsent output never waits because of other sessions.
 SMALL_BYTES = 64 * 1024
 
 
 class Sender(Protocol):
-    """A channel that may be held back."""
+    """A channel that may have to wait."""
 
     def reconsider_writing(self) -> None:
-        """Let the session write again if there is room."""
+        """Let the session write again if the limits allow it."""
 
 
 class UnsentOutput:
-    """The account of one user."""
+    """The unsent output of one user, over all connections."""
 
     def __init__(self) -> None:
         """Begin with nothing unsent."""
@@ -31,7 +31,7 @@ class UnsentOutput:
         self._total = 0
 
     def note(self, sender: Sender, unsent_bytes: int) -> None:
-        """Note what a channel holds now; 0 forgets it."""
+        """Note how many bytes a channel holds now; 0 forgets the channel."""
         was_full = self.full
         self._total += unsent_bytes - self._bytes.pop(sender, 0)
         if unsent_bytes:

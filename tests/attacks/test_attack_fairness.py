@@ -16,6 +16,7 @@ from console import ConsoleServer
 from server.auth.passwords import check_new_password
 from server.commands import command_tree
 from server.commands.documents import MOST_BYTES_IN_ALL, Documents
+from server.cooperative import FairPool, FewEach, TooManyWaitError, Turns
 from server.errors import ArgumentError, TemporaryError
 from server.grammar.filters import parse_filters
 from server.grammar.match import Invalid, match
@@ -30,7 +31,6 @@ from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import prepare
 from server.storage.store import Store
 from server.storage.turn import Rank
-from server.turns import FairPool, FewEach, TooManyWaitError, Turns
 
 LONG = "a " * 32_000
 IMPORT = "domain/biysk.local/integrations/import"

@@ -17,12 +17,13 @@ from prompt_toolkit.input.ansi_escape_sequences import ANSI_SEQUENCES
 from prompt_toolkit.keys import Keys
 from terminals import PERSON, Sink, a_terminal, typed, until
 
+from server.cooperative import Turns
 from server.shell.terminal import EndOfInputError, LineDroppedError
-from server.transport.bindings import ALT_CHARACTERS, shared_bindings
-from server.transport.editing import Editing
-from server.transport.keys import key_presses
-from server.transport.plain import PlainEditor
-from server.transport.tty import Tty
+from server.transport.terminal.bindings import ALT_CHARACTERS, shared_bindings
+from server.transport.terminal.editing import Editing
+from server.transport.terminal.keys import QueueInput, key_presses
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.tty import Tty
 
 DOCS = Path(__file__).parents[2] / "docs" / "automation.md"
 MOST_EDITED = 1000
@@ -45,6 +46,37 @@ async def a_person(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClie
     shell = await connection.create_process(term_type="xterm", term_size=(80, 24), encoding="utf-8")
     await shell.stdout.readuntil(PROMPT)
     return shell
+
+
+async def test_attack_keys_in_many_packets_are_one_key_a_turn() -> None:
+    """Each packet announced keys of its own in every turn: one session's keys held the console up for 99 ms."""
+    tty = Tty(Sink(), pty=True, interrupt=lambda: None)
+    keys = QueueInput(tty, lambda _: True)
+    read: list[int] = []
+    with keys.attach(lambda: read.append(len(keys.read_keys()))):
+        for _ in range(100):
+            tty.feed(b"\x01\x05" * 10)
+        for turn in range(1, 200):
+            await asyncio.sleep(0)
+            assert sum(read) <= turn
+        assert sum(read) >= 190
+
+
+@pytest.mark.parametrize("key", ["\x15", "\x17"], ids=["Ctrl-U", "Ctrl-W"])
+async def test_attack_a_killed_line_of_foreign_letters_is_erased_in_turns(key: str) -> None:
+    """To measure 64 K Chinese letters for their erasure held the console up for 84 ms, as often as they were sent."""
+    tty = Tty(Sink(), pty=True, interrupt=lambda: None)
+    line = "".join(chr(0x20000 + number % 40_000) for number in range(65_000))
+    turns = 0
+    reading = asyncio.create_task(PlainEditor(tty).edit(""))
+    tty.feed((line + key).encode())
+    await until(lambda: len(tty) <= 1)
+    while len(tty):
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 60
+    tty.feed(b"whoami\r")
+    assert await reading == "whoami"
 
 
 async def test_attack_a_digit_argument_repeats_nothing(console: ConsoleServer) -> None:
@@ -196,6 +228,26 @@ async def test_attack_a_long_line_and_a_flood_of_editing_keys_in_the_plain_edito
     assert await longest_turn(editing.done) < LONGEST_TURN_SECONDS
     line = await editing
     assert line == (text * (64_000 // len(text)))[: 64_000 - 32_000] if keys == "\x7f" else not line
+
+
+async def test_attack_floods_of_keys_at_many_terminals_take_turns() -> None:
+    """A command takes ten turns of the loop: with 48 such terminals in each turn others waited for nearly a second."""
+    turns = Turns()
+    ttys = [Tty(Sink(), pty=True, interrupt=lambda: None, share=turns.of("vi")) for _ in range(48)]
+    editing = [asyncio.create_task(PlainEditor(tty).edit("$ ")) for tty in ttys]
+    for tty in ttys:
+        tty.feed(b"a " * 2_000 + b"\x17" * 2_000)
+        tty.feed(b"\r")
+    most, before = 0, [len(tty) for tty in ttys]
+    while not all(each.done() for each in editing):
+        await asyncio.sleep(0)
+        now = [len(tty) for tty in ttys]
+        # a flood's last few keys wait for nobody, as a person's do
+        most = max(most, sum(old - new > 200 for old, new in zip(before, now, strict=True)))
+        before = now
+    turns.close()
+    assert most == 1
+    assert [each.result() for each in editing] == [""] * 48
 
 
 @pytest.mark.parametrize("reader", ["editor", "plain"])

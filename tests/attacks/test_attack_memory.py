@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncssh
 import pytest
-from asyncssh.constants import MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
-from asyncssh.packet import String
+from asyncssh.constants import MSG_GLOBAL_REQUEST, MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
+from asyncssh.packet import Boolean, String, UInt32
 from console import ConsoleServer
 from hostile import ask, cpu_seconds, raw_channel, resident_megabytes
 from sources import start
@@ -84,6 +84,24 @@ async def test_attack_thousands_of_host_keys_in_one_request(console: ConsoleServ
         before = cpu_seconds(console)
         await asyncio.gather(*(ask(connection, "keepalive@openssh.com") for _ in range(2_000)))
         assert asked < 3 * (cpu_seconds(console) - before) + 0.5
+
+
+@pytest.mark.parametrize("request_name", ["tcpip-forward", "streamlocal-forward@openssh.com"])
+async def test_attack_requests_to_listen_come_faster_than_they_are_refused(
+    console: ConsoleServer, request_name: str
+) -> None:
+    """Each was refused by a task, and those behind it were kept: 13 MB a second, as long as somebody asked."""
+    where = String("x" * 2_000) + (UInt32(80) if request_name == "tcpip-forward" else b"")
+    async with console.asyncssh() as connection:
+        before = resident_megabytes(console)
+        for _ in range(200):
+            for _ in range(100):
+                connection.send_packet(MSG_GLOBAL_REQUEST, String(request_name), Boolean(False), where)  # noqa: FBT003
+            await asyncio.sleep(0)
+        console_answers = ask(connection, "keepalive@openssh.com")
+        while not console_answers.done():
+            assert resident_megabytes(console) - before < 15
+            await asyncio.sleep(0.01)
 
 
 async def test_attack_requests_whose_replies_nobody_reads(console: ConsoleServer) -> None:

@@ -23,7 +23,8 @@ NAMES = (
     *("console.db.restoring/keys", "console.db.restoring/keys/storage.key", "console.db.restoring/console.db"),
     *("keys", "keys/storage.key", "keys/storage.key.new", "keys/ssh_host_ed25519_key", "keys/ssh_host_ed25519_key.new"),
     *("keys/ssh_host_ed25519_key.pub", "keys/ssh_host_ed25519_key_next", "keys/ssh_host_ed25519_key_next.pub"),
-    "keys/ssh_host_ed25519_key_next.new",
+    *("keys/ssh_host_ed25519_key_next.new", "keys/ssh_host_ecdsa_key", "keys/ssh_host_ecdsa_key.new"),
+    "keys/ssh_host_ecdsa_key.pub",
 )
 
 

@@ -16,7 +16,10 @@ import pytest
 from console import PROMPT, ConsoleServer
 
 from server.commands import command_tree
+from server.grammar.match import match
 from server.grammar.secrets import holds_secret
+from server.grammar.tokens import tokenize
+from server.grammar.tree import Location
 from server.model.integrations import holds_key, new_key, without_keys
 
 HERE = "domain/biysk.local/integrations"
@@ -130,5 +133,10 @@ def test_attack_no_line_of_a_command_that_takes_a_secret_is_kept() -> None:
         "adotp crm x": True,
         "admin@ds1@ecss1:/$ domain/biysk.local/integrations/adopt crm x": True,
     }
-    assert {line: holds_secret(root, (), line) for line in kept} == kept
-    assert holds_secret(root, ("domain", "biysk.local", "integrations"), "adopt crm x")
+
+    def holds(text: str, location: Location = ()) -> bool:
+        line = tokenize(text)
+        return holds_secret(root, text, line, match(root, location, line))
+
+    assert {line: holds(line) for line in kept} == kept
+    assert holds("adopt crm x", ("domain", "biysk.local", "integrations"))

@@ -14,7 +14,8 @@ from weak_keys import stored
 from server.addresses import plain_network
 from server.auth.keys import MOST_NETWORKS, parse_sources
 from server.auth.sources import Sources
-from server.config.schema import Limits, Metrics
+from server.config import Limits
+from server.config.schema import Metrics
 from server.model.access import UserKey
 
 _NOW = "2026-01-01T00:00:00.000+00:00"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
 from asyncssh.packet import Boolean, String, UInt32
 from authority import Authority, new_key
 from console import PASSWORD, ConsoleServer
-from hostile import cpu_seconds, stranger
+from hostile import Stranger, cpu_seconds, stranger
 from sources import refused_lines, wait_until_all_have_left
 
 from server.transport.asyncssh_overrides.authentication import MOST_PASSWORD_BYTES
@@ -115,15 +116,36 @@ async def test_attack_keys_that_are_none_are_tries(console: ConsoleServer) -> No
 async def test_attack_key_exchanges_before_the_login_are_few(console: ConsoleServer) -> None:
     """Each costs the server a millisecond of arithmetic and the client a packet."""
     async with stranger(console) as client:
-        for _ in range(MOST_KEY_EXCHANGES_BEFORE_LOGIN + 1):
-            while not (client._kex_complete or client.gone.is_set()):  # noqa: SLF001, ASYNC110  no event tells of it
-                await asyncio.sleep(0.001)
-            if client.gone.is_set():
-                break
-            client._send_kexinit()  # noqa: SLF001
-            client._kexinit_sent = True  # noqa: SLF001
-        await asyncio.wait_for(client.gone.wait(), 30)
+        await _exchange_keys(client)
     assert await asyncio.to_thread(console.logs, "refused 127.0.0.2: protocol", "Too many key exchanges")
+
+
+@pytest.mark.filterwarnings("ignore:Diffie-Hellman over finite fields")
+async def test_attack_group_exchanges_of_strangers_cost_little(stopped_console: ConsoleServer) -> None:
+    """The policy `compatible` offers a group of 2048 bits, which costs eight times as much as curve25519."""
+    stopped_console.start(ECSS_CONSOLE_SSH__POLICY="compatible")
+    before = cpu_seconds(stopped_console)
+    options: dict[str, Any] = {
+        "kex_algs": ["diffie-hellman-group14-sha256"],
+        "server_host_key_algs": ["ecdsa-sha2-nistp256"],
+    }
+    for _ in range(5):
+        async with stranger(stopped_console, **options) as client:
+            await _exchange_keys(client)
+    assert cpu_seconds(stopped_console) - before < _MOST_CPU_SECONDS
+    assert await asyncio.to_thread(stopped_console.logs, "refused 127.0.0.2: protocol", "Too many key exchanges")
+
+
+async def _exchange_keys(client: Stranger) -> None:
+    """Begin one key exchange more than a stranger has; raises TimeoutError where the server puts up with it."""
+    for _ in range(MOST_KEY_EXCHANGES_BEFORE_LOGIN + 1):
+        while not (client._kex_complete or client.gone.is_set()):  # noqa: SLF001, ASYNC110  no event tells of it
+            await asyncio.sleep(0.001)
+        if client.gone.is_set():
+            break
+        client._send_kexinit()  # noqa: SLF001
+        client._kexinit_sent = True  # noqa: SLF001
+    await asyncio.wait_for(client.gone.wait(), 30)
 
 
 async def test_attack_a_login_is_served_beside_sixty_strangers(console: ConsoleServer) -> None:

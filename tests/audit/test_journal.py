@@ -16,7 +16,7 @@ from chains import NODE, Attacked, event
 
 from server.audit.journal import MOST_WAITING, Journal
 from server.errors import TemporaryError
-from server.log import Behind, ConsoleLines
+from server.log import BackgroundLogHandler, ConsoleLines
 from server.node import metrics
 from server.storage.store import Store
 
@@ -116,7 +116,7 @@ async def test_an_end_while_the_store_takes_nothing_leaves_every_record_in_the_l
     """A hundred thousand lines took four seconds at the end, of which the log's thread had room for ten thousand."""
     journal = Journal(store)
     with (tmp_path / "log").open("w+b") as file, closing(_held(files)):
-        log = Behind(file.fileno())
+        log = BackgroundLogHandler(file.fileno())
         log.setFormatter(ConsoleLines())
         logger = logging.getLogger("ecss-console.audit")
         logger.addHandler(log)

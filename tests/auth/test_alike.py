@@ -27,7 +27,7 @@ import sys
 import asyncssh
 from argon2 import _password_hasher
 from asyncssh.auth_keys import SSHAuthorizedKeys
-from server.auth import login
+from server.auth import authenticator
 from server.model import access
 from server.storage import claims, users
 
@@ -42,7 +42,7 @@ told(_password_hasher, "verify_secret", lambda words: words[0].split(b"$")[3].de
 told(asyncssh.SSHKey, "verify")
 told(asyncssh, "import_authorized_keys")
 told(SSHAuthorizedKeys, "validate")
-told(login, "weakness")
+told(authenticator, "weakness")
 told(claims, "by_name")
 told(claims, "by_key")
 told(users, "find")

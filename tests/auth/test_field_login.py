@@ -140,6 +140,11 @@ def test_field_bytes_that_are_not_utf8_in_a_command_or_a_terminal_are_replaced(c
 async def test_field_what_is_no_text_in_any_request_ends_nothing(console: ConsoleServer) -> None:
     async with console.asyncssh() as connection:
         channel = await raw_channel(connection)
+        # a tunnel to a host that is not UTF-8, from a channel number that the client does not know itself
+        sender = UInt32(1000) + UInt32(65_536) + UInt32(32_768)
+        asked_for = String(b"\xff\xfe") + UInt32(22) + String("127.0.0.1") + UInt32(1)
+        connection._packet_handlers = {**connection._packet_handlers, 92: lambda *_: None}  # noqa: SLF001
+        connection.send_packet(90, String("direct-tcpip") + sender + asked_for)
         for request in (b"subsystem", b"signal"):
             assert not await channel._make_request(request, String(b"\xff\xfe"))  # noqa: SLF001
         assert (await connection.run("whoami")).exit_status == 0

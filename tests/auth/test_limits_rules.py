@@ -13,38 +13,37 @@ from server.audit.refusals import MOST_NAMED, Tally
 from server.auth.admission import Admission
 from server.auth.penalties import MOST_SECONDS, PENALTY_SECONDS, Penalties
 from server.auth.sources import Sources
-from server.auth.tries import Tries
 from server.config import Limits
-from server.model.refusals import Parting, Refusal
+from server.model.refusals import DisconnectReason, Refusal
 
-ENDS = st.sampled_from(list(Parting))
+ENDS = st.sampled_from(list(DisconnectReason))
 
 
 def test_penalties_grow_are_enforced_above_fifteen_seconds_and_decay() -> None:
     penalties = Penalties()
     for _ in range(3):
-        penalties.penalise("a", Parting.AUTH_FAILED, 100)
+        penalties.penalise("a", DisconnectReason.AUTH_FAILED, 100)
     assert penalties.refused_seconds("a", 100) == 0
-    penalties.penalise("a", Parting.AUTH_FAILED, 100)
+    penalties.penalise("a", DisconnectReason.AUTH_FAILED, 100)
     assert penalties.refused_seconds("a", 100) == 20
     assert penalties.refused_seconds("b", 100) == 0
     assert penalties.refused_seconds("a", 119.5) == 0.5
     assert penalties.refused_seconds("a", 120) == 0
-    penalties.penalise("a", Parting.AUTH_FAILED, 120)
+    penalties.penalise("a", DisconnectReason.AUTH_FAILED, 120)
     assert penalties.refused_seconds("a", 120) == 0
 
 
 def test_penalties_below_the_threshold_decay_too() -> None:
     penalties = Penalties()
     for second in range(0, 1000, 2):
-        penalties.penalise("a", Parting.NO_AUTH, second)
+        penalties.penalise("a", DisconnectReason.NO_AUTH, second)
         assert penalties.refused_seconds("a", second) == 0
-    penalties.penalise("a", Parting.GRACE_EXCEEDED, 1000)
+    penalties.penalise("a", DisconnectReason.GRACE_EXCEEDED, 1000)
     assert penalties.refused_seconds("a", 1000) == 20
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), ENDS, st.floats(0, 40)), max_size=200))
-def test_penalties_are_those_of_a_plain_reckoning(ends: list[tuple[str, Parting, float]]) -> None:
+def test_penalties_are_those_of_a_plain_reckoning(ends: list[tuple[str, DisconnectReason, float]]) -> None:
     penalties, now = Penalties(), 0.0
     until: dict[str, float] = {}
     enforced: set[str] = set()
@@ -63,7 +62,7 @@ def test_penalties_are_those_of_a_plain_reckoning(ends: list[tuple[str, Parting,
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), ENDS, st.floats(0, 30)), max_size=300))
-def test_a_flood_from_many_sources_takes_bounded_memory(ends: list[tuple[int, Parting, float]]) -> None:
+def test_a_flood_from_many_sources_takes_bounded_memory(ends: list[tuple[int, DisconnectReason, float]]) -> None:
     penalties, now = Penalties(most_sources=8), 0.0
     for source, parting, pause in ends:
         now += pause
@@ -74,10 +73,10 @@ def test_a_flood_from_many_sources_takes_bounded_memory(ends: list[tuple[int, Pa
 
 def test_a_full_table_forgets_whose_penalty_ends_soonest() -> None:
     penalties = Penalties(most_sources=2)
-    penalties.penalise("worst", Parting.GRACE_EXCEEDED, 0)
-    penalties.penalise("worst", Parting.GRACE_EXCEEDED, 0)
-    penalties.penalise("bad", Parting.GRACE_EXCEEDED, 0)
-    penalties.penalise("new", Parting.NO_AUTH, 0)
+    penalties.penalise("worst", DisconnectReason.GRACE_EXCEEDED, 0)
+    penalties.penalise("worst", DisconnectReason.GRACE_EXCEEDED, 0)
+    penalties.penalise("bad", DisconnectReason.GRACE_EXCEEDED, 0)
+    penalties.penalise("new", DisconnectReason.NO_AUTH, 0)
     assert penalties.refused_seconds("bad", 0) == 0
     assert penalties.refused_seconds("worst", 0) == 40
 
@@ -110,7 +109,7 @@ def test_an_exempt_address_is_let_in_though_its_network_is_penalised() -> None:
     for _ in range(2):
         assert admission.arrive("192.0.2.9", 0) is None
     for _ in range(2):
-        admission.turn_away("192.0.2.9", Parting.GRACE_EXCEEDED, 0)
+        admission.turn_away("192.0.2.9", DisconnectReason.GRACE_EXCEEDED, 0)
     assert admission.arrive("192.0.2.10", 0) is Refusal.PENALTY
     assert admission.arrive("192.0.2.1", 0) is None
 
@@ -170,26 +169,13 @@ def test_places_are_never_exceeded_nor_lost(steps: list[tuple[str, str, int]]) -
             if leaving[1]:
                 admission.leave(*leaving)
             else:
-                admission.turn_away(source, Parting.AUTH_FAILED, 0)
+                admission.turn_away(source, DisconnectReason.AUTH_FAILED, 0)
         assert (admission.connections, admission.startups) == (len(here), sum(not user for _, user in here))
         assert len(here) <= 12
         assert admission.startups <= 8
         assert sum(bool(user) for _, user in here) <= 3
         assert all(count <= 6 for count in Counter(each for each, _ in here).values())
         assert all(count <= 4 for count in Counter(each for each, user in here if not user).values())
-
-
-def test_tries_that_are_cut_short_count_and_an_accepted_key_does_not() -> None:
-    tries = Tries(3)
-    assert not tries.any_failed
-    for _ in range(2):  # the question and the signature of a login by key
-        assert tries.begin()
-        assert tries.accept("key")
-    assert not tries.any_failed
-    assert tries.begin()
-    assert not tries.accept("key")
-    assert [tries.begin() for _ in range(3)] == [True, True, False]
-    assert tries.spent
 
 
 @given(st.lists(st.tuples(st.sampled_from(list(Refusal)), st.integers(0, 99), st.booleans()), max_size=500))

@@ -31,7 +31,7 @@ from console import PROGRAM, ConsoleServer, needs
 
 from server.storage.archive import KEY_NAMES
 from server.storage.sqlite.snapshot import snapshot
-from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
+from server.transport.hostkey import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -269,4 +269,4 @@ def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
 
 
 def test_what_a_backup_holds_is_what_the_keys_folder_has() -> None:
-    assert {*KEY_NAMES} == {"storage.key", HOST_KEY_NAME, NEXT_HOST_KEY_NAME}
+    assert {*KEY_NAMES} == {"storage.key", HOST_KEY_NAME, NEXT_HOST_KEY_NAME, ECDSA_HOST_KEY_NAME}

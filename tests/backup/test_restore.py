@@ -27,7 +27,7 @@ from killed import without_room
 from service import needs_root, public_folder
 
 from server.storage.sqlite import schema
-from server.transport.hostkey import fingerprint_of, host_keys
+from server.transport.hostkey import ECDSA_HOST_KEY_NAME, fingerprint_of, host_keys
 
 
 def test_who_restores_the_host_key_of_before_a_rotation_is_told(
@@ -47,6 +47,24 @@ def test_who_restores_the_host_key_of_before_a_rotation_is_told(
     (folder / "ssh_host_ed25519_key").write_text("a torn one")
     assert status_of("restore", backup, "--force") == 0
     assert f"the host key is {before} now, it was no key that can be read: clients" in capsys.readouterr().err
+
+
+def test_the_ecdsa_host_key_is_part_of_a_backup(
+    filled: ConsoleServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECSS_CONSOLE_SSH__POLICY", "compatible")
+    folder = filled.folder / "keys"
+    made = host_keys(folder, ecdsa=True).ecdsa
+    backup = backup_made("backup", *CLEAR)
+    (folder / ECDSA_HOST_KEY_NAME).unlink()
+    other = host_keys(folder, ecdsa=True).ecdsa
+    assert made is not None
+    assert other is not None
+    assert status_of("restore", backup, "--force") == 0
+    told = capsys.readouterr()
+    assert "ssh_host_ecdsa_key" in told.out
+    assert f"the ECDSA host key is {fingerprint_of(made)} now, it was {fingerprint_of(other)}: clients" in told.err
+    assert host_keys(folder, ecdsa=True).ecdsa == made
 
 
 def test_what_follows_a_backup_is_found_to_be_rolled_back(

@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.commands import exports
+from server.cooperative import Turns
 from server.errors import CommandError
 from server.model.exports import Row, read_rows
 from server.model.integrations import Integration, IntegrationType, new_key
 from server.model.numbers import parse_numbers
 from server.storage.integrations import Keyed
-from server.turns import Turns
 
 _HERE = "domain/biysk.local/integrations"
 _ID = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", fullmatch=True)

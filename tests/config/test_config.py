@@ -177,7 +177,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("listen", "said"),
     [
-        ("0.0.0.0:0", "0.0.0.0 is not this machine alone: metrics.public: true allows it"),
+        ("0.0.0.0:0", "other machines can reach 0.0.0.0: metrics.public: true allows it"),
         ("localhost:0", "an address and a port are expected"),
         ("127.0.0.1", "an address and a port are expected"),
         ("127.0.0.1:65536", "an address and a port are expected"),

@@ -22,7 +22,7 @@ from console import PASSWORD, PROMPT, ConsoleServer
 
 from server.config import Config, load_config
 from server.config.current import declared, differences, takeable
-from server.config.schema import Counts
+from server.config.values import Counts
 
 #: A value other than the default for every key: what a reload finds changed.
 OTHER = {

@@ -30,7 +30,7 @@ def _rows() -> Iterator[list[str]]:
 
 ROWS = [*_rows()]
 #: Where what a client sends is handled, and constants there that bound something else.
-ROOMS = ("auth", "commands", "endpoint", "grammar", "transport")
+ROOMS = ("auth", "commands", "grammar", "http", "transport")
 NO_INPUT = {
     "penalties.MOST_SECONDS": "how long a penalty may get, as in OpenSSH",
     "weak_keys.MOST_NAMED": "lines of the log at the start",

@@ -76,7 +76,7 @@ def test_help_page_over_ssh(shared_console: ConsoleServer, declared: Command) ->
 
 
 def test_the_generated_reference_is_up_to_date() -> None:
-    script = REFERENCE.with_name("commands.py")
+    script = REFERENCE.parents[1] / "scripts" / "commands_page.py"
     assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from server import __version__
 from server.escaping import escaped
-from server.log import MOST_WAITING_LINES, Behind, ConsoleLines, JsonLines, about
+from server.log import MOST_WAITING_LINES, BackgroundLogHandler, ConsoleLines, JsonLines, about
 
 HOSTILE = "x\n2026-11-24 00:00:00,000 INFO    ecss-console.login: root\r\x1b[2J\x07\x9b31m\u2028\u202e\u200b\udcff\x7f"
 _LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) +ecss-console[a-z.]*: .")
@@ -194,7 +194,7 @@ def test_a_log_that_nobody_reads_holds_nobody_up(stopped_console: ConsoleServer)
 
 def test_lines_that_found_no_room_are_counted() -> None:
     read, write = os.pipe()
-    log = Behind(write)
+    log = BackgroundLogHandler(write)
     log.setFormatter(ConsoleLines())
     for number in range(MOST_WAITING_LINES + 2000):
         log.handle(_record("line %d of many, with as much in it as others have", number))

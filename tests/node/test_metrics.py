@@ -27,7 +27,7 @@ from server.commands import COMMANDS
 from server.model.refusals import Refusal
 from server.node.measures import BOUNDS_SECONDS
 from server.node.metrics import METRICS, MetricKind
-from server.supervisor import given_sockets
+from server.systemd import activated_sockets
 
 SUPPORT = Path(__file__).parents[1] / "support"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "observability.md"
@@ -380,4 +380,4 @@ def test_the_socket_that_systemd_names_metrics_is_the_endpoints(
     assert console.port == ssh
     assert _get(f"http://127.0.0.1:{endpoint}/readyz") == (200, "ok\n")
     assert console.run("whoami").startswith("admin\n")
-    assert given_sockets({}).metrics == ()
+    assert activated_sockets({}).metrics == ()

@@ -19,6 +19,7 @@ from console import ADMIN, PROMPT, ConsoleServer
 from server.config import Config, Current
 from server.model.access import Operator
 from server.model.sessions import OpenSession
+from server.model.shutdown import Shutdown
 from server.transport.logins import Logins
 
 PERSON = {"client_version": "OpenSSH_9.9"}
@@ -115,9 +116,9 @@ class Clocked:
         """Note what people are told."""
         self.told.append(text)
 
-    def end(self, why: str) -> None:
-        """Note why it ends."""
-        self.ended.append(why)
+    def end(self, shutdown: Shutdown) -> None:
+        """Note what its client is shown."""
+        self.ended.append(shutdown.sentence)
 
 
 def _looking(login: Clocked, idle: int, longest: int = 0) -> Logins:

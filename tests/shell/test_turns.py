@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from server.cooperative import Turns
 from server.grammar.filters import parse_filters
 from server.grammar.tokens import tokenize
 from server.render.filters import filtered
 from server.render.reply import Column, Lines, Record, Reply, Script, Table
-from server.turns import Turns
 
 ROWS = 200
 

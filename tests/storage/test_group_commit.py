@@ -13,6 +13,7 @@ from console import ConsoleServer
 
 from server.audit.journal import Journal
 from server.audit.verify import findings, inspect
+from server.cooperative import Turns
 from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import domains
@@ -20,7 +21,6 @@ from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import prepare
 from server.storage.store import Store
 from server.storage.uncut import CommittedError
-from server.turns import Turns
 
 NOW = "2026-11-24T10:00:00.000+00:00"
 WRITERS = 32

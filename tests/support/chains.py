@@ -10,13 +10,13 @@ from pathlib import Path
 
 from server.audit.inspection import Exported, Inspection
 from server.audit.verify import findings, inspect
+from server.cooperative import Turns
 from server.model.events import Event, EventKind
 from server.storage import chain
 from server.storage.chain import Head
 from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import Prepared, prepare
 from server.storage.store import Store
-from server.turns import Turns
 
 NODE = "ds1@ecss1"
 COLUMNS = (*chain.COLUMNS, "seq", "mac")

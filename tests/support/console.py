@@ -41,10 +41,20 @@ _PORT = re.compile(r"listens on \S+ port (\d+)")
 def needs(program: str) -> None:
     """Skip the test where an outside program is absent; with CI=true that is a failure."""
     if shutil.which(program) is None:
-        message = f"the outside program {program} is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        _is_absent(f"the outside program {program} is not installed")
+
+
+def needs_library(name: str, *words: str) -> None:
+    """Skip the test where the library of another language is absent: `words` fail then. As `needs`."""
+    needs(words[0])
+    if subprocess.run(words, capture_output=True, check=False, timeout=60).returncode:
+        _is_absent(f"the library {name} is not installed")
+
+
+def _is_absent(message: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @dataclass

@@ -108,10 +108,10 @@ class _Questions(auth.ClientAuth):
 
 
 @asynccontextmanager
-async def stranger(console: ConsoleServer, source: str = "127.0.0.2") -> AsyncIterator[Stranger]:
-    """Give a connection on which somebody may begin to log in."""
+async def stranger(console: ConsoleServer, source: str = "127.0.0.2", **more: object) -> AsyncIterator[Stranger]:
+    """Give a connection on which somebody may begin to log in; `more` are options of asyncssh."""
     options = asyncssh.SSHClientConnectionOptions(
-        username="nobody", client_keys=None, known_hosts=None, agent_path=None, config=None
+        username="nobody", client_keys=None, known_hosts=None, agent_path=None, config=None, **more
     )
     loop = asyncio.get_running_loop()
     _, client = await loop.create_connection(

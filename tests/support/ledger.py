@@ -16,11 +16,11 @@ import asyncssh
 from asyncssh import SSHClientConnection
 
 from server.audit.verify import findings, inspect
+from server.cooperative import Turns
 from server.storage import domains, integrations
 from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import prepare
 from server.storage.store import Store
-from server.turns import Turns
 
 DOMAIN = "biysk.local"
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")

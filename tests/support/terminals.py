@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from console import PROMPT, ConsoleServer
 
 from server.shell.completion import Completion
-from server.transport.editor import LineEditor
-from server.transport.reader import LineReader
-from server.transport.tty import Tty
+from server.transport.terminal.editor import LineEditor
+from server.transport.terminal.reader import LineReader
+from server.transport.terminal.tty import Tty
 
 PERSON = {"client_version": "OpenSSH_9.9"}  # gets the line editor, as people do
 

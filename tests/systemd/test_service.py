@@ -22,7 +22,7 @@ import pytest
 from confine import confinable
 from console import PASSWORD, PROGRAM, ConsoleServer, needs
 
-from server.supervisor import Supervisor
+from server.systemd import SystemdNotifier
 
 SUPPORT = Path(__file__).parents[1] / "support"
 UNITS = SUPPORT.parents[1] / "systemd"
@@ -136,28 +136,28 @@ def test_the_watchdog_is_fed_and_starves_when_the_loop_stands_still(
 
 
 def test_a_watchdog_of_another_process_is_not_fed() -> None:
-    assert Supervisor({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_seconds == 0
-    assert Supervisor({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 1
-    assert Supervisor({"WATCHDOG_USEC": "1000000"}).watchdog_seconds == 1
+    assert SystemdNotifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_seconds == 0
+    assert SystemdNotifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 1
+    assert SystemdNotifier({"WATCHDOG_USEC": "1000000"}).watchdog_seconds == 1
 
 
 def test_a_beat_that_finds_no_descriptor_is_missed_and_not_the_last(manager: Manager) -> None:
     """It ended the task that beats: systemd killed a server that was only short of descriptors for a moment."""
-    supervisor = Supervisor({"NOTIFY_SOCKET": manager.address})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        supervisor.ready("missed")
+        notifier.ready("missed")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    supervisor.ready("there again")
+    notifier.ready("there again")
     assert manager.told()["STATUS"] == "there again"
 
 
 async def test_without_a_service_manager_nothing_is_told() -> None:
-    supervisor = Supervisor({})
-    supervisor.ready("all is well")
-    await asyncio.wait_for(supervisor.beat(lambda: "all is well"), 10)  # ends at once
+    notifier = SystemdNotifier({})
+    notifier.ready("all is well")
+    await asyncio.wait_for(notifier.beat(lambda: "all is well"), 10)  # ends at once
 
 
 def _activated(server: ConsoleServer, *sockets: socket.socket) -> None:

@@ -39,6 +39,9 @@ FOLLOWED = [
     ("asyncssh.connection.SSHConnection.send_userauth_success", "812e749ee2432e4b"),
     ("asyncssh.connection.SSHServerConnection.__init__", "1609a442fc4f5151"),
     ("asyncssh.connection.SSHServerConnection._cleanup", "c67135a4127b3029"),
+    ("asyncssh.connection.SSHServerConnection._process_direct_tcpip_open", "077c5afdc7223d1e"),
+    ("asyncssh.connection.SSHServerConnection._process_direct_streamlocal_at_openssh_dot_com_open", "becaa3342ee9959f"),
+    ("asyncssh.connection.SSHServerConnection._process_channel_open", "0a1ae759cb6aab2b"),
     ("asyncssh.connection.SSHServerConnection.choose_server_host_key", "bba591c6ea86a53b"),
     ("asyncssh.connection.SSHServerConnection.create_server_channel", "b008e7eebd09049c"),
     ("asyncssh.connection.SSHServerConnection.validate_public_key", "eb5e224339282892"),
@@ -48,6 +51,13 @@ FOLLOWED = [
     (
         "asyncssh.connection.SSHServerConnection._process_hostkeys_prove_00_at_openssh_dot_com_global_request",
         "d6e86ada990be29e",
+    ),
+    ("asyncssh.connection.SSHConnection._process_global_request", "ab927889d3844db5"),
+    ("asyncssh.connection.SSHConnection._report_global_response", "590a13bfd2ed513f"),
+    ("asyncssh.connection.SSHServerConnection._process_tcpip_forward_global_request", "020b33219114f815"),
+    (
+        "asyncssh.connection.SSHServerConnection._process_streamlocal_forward_at_openssh_dot_com_global_request",
+        "d1ed1b391020862c",
     ),
     ("asyncssh.channel.SSHChannel.write", "1045e20008469933"),
     ("asyncssh.channel.SSHChannel._process_data", "342490795c4b893c"),
@@ -104,11 +114,11 @@ def test_each_override_replaces_something() -> None:
     own = {
         connection.ServerConnection: {
             *("take_turn", "budget", "unsent", "holds_output", "_asked", "_may_handle_packet", "_requests_wait"),
-            *("_read_or_wait", "_flush_channels"),
+            *("_read_or_wait", "_flush_channels", "payer"),
         },
         channel.ServerChannel: {
             *("take_turn", "flush", "reconsider_writing", "_connection", "_send_one", "_may_send", "_note_unsent"),
-            *("_environment_variables", "_waits_for_turn", "_input_waits", "_status_waits"),
+            *("_environment_variables", "_waits_for_turn", "_input_waits", "_status_waits", "payer"),
         },
         authentication._PasswordAuth: set(),  # noqa: SLF001
         authentication._KeyboardInteractiveAuth: set(),  # noqa: SLF001

@@ -12,10 +12,10 @@ from terminals import PERSON, Person, Sink, a_terminal, typed, until
 
 from server.shell.completion import Completion
 from server.shell.terminal import LineDroppedError
-from server.transport.editor import LineEditor
-from server.transport.plain import PlainEditor
-from server.transport.reader import LineReader
-from server.transport.tty import Tty
+from server.transport.terminal.editor import LineEditor
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.reader import LineReader
+from server.transport.terminal.tty import Tty
 
 READERS: Sequence[tuple[str | None, dict[str, str]]] = [("xterm", PERSON), ("dumb", {}), (None, {})]
 IDS = ["editor", "plain", "pipe"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +16,15 @@ import asyncssh
 import pytest
 from console import ConsoleServer
 
-from server.transport.hostkey import HOST_KEY_NAME, NEXT_HOST_KEY_NAME, host_keys, make_next, take_next
+from server.errors import StartError
+from server.transport.hostkey import (
+    ECDSA_HOST_KEY_NAME,
+    HOST_KEY_NAME,
+    NEXT_HOST_KEY_NAME,
+    host_keys,
+    make_next,
+    take_next,
+)
 
 NEXT = f"keys/{NEXT_HOST_KEY_NAME}"
 
@@ -167,6 +177,61 @@ def test_a_rotation_killed_in_between_leaves_keys_that_work(tmp_path: Path) -> N
     assert (tmp_path / f"{HOST_KEY_NAME}.pub").read_bytes() == following.export_public_key("openssh")
     assert make_next(tmp_path).next is not None  # and a further rotation begins and ends
     assert take_next(tmp_path).next is None
+
+
+def test_the_ecdsa_key_is_made_when_it_is_needed_and_no_rotation_changes_it(tmp_path: Path) -> None:
+    assert host_keys(tmp_path).ecdsa is None
+    assert not (tmp_path / ECDSA_HOST_KEY_NAME).exists()
+    made = host_keys(tmp_path, ecdsa=True).ecdsa
+    assert made is not None
+    assert made.get_algorithm() == "ecdsa-sha2-nistp256"
+    make_next(tmp_path)
+    rotating = host_keys(tmp_path, ecdsa=True)
+    assert rotating.announced == [rotating.used, rotating.ecdsa, rotating.next]
+    take_next(tmp_path)
+    rotated = host_keys(tmp_path, ecdsa=True)
+    assert rotated.announced == [rotating.next, made]
+    assert [*rotated.in_use] == ["host_key", "ecdsa_host_key"]
+    assert (tmp_path / ECDSA_HOST_KEY_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_of_another_kind_is_no_ecdsa_host_key(tmp_path: Path) -> None:
+    host_keys(tmp_path)
+    (tmp_path / ECDSA_HOST_KEY_NAME).write_bytes((tmp_path / HOST_KEY_NAME).read_bytes())
+    with pytest.raises(StartError, match="is ssh-ed25519: ecdsa-sha2-nistp256 is expected"):
+        host_keys(tmp_path, ecdsa=True)
+    host_keys(tmp_path)  # where no policy needs it, it does not matter
+
+
+def test_a_reload_does_not_wait_for_the_keys_folder(console: ConsoleServer) -> None:
+    """A program that holds the folder may wait for the store, and the store for the loop that would wait here."""
+    assert console.process is not None
+    (console.folder / "config.yaml").write_text("listen: {port: 0}\nssh: {policy: compatible}\n")
+    descriptor = os.open(console.folder / "keys", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        console.process.send_signal(signal.SIGHUP)
+        assert console.logs("not reloaded", "keys folder", "is in use", "reload again")
+    finally:
+        os.close(descriptor)
+    assert console.run("whoami").startswith("admin\n")
+    _reload(console)
+    assert host_keys(console.folder / "keys", make=False, ecdsa=True).ecdsa is not None
+
+
+def test_an_ecdsa_key_that_is_removed_is_made_anew_at_a_reload_and_recorded(stopped_console: ConsoleServer) -> None:
+    (stopped_console.folder / "config.yaml").write_text("listen: {port: 0}\nssh: {policy: compatible}\n")
+    stopped_console.start()
+    before = _listed(stopped_console)
+    assert stopped_console.program("hostkey", "rotate").returncode == 0
+    assert stopped_console.program("hostkey", "rotate", "--finish").returncode == 0
+    (stopped_console.folder / "keys" / ECDSA_HOST_KEY_NAME).unlink()
+    _reload(stopped_console)
+    after = _listed(stopped_console)
+    assert {*before} == {*after} == {"in use", "in use (ECDSA)"}
+    assert not {*before.values()} & {*after.values()}
+    rows = stopped_console.recorded(lambda rows: any(row["command"] == "SIGHUP" for row in rows))
+    assert [row["detail"] for row in rows if row["command"] == "SIGHUP"] == ["changed: ecdsa_host_key, host_key"]
 
 
 def test_host_keys_are_closed_to_others(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from prompt_toolkit.application import Application, application
 from prompt_toolkit.buffer import Buffer
 
 from server.shell.completion import Completion
-from server.transport.bindings import shared_bindings
-from server.transport.editor import LineEditor
-from server.transport.quiet import REPLACED, BoundedBuffer, quieten
-from server.transport.reader import LineReader
-from server.transport.tty import Tty
+from server.transport.terminal.bindings import shared_bindings
+from server.transport.terminal.editor import LineEditor
+from server.transport.terminal.prompt_toolkit_patches import REPLACED, BoundedBuffer, apply_patches
+from server.transport.terminal.reader import LineReader
+from server.transport.terminal.tty import Tty
 
 
 def test_what_is_replaced_in_prompt_toolkit_is_still_there() -> None:
-    quieten()
+    apply_patches()
     used: set[str] = set()
     for function in (Application.run_async, Application.__init__):
         used.update(function.__code__.co_names)
@@ -83,7 +83,7 @@ async def _one_session() -> None:
 
 
 async def test_sessions_with_the_editor_leave_nothing_behind() -> None:
-    quieten()
+    apply_patches()
     counts = []
     for _ in range(4):
         for _ in range(100):

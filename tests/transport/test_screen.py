@@ -7,7 +7,7 @@ import pyte.modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.transport.screen import Screen
+from server.transport.terminal.screen import Screen
 
 PROMPT = "adm:/$ "
 TEXT = st.text("abcdef жя", max_size=45)

@@ -82,6 +82,27 @@ async def test_the_policy_post_quantum_is_clean_and_drops_who_has_no_ml_kem(post
     assert post_quantum.logs("no common key exchange algorithm", "curve25519-sha256", ML_KEM)
 
 
+def test_ssh_audit_names_what_the_policy_compatible_weakens(stopped_console: ConsoleServer) -> None:
+    """Curves of NIST, a group of 2048 bits, encrypt-and-MAC: nothing else, and only where it is asked for."""
+    stopped_console.start(ECSS_CONSOLE_SSH__POLICY="compatible")
+    report = _audit(stopped_console)
+    curves = "using elliptic curves that are suspected as being backdoored by the U.S. National Security Agency"
+    assert _findings(report) == [
+        ("fail", "ecdh-sha2-nistp256", curves),
+        ("fail", "ecdsa-sha2-nistp256", curves),
+        ("warn", "curve25519-sha256", NO_QUANTUM),
+        ("warn", "curve25519-sha256@libssh.org", NO_QUANTUM),
+        ("warn", "diffie-hellman-group14-sha256", "2048-bit modulus only provides 112-bits of symmetric strength"),
+        ("warn", "diffie-hellman-group14-sha256", NO_QUANTUM),
+        ("warn", "ecdh-sha2-nistp256", NO_QUANTUM),
+        ("warn", "ecdsa-sha2-nistp256", "using weak random number generator could reveal the key"),
+        ("warn", "hmac-sha2-256", "using encrypt-and-MAC mode"),
+    ]
+    assert [*report["kex"]][:3] == ["curve25519-sha256", "curve25519-sha256@libssh.org", ML_KEM]
+    assert [*report["key"]] == ["ssh-ed25519", "ecdsa-sha2-nistp256"]
+    assert "kex-strict-s-v00@openssh.com" in report["kex"]
+
+
 @pytest.fixture
 def key_exchanges(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What asyncssh's client logs of its key exchanges."""

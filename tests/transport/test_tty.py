@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDroppedError
-from server.transport.plain import PlainEditor
-from server.transport.reader import LineReader
-from server.transport.tty import PAUSE_ABOVE, RESUME_BELOW, Tty
+from server.transport.terminal.plain import PlainEditor
+from server.transport.terminal.reader import LineReader
+from server.transport.terminal.tty import PAUSE_ABOVE, RESUME_BELOW, Tty
 
 
 class Wire:

@@ -1,4 +1,4 @@
-"""The methods of authentication: claims are bounded before they are looked at, and no bytes end a connection."""
+"""The authentication methods: limit credentials before any work on them; no bytes end a connection."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 from asyncssh import auth
 from asyncssh.packet import SSHPacket
 
-#: A longer password or answer is wrong, a longer user name unknown. Neither is normalised: that takes quadratic time.
+#: A longer password or answer is wrong, and a longer user name unknown, without normalising in quadratic time.
 MOST_PASSWORD_BYTES = 1024
 MOST_USER_NAME_BYTES = 128
 _SHOWN_OF_USER_NAME = 64
 
 
 def decoded_user_name(name: bytes) -> str:
-    """Return a user name as it is looked up and recorded; one that is too long is cut, and marked so that none fits."""
+    """Decode a user name; a name that is too long is cut and marked, so that it matches no user."""
     text = name[:MOST_USER_NAME_BYTES].decode("utf-8", "replace")
     return text if len(name) <= MOST_USER_NAME_BYTES else f"\N{REPLACEMENT CHARACTER}{text[:_SHOWN_OF_USER_NAME]}"
 
 
 def decoded_password(password: bytes) -> str:
-    """Return a password as it is checked; one that is too long stays too long, and is not normalised on the way."""
+    """Decode a password; one that is too long stays too long, so that it is never normalised."""
     if len(password) > MOST_PASSWORD_BYTES:
         return password[: MOST_PASSWORD_BYTES + 1].decode("latin-1")
     return password.decode("utf-8", "replace")
 
 
 class _PasswordAuth(auth._ServerPasswordAuth):  # noqa: SLF001  the method that is overridden
-    """The method `password`. asyncssh normalises it in the event loop, before any check; here a thread does."""
+    """The method `password`. asyncssh normalises passwords in the event loop; here a thread does it."""
 
     async def _start(self, packet: SSHPacket) -> None:
         changes = packet.get_boolean()
@@ -36,7 +36,7 @@ class _PasswordAuth(auth._ServerPasswordAuth):  # noqa: SLF001  the method that 
         if changes:
             packet.get_string()
         packet.check_end()
-        if changes:  # keyboard-interactive carries a change, which several libraries cannot answer here
+        if changes:  # use keyboard-interactive: several libraries fail here
             accepted = await self._conn.change_password(self._username, password, "")
         else:
             accepted = await self._conn.validate_password(self._username, password)
@@ -47,7 +47,10 @@ class _PasswordAuth(auth._ServerPasswordAuth):  # noqa: SLF001  the method that 
 
 
 class _KeyboardInteractiveAuth(auth._ServerKbdIntAuth):  # noqa: SLF001  likewise
-    """The method `keyboard-interactive`. asyncssh ends the connection where an answer is not UTF-8."""
+    """The method `keyboard-interactive`: an answer that is not UTF-8 is wrong.
+
+    asyncssh would end the connection.
+    """
 
     async def _start(self, packet: SSHPacket) -> None:
         packet.get_string()  # language
@@ -65,7 +68,7 @@ class _KeyboardInteractiveAuth(auth._ServerKbdIntAuth):  # noqa: SLF001  likewis
     }
 
 
-#: The methods that are served; a method that is not here cannot be asked for.
+#: The allow-list of methods.
 METHODS: Mapping[bytes, type[auth.ServerAuth]] = {
     b"publickey": auth._ServerPublicKeyAuth,  # noqa: SLF001
     b"keyboard-interactive": _KeyboardInteractiveAuth,

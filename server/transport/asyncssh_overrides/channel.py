@@ -1,4 +1,4 @@
-"""One session's channel: what it holds for its client, and of it, is bounded and joined."""
+"""The channel of one session: limit and join its buffers of input and output."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from asyncssh.packet import SSHPacket, SSHPacketHandler, String, UInt32
 from server.transport.packet_budget import PacketBudget
 from server.transport.unsent import SESSION_BYTES, SMALL_BYTES, UnsentOutput
 
-#: Environment variables of a session that are accepted; none is kept, as nothing here reads them.
+#: The environment variables that are accepted; none is kept, because no part of the console reads them.
 MOST_ENVIRONMENT_VARIABLES = 32
-#: Echo of a client that types without reading goes so far beyond the limit of its session; then its input waits.
+#: A client that types without reading may have so much echo beyond the limit of its session; then its input waits.
 ECHO_BYTES = 1024 * 1024
-#: Pieces of output are joined up to this size: small pieces cost more memory than they hold.
+#: Pieces are joined up to this size, because small pieces cost more memory than their content.
 _JOINED_BYTES = 64 * 1024
-#: The smallest packet that a client gets: with one byte each, a reply of 64 KB would be 64,000 packets.
+#: The smallest limit of packet size that is respected: with one byte, a reply of 64 KB would be 64,000 packets.
 FEWEST_PACKET_BYTES = 256
-
-
 _INPUT = frozenset({MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_EOF})
 
 
 class Link(Protocol):
-    """What a channel needs of its connection."""
+    """The connection, as a channel uses it."""
 
     budget: PacketBudget
+    payer: str
     unsent: UnsentOutput
 
     @property
     def holds_output(self) -> bool:
-        """Whether channels keep what they have."""
+        """Whether channels must keep their output."""
 
 
 class ClosedChannel(SSHPacketHandler):
-    """Stands for a channel that was closed, and ignores what still comes for it."""
+    """Replaces a closed channel, and ignores late packets for it."""
 
     def __init__(self, logger: SSHLogger) -> None:
         """Take the logger of the connection."""
@@ -54,7 +53,7 @@ class ClosedChannel(SSHPacketHandler):
 
 
 class ServerChannel(asyncssh.SSHServerChannel[bytes]):
-    """asyncssh's channel of a session, bounded."""
+    """asyncssh's session channel with limits."""
 
     _environment_variables = 0
     _waits_for_turn = _input_waits = False
@@ -64,10 +63,18 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     def _connection(self) -> Link | None:
         return cast("Link | None", self._conn)
 
+    @property
+    def payer(self) -> str:
+        """Whose share of the event loop its output takes."""
+        return self._connection.payer if self._connection is not None else ""
+
     # ---- output
 
     def write(self, data: bytes, datatype: int | None = None) -> None:
-        """Send bytes, joined with those that wait: asyncssh keeps each piece, and a byte costs a hundred."""
+        """Send bytes, joined with waiting ones.
+
+        asyncssh would keep each piece, and a piece of one byte costs a hundred.
+        """
         last = self._send_buf[-1] if self._send_buf else None
         if last is None or last[1] != datatype or len(last[0]) >= _JOINED_BYTES or self._send_state != "open":
             super().write(data, datatype)
@@ -77,14 +84,14 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         self._flush_send_buf()
 
     def exit(self, status: int) -> None:
-        """End the session with a status, behind the output that waits for its turn."""
+        """End the session with a status, after the output that waits for its turn."""
         if self._waits_for_turn:
             self._status_waits = status
         else:
             super().exit(status)
 
     def take_turn(self) -> None:
-        """Go on with output that had to wait for this turn."""
+        """Send output that had to wait for this turn."""
         self._waits_for_turn = False
         self.flush()
         if self._status_waits is not None and not self._waits_for_turn:
@@ -92,17 +99,17 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
             self._status_waits = None
 
     def flush(self) -> None:
-        """Send what the client and its connection take now."""
+        """Send as much as the client and its connection accept now."""
         if self._session is not None:
             self._flush_send_buf()
 
     def reconsider_writing(self) -> None:
-        """Let the session write again if there is room."""
+        """Let the session write again if the limits allow it."""
         if self._session is not None:
             self._pause_resume_writing()
 
     def _flush_send_buf(self) -> None:
-        """Send as asyncssh does, but packet by packet in turns, and only while the transport takes it."""
+        """Send as asyncssh does, but packet by packet in turns, and only while the transport accepts data."""
         while self._send_buf and self._send_window and self._may_send():
             size = min(self._send_window, self._send_pktsize)
             piece, datatype = self._send_buf[0]
@@ -118,7 +125,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         self._note_unsent()
         self._pause_resume_writing()
         if not self._send_buf:
-            super()._flush_send_buf()  # the end of output, and the close behind it
+            super()._flush_send_buf()  # the end of output, then the close
 
     def _may_send(self) -> bool:
         connection = self._connection
@@ -137,7 +144,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
                 self._flush_recv_buf()
 
     def _pause_resume_writing(self) -> None:
-        """Hold the session back as asyncssh does, and also for what all sessions of the user have unsent."""
+        """Pause the session as asyncssh does, and also when the user has too much unsent output."""
         crowded = self._connection is not None and self._connection.unsent.full and self._send_buf_len > SMALL_BYTES
         if not crowded:
             super()._pause_resume_writing()
@@ -154,7 +161,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     # ---- input
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        """Take input as asyncssh does; what nobody reads yet is joined, as output is."""
+        """Take input as asyncssh does; join unread input, as output is joined."""
         waits = self._recv_paused or self._input_waits
         if not waits or not data or self._send_state in {"close_pending", "closed"}:
             super()._accept_data(data, datatype)
@@ -167,12 +174,15 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
             self._recv_buf.append((cast("bytes", bytearray(data)), datatype))
 
     def _flush_recv_buf(self, exc: Exception | None = None) -> None:
-        """Hand input over, unless the client must read its echo first."""
+        """Deliver input, unless the client must read its echo first."""
         if not self._input_waits or self._recv_state == "close_pending":
             super()._flush_recv_buf(exc)
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401  asyncssh's own
-        """Handle a packet, and ignore what comes behind the end of input or the close: asyncssh ends the connection."""
+        """Handle a packet; ignore one after the end of input or the close.
+
+        asyncssh would end the connection.
+        """
         ended = self._recv_state in {"close_pending", "closed"}
         if ended or (pkttype in _INPUT and self._recv_state != "open"):
             return True
@@ -181,16 +191,19 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     # ---- requests
 
     def process_open(self, send_chan: int, send_window: int, send_pktsize: int, session: Any) -> None:  # noqa: ANN401
-        """Open the channel. Packets have a size that no client is hurt by: one of one byte costs as much as any."""
+        """Open the channel with a lower limit of the packet size.
+
+        A packet of one byte costs as much as a large one.
+        """
         super().process_open(send_chan, send_window, max(send_pktsize, FEWEST_PACKET_BYTES), session)
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:
-        """Give a terminal; asyncssh ends the connection where its name is not ASCII."""
+        """Give a terminal; asyncssh would end the connection when its name is not ASCII."""
         term = packet.get_string().decode("utf-8", "replace").encode("ascii", "replace")
         return super()._process_pty_req_request(SSHPacket(String(term) + packet.get_remaining_payload()))
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
-        """Accept a few variables, as clients expect, and keep none: asyncssh keeps all."""
+        """Accept a few variables, as clients expect, and keep none; asyncssh would keep all."""
         packet.get_string()
         packet.get_string()
         packet.check_end()
@@ -198,19 +211,19 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         return self._environment_variables <= MOST_ENVIRONMENT_VARIABLES
 
     def _process_exec_request(self, packet: SSHPacket) -> bool:
-        """Run a command; what is not UTF-8 gets replacement characters, as on standard input."""
+        """Run a command; bytes that are not UTF-8 become replacement characters, as on standard input."""
         command = packet.get_string().decode("utf-8", "replace")
         return super()._process_exec_request(SSHPacket(String(command) + packet.get_remaining_payload()))
 
     def _process_subsystem_request(self, packet: SSHPacket) -> bool:
-        """Pass the name on so that the refusal is recorded, whatever bytes it has."""
+        """Pass on a name of any bytes, so that the refusal is recorded."""
         name = packet.get_string().decode("utf-8", "replace").encode("ascii", "replace")
         return super()._process_subsystem_request(SSHPacket(String(name) + packet.get_remaining_payload()))
 
     def _process_x11_req_request(self, packet: SSHPacket) -> bool:  # noqa: ARG002
-        """Refuse at once; asyncssh starts a task that refuses."""
+        """Refuse at once; asyncssh would start a task to refuse."""
         return False
 
     def _process_auth_agent_req_at_openssh_dot_com_request(self, packet: SSHPacket) -> Any:  # noqa: ANN401, ARG002
-        """Refuse at once, likewise."""
+        """Refuse at once, for the same reason."""
         return False

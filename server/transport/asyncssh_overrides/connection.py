@@ -1,4 +1,4 @@
-"""One client's connection: its packets share the event loop with all others, and each of its buffers has a bound."""
+"""The connection of one client: it shares the event loop with the others, and each buffer has a limit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from asyncssh.packet import SSHPacket, String
 from server.transport.asyncssh_overrides.authentication import METHODS, decoded_user_name
 from server.transport.asyncssh_overrides.channel import ClosedChannel, ServerChannel
 from server.transport.packet_budget import PacketBudget
+from server.transport.pre_auth import peer_address
 from server.transport.unsent import UnsentOutput
 
-#: Key exchanges of one connection before the login; a client needs one.
+#: The key exchanges of one connection before the login; a client needs one.
 MOST_KEY_EXCHANGES_BEFORE_LOGIN = 4
-#: With so much unsent in the transport channels keep what they have; with more, the client's requests wait too.
+#: With so much unsent in the transport, channels keep their output; with more, the requests of the client wait too.
 UNSENT_HOLDS_CHANNELS_BYTES = 64 * 1024
 UNSENT_HOLDS_REQUESTS_BYTES = 1024 * 1024
-#: Packets that may wait for the end of a key exchange.
+#: The packets that may wait for the end of a key exchange.
 MOST_DEFERRED_PACKETS = 1000
 
 _USERAUTH_SERVICE = b"ssh-userauth"
@@ -30,47 +31,61 @@ _CONNECTION_SERVICE = b"ssh-connection"
 
 
 class Owner(Protocol):
-    """What a connection asks of its `asyncssh.SSHServer`, besides asyncssh's own callbacks."""
+    """The `asyncssh.SSHServer` of a connection, with the methods that asyncssh does not call itself."""
 
     async def admits_key(self, username: str, key_data: bytes) -> bool:
         """Tell whether a public key or certificate may be decoded and used; counts a try."""
 
     async def begin_auth(self, username: str) -> bool:
-        """Begin with a user name."""
+        """Begin to authenticate a user name."""
 
     def negotiation_failed(self, kind: str, ours: Sequence[bytes], theirs: Sequence[bytes]) -> None:
-        """Note that both sides have no algorithm of a kind in common."""
+        """Record that client and server have no algorithm of a kind in common."""
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        """Refuse a tunnel to a host; raises ChannelOpenError."""
+
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        """Refuse a tunnel to a socket; raises ChannelOpenError."""
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:
+        """Note that a port to be listened on was asked for."""
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        """Note that a socket to be listened on was asked for."""
 
 
 class OpenChannels(dict[int, "SSHChannel[Any]"]):
-    """The channels by their numbers. What still comes for one that was closed is ignored.
+    """The channels by their numbers; late packets for a closed channel are ignored.
 
-    paramiko sends the end of its input behind the close of a channel when session keys are changed in between; asyncssh
-    ends the connection then. Nothing is delivered, so nothing is weakened; a number that was never given is an error.
+    When a key exchange comes in between, paramiko sends the end of its input after the close of a channel. asyncssh
+    would end the connection. Nothing is delivered, so nothing is weakened; a number that was never used is an error.
     """
 
     def __init__(self, connection: ServerConnection) -> None:
-        """Take the connection, which gives the numbers in ascending order."""
+        """Take the connection, which assigns the numbers in ascending order."""
         super().__init__()
         self._connection = connection
 
     def __missing__(self, number: int) -> ClosedChannel:
-        if number >= self._connection._next_recv_chan:  # noqa: SLF001  of the class that is overridden
+        if number >= self._connection._next_recv_chan:  # noqa: SLF001  an override of this class
             raise KeyError(number)
         return ClosedChannel(self._connection.logger)
 
 
 class ServerConnection(asyncssh.SSHServerConnection):
-    """asyncssh's connection of a server, bounded."""
+    """asyncssh's server connection with limits."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions, budget: PacketBudget
     ) -> None:
-        """Take asyncssh's options, and the budget of all connections."""
+        """Take asyncssh's options, and the packet budget of all connections."""
         super().__init__(loop, options)
         self._channels = OpenChannels(self)
         self.unsent = UnsentOutput()
         self.budget = budget
+        #: Whose share of the event loop the packets take: the address, and the user from the login on.
+        self.payer = ""
         #: Why this side has ended the connection; empty while it has not.
         self.ended_because = ""
         self._waits_for_turn = self._client_is_slow = False
@@ -81,7 +96,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
     def _asked(self) -> Owner:
         return cast("Owner", self._owner)
 
-    # ---- a turn of the event loop: asyncssh handles all that it has read before anybody else has a turn
+    # ---- turns of the event loop: asyncssh handles all that it has read before other connections get a turn
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:  # noqa: ARG002  asyncssh's signature
         """Take bytes of the client."""
@@ -95,7 +110,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
         self._read_or_wait()
 
     def _recv_data(self) -> None:
-        """Handle packets as asyncssh does, but no more than the budget has; the others wait for the next turn."""
+        """Handle packets as asyncssh does, but within the budget; the rest waits for the next turn."""
         self._reset_keepalive_timer()
         try:
             while self._inpbuf and self._may_handle_packet() and self._recv_handler():
@@ -130,31 +145,32 @@ class ServerConnection(asyncssh.SSHServerConnection):
         else:
             self._transport.resume_reading()
 
-    # ---- output that the client does not take: asyncssh puts all that a window allows, 4 GB, into the transport
+    # ---- unread output: asyncssh puts all that a window allows, up to 4 GB, into the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, with a bound for what the transport holds."""
+        """Begin with a limit for the buffer of the transport."""
         cast("asyncio.Transport", transport).set_write_buffer_limits(UNSENT_HOLDS_CHANNELS_BYTES)
+        self.payer = peer_address(transport.get_extra_info("peername"))
         super().connection_made(transport)
 
     @property
     def holds_output(self) -> bool:
-        """Whether channels keep what they have: the client is slow, or session keys are being changed."""
+        """Whether channels must keep their output: the client is slow, or a key exchange is running."""
         return self._client_is_slow or not self._kex_complete
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Hold output back: the client does not read."""
         self._client_is_slow = True
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Go on: the client reads again."""
         self._client_is_slow = False
         self._flush_channels()
         self._recv_data()
         self._read_or_wait()
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:  # noqa: ANN401  asyncssh's own
-        """Send a packet, or end a connection whose key exchange never ends and that asks for more and more."""
+        """Send a packet; end a connection that keeps sending requests in a key exchange that does not finish."""
         if len(self._deferred_packets) > MOST_DEFERRED_PACKETS:
             self._deferred_packets.clear()
             message = "Too many requests during a key exchange"
@@ -190,7 +206,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
         window: int = 0,
         max_pktsize: int = 0,
     ) -> asyncssh.SSHServerChannel[Any]:
-        """Make a channel that has bounds of its own."""
+        """Make a channel with limits."""
         size = max_pktsize or self._max_pktsize
         self._update_recv_pktlen(size)
         allow_pty, editor = self._allow_pty, False
@@ -201,7 +217,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
     # ---- before the login
 
     def _choose_alg(self, alg_type: str, local_algs: Sequence[bytes], remote_algs: Sequence[bytes]) -> bytes:
-        """Choose as asyncssh does, and tell where there is nothing to choose."""
+        """Choose as asyncssh does, and record when there is no common algorithm."""
         chosen = next((each for each in remote_algs if each in local_algs), None)
         if chosen is None:
             self._asked.negotiation_failed(alg_type, local_algs, remote_algs)
@@ -211,14 +227,14 @@ class ServerConnection(asyncssh.SSHServerConnection):
         return chosen
 
     def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
-        """Choose as asyncssh does, and tell where there is nothing to choose."""
+        """Choose as asyncssh does, and record when there is no common algorithm."""
         chosen = super().choose_server_host_key(peer_host_key_algs)
         if not chosen:
             self._asked.negotiation_failed("host key", [*self._server_host_keys], peer_host_key_algs)
         return chosen
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """Begin a key exchange; each costs a millisecond, so a stranger has few."""
+        """Begin a key exchange; each costs a millisecond, so their number is limited before the login."""
         self._key_exchanges += 1
         if not self._auth_complete and self._key_exchanges > MOST_KEY_EXCHANGES_BEFORE_LOGIN:
             message = "Too many key exchanges before authentication"
@@ -226,9 +242,10 @@ class ServerConnection(asyncssh.SSHServerConnection):
         await super()._process_kexinit(pkttype, pktid, packet)
 
     def _process_service_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """Accept a repeated request for authentication, as OpenSSH does: paramiko sends one before each method.
+        """Accept a repeated request for authentication, as OpenSSH does.
 
-        Nothing begins anew: tries go on being counted, and the bytes before the login are limited.
+        paramiko sends one before each method. Nothing is reset: the count of tries and of bytes before the login goes
+        on.
         """
         repeated = self._auth_in_progress and not self._auth_complete
         if repeated and packet.get_remaining_payload() == String(_USERAUTH_SERVICE):
@@ -237,9 +254,10 @@ class ServerConnection(asyncssh.SSHServerConnection):
         super()._process_service_request(pkttype, pktid, packet)
 
     def _process_userauth_request(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401
-        """Begin a try to log in. asyncssh would normalise the name and end the connection where it is not UTF-8.
+        """Begin a try to log in.
 
-        User names are ASCII, so any other is unknown as it stands, and refused like one.
+        asyncssh would normalise the name, and end the connection when it is not UTF-8. User names are ASCII, so any
+        other name is refused as unknown without normalising.
         """
         name, service, method = packet.get_string(), packet.get_string(), packet.get_string()
         if service != _CONNECTION_SERVICE:
@@ -260,7 +278,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
         return self._finish_userauth(begins, method, packet)
 
     async def _finish_userauth(self, begin_auth: bool, method: bytes, packet: SSHPacket) -> None:  # noqa: FBT001
-        """Go on with a method of the allow-list, without asyncssh's look at its own configuration for each name."""
+        """Start a method of the allow-list. asyncssh would read its own configuration for each name."""
         if begin_auth and self._owner:
             await self._asked.begin_auth(self._username)
         if self._owner:
@@ -273,15 +291,18 @@ class ServerConnection(asyncssh.SSHServerConnection):
                 self._auth = handler(self, self._username, method, packet)
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        """Ask first whether the key may open, by its bytes: asyncssh decodes it and verifies a certificate before."""
+        """Check the bytes of the key first.
+
+        asyncssh would decode the key and verify a certificate before any check.
+        """
         return await self._asked.admits_key(username, key_data) and await super().validate_public_key(
             username, key_data, msg, signature
         )
 
-    # ---- behind the login
+    # ---- after the login
 
     def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
-        """Prove host keys, each once for a connection: asyncssh signs as often as a client names one."""
+        """Prove host keys, each once per connection: asyncssh would sign each time a client names one."""
         asked: list[bytes] = []
         while packet and len(asked) <= len(self._all_server_host_keys):
             asked.append(packet.get_string())
@@ -293,6 +314,31 @@ class ServerConnection(asyncssh.SSHServerConnection):
             if each not in self._proofs:
                 self._proofs[each] = String(self._all_server_host_keys[each].sign(prefix + String(each)))
         self._report_global_response(b"".join(self._proofs[each] for each in asked))
+
+    # asyncssh starts a task that refuses, and keeps all requests behind it: their client sends faster than tasks end
+
+    def _process_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        """Refuse to listen on a port, at once."""
+        host, port = packet.get_string().decode("utf-8", "replace"), packet.get_uint32()
+        packet.check_end()
+        self._report_global_response(self._asked.server_requested(host, port))
+
+    def _process_streamlocal_forward_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        """Refuse to listen on a socket, at once."""
+        path = packet.get_string().decode("utf-8", "replace")
+        packet.check_end()
+        self._report_global_response(self._asked.unix_server_requested(path))
+
+    # asyncssh ends the connection where the name of a host or socket is not UTF-8
+
+    def _process_direct_tcpip_open(self, packet: SSHPacket) -> Any:  # noqa: ANN401  it always raises
+        """Refuse to connect to a host."""
+        host, port = packet.get_string().decode("utf-8", "replace"), packet.get_uint32()
+        return self._asked.connection_requested(host, port, "", 0)
+
+    def _process_direct_streamlocal_at_openssh_dot_com_open(self, packet: SSHPacket) -> Any:  # noqa: ANN401  likewise
+        """Refuse to connect to a socket."""
+        return self._asked.unix_connection_requested(packet.get_string().decode("utf-8", "replace"))
 
     _packet_handlers: dict[int, Any] = {  # noqa: RUF012  asyncssh's table
         **SSHConnection._packet_handlers,  # noqa: SLF001  the table that is overridden

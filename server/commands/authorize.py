@@ -1,0 +1,41 @@
+"""The one check before a handler runs, and again before a change is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from server.auth.standing import Standings, no_more
+from server.errors import PermissionDeniedError
+from server.grammar.declare import Command
+from server.model.access import Operator
+from server.storage.engine import Read
+
+
+async def authorize(
+    standings: Standings, operator: Operator, command: Command, arguments: Mapping[str, Any], read: Read | None = None
+) -> Operator:
+    """Return the operator with present rights, if it may run the command.
+
+    Raises PermissionDeniedError. Denies by default, with the same message whether the named domain exists or not.
+    Inside a change, give its query as `read`: it sees the changes of the same transaction.
+    """
+    present = await standings.of(operator, read)
+    if present is None:
+        raise PermissionDeniedError(no_more(operator.name))
+    of_options = (option.relation.permission for option in command.options if arguments.get(option.name))
+    for permission in (command.permission, *of_options):
+        if permission is not None and not present.may(permission):
+            message = f"{command.path} needs {permission.value}, which the role {present.role.value} does not have"
+            raise PermissionDeniedError(message)
+    for taker in (*command.places.values(), *command.arguments):
+        if taker.kind.granted and taker.name in arguments:
+            check_domain_granted(present, arguments[taker.name])
+    return present
+
+
+def check_domain_granted(operator: Operator, domain: str) -> None:
+    """Raise PermissionDeniedError unless the domain is granted to the operator, whether it exists or not."""
+    if not operator.reaches(domain):
+        message = f"domain {domain} is not granted to {operator.name}"
+        raise PermissionDeniedError(message)

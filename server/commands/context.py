@@ -1,0 +1,231 @@
+"""The context of one command, which its handler uses besides its arguments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.audit.journal import utc_now
+from server.commands.authorize import authorize
+from server.commands.documents import Room
+from server.commands.request import Request
+from server.commands.services import Services
+from server.cooperative import Share
+from server.encoding import BYTE_ORDER_MARK, HAS_NUL
+from server.errors import ArgumentError, CommandError
+from server.grammar.declare import CHECK, Argument, Command, Option
+from server.grammar.tree import Location
+from server.model.access import Operator, Permission
+from server.model.events import Event, EventKind
+from server.model.integrations import without_keys
+from server.render.progress import progress_text
+from server.storage.engine import Read
+from server.storage.store import Store
+from server.storage.turn import Rank
+from server.storage.uncut import CommittedError
+from server.storage.writer import Query
+
+_SURE = "Are you sure?: yes/no ?> "
+#: A record holds the longest name, a domain of 253 characters, whole.
+_MOST_AUDITED_CHARACTERS = 256
+#: Limits the outcome in a record, because an error may repeat a word of 64 K characters.
+_MOST_DETAIL_CHARACTERS = 4_096
+_AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class _CheckedError(Exception):
+    """Rolls back the transaction of a check."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionContext:
+    """The operator who asks for completions, and the services that know the stored names."""
+
+    services: Services
+    operator: Operator
+
+    @property
+    def store(self) -> Store:
+        """The store, for reading."""
+        return self.services.store
+
+
+@dataclass
+class Context:
+    """One run of one command. `operator` has the rights that the last `authorize` found.
+
+    `plan` describes the changes, for `--check` and the audit. `recorded` says that the audit has this command already.
+    """
+
+    request: Request
+    command: Command
+    arguments: Mapping[str, Any]
+    rest: Sequence[Any]
+    operator: Operator
+    plan: list[str] = field(default_factory=list)
+    recorded: bool = False
+
+    @property
+    def services(self) -> Services:
+        """The services that all sessions share."""
+        return self.request.services
+
+    @property
+    def store(self) -> Store:
+        """The store, for reading."""
+        return self.request.services.store
+
+    @property
+    def share(self) -> Share:
+        """The line's share of the event loop, threads and memory."""
+        return self.request.share
+
+    @property
+    def location(self) -> Location:
+        """The session's current directory."""
+        return self.request.location
+
+    @property
+    def json(self) -> bool:
+        """Whether the reply becomes a JSON document; then nothing can be asked."""
+        return self.request.json
+
+    @property
+    def check(self) -> bool:
+        """Whether `--check` is given: no change is kept."""
+        return CHECK in self.command.options and bool(self.arguments.get(CHECK.name))
+
+    def will(self, change: str) -> None:
+        """Add a change to the plan before making it: `add widget tester to biysk.local`."""
+        self.plan.append(change)
+
+    def progress(self, done: float, total: float, unit: str) -> None:
+        """Show a waiting person how far long work is. Scripts see nothing."""
+        if not self.json:
+            self.request.dialogue.show_progress(progress_text(done, total, unit))
+
+    @asynccontextmanager
+    async def change(self, rank: Rank = Rank.ORDINARY) -> AsyncIterator[Query]:
+        """Give a `query` in one transaction that commits together with the audit record of this command.
+
+        Changes of users go first, whatever the `rank`, so that an administrator can lock out a user who keeps the store
+        busy. With `check` the transaction is rolled back, and the handler goes on as if it were not.
+        """
+        rank = Rank.FIRST if self.command.permission is Permission.USERS_CHANGE else rank
+        try:
+            with suppress(_CheckedError):
+                async with self.store.transaction(rank=rank) as query:
+                    # while this waited for its turn, the operator may have lost the permission
+                    await self.authorize(query)
+                    yield query
+                    if self.check:
+                        raise _CheckedError
+                    await self.services.journal.record(query, self.event(EventKind.CHANGE, status=0))
+                self.recorded = True
+        except CommittedError:
+            self.recorded = True
+            raise
+
+    async def authorize(self, read: Read | None = None) -> None:
+        """Check the operator's rights, which may change while a question waits. Raises PermissionDeniedError."""
+        standings = self.services.standings
+        self.operator = await authorize(standings, self.operator, self.command, self.arguments, read)
+
+    async def confirm(self, consequence: str) -> None:
+        """Show the consequence and ask once. Any answer but `yes` raises CommandError. A check asks nothing."""
+        if self.check:
+            return
+        answer = await self._ask(f"{consequence}\n{_SURE}", hidden=False)
+        if answer != "yes":
+            message = "not confirmed: nothing is asked under json, give --force" if self.json else "not confirmed"
+            raise CommandError(message)
+
+    async def ask_secret(self, question: str) -> str:
+        """Ask for an answer that is not echoed. Raises CommandError when there is none."""
+        answer = await self._ask(question, hidden=True)
+        if answer is None:
+            message = "nothing can be asked under json" if self.json else "no answer, nothing was changed"
+            raise CommandError(message)
+        return answer
+
+    async def _ask(self, question: str, *, hidden: bool) -> str | None:
+        with self.request.watch.paused():
+            answer = None if self.json else await self.request.dialogue.ask(question, hidden=hidden)
+        await self.authorize()
+        return answer
+
+    async def document(self, question: str, room: Room) -> str:
+        """Return a document from the rest of the input, without a byte order mark.
+
+        Raises ArgumentError when there is none, or when it is too long or not UTF-8.
+        """
+        with self.request.watch.paused():
+            text = await self.request.dialogue.read_document(question, room)
+        await self.authorize()
+        if not text or text.isspace():
+            message = "no document was given: pipe one into the command, or type it on one line"
+            raise ArgumentError(message)
+        if "\0" in text:
+            message = f"the document cannot be read: {HAS_NUL}"
+            raise ArgumentError(message)
+        return text.removeprefix(BYTE_ORDER_MARK)
+
+    @property
+    def lists_keys_in_full(self) -> bool:
+        """Whether a list shows API keys in full to this operator."""
+        return self.operator.may(Permission.KEYS_REVEAL) and not self.services.masks_keys
+
+    def event(self, kind: EventKind, *, status: int, detail: str = "") -> Event:
+        """Return the audit event of this command in its present state.
+
+        For a command that takes a secret, an argument error leaves no detail: the detail may repeat part of the secret.
+        """
+        if self.command.takes_secret and status == ArgumentError.status:
+            detail = "wrong arguments"
+        return Event(
+            kind=kind,
+            at=utc_now(),
+            node=self.services.node_name,
+            user_name=self.operator.name,
+            source=self.operator.source,
+            session_id=self.operator.session_id,
+            command=self.command.path,
+            arguments=without_keys(_AS_JSON(self._audited_arguments())),
+            status=status,
+            detail=_shortened(
+                detail or ("check only: " if self.check else "") + "; ".join(self.plan), _MOST_DETAIL_CHARACTERS
+            ),
+            duration_ms=self.request.watch.milliseconds,
+        )
+
+    def _audited_arguments(self) -> dict[str, Any]:
+        command = self.command
+        takers: tuple[Argument | Option, ...] = (*command.places.values(), *command.arguments, *command.options)
+        audited = {
+            taker.name: _audited(taker, self.arguments[taker.name]) for taker in takers if taker.name in self.arguments
+        }
+        if self.rest:
+            audited["rest"] = _audited(command.arguments[-1], " ".join(str(word) for word in self.rest))
+        return audited
+
+
+def _audited(taker: Argument | Option, value: object) -> object:
+    if taker.kind is None:
+        return value
+    if taker.kind.secret:
+        return "***"
+    return _shortened(",".join(value)) if isinstance(value, tuple) else _shortened(str(value))
+
+
+def _shortened(text: str, most_characters: int = _MOST_AUDITED_CHARACTERS) -> str:
+    """Shorten text for a record: ten thousand numbers become the first ones and the count of characters.
+
+    Masks keys first, because half a key would no longer be recognised.
+    """
+    text = without_keys(text)
+    if len(text) <= most_characters:
+        return text
+    return f"{text[:most_characters]}… ({len(text)} characters)"

@@ -1,1 +1,0 @@
-"""What Prometheus and probes ask over HTTP. Imported only where it is asked for."""

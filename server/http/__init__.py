@@ -1,0 +1,1 @@
+"""Metrics and probes over HTTP. Imported only when they are configured."""
