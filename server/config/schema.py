@@ -73,7 +73,9 @@ class Ssh(Section):
 
     policy: Annotated[Literal["default", "post-quantum", "compatible"], Counts.NEXT] = Field(
         default="default",
-        description="default for current clients; post-quantum only for clients with ML-KEM; compatible also for old libraries",
+        description=(
+            "default for current clients; post-quantum only for clients with ML-KEM; compatible also for old libraries"
+        ),
     )
     rekey_megabytes: Annotated[Whole, Counts.NEXT] = Field(
         default=1024, ge=1, le=1048576, description="data sent on one connection before new session keys are negotiated"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: By the configuration's `ssh.policy`. The client's order decides: who prefers ML-KEM gets it wherever it stands here.
-#: `curve25519-sha256` stands first because dropbear guesses it, and is disconnected when the guess is wrong.
+#: By the configuration's `ssh.policy`. The client's order decides, so a client that prefers ML-KEM gets it.
+#: `curve25519-sha256` is first because dropbear guesses it, and is disconnected when the guess is wrong.
 _KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org", "mlkem768x25519-sha256")
 KEX = {
     "default": _KEX,

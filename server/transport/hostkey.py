@@ -31,7 +31,7 @@ _ED25519, _ECDSA = "ssh-ed25519", "ecdsa-sha2-nistp256"
 
 @dataclass(frozen=True, slots=True)
 class HostKeys:
-    """The key in use, the one that follows it while a rotation is under way, and the ECDSA key where it is wanted."""
+    """The key in use, the next key during a rotation, and the ECDSA key if configured."""
 
     used: asyncssh.SSHKey
     next: asyncssh.SSHKey | None
@@ -39,12 +39,12 @@ class HostKeys:
 
     @property
     def announced(self) -> list[asyncssh.SSHKey]:
-        """The keys that clients are told of: first the one in use, last the next one."""
+        """The keys that clients learn: first the key in use, last the next key."""
         return [key for key in (self.used, self.ecdsa, self.next) if key is not None]
 
     @property
     def in_use(self) -> dict[str, str]:
-        """The fingerprints of the keys that a client may be shown now, by the names that the audit gives them."""
+        """The fingerprints of the keys in use, by their names in the audit."""
         keys = {"host_key": self.used, "ecdsa_host_key": self.ecdsa}
         return {name: fingerprint_of(key) for name, key in keys.items() if key is not None}
 
@@ -146,7 +146,7 @@ def fingerprint_in(private_key: bytes) -> str:
 
 @contextmanager
 def _folder_if_free(keys_dir: Path) -> Iterator[None]:
-    """Hold the keys folder, or raise StartError while another program holds it."""
+    """Lock the keys folder. Raises StartError while another program has locked it."""
     try:
         descriptor = os.open(keys_dir, os.O_RDONLY | os.O_DIRECTORY)
         try:

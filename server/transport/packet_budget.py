@@ -16,7 +16,7 @@ from typing import Protocol
 #: may start a task that costs ten times its own handling, so the number is limited too.
 PACKETS_PER_TURN = 64
 TURN_SECONDS = 0.005
-#: Who had to wait handles so many; then it is the next one's turn.
+#: A connection that had to wait handles so many; then the next one has its turn.
 PACKETS_AT_ONCE = 8
 
 
@@ -25,14 +25,14 @@ class Waiting(Protocol):
 
     @property
     def payer(self) -> str:
-        """Whose share of the loop its packets take: a user, or before the login an address."""
+        """The user, or before the login the address, whose share of the loop the packets take."""
 
     def take_turn(self) -> None:
         """Handle packets that had to wait; ask the budget for each."""
 
 
 class PacketBudget:
-    """The packets of one turn of the event loop. Who has used it up goes on behind those who wait already."""
+    """The packets of one turn of the event loop. A connection beyond it waits behind the others."""
 
     def __init__(self) -> None:
         """Begin with a full budget."""
@@ -42,7 +42,7 @@ class PacketBudget:
         self._renewing = False
 
     def take(self, waiting: Waiting) -> bool:
-        """Take one packet from the budget; with False the waiting is called back, in the next turn at the latest."""
+        """Take one packet from the budget; with False, `waiting` is called back in the next turn at the latest."""
         if not self._renewing:
             self._begin()
         if self._left_at_once > 0 and not self._spent:
@@ -53,7 +53,7 @@ class PacketBudget:
         return False
 
     def forget(self, waiting: Waiting) -> None:
-        """Drop a waiting whose connection is closed."""
+        """Remove a connection or channel that is closed."""
         for waiters in self._waiting.values():
             waiters.pop(waiting, None)
 
@@ -79,10 +79,10 @@ class PacketBudget:
                 if waiting is not None:
                     waiting.take_turn()
         finally:
-            self._left_at_once = PACKETS_PER_TURN  # what comes now has waited for nobody
+            self._left_at_once = PACKETS_PER_TURN  # new packets have not waited
 
     def _next(self) -> Waiting | None:
-        """Remove the first waiting of the first payer, who goes behind the other payers; None where it was dropped."""
+        """Take the first one that waits of the first payer, and move that payer to the end; None if it is gone."""
         payer = next(iter(self._waiting))
         waiters = self._waiting.pop(payer)
         waiting = next(iter(waiters), None)

@@ -65,7 +65,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
 
     @property
     def payer(self) -> str:
-        """Whose share of the event loop its output takes."""
+        """The user or address whose share of the event loop the output takes."""
         return self._connection.payer if self._connection is not None else ""
 
     # ---- output

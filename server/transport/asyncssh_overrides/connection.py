@@ -49,10 +49,10 @@ class Owner(Protocol):
         """Refuse a tunnel to a socket; raises ChannelOpenError."""
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
-        """Note that a port to be listened on was asked for."""
+        """Record a request to listen on a port."""
 
     def unix_server_requested(self, listen_path: str) -> bool:
-        """Note that a socket to be listened on was asked for."""
+        """Record a request to listen on a socket."""
 
 
 class OpenChannels(dict[int, "SSHChannel[Any]"]):
@@ -84,9 +84,9 @@ class ServerConnection(asyncssh.SSHServerConnection):
         self._channels = OpenChannels(self)
         self.unsent = UnsentOutput()
         self.budget = budget
-        #: Whose share of the event loop the packets take: the address, and the user from the login on.
+        #: The share of the event loop that the packets take: of the address before the login, of the user after it.
         self.payer = ""
-        #: Why this side has ended the connection; empty while it has not.
+        #: Why the server has ended the connection; empty while it has not.
         self.ended_because = ""
         self._waits_for_turn = self._client_is_slow = False
         self._key_exchanges = 0
@@ -329,7 +329,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
         packet.check_end()
         self._report_global_response(self._asked.unix_server_requested(path))
 
-    # asyncssh ends the connection where the name of a host or socket is not UTF-8
+    # asyncssh would end the connection when the name of a host or socket is not UTF-8
 
     def _process_direct_tcpip_open(self, packet: SSHPacket) -> Any:  # noqa: ANN401  it always raises
         """Refuse to connect to a host."""

@@ -155,7 +155,7 @@ class QueueInput(Input):
             self._announce_soon()
 
     def _announce_soon(self) -> None:
-        """Announce keys in the next turn, once: else each packet that arrived has a key acted on in every turn."""
+        """Announce keys once in the next turn; otherwise each packet would cause a key in every turn."""
         if not self._announced:
             self._announced = True
             asyncio.get_running_loop().call_soon(self._announce)
@@ -172,7 +172,7 @@ class QueueInput(Input):
 
     @contextmanager
     def attach(self, input_ready_callback: Callable[[], None]) -> Iterator[None]:
-        """Call back for what is queued now and for what comes."""
+        """Call back for input that is queued and for input that arrives."""
         self._ready, self._tty.on_input = input_ready_callback, self._announce_soon
         self._announce_what_waits()
         try:

@@ -14,9 +14,9 @@ from server.transport.terminal.tty import END_OF_INPUT, INTERRUPT, Tty
 _ERASE, _DELETE, _KILL_LINE, _KILL_WORD = "\x08", "\x7f", "\x15", "\x17"
 #: The characters of the queue that are handled in one turn of the event loop.
 _CHARACTERS_PER_TURN = max(1024, MOST_CHARACTERS_PER_SEQUENCE)
-#: More than a person types, or a word that is pasted, waits: one such session acts in each turn of the event loop.
+#: More input than a person types or a pasted word waits: one such session acts in each turn of the event loop.
 _MANY_CHARACTERS = 128
-#: The line is kept in runs of so many characters, so that erasing one does not copy all the others.
+#: The line is kept in runs of this length, so that erasing a character does not copy the whole line.
 _CHARACTERS_PER_RUN = 256
 
 
@@ -65,8 +65,8 @@ class PlainEditor:
                 return "".join(self._runs)
             seen = (
                 arrivals if len(self._tty) == before and not self._kills else -1
-            )  # an unfinished sequence waits for its rest
-            # a client that sends keys and reads no echo waits here, and the other sessions run
+            )  # wait for the rest of an unfinished sequence
+            # a client that does not read its echo waits here while other sessions run
             await self._tty.drain()
             await asyncio.sleep(0)
 
@@ -144,7 +144,7 @@ class PlainEditor:
         return word
 
     def _kill(self, gone: str) -> None:
-        """Erase this end of the line, so much in each turn: to measure foreign letters takes a microsecond each."""
+        """Erase this end of the line in several turns: each foreign letter takes a microsecond to measure."""
         self._erase(gone[-_CHARACTERS_PER_TURN:])
         self._kills = len(gone) > _CHARACTERS_PER_TURN and self._length <= MOST_CHARACTERS
 

@@ -51,7 +51,7 @@ class Tty:
     def __init__(
         self, channel: Channel, *, pty: bool, interrupt: Callable[[], None], share: Share | None = None
     ) -> None:
-        """Take the channel and the user's share of the loop; `interrupt` is called for Ctrl-C while nobody reads."""
+        """Take the channel and the user's share of the loop; `interrupt` is for Ctrl-C without a reader."""
         self.pty = pty
         self.ended = False
         self.on_input: Callable[[], None] | None = None
@@ -61,7 +61,7 @@ class Tty:
         self._channel = channel
         self._interrupt = interrupt
         self._share = share
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")  # without a byte order mark at the start
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")  # drops a byte order mark at the start
         self._beginning = b""
         self._queue = ""
         self._start = 0
