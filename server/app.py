@@ -32,11 +32,12 @@ from server.node.metrics import Reading
 from server.node.status import Node
 from server.reload import Reloader, authorities
 from server.storage import users
-from server.storage.database import Store
-from server.storage.files import prepare
 from server.storage.owner import give_up_root, working_for
-from server.storage.schema import newest
-from server.storage.serving import serving, upgrading
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import prepare
+from server.storage.sqlite.schema import newest
+from server.storage.sqlite.serving import serving, upgrading
+from server.storage.store import Store
 from server.systemd import ActivatedSockets, SystemdNotifier, activated_sockets
 from server.transport.hostkey import HostKeys, host_keys
 from server.transport.listener import Listener
@@ -70,7 +71,7 @@ async def open_store(config: Config, *, make: bool = True, serves: bool = False)
         )
         if prepared.made:
             _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
-        store = await Store.open(prepared.database, prepared.vault, checkpoints=serves)
+        store = Store(await SqliteEngine.open(prepared.database, checkpoints=serves), prepared.vault)
         try:
             yield store
         finally:
@@ -97,6 +98,7 @@ async def serve(config: Config) -> None:
         standings = Standings(store)
         current, node = Current(config), Node()
         logins = Logins(current)
+        store.feed.subscribe(logins.notice)
         services = Services(
             store=store,
             journal=journal,
@@ -116,7 +118,8 @@ async def serve(config: Config) -> None:
                 if exporter is not None:
                     await exporter.start()
                 await record_host(store, journal, config, keys.in_use)
-                watching = [loop.create_task(logins.watch(standings)), loop.create_task(node.watch_loop())]
+                lasting = (store.watch(), logins.watch(standings), node.watch_loop())
+                watching = [loop.create_task(work) for work in lasting]
                 async with _notified(services, listener, reloader, asked):
                     known = await users.every(store)
                     _announce(services, known)

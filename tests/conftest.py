@@ -5,15 +5,20 @@ from __future__ import annotations
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from backups import IDENTITY, PASSPHRASE
 from console import ConsoleServer, needs
+from engines import ENGINES, Opened
 from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
+
+from server.storage.engine import Engine
+from server.storage.store import Store
 
 # the same examples on every machine, as slow as it may be: `make scorecard` is where chance looks for more
 settings.register_profile(
@@ -118,3 +123,25 @@ def heard_ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(params=[*ENGINES])
+def opened(request: pytest.FixtureRequest) -> Opened:
+    """Open an engine on the store of a folder; the test closes it."""
+    return ENGINES[request.param]
+
+
+@pytest_asyncio.fixture
+async def engine(opened: Opened, tmp_path: Path) -> AsyncIterator[Engine]:
+    """An engine on a new store, open."""
+    made, _ = await opened(tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture
+async def any_store(opened: Opened, tmp_path: Path) -> AsyncIterator[Store]:
+    """A new store, open, on each engine."""
+    store = Store(*await opened(tmp_path))
+    yield store
+    await store.close()

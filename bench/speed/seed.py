@@ -9,7 +9,8 @@ from pathlib import Path
 
 from server.model.integrations import Integration, IntegrationType
 from server.storage import domains, integrations
-from server.storage.database import Store
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.store import Store
 from server.storage.vault import Vault
 
 _NOW = "2021-02-16T08:00:00Z"
@@ -19,7 +20,7 @@ _SERVICE_EVERY = 5
 async def seed(folder: Path, sizes: Mapping[str, int]) -> None:
     """Add each domain with so many integrations to the store in `folder`; every fifth is a service with numbers."""
     vault = Vault(base64.b64decode((folder / "keys" / "storage.key").read_bytes()))
-    store = await Store.open(folder / "var" / "console.db", vault)
+    store = Store(await SqliteEngine.open(folder / "var" / "console.db"), vault)
     try:
         async with store.transaction() as query:
             for domain, size in sizes.items():

@@ -27,8 +27,8 @@ from server.node import metrics
 from server.node.metrics import Reading, single
 from server.plain_files import plain
 from server.storage import events
-from server.storage.database import Store
 from server.storage.owner import ROOT, owners_of
+from server.storage.store import Store
 
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ from server.cooperative import Turns
 from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import events
-from server.storage.database import Store
+from server.storage.chain import COLUMNS
+from server.storage.store import Store
 
 _MOST_CHARACTERS = 200
 
@@ -42,7 +43,7 @@ async def _change(store: Store, config: Config, host_keys: Mapping[str, str], ca
     now = {**host_keys, **_configured(config)}
     wanted = {"event": EventKind.HOST_CHANGE.value, "node": config.node.name}
     rows = await events.newest(store, wanted, {}, 1, Turns().of(config.node.name))
-    before = _arguments(rows[0][1 + events.COLUMNS.index("arguments")]) if rows else {}
+    before = _arguments(rows[0][1 + COLUMNS.index("arguments")]) if rows else {}
     changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
     if not changed:
         return None

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from server.audit.journal import utc_now
 from server.model.events import Event, EventKind
-from server.storage import events
 from server.storage.writer import Query
 
 
@@ -27,7 +26,7 @@ async def record_host_command(
         command=f"ecss-console {command}",
         arguments=json.dumps(facts),
     )
-    await events.insert(query, event)
+    query.audit.add(event)
 
 
 def _system_user() -> str:

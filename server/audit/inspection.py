@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from server.audit.findings import Change, Finding
-from server.storage.chain import ANEW, FIRST, Head, Sealer
-from server.storage.events import NODE, Kept
+from server.storage.chain import ANEW, FIRST, NODE, Head, Sealer
+from server.storage.events import Kept
 from server.storage.heads import Outline
 
 WINDOW = 256

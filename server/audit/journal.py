@@ -17,11 +17,12 @@ from server.model.access import Operator
 from server.model.events import Event
 from server.node import metrics
 from server.node.metrics import Reading, single
-from server.storage import events, history
-from server.storage.database import Store
+from server.storage import history
 from server.storage.history import LastLines, SharedLines
+from server.storage.store import Store
 from server.storage.turn import Rank
-from server.storage.writer import CommittedError, Query
+from server.storage.uncut import CommittedError
+from server.storage.writer import Query
 
 BATCH_SECONDS = 0.5
 #: A transaction holds up every change: what has gathered while the store was away goes in portions.
@@ -66,8 +67,8 @@ class Journal:
         self._told_at_seconds = 0.0
 
     async def record(self, query: Query, event: Event) -> None:
-        """Record an event inside the transaction of the change it is about."""
-        await events.insert(query, event)
+        """Record an event with the change it is about: both are committed, or neither."""
+        query.audit.add(event)
 
     def record_soon(self, event: Event) -> None:
         """Record an event within a second."""
@@ -126,7 +127,7 @@ class Journal:
         ]
         try:
             async with self._store.transaction(_PATIENCE_SECONDS, Rank.FIRST) as query:
-                await events.insert(query, *(event for _, event in waiting))
+                query.audit.add(*(event for _, event in waiting))
                 for _, (name, added_at), lines, _ in portions:
                     await history.append(query, name, added_at, lines)
             stored = True

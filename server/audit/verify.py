@@ -9,7 +9,7 @@ from server.audit.inspection import Exported, Inspection
 from server.cooperative import Share
 from server.storage import events
 from server.storage.chain import Head
-from server.storage.database import Store
+from server.storage.store import Store
 
 #: A page takes about 2 ms of the loop.
 _ROWS_PER_PAGE = 100

@@ -18,7 +18,7 @@ from server.model.access import ShutOut, User
 from server.model.events import Event, EventKind
 from server.storage import claims, users
 from server.storage.claims import StoredCredentials
-from server.storage.database import Store
+from server.storage.store import Store
 from server.storage.turn import Rank
 
 _SHUT_OUT = {ShutOut.LOCKED: Failure.LOCKED, ShutOut.EXPIRED: Failure.EXPIRED}

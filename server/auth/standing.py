@@ -2,7 +2,7 @@
 
 So are the names of domains, as they were declared.
 
-A change by this process is known at once, one by another program when `changed_elsewhere` has looked.
+The store's feed says what has changed: by this process at once, by another program within a second.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from server.audit.journal import utc_now
 from server.model.access import Operator, User
 from server.model.domains import folded
 from server.storage import domains, users
-from server.storage.database import Read, Store
+from server.storage.engine import Read
+from server.storage.feed import Changed, Topic
+from server.storage.store import Store
+
+_CACHED = {Topic.USERS, Topic.GRANTS, Topic.DOMAINS}
 
 
 def no_more(name: str) -> str:
@@ -25,12 +29,12 @@ class Standings:
     """The users, and the names of domains, that were asked for since the last change."""
 
     def __init__(self, store: Store) -> None:
-        """Take the store that outlives this."""
+        """Take the store, and subscribe to its changes of users, grants and domains."""
         self._store = store
         self._known: dict[str, User | None] = {}
         self._declared: dict[str, str] = {}
         self._changes = 0
-        self._version = -1
+        store.feed.subscribe(self._drop)
 
     async def of(self, operator: Operator, read: Read | None = None) -> Operator | None:
         """Return the operator as it stands now, None when it may not work here any more.
@@ -58,19 +62,12 @@ class Standings:
                 self._declared[folded(domain)] = name
         return domain if name is None else name
 
-    def forget(self) -> None:
-        """Something was committed: what is known may be wrong."""
-        self._known.clear()
-        self._declared.clear()
-        self._changes += 1
-
-    async def changed_elsewhere(self) -> bool:
-        """Look whether another program has written to the store, and forget what is known then."""
-        version = await self._store.foreign_version()
-        changed, self._version = version != self._version, version
-        if changed:
-            self.forget()
-        return changed
+    def _drop(self, changed: Changed) -> None:
+        """Drop what may be wrong. A user has the names of the granted domains in it."""
+        if changed.topics & _CACHED:
+            self._known.clear()
+            self._declared.clear()
+            self._changes += 1
 
     async def _looked_up(self, name: str) -> User | None:
         changes = self._changes

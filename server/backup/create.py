@@ -28,14 +28,15 @@ from server.file_names import DATABASE_NAME, KEY_NAMES, STORAGE_KEY_NAME
 from server.interrupts import ignore_interrupts
 from server.model.events import EventKind
 from server.plain_files import MOST_KEY_BYTES, read_plain
-from server.storage.database import Store
 from server.storage.events import outline
-from server.storage.files import check, finish_restore, store_errors
 from server.storage.owner import working_for
-from server.storage.schema import newest
 from server.storage.schema_numbers import CHAIN_SCHEMA
-from server.storage.snapshot import contents, copying, scratch_folder, snapshot
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import check, finish_restore, store_errors
+from server.storage.sqlite.schema import newest
+from server.storage.sqlite.snapshot import contents, copying, scratch_folder, snapshot
 from server.storage.storage_key import read_storage_key, storage_key_there
+from server.storage.store import Store
 from server.storage.vault import Vault
 
 
@@ -136,7 +137,7 @@ async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[
 
 async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
     """Return the audit heads of a copy by node, and the faults of its audit."""
-    store = await Store.open(copy, vault)
+    store = Store(await SqliteEngine.open(copy), vault)
     try:
         inspection = await inspect(store, None, Turns().of("backup"), lambda _done, _total: None)
         heads = {each.node: str(each.head) for each in (await outline(store)).heads}
@@ -216,7 +217,7 @@ async def _record(config: Config, vault: Vault, options: CreateOptions, keys: Ke
         "head": manifest.heads.get(config.node.name, ""),
     }
     try:
-        store = await Store.open(config.database, vault, checkpoints=False)  # a server may have it open
+        store = Store(await SqliteEngine.open(config.database, checkpoints=False), vault)  # a server may have it open
         try:
             async with store.transaction() as query:
                 await record_host_command(query, config.node.name, "backup", facts, EventKind.BACKUP_MADE)

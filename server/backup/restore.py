@@ -21,21 +21,23 @@ from server.backup.create import audited
 from server.backup.encryption import Keys, Lock, decrypt, lock_of, opened_backup
 from server.backup.options import RestoreOptions
 from server.config import Config
+from server.durable import locked_folder
 from server.errors import StartError
 from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, STORAGE_KEY_NAME
 from server.interrupts import ignore_interrupts
 from server.model.events import EventKind
 from server.model.lines import few_lines
 from server.plain_files import MOST_KEY_BYTES, read_plain
-from server.storage.database import Store
-from server.storage.files import locked_folder, store_errors
 from server.storage.owner import working_for
-from server.storage.restoring import alone, finish, free_aside, make_ready, put_in_place
-from server.storage.schema import newest, upgrade
 from server.storage.schema_numbers import CHAIN_SCHEMA
-from server.storage.serving import serving
-from server.storage.snapshot import contents, scratch_folder, storage_key_of
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import store_errors
+from server.storage.sqlite.restoring import alone, finish, free_aside, make_ready, put_in_place
+from server.storage.sqlite.schema import newest, upgrade
+from server.storage.sqlite.serving import serving
+from server.storage.sqlite.snapshot import contents, scratch_folder, storage_key_of
 from server.storage.storage_key import parse_storage_key, read_storage_key, storage_key_there
+from server.storage.store import Store
 from server.storage.vault import Vault
 
 
@@ -284,7 +286,7 @@ async def _record(config: Config, file: Path, manifest: Manifest, vault: Vault, 
         "schema": manifest.schema,
         "heads": dict(manifest.heads),
     }
-    store = await Store.open(database, vault)
+    store = Store(await SqliteEngine.open(database), vault)
     try:
         async with store.transaction() as query:
             await record_host_command(query, config.node.name, "restore", facts, EventKind.BACKUP_RESTORED)

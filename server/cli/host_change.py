@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from server.audit.host_commands import record_host_command
 from server.interrupts import ignore_interrupts
 from server.model.events import EventKind
-from server.storage.database import Store
-from server.storage.writer import CommittedError, Query
+from server.storage.store import Store
+from server.storage.uncut import CommittedError
+from server.storage.writer import Query
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from server.app import open_store
 from server.cli.host_change import HostChange
 from server.cli.output import say
 from server.config import Config
+from server.durable import locked_folder
 from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 from server.model.events import EventKind
 from server.services.host_keys import Rotation, begin_rotation, finish_rotation
-from server.storage.files import locked_folder
 from server.transport.hostkey import (
     HostKeys,
     drop_next,

@@ -18,7 +18,7 @@ from server.model.events import EventKind
 from server.model.integrations import parse_client_id
 from server.render.reply import Column, Lines, Table
 from server.storage import events
-from server.storage.writer import Row, Value
+from server.storage.engine import Row, Value
 
 _MOST_LISTED = 10_000
 _LINE_COLUMNS = 100

@@ -9,7 +9,7 @@ from server.auth.standing import Standings, no_more
 from server.errors import PermissionDeniedError
 from server.grammar.declare import Command
 from server.model.access import Operator
-from server.storage.database import Read
+from server.storage.engine import Read
 
 
 async def authorize(

@@ -22,9 +22,11 @@ from server.model.access import Operator, Permission
 from server.model.events import Event, EventKind
 from server.model.integrations import without_keys
 from server.render.progress import progress_text
-from server.storage.database import Read, Store
+from server.storage.engine import Read
+from server.storage.store import Store
 from server.storage.turn import Rank
-from server.storage.writer import CommittedError, Query
+from server.storage.uncut import CommittedError
+from server.storage.writer import Query
 
 _SURE = "Are you sure?: yes/no ?> "
 #: A record holds the longest name, a domain of 253 characters, whole.
@@ -126,8 +128,6 @@ class Context:
         except CommittedError:
             self.recorded = True
             raise
-        finally:
-            self.services.standings.forget()  # also when Ctrl-C came while it was committed
 
     async def record(self, query: Query, facts: Mapping[str, object]) -> None:
         """Do nothing: `change` records the command with its arguments, which say the same as the facts."""

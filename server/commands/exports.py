@@ -25,7 +25,7 @@ from server.model.numbers import number_range
 from server.render.reply import Lines, Script
 from server.services.domains import no_such_domain
 from server.storage import domains, integrations
-from server.storage.database import Read
+from server.storage.engine import Read
 from server.storage.integrations import Conflict, Keyed
 from server.storage.turn import Rank
 

@@ -15,7 +15,7 @@ from server.cooperative import FewEach, Turns
 from server.grammar.tree import Directory
 from server.model.sessions import OpenSession
 from server.node.status import Node
-from server.storage.database import Store
+from server.storage.store import Store
 
 #: Sessions of one user that may wait while a password of that user is checked; each waits for up to a second.
 _MOST_PASSWORDS_WAITING = 8

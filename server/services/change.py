@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from server.storage.database import Store
+from server.storage.store import Store
 from server.storage.writer import Query
 
 

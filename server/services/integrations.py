@@ -11,7 +11,7 @@ from server.model.integrations import Integration, changed, new_key
 from server.services.change import Actor
 from server.services.domains import no_such_domain
 from server.storage import domains, integrations
-from server.storage.database import Read
+from server.storage.engine import Read
 from server.storage.integrations import Added
 
 

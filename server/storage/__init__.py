@@ -1,1 +1,1 @@
-"""The store: SQLite through aiosqlite, one writer, immediate transactions. The only home of aiosqlite."""
+"""The store: a module for each kind of things, with SQL that all engines share, above group commit and an engine."""

@@ -18,6 +18,22 @@ ANEW = b"anew"
 BEGINNING = "audit beginning"
 #: The name of the signed list of nodes there.
 NODES = "audit nodes"
+#: What a mac covers besides `seq`, in this order: the columns of a record.
+COLUMNS = (
+    "at",
+    "node",
+    "event",
+    "user_name",
+    "source",
+    "session_id",
+    "command",
+    "arguments",
+    "status",
+    "detail",
+    "duration_ms",
+)
+#: Where the node stands among them.
+NODE = COLUMNS.index("node")
 _LONGEST_MARK = 110
 
 

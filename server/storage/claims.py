@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from server.model.access import Role, ShutOut, User, UserKey, shut_out
-from server.storage.database import Read
+from server.storage.engine import Read
 from server.storage.users import stored_key
 
 #: Always one row, and never the domains of the user, because the time of either would tell users from other names.
@@ -13,12 +13,12 @@ _SELECT = """
 SELECT u.name, u.role, u.password_hash, u.expires_at, u.added_at, u.locked, u.must_change_password,
        k.public_key, k.comment, k.sources, k.expires_at
 """
-_BY_NAME = f"""{_SELECT} FROM (SELECT ? AS name) AS claimed
+_BY_NAME = f"""{_SELECT} FROM (SELECT CAST(? AS TEXT) AS name) AS claimed
 LEFT JOIN users u ON u.name = claimed.name
-LEFT JOIN user_keys k ON 0
+LEFT JOIN user_keys k ON 1 = 0
 """
 #: The user is joined by the key, so an unknown key costs the same whether or not the user exists.
-_BY_KEY = f"""{_SELECT} FROM (SELECT ? AS name, ? AS public_key) AS claimed
+_BY_KEY = f"""{_SELECT} FROM (SELECT CAST(? AS TEXT) AS name, CAST(? AS TEXT) AS public_key) AS claimed
 LEFT JOIN user_keys k ON k.user_name = claimed.name AND k.public_key = claimed.public_key
 LEFT JOIN users u ON u.name = k.user_name
 """

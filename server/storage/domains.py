@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from server.model.domains import Domain, folded
-from server.storage.database import Read, Store, first_and_last
+from server.storage.engine import Read
+from server.storage.store import Store, first_and_last
 from server.storage.writer import Query
 
 

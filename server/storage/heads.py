@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.storage.chain import BEGINNING, NODES, Beginning, Head, Sealer
-from server.storage.database import Read
+from server.storage.engine import Read
 from server.storage.schema_numbers import NODE_LIST_SCHEMA
 
 #: One statement, so that all of it is of one moment. Read as bytes: what somebody has changed need be no text any more.
 _FOUND = """
-SELECT coalesce(max(id), 0), (SELECT CAST(value AS BLOB) FROM store WHERE name = ?),
-    (SELECT CAST(value AS BLOB) FROM store WHERE name = ?), (SELECT CAST(value AS INTEGER) FROM store WHERE name = ?)
+SELECT 0, coalesce(max(id), 0), (SELECT AS_BYTES(value) FROM store WHERE name = ?),
+    (SELECT AS_BYTES(value) FROM store WHERE name = ?), (SELECT AS_BYTES(value) FROM store WHERE name = ?)
 FROM audit
-UNION ALL SELECT CAST(node AS BLOB), seq, CAST(mac AS BLOB), CAST(signature AS BLOB) FROM audit_heads
+UNION ALL SELECT 1, seq, AS_BYTES(node), AS_BYTES(mac), AS_BYTES(signature) FROM audit_heads
+ORDER BY 1
 """
 
 
@@ -54,10 +55,11 @@ class _Stored:
 
 async def found(read: Read, audit: Sealer) -> Outline:
     """Return where the chains begin and end, as `read` sees it."""
-    ((last_id, mark, listed, schema), *rows) = await read(_FOUND, BEGINNING, NODES, "schema")
+    ((_, last_id, mark, listed, number), *rows) = await read(_FOUND, BEGINNING, NODES, "schema")
+    schema = _number(_text(number))
     stored = [
         _Stored(_text(node), Head(seq if isinstance(seq, int) else 0, _text(mac)), _text(signature))
-        for node, seq, mac, signature in rows
+        for _, seq, node, mac, signature in rows
     ]
     named = audit.nodes(_text(listed)) if schema >= NODE_LIST_SCHEMA else ()
     signed_for = _signed_for(audit, named, stored) if schema >= NODE_LIST_SCHEMA else ()
@@ -78,5 +80,9 @@ def _signed_for(audit: Sealer, named: tuple[str, ...] | None, stored: Sequence[_
     return present if fits and not fits_named else named
 
 
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode(errors="replace")
+def _text(value: bytes | str | None) -> str:
+    return value if isinstance(value, str) else (value or b"").decode(errors="replace")
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() else 0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 from weakref import ref
 
-from server.storage.database import Store
+from server.storage.store import Store
 from server.storage.writer import Query
 
 KEPT_LINES = 1000
@@ -16,7 +16,7 @@ KEPT_BYTES = 262_144
 
 #: The newest of a user's lines that are within both limits.
 _KEPT = """SELECT id, line FROM (
-               SELECT id, line, SUM(LENGTH(CAST(line AS BLOB))) OVER newest AS bytes, ROW_NUMBER() OVER newest AS number
+               SELECT id, line, SUM(BYTE_LENGTH(line)) OVER newest AS bytes, ROW_NUMBER() OVER newest AS number
                FROM history WHERE user_name = ? WINDOW newest AS (ORDER BY id DESC)
            ) AS typed WHERE bytes <= ? AND number <= ?"""
 

@@ -15,12 +15,15 @@ from server.cooperative import MANY_ROWS, Share
 from server.model.domains import folded
 from server.model.integrations import Integration, IntegrationType
 from server.storage import domains
-from server.storage.database import Read, Store, first_and_last
+from server.storage.engine import Read
+from server.storage.store import Store, first_and_last
 from server.storage.vault import Vault
 from server.storage.writer import Query
 
 #: What one statement takes; a larger one would hold the store's thread, and what waits for it, for longer.
 _ROWS_PER_STATEMENT = 100
+#: A limit that no table reaches; PostgreSQL refuses the -1 of SQLite.
+_ALL_ROWS = 2**62
 #: Places in a sealed row.
 _CLIENT_ID, _KEY_HASH = 1, 5
 _TYPES = {each.value: each for each in IntegrationType}
@@ -190,7 +193,7 @@ async def sealed_of_domain(store: Store, domain: str, share: Share) -> list[Seal
         del rows
         await share.keep_many(MANY_ROWS)
         async with share.read():
-            rows = await store.read(sql, name, -1)
+            rows = await store.read(sql, name, _ALL_ROWS)
     return rows if rows or await domains.exists(store.read, domain) else None
 
 

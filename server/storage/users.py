@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from server.model.access import Role, User, UserKey
 from server.model.domains import folded
 from server.model.public_keys import weakness
-from server.storage.database import Read, Store, first_and_last
-from server.storage.writer import Query, Row
+from server.storage.engine import Read, Row
+from server.storage.store import Store, first_and_last
+from server.storage.writer import Query
 
 #: Users, their keys and their grants in one statement, as every statement costs a hop to the store's thread.
 _SELECT = """

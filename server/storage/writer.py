@@ -2,65 +2,46 @@
 
 A commit waits for the disk. So the first change of a group commits behind all that waited while it ran, and every one
 of them is answered by the one commit (group commit, as PostgreSQL and MySQL do it). Inside, each change is a savepoint:
-one that fails takes back what it did itself and nothing else.
+one that fails takes back what it did itself and nothing else. Audit records go to the store at the commit, those of all
+changes together: a group whose records cannot be written is not stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any
-
-import aiosqlite
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from server.errors import TemporaryError
 from server.node.measures import Durations
-from server.storage.chain import Head, Sealer
-from server.storage.temporary import BUSY, Trouble, temporary, unsure
+from server.storage.audit_chain import AuditChain
+from server.storage.engine import Engine, Row, Value
+from server.storage.feed import Changed, ChangeFeed, Topic, topics_of
+from server.storage.temporary import BUSY, Failures, temporary
 from server.storage.turn import Rank, Turn
+from server.storage.uncut import awaited
 
-Value = str | int | None
-Row = tuple[Any, ...]
-
-_RETRY_SECONDS = 0.02
 #: A change that goes first waits at least so long for its turn: one long change may be ahead of it, not more.
 _FIRST_PATIENCE_SECONDS = 5.0
 _TAKEN_BACK = "the store took back what was to be stored with it"
 
 
-class CommittedError(asyncio.CancelledError):
-    """The caller was cancelled while its transaction was committed: it is, and the cancellation goes on."""
-
-
 class Query:
     """Runs statements with `?` placeholders inside one write transaction and returns their rows.
 
-    `audit` seals what goes to the audit; `heads` are its heads by node as they were last seen, signed for the list
-    `nodes`, which another program may have moved on since. `committed` are the newest of them that are known to be
-    stored for good: a store whose head is behind has lost records.
+    `audit` takes the audit records of the change; `topics` are what it has changed so far.
     """
 
-    def __init__(self, run: Callable[..., Awaitable[list[Row]]], audit: Sealer) -> None:
-        """Take what runs a statement."""
-        self._run = run
+    def __init__(self, engine: Engine, audit: AuditChain) -> None:
+        """Take the engine, whose transaction stands while the query is used."""
+        self._engine = engine
         self.audit = audit
-        self.heads: dict[str, tuple[Head, str]] = {}
-        self.nodes: tuple[str, ...] = ()
-        self.committed: dict[str, Head] = {}
-
-    def taken_back(self) -> None:
-        """Forget heads that may stand for records that were taken back."""
-        self.heads.clear()
-
-    def stored(self) -> None:
-        """Keep in mind what was committed."""
-        self.committed.update({node: head for node, (head, _) in self.heads.items()})
+        self.topics: frozenset[Topic] = frozenset()
 
     async def __call__(self, sql: str, *values: Value) -> list[Row]:
         """Run one statement."""
-        return await self._run(sql, *values)
+        self.topics |= topics_of(sql)
+        return await self._engine.run(sql, *values)
 
 
 class _Group:
@@ -68,37 +49,33 @@ class _Group:
 
     def __init__(self) -> None:
         self.changes = 0
+        self.topics: frozenset[Topic] = frozenset()
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.commit_rank: Rank | None = None
         self.committing: list[asyncio.Task[None]] = []
 
 
 class Writer:
-    """The connection that writes. `changes` and `commits` tell how long those took."""
+    """Group commit above an engine. `changes` and `commits` tell how long those took."""
 
-    def __init__(self, connection: aiosqlite.Connection, audit: Sealer, trouble: Trouble) -> None:
-        """Take an open connection that nobody else writes with."""
-        self._trouble = trouble
-        self._connection = connection
-        self._query = Query(self._run, audit)
+    def __init__(self, engine: Engine, audit: AuditChain, failures: Failures, feed: ChangeFeed) -> None:
+        """Take an engine that nobody else writes with."""
+        self._engine = engine
+        self._audit = audit
+        self._failures = failures
+        self._feed = feed
         self._turn = Turn()
         self._group: _Group | None = None
         self.changes, self.commits = Durations(), Durations()
 
     async def close(self) -> None:
-        """Wait for what is running and close the connection; safe to call twice."""
+        """Wait for what is running and close the engine; safe to call twice."""
         async with self._turn.held(Rank.LONG):
             group = self._group
         if group is not None:
             await asyncio.wait({group.outcome})
         async with self._turn.held(Rank.LONG):
-            await self._connection.close()
-
-    async def foreign_version(self) -> int:
-        """Return a number that is another one when another program has committed something since."""
-        with self._trouble.passing_as_temporary():
-            ((version,),) = await self._run("PRAGMA data_version")
-        return int(version)
+            await self._engine.close()
 
     @asynccontextmanager
     async def transaction(self, patience_seconds: float, rank: Rank = Rank.ORDINARY) -> AsyncIterator[Query]:
@@ -110,20 +87,23 @@ class Writer:
         then.
         """
         deadline = asyncio.get_running_loop().time() + patience_seconds
-        with self._trouble.passing_as_temporary(), self.changes.timed():
+        with self._failures.passing_as_temporary(), self.changes.timed():
             await self._take_turn(rank, deadline)
             try:
                 group = await self._joined(deadline)
+                query, recorded = Query(self._engine, self._audit), self._audit.waiting
                 try:
-                    yield self._query
+                    yield query
                 except BaseException as error:
-                    await self._taken_back(group, error)
+                    self._audit.drop_after(recorded)
+                    await self._take_back(group, error)
                     raise
                 group.changes += 1
+                group.topics |= query.topics
                 self._commit_soon(group, rank)
             finally:
                 self._turn.release()
-            await _ended(group.outcome)
+            await awaited(group.outcome, commits=True)
 
     async def _take_turn(self, rank: Rank, deadline: float) -> None:
         if rank is Rank.FIRST:
@@ -136,44 +116,32 @@ class Writer:
 
     async def _joined(self, deadline: float) -> _Group:
         """Return the group that is open, behind a savepoint, or a new one, begun."""
-        if self._group is not None and not self._connection.in_transaction:
+        if self._group is not None and not self._engine.in_transaction:
             # a savepoint would begin another transaction, whose commit would be told to those who were in this one
             await self._fail(self._group, temporary(_TAKEN_BACK))
         if self._group is None:
-            await self._begin(deadline)
+            await self._engine.begin(deadline)
             self._group = _Group()
         else:
-            await self._whole("SAVEPOINT change")
+            await self._engine.savepoint()
         return self._group
 
-    async def _begin(self, deadline: float) -> None:
-        """Begin as soon as no other program writes. Waits here and not in SQLite, so that Ctrl-C and SIGTERM pass."""
-        while True:
-            try:
-                return await self._whole("BEGIN IMMEDIATE")
-            except asyncio.CancelledError:
-                await self._roll_back()
-                raise
-            except sqlite3.OperationalError as error:
-                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not busy or asyncio.get_running_loop().time() > deadline:
-                    raise
-            await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _taken_back(self, group: _Group, error: BaseException) -> None:
+    async def _take_back(self, group: _Group, error: BaseException) -> None:
         """Take back the change that failed. Where that cannot be done alone, the whole group fails with it."""
-        self._query.taken_back()
-        if not (group.changes and self._connection.in_transaction):
-            await self._fail(group, error)
+        if not (group.changes and self._engine.in_transaction):
+            await self._fail(group, error if self._is_of_the_store(error) else temporary(_TAKEN_BACK))
             return
-        taking_back = asyncio.ensure_future(self._run("ROLLBACK TO change"))
+        taking_back = asyncio.ensure_future(self._engine.rollback_to())
         try:
-            await _ended(taking_back, stores=False)
-        except (sqlite3.Error, asyncio.CancelledError) as ended:
+            await awaited(taking_back)
+        except (Exception, asyncio.CancelledError) as ended:
             if broken := taking_back.exception():  # also where a cancellation has come before it
                 await self._fail(group, broken)
             if isinstance(ended, asyncio.CancelledError):
                 raise
+
+    def _is_of_the_store(self, error: BaseException) -> bool:
+        return isinstance(error, TemporaryError) or self._failures.reason(error) is not None
 
     def _commit_soon(self, group: _Group, rank: Rank) -> None:
         """Commit behind those that wait for their turn now, which join the group, but not behind long changes.
@@ -189,79 +157,29 @@ class Writer:
         async with self._turn.held(rank):
             if self._group is not group:
                 return  # it has failed, or is committed already
-            if not self._connection.in_transaction:
+            if not self._engine.in_transaction:
                 await self._fail(group, temporary(_TAKEN_BACK))
                 return
+            query = Query(self._engine, self._audit)
             try:
+                await self._audit.write(query, self._engine.run_many)
                 with self.commits.timed():
-                    await self._run("COMMIT")
+                    await self._engine.commit()
             except BaseException as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
-                await self._fail(group, await self._off_the_disk(error))
+                await self._fail(group, error)
                 return
-            self._query.stored()
+            finally:  # also where the commit has failed: nobody may trust a cache where the outcome is not certain
+                self._feed.announce(Changed(group.topics | query.topics))
+            self._audit.committed()
             self._group = None
             group.outcome.set_result(None)
 
     async def _fail(self, group: _Group, error: BaseException) -> None:
         """Roll back, and tell those whose changes had gone well before."""
-        self._query.taken_back()
+        self._audit.rolled_back()
         self._group = None
         try:
-            await self._roll_back()
+            await self._engine.rollback()
         finally:
-            told = error if isinstance(error, sqlite3.Error | TemporaryError) else temporary(_TAKEN_BACK)
-            group.outcome.set_exception(told)
+            group.outcome.set_exception(error if isinstance(error, Exception) else temporary(_TAKEN_BACK))
             group.outcome.exception()  # seen, also where its only change was the one that failed
-
-    async def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            with suppress(sqlite3.Error):
-                await self._whole("ROLLBACK")
-
-    async def _off_the_disk(self, error: BaseException) -> BaseException:
-        """Write over what a commit has left in the write-ahead log whose sync alone has failed; return what to tell.
-
-        It would be in force after a restart, although its clients were told that nothing was changed. Any write begins
-        at the same place; this one changes nothing.
-        """
-        if _code(error) != sqlite3.SQLITE_IOERR_FSYNC:
-            return error  # what makes it a commit is written last, and was not
-        await self._roll_back()
-        try:
-            await self._whole("PRAGMA user_version = 0")
-        except sqlite3.Error as again:
-            if _code(again) != sqlite3.SQLITE_IOERR_FSYNC:
-                return unsure(error)
-        return error
-
-    async def _run(self, sql: str, *values: Value) -> list[Row]:
-        rows: Any = await self._connection.execute_fetchall(sql, values)  # aiosqlite types them as sqlite3.Row
-        return rows if isinstance(rows, list) else list(rows)
-
-    async def _whole(self, sql: str) -> None:
-        """Run a statement to its end, even when the caller is cancelled meanwhile; the cancellation follows."""
-        await _ended(asyncio.ensure_future(self._run(sql)), stores=False)
-
-
-def _code(error: BaseException) -> int | None:
-    return getattr(error, "sqlite_errorcode", None)
-
-
-async def _ended(running: asyncio.Future[Any], *, stores: bool = True) -> None:
-    """Wait for the end of something that cancelling must not cut, then go on with what it came to.
-
-    A cancellation meanwhile follows, as CommittedError where `stores` and the change is stored.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    while not running.done():
-        try:
-            await asyncio.wait({running})
-        except asyncio.CancelledError as asked:
-            cancelled = asked
-    failed = running.exception()
-    if cancelled is None:
-        running.result()
-    elif failed is None and stores:
-        raise CommittedError from cancelled
-    else:
-        raise cancelled

@@ -19,12 +19,10 @@ from pathlib import Path
 
 import asyncssh
 
+from server.durable import locked_folder, sync_folder, write_synced
 from server.errors import StartError
 from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 from server.plain_files import MOST_KEY_BYTES, plain, read_plain
-from server.storage.files import locked_folder
-from server.storage.restoring import write_synced
-from server.storage.snapshot import sync_folder
 
 _ED25519, _ECDSA = "ssh-ed25519", "ecdsa-sha2-nistp256"
 

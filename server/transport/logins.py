@@ -1,6 +1,7 @@
 """The open logins.
 
-`watch` ends logins that are idle or open for too long, and logins of users without access.
+`watch` ends logins that are idle or open for too long, and logins of users without access: once a second, and at once
+when another program has changed users.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +20,7 @@ from server.log import about
 from server.model.access import Operator
 from server.model.sessions import OpenSession
 from server.model.shutdown import Shutdown
+from server.storage.feed import Changed, Topic
 
 _LOOK_SECONDS = 1.0
 _WARNING_SECONDS = 60.0
@@ -70,6 +73,7 @@ class Logins:
         self._current = current
         self._open: dict[str, Login] = {}
         self._warned: set[str] = set()
+        self._users_changed = asyncio.Event()
 
     def add(self, session_id: str, login: Login) -> None:
         """Add a login."""
@@ -110,13 +114,23 @@ class Logins:
                 self._warned.add(session_id)
                 login.tell(f"This session ends in {max(1, round(found[0]))} seconds: {found[1]}.")
 
+    def notice(self, changed: Changed) -> None:
+        """Look at once when another program has changed users.
+
+        A change by this process waits for the next look: a session may have made it, whose reply is on its way.
+        """
+        if changed.elsewhere and Topic.USERS in changed.topics:
+            self._users_changed.set()
+
     async def watch(self, standings: Standings) -> None:
         """Check all logins once a second, for ever."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._users_changed.wait()
+            self._users_changed.clear()
             try:
                 self.end_overdue()
-                await standings.changed_elsewhere()
                 await self._end_shut_out(standings)
             except TemporaryError as error:
                 _log.warning("users cannot be looked up: %s", error.message)

@@ -15,7 +15,8 @@ from console import ConsoleServer
 from faults import Faults, Kind
 
 from server.audit.export import Exporter
-from server.storage.database import Store
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.store import Store
 from server.storage.vault import Vault
 
 _TAIL_BYTES = 262_144
@@ -162,7 +163,7 @@ async def test_attack_an_exporter_that_ends_is_noticed(
 ) -> None:
     """Its task could end unseen; now the log and the metric tell it."""
     key = (stopped_console.folder / "keys" / "storage.key").read_bytes()
-    store = await Store.open(stopped_console.database, Vault(base64.b64decode(key)))
+    store = Store(await SqliteEngine.open(stopped_console.database), Vault(base64.b64decode(key)))
     exporter = Exporter(store, stopped_console.folder / "audit.jsonl")
     before = asyncio.all_tasks()
     await exporter.start()

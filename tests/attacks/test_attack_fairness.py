@@ -27,8 +27,9 @@ from server.model.numbers import parse_numbers
 from server.render.filters import filtered
 from server.render.reply import Column, Lines, Record, Table
 from server.render.table import table_rows
-from server.storage.database import Store
-from server.storage.files import prepare
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import prepare
+from server.storage.store import Store
 from server.storage.turn import Rank
 
 LONG = "a " * 32_000
@@ -39,7 +40,7 @@ IMPORT = "domain/biysk.local/integrations/import"
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """A new store, open."""
     prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
-    opened = await Store.open(prepared.database, prepared.vault)
+    opened = Store(await SqliteEngine.open(prepared.database), prepared.vault)
     yield opened
     await opened.close()
 

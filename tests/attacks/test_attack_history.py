@@ -15,8 +15,9 @@ from terminals import PERSON, until
 
 from server.audit.journal import Journal
 from server.storage import history
-from server.storage.database import Store
 from server.storage.history import KEPT_BYTES, KEPT_LINES, LastLines, SharedLines
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.store import Store
 from server.storage.vault import Vault
 
 
@@ -100,7 +101,7 @@ def test_attack_shells_of_one_user_share_their_earlier_lines() -> None:
 async def test_attack_lines_that_wait_for_the_store_are_bounded_for_each_user(stopped_console: ConsoleServer) -> None:
     """Ten thousand lines of 64 KB waited while the store was locked: 640 MB."""
     key = base64.b64decode((stopped_console.folder / "keys" / "storage.key").read_bytes())
-    store = await Store.open(stopped_console.database, Vault(key))
+    store = Store(await SqliteEngine.open(stopped_console.database), Vault(key))
     ((added_at,),) = await store.read("SELECT added_at FROM users WHERE name = 'admin'")
     admin, journal = replace(ADMIN, added_at=str(added_at)), Journal(store)
     for number in range(500):
@@ -117,7 +118,7 @@ async def test_attack_lines_that_wait_for_the_store_are_bounded_for_each_user(st
 
 async def test_lines_typed_while_the_store_is_busy_are_stored_once(stopped_console: ConsoleServer) -> None:
     key = base64.b64decode((stopped_console.folder / "keys" / "storage.key").read_bytes())
-    store = await Store.open(stopped_console.database, Vault(key))
+    store = Store(await SqliteEngine.open(stopped_console.database), Vault(key))
     ((added_at,),) = await store.read("SELECT added_at FROM users WHERE name = 'admin'")
     admin, journal = replace(ADMIN, added_at=str(added_at)), Journal(store)
     journal.remember_soon(admin, "one")

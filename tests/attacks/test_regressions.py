@@ -12,6 +12,7 @@ import statistics
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -21,10 +22,10 @@ import pytest
 from console import PASSWORD, PROMPT, ConsoleServer, read_until_end
 
 from server.model.events import Event, EventKind
-from server.storage import events
-from server.storage.database import Store
+from server.storage.engine import Row, Value
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.store import Store
 from server.storage.vault import Vault
-from server.storage.writer import Query, Value
 
 PERSON = {"client_version": "OpenSSH_9.9"}  # gets the line editor, as people do
 
@@ -268,21 +269,27 @@ def test_a_time_is_plain_digits(shared_console: ConsoleServer, text: str) -> Non
 async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(stopped_console: ConsoleServer) -> None:
     """Every length of a batch was a statement of its own, and SQLite keeps the last 128 prepared: fifty megabytes."""
     key = (stopped_console.folder / "keys" / "storage.key").read_bytes()
-    store = await Store.open(stopped_console.database, Vault(base64.b64decode(key)))
+    store = Store(await SqliteEngine.open(stopped_console.database), Vault(base64.b64decode(key)))
     statements: set[str] = set()
     expected: list[str] = []
     try:
         async with store.transaction() as query:
 
-            async def noted(sql: str, *values: Value) -> list[tuple[Value, ...]]:
+            async def noted(sql: str, *values: Value) -> list[Row]:
                 statements.add(sql)
-                return list(await query(sql, *values))
+                return await query(sql, *values)
+
+            async def noted_many(sql: str, rows: Sequence[Sequence[Value]]) -> None:
+                for row in rows:
+                    await noted(sql, *row)
 
             for length in range(1, 300, 7):
                 names = [f"n{length}.{number}" for number in range(length)]
                 expected += names
-                made = [Event(EventKind.LOGIN, "2021-02-16T08:00:00Z", "n", name, "s", "i") for name in names]
-                await events.insert(Query(noted, query.audit), *made)
+                query.audit.add(
+                    *(Event(EventKind.LOGIN, "2021-02-16T08:00:00Z", "n", name, "s", "i") for name in names)
+                )
+                await query.audit.write(noted, noted_many)
         rows = await store.read("SELECT user_name FROM audit WHERE event = 'login' ORDER BY id")
     finally:
         await store.close()

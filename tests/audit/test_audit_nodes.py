@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from chains import NODE, Attacked, event
 
-from server.storage.files import Prepared, prepare
+from server.storage.sqlite.files import Prepared, prepare
 
 OTHER = "ds2@ecss1"
 _LIST = "SELECT value FROM store WHERE name = 'audit nodes'"

@@ -18,7 +18,7 @@ from server.audit.journal import MOST_WAITING, Journal
 from server.errors import TemporaryError
 from server.log import BackgroundLogHandler, ConsoleLines
 from server.node import metrics
-from server.storage.database import Store
+from server.storage.store import Store
 
 
 @pytest.fixture

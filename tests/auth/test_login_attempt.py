@@ -18,8 +18,9 @@ from server.auth.passwords import PasswordChecker, hash_password
 from server.auth.rejected import MOST_NAMES, RejectedCredentials
 from server.model.access import Role, User, UserKey
 from server.storage import users
-from server.storage.database import Store
-from server.storage.files import prepare
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import prepare
+from server.storage.store import Store
 
 NOW = "2026-11-24T10:00:00.000+00:00"
 PASSWORD = "correct horse"
@@ -37,7 +38,7 @@ KNOWN, OTHER, AUTHORITY = _key(), _key(), _key()
 async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
     """Make attempts at a store with the users `anna`, `locked` and `changer`."""
     prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
-    store, passwords = await Store.open(prepared.database, prepared.vault), PasswordChecker()
+    store, passwords = Store(await SqliteEngine.open(prepared.database), prepared.vault), PasswordChecker()
     journal = Journal(store)
     stored = await asyncio.to_thread(hash_password, PASSWORD)
     known = [

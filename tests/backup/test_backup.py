@@ -30,7 +30,7 @@ from backups import (
 from console import PROGRAM, ConsoleServer, needs
 
 from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, KEY_NAMES, NEXT_HOST_KEY_NAME
-from server.storage.snapshot import snapshot
+from server.storage.sqlite.snapshot import snapshot
 
 
 @pytest.mark.parametrize("lock", LOCKS)

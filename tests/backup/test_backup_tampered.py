@@ -19,7 +19,7 @@ import pytest
 from backups import CLEAR, LOCKS, backup_made, files_in, status_of, verified
 from console import ConsoleServer
 
-from server.storage.snapshot import contents
+from server.storage.sqlite.snapshot import contents
 
 
 def _places(size: int) -> list[int]:

@@ -27,7 +27,7 @@ from killed import without_room
 from service import needs_root, public_folder
 
 from server.file_names import ECDSA_HOST_KEY_NAME
-from server.storage import schema
+from server.storage.sqlite import schema
 from server.transport.hostkey import fingerprint_of, host_keys
 
 

@@ -17,7 +17,7 @@ from console import PASSWORD, PROGRAM, ConsoleServer, needs
 from faults import CHANGES, Faults, Kind
 
 from server.file_names import HOST_KEY_NAME, NEXT_HOST_KEY_NAME
-from server.storage import schema
+from server.storage.sqlite import schema
 from server.transport.hostkey import fingerprint_of, host_keys
 
 pytestmark = pytest.mark.timeout(300)

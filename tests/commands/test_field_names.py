@@ -16,8 +16,8 @@ from backups import CLEAR, backup_made, status_of
 from console import PROMPT, ConsoleServer, needs
 from terminals import Person
 
-from server.storage import schema
-from server.storage.files import prepare
+from server.storage.sqlite import schema
+from server.storage.sqlite.files import prepare
 from server.storage.vault import Vault
 
 _HERE = "domain/RM-test/integrations"

@@ -24,8 +24,8 @@ from power import HOWS, Disk, Record, records
 
 from server.errors import StartError
 from server.file_names import STORAGE_KEY_NAME
-from server.storage.files import check, prepare
-from server.storage.schema import newest
+from server.storage.sqlite.files import check, prepare
+from server.storage.sqlite.schema import newest
 from server.storage.storage_key import read_storage_key
 from server.storage.vault import Vault
 from server.transport.hostkey import host_keys

@@ -240,7 +240,7 @@ async def test_probes_tell_the_truth_while_it_drains(stopped_console: ConsoleSer
 #: Serves as ever, but SIGUSR2 makes every read of the store wait until a file appears.
 _STORE_STOPS = """
 import asyncio, os, signal, sys
-from server.storage.database import Store
+from server.storage.store import Store
 
 reads = Store.read
 

@@ -12,12 +12,15 @@ import pytest_asyncio
 from console import ConsoleServer
 
 from server.audit.journal import Journal
+from server.audit.verify import findings, inspect
+from server.cooperative import Turns
 from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import domains
-from server.storage.database import Store
-from server.storage.files import prepare
-from server.storage.writer import CommittedError
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import prepare
+from server.storage.store import Store
+from server.storage.uncut import CommittedError
 
 NOW = "2026-11-24T10:00:00.000+00:00"
 WRITERS = 32
@@ -27,7 +30,7 @@ WRITERS = 32
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """A new store, open."""
     prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
-    opened = await Store.open(prepared.database, prepared.vault)
+    opened = Store(await SqliteEngine.open(prepared.database), prepared.vault)
     yield opened
     await opened.close()
 
@@ -188,6 +191,70 @@ async def test_nobody_is_told_of_a_transaction_that_sqlite_rolled_back_behind_ev
     assert isinstance(outcomes[1], TemporaryError)
     assert outcomes[2:] == [None] * behind
     assert await declared(store) == {f"d{number}" for number in range(behind)}
+
+
+async def record(store: Store, name: str, *, fails: bool = False) -> None:
+    """Declare a domain in a transaction of its own, with its audit record."""
+    async with store.transaction() as query:
+        query.audit.add(Event(EventKind.CHANGE, NOW, "ds1", name, "127.0.0.1:22", "00000000"))
+        await domains.insert(query, name, NOW)
+        if fails:
+            raise LookupError
+
+
+async def recorded(store: Store) -> list[str]:
+    """Return the users of the audit's records in their order; the audit is whole."""
+    inspection = await inspect(store, None, Turns().of("test"), lambda _done, _total: None)
+    assert findings(inspection) == []
+    return [name for (name,) in await store.read("SELECT user_name FROM audit ORDER BY id")]
+
+
+async def test_the_records_of_a_group_move_the_head_of_their_node_once(store: Store) -> None:
+    """Each change moved it and added its row: two statements of every change, each a hop to the store's thread."""
+    async with store.transaction() as query:
+        await query("CREATE TABLE moves (seq INTEGER)")
+        for when in ("INSERT", "UPDATE"):
+            counted = "BEGIN INSERT INTO moves VALUES (new.seq); END"
+            await query(f"CREATE TRIGGER on_{when} AFTER {when} ON audit_heads {counted}")
+    names = [f"d{number}" for number in range(WRITERS)]
+    await asyncio.gather(*(record(store, name) for name in names))
+    assert await store.read("SELECT seq FROM moves") == [(WRITERS,)]
+    await asyncio.gather(*(record(store, f"e{number}") for number in range(WRITERS)))
+    assert await store.read("SELECT seq FROM moves") == [(WRITERS,), (2 * WRITERS,)]
+    assert await recorded(store) == [*names, *(f"e{number}" for number in range(WRITERS))]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 5, WRITERS - 1])
+async def test_a_change_that_is_taken_back_leaves_no_record(store: Store, failing: int) -> None:
+    changes = [record(store, f"d{number}", fails=number == failing) for number in range(WRITERS)]
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    assert [number for number, outcome in enumerate(outcomes) if outcome] == [failing]
+    assert await recorded(store) == [f"d{number}" for number in range(WRITERS) if number != failing]
+    assert await declared(store) == {*await recorded(store)}
+
+
+@pytest.mark.parametrize("failing", [0, 3, 5])
+async def test_a_group_whose_records_cannot_be_written_is_refused_whole(store: Store, failing: int) -> None:
+    async with store.transaction() as query:
+        refused = f"WHEN new.user_name = 'd{failing}' BEGIN SELECT RAISE(ABORT, 'no record'); END"
+        await query(f"CREATE TRIGGER refuse BEFORE INSERT ON audit {refused}")
+    await record(store, "before")
+    outcomes = await asyncio.gather(*(record(store, f"d{number}") for number in range(6)), return_exceptions=True)
+    assert ["no record" in str(outcome) for outcome in outcomes] == [True] * 6
+    assert await declared(store) == {"before"}
+    await record(store, "after")
+    assert await recorded(store) == ["before", "after"]
+
+
+async def test_a_record_that_is_no_text_fails_only_its_own_change(store: Store) -> None:
+    async def broken() -> None:
+        async with store.transaction() as query:
+            await domains.insert(query, "broken", NOW)
+            query.audit.add(None)  # type: ignore[arg-type]  # a defect of ours
+
+    outcomes = await asyncio.gather(record(store, "a"), broken(), record(store, "b"), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), AttributeError, type(None)]
+    assert await recorded(store) == ["a", "b"]
 
 
 async def test_closing_waits_for_a_group(store: Store) -> None:

@@ -15,7 +15,7 @@ from console import ConsoleServer
 from service import needs_root, public_folder
 
 from server.errors import StartError
-from server.storage.files import prepare
+from server.storage.sqlite.files import prepare
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -167,7 +167,7 @@ def test_the_host_key_is_made_once_and_kept(console: ConsoleServer) -> None:
 
 def test_an_upgrade_from_before_grants_takes_no_domain_from_anybody(stopped_console: ConsoleServer) -> None:
     console = stopped_console
-    first = (files("server.storage") / "migrations" / "0001_first.sql").read_text(encoding="utf-8")
+    first = (files("server.storage.sqlite") / "migrations" / "0001_first.sql").read_text(encoding="utf-8")
     with closing(sqlite3.connect(console.database)) as database:
         kept = database.execute("SELECT value FROM store WHERE name = 'storage key'").fetchone()
     for path in console.database.parent.iterdir():

@@ -14,9 +14,9 @@ from console import ConsoleServer
 from killed import killed_at_every_step, without_room
 
 from server.errors import StartError
-from server.storage import schema
 from server.storage.chain import Beginning
-from server.storage.files import Prepared, prepare
+from server.storage.sqlite import schema
+from server.storage.sqlite.files import Prepared, prepare
 from server.storage.vault import Vault
 
 _AT = "2021-02-16T08:00:00Z"

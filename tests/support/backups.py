@@ -14,7 +14,7 @@ from console import ConsoleServer
 from killed import in_child
 
 from server.__main__ import main
-from server.storage import restoring
+from server.storage.sqlite import restoring
 
 HERE = "domain/biysk.local/integrations"
 PASSPHRASE = "correct horse battery staple"

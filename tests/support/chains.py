@@ -12,13 +12,14 @@ from server.audit.inspection import Exported, Inspection
 from server.audit.verify import findings, inspect
 from server.cooperative import Turns
 from server.model.events import Event, EventKind
-from server.storage import events
+from server.storage import chain
 from server.storage.chain import Head
-from server.storage.database import Store
-from server.storage.files import Prepared, prepare
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import Prepared, prepare
+from server.storage.store import Store
 
 NODE = "ds1@ecss1"
-COLUMNS = (*events.COLUMNS, "seq", "mac")
+COLUMNS = (*chain.COLUMNS, "seq", "mac")
 
 
 def event(number: int, node: str = NODE) -> Event:
@@ -52,7 +53,7 @@ class Attacked:
 
     async def opened(self) -> Store:
         """Open the store as the console does."""
-        return await Store.open(self.prepared.database, self.prepared.vault)
+        return Store(await SqliteEngine.open(self.prepared.database), self.prepared.vault)
 
     def write(self, new: Iterable[Event]) -> None:
         """Record events as the console does, in one batch."""
@@ -60,7 +61,7 @@ class Attacked:
         async def recorded() -> None:
             store = await self.opened()
             async with store.transaction() as query:
-                await events.insert(query, *new)
+                query.audit.add(*new)
             await store.close()
 
         asyncio.run(recorded())

@@ -26,7 +26,8 @@ from asyncssh import SSHClientConnection
 from server.model.access import Operator, Role
 from server.model.integrations import Integration
 from server.storage import domains, integrations
-from server.storage.database import Store
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.store import Store
 from server.storage.vault import Vault
 
 PASSWORD = "correct horse battery staple"
@@ -110,7 +111,7 @@ class ConsoleServer:
     async def seed(self, domain: str, rows: Iterable[tuple[Integration, str]]) -> None:
         """Put a domain with these integrations and their keys into the store while nobody serves it."""
         vault = Vault(base64.b64decode((self.folder / "keys" / "storage.key").read_bytes()))
-        store = await Store.open(self.database, vault)
+        store = Store(await SqliteEngine.open(self.database), vault)
         async with store.transaction() as query:
             await domains.insert(query, domain, "2021-02-16T08:00:00Z")
             for integration, key in rows:

@@ -18,8 +18,9 @@ from asyncssh import SSHClientConnection
 from server.audit.verify import findings, inspect
 from server.cooperative import Turns
 from server.storage import domains, integrations
-from server.storage.database import Store
-from server.storage.files import prepare
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import prepare
+from server.storage.store import Store
 
 DOMAIN = "biysk.local"
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
@@ -164,7 +165,7 @@ def copied(folder: Path, to: Path) -> Path:
 async def opened(folder: Path) -> Store:
     """Open a store as the console does. Raises StartError when it would refuse it."""
     prepared = prepare(folder / "var" / "console.db", folder / "keys", make=False)
-    return await Store.open(prepared.database, prepared.vault)
+    return Store(await SqliteEngine.open(prepared.database), prepared.vault)
 
 
 async def complaints(folder: Path, ledger: Ledger, position: float = inf) -> tuple[list[str], dict[str, Standing]]:

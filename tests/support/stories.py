@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chains import COLUMNS, NODE
 
-from server.storage import events
+from server.storage import chain
 
 
 def _swap(one: int, other: int, *columns: str) -> list[str]:
@@ -27,7 +27,7 @@ def _id_swap(one: int, other: int) -> list[str]:
 
 
 def _copy(number: int, id_: str, seq: str) -> str:
-    names = ", ".join(events.COLUMNS)
+    names = ", ".join(chain.COLUMNS)
     return f"INSERT INTO audit (id, {names}, seq, mac) SELECT {id_}, {names}, {seq}, mac FROM audit WHERE id = {number}"
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from server.durable import sync_folder, write_synced
 from server.errors import StartError
 from server.file_names import (
     DATABASE_NAME,
@@ -27,7 +28,6 @@ from server.file_names import (
     STORAGE_KEY_NAME,
 )
 from server.plain_files import MOST_KEY_BYTES, read_plain
-from server.storage.snapshot import sync_folder
 from server.storage.storage_key import parse_storage_key
 
 _ASIDE = "aside"
@@ -189,11 +189,3 @@ def _move_aside(path: Path, kept: Path) -> list[Path]:
         return []
     path.rename(kept)
     return [kept]
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file for its owner only, down to the disk."""
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -16,7 +16,7 @@ from pathlib import Path
 from server.errors import StartError
 from server.model.lines import one_line
 from server.storage.owner import working_for
-from server.storage.temporary import is_full
+from server.storage.sqlite.errors import is_full
 
 _TRIES, _RETRY_SECONDS = 50, 0.02
 
@@ -173,14 +173,5 @@ def _held(folder: Path) -> Iterator[bool]:
         yield True
     except BlockingIOError:
         yield False
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names that were given or taken in a folder survive a crash."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

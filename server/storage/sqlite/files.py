@@ -7,7 +7,6 @@ with another one, a newer schema, a damaged file. Blocking; for the time before 
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
 import re
 import sqlite3
@@ -16,15 +15,15 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.durable import locked_folder, make_folder, sync_folder, write_synced
 from server.errors import StartError
 from server.file_names import STORAGE_KEY_NAME
 from server.model.lines import one_line
-from server.storage import schema
 from server.storage.owner import working_for
-from server.storage.restoring import SIDE_FILES, finish, restoring_folder, write_synced
-from server.storage.snapshot import sync_folder
+from server.storage.sqlite import schema
+from server.storage.sqlite.errors import passing_reason
+from server.storage.sqlite.restoring import SIDE_FILES, finish, restoring_folder
 from server.storage.storage_key import read_storage_key, storage_key_there
-from server.storage.temporary import passing_reason
 from server.storage.vault import Vault, new_storage_key
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -235,23 +234,3 @@ def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
     for path in (database,) if outside else (database, storage_key):
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the keys folder so that two programs do not make two stores at once."""
-    make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for its owner only, and those above it, so that they survive a crash."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(folder.parent)

@@ -16,10 +16,11 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from server.durable import sync_folder
 from server.errors import StartError
 from server.storage.chain import BEGINNING, NODES, Beginning, Head
 from server.storage.schema_numbers import CHAIN_SCHEMA, NODE_LIST_SCHEMA
-from server.storage.snapshot import counts, damage, scratch_folder, snapshot, sync_folder
+from server.storage.sqlite.snapshot import counts, damage, scratch_folder, snapshot
 from server.storage.vault import Vault
 
 _TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
@@ -32,7 +33,7 @@ _log = logging.getLogger("ecss-console.storage")
 @cache
 def migrations() -> dict[int, str]:
     """Return the migrations by number, in order, from `migrations/0001_first.sql` and its followers."""
-    folder = files("server.storage") / "migrations"
+    folder = files("server.storage.sqlite") / "migrations"
     scripts = sorted((file.name, file) for file in folder.iterdir() if file.name.endswith(".sql"))
     return {int(name.partition("_")[0]): file.read_text(encoding="utf-8") for name, file in scripts}
 

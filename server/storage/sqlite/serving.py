@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from server.durable import make_folder
 from server.errors import StartError
 from server.plain_files import read_plain
-from server.storage.files import make_folder
 
 _MOST_LOCK_BYTES = 32
 

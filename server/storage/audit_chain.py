@@ -1,0 +1,180 @@
+"""The audit's chains as the console goes on with them: a chain per node that is only ever added to.
+
+What is added goes behind the head as the transaction finds it; the head moves with it. A head that the console did not
+write is not built upon: the record then begins the chain anew, which verify tells for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+
+from server.model.events import Event
+from server.storage.chain import ANEW, COLUMNS, FIRST, NODE, NODES, Head, Sealer
+from server.storage.engine import Read, Value
+from server.storage.heads import Outline, found
+
+#: Runs one statement for every row of values.
+RunMany = Callable[[str, Sequence[Sequence[Value]]], Awaitable[None]]
+
+#: Rows of one hop to the store's thread.
+_ROWS_AT_ONCE = 256
+_ADDED = (*COLUMNS, "seq", "mac")
+_INSERT = f"INSERT INTO audit ({', '.join(_ADDED)}) VALUES ({', '.join('?' * len(_ADDED))})"
+_MOVE_HEAD = """
+UPDATE audit_heads SET seq = ?, mac = ?, signature = ?
+WHERE node = ? AND seq = ? AND mac = ? AND signature = ? RETURNING seq
+"""
+_SET_HEAD = """
+INSERT INTO audit_heads (seq, mac, signature, node) VALUES (?, ?, ?, ?)
+ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, mac = excluded.mac, signature = excluded.signature
+"""
+_SET_STORE = """
+INSERT INTO store (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+#: Bounded, as SQLite sorts a text that somebody has put there above every number.
+_NEWEST = "SELECT seq FROM audit WHERE node = ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
+_MOST = 2**63 - 1
+
+_Signed = tuple[Head, str]
+_Columns = tuple[Value, ...]
+
+_log = logging.getLogger("ecss-console.audit")
+
+
+class AuditChain:
+    """The records that wait for the commit of their group, and the heads that they will be put behind.
+
+    The heads are as this process last saw them, signed for the list of nodes; another program may have moved them
+    since. The newest heads that are known to be stored for good are kept apart: a store whose head is behind these has
+    lost records.
+    """
+
+    def __init__(self, sealer: Sealer) -> None:
+        """Take what computes macs and signatures."""
+        self._sealer = sealer
+        self._records: list[_Columns] = []
+        self._heads: dict[str, _Signed] = {}
+        self._nodes: tuple[str, ...] = ()
+        self._committed: dict[str, Head] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many records wait for the commit."""
+        return len(self._records)
+
+    def add(self, *events: Event) -> None:
+        """Add events, in order, to what is written when the group commits."""
+        self._records += [_columns(event) for event in events]
+
+    def drop_after(self, count: int) -> None:
+        """Drop all but the first `count` records that wait: their change is taken back."""
+        del self._records[count:]
+
+    async def write(self, query: Read, run_many: RunMany) -> None:
+        """Write the records that wait, as the last thing before the commit: each node's head moves once."""
+        records, self._records = self._records, []
+        for node, of_node in groupby(records, key=lambda columns: str(columns[NODE])):
+            await self._extend(query, run_many, node, list(of_node))
+
+    def committed(self) -> None:
+        """Take the heads that were written for stored."""
+        self._committed.update({node: head for node, (head, _) in self._heads.items()})
+
+    def rolled_back(self) -> None:
+        """Drop the records that wait, and heads that may stand for records that were taken back."""
+        self._records.clear()
+        self._heads.clear()
+
+    async def _extend(self, query: Read, run_many: RunMany, node: str, records: Sequence[_Columns]) -> None:
+        """Move the head over the records and add them: two hops for one event while nobody else has moved the head."""
+        known = self._heads.get(node)
+        if known is not None:
+            rows, moved = self._sealed(node, known[0].mac.encode(), known[0].seq, records)
+            if not await query(_MOVE_HEAD, *_head_values(moved), node, *_head_values(known)):
+                known = None
+        if known is None:
+            previous, seq = await self._end_of_chain(query, node)
+            rows, moved = self._sealed(node, previous, seq, records)
+            await query(_SET_HEAD, *_head_values(moved), node)
+        if len(rows) == 1:
+            await query(_INSERT, *rows[0])
+        else:
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                await run_many(_INSERT, rows[start : start + _ROWS_AT_ONCE])
+        self._heads[node] = moved
+
+    async def _end_of_chain(self, query: Read, node: str) -> tuple[bytes, int]:
+        """Return what the next record builds upon, and the number before its own; the node is listed then."""
+        outline = await found(query, self._sealer)
+        newest = max((int(seq) for (seq,) in await query(_NEWEST, node, _MOST)), default=None)
+        known = self._committed.get(node)
+        kept = next((each for each in outline.heads if each.node == node), None)
+        is_new = kept is None and newest is None and known is None and node not in outline.nodes
+        self._nodes = await self._listed(query, outline, node)
+        if is_new:
+            return FIRST, 0
+        head = kept.head if kept is not None and kept.signed else None
+        if head is not None and head.seq >= (newest or 0) and not _is_behind(head, known):
+            return head.mac.encode(), head.seq
+        was = "set back" if head is not None and _is_behind(head, known) else "changed or removed"
+        _log.error("the audit's head of %s was %s: ecss-console audit verify tells more", node, was)
+        return ANEW, max(newest or 0, head.seq if head else 0, known.seq if known else 0)
+
+    async def _listed(self, query: Read, outline: Outline, node: str) -> tuple[str, ...]:
+        """Return the list of nodes with this one in it. Where it grows, what is signed for it is signed anew.
+
+        A head that the console did not write stays as it is, for verify to find.
+        """
+        nodes = tuple(sorted({*outline.nodes, node}))
+        if not outline.listed:
+            _log.error("the audit's list of nodes was changed or removed: ecss-console audit verify tells more")
+        elif nodes == outline.nodes:
+            return nodes
+        for each in outline.heads:
+            if each.signed:
+                signature = self._sealer.signature(each.node, each.head, nodes)
+                await query("UPDATE audit_heads SET signature = ? WHERE node = ?", signature, each.node)
+        await query(_SET_STORE, NODES, self._sealer.listed(nodes))
+        return nodes
+
+    def _sealed(
+        self, node: str, previous: bytes, seq: int, records: Sequence[_Columns]
+    ) -> tuple[list[_Columns], _Signed]:
+        """Return the rows of all records with their numbers and macs, and the head behind them with its signature."""
+        rows: list[_Columns] = []
+        for columns in records:
+            seq += 1
+            previous = self._sealer.mac(previous, seq, [str(value).encode() for value in columns])
+            rows.append((*columns, seq, previous.decode()))
+        head = Head(seq, previous.decode())
+        return rows, (head, self._sealer.signature(node, head, self._nodes))
+
+
+def _is_behind(head: Head, known: Head | None) -> bool:
+    """Tell whether a head, though signed, is older than one that this program has committed."""
+    return known is not None and head != known and head.seq <= known.seq
+
+
+def _head_values(signed: _Signed) -> tuple[int, str, str]:
+    head, signature = signed
+    return head.seq, head.mac, signature
+
+
+def _columns(event: Event) -> _Columns:
+    """Return the columns of an event; half a character, as of a name that is no UTF-8, must not hold up the others."""
+    columns = (
+        event.at,
+        event.node,
+        event.kind.value,
+        event.user_name,
+        event.source,
+        event.session_id,
+        event.command,
+        event.arguments,
+        event.status,
+        event.detail,
+        event.duration_ms,
+    )
+    return tuple(each.encode(errors="replace").decode() if isinstance(each, str) else each for each in columns)

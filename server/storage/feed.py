@@ -1,0 +1,83 @@
+"""The change feed: after each commit the store announces which kinds of things have changed.
+
+A cache subscribes and drops what it has of these. So no caller of a change needs to know which caches there are, and
+none is forgotten: the topics come from the SQL itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+_log = logging.getLogger("ecss-console.storage")
+
+
+class Topic(Enum):
+    """A kind of things in the store. `NODES` is the list of the nodes that have recorded."""
+
+    USERS = "users"
+    GRANTS = "grants"
+    DOMAINS = "domains"
+    INTEGRATIONS = "integrations"
+    NODES = "nodes"
+
+
+EVERYTHING = frozenset(Topic)
+
+#: What a write to a table changes. History and audit have no topic: nobody caches them.
+_TOPICS = {
+    "users": {Topic.USERS},
+    "user_keys": {Topic.USERS},
+    "grants": {Topic.GRANTS},
+    "domains": {Topic.DOMAINS},
+    "integrations": {Topic.INTEGRATIONS},
+    "store": {Topic.NODES},
+}
+#: What goes with a deleted row, by ON DELETE CASCADE.
+_CASCADES = {"users": {Topic.GRANTS}, "domains": {Topic.GRANTS, Topic.INTEGRATIONS}}
+_WRITE = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM)\s+(\w+)")
+
+
+@lru_cache(maxsize=512)
+def topics_of(sql: str) -> frozenset[Topic]:
+    """Return what a statement of the shared text may change."""
+    found = _WRITE.match(sql)
+    if found is None:
+        return frozenset()
+    verb, table = found.groups()
+    cascades = _CASCADES.get(table, set()) if verb == "DELETE FROM" else set()
+    return frozenset(_TOPICS.get(table, set()) | cascades)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a commit may have changed; `elsewhere` tells that it was a commit of another program."""
+
+    topics: frozenset[Topic]
+    elsewhere: bool = False
+
+
+class ChangeFeed:
+    """Subscribers are called in the event loop, before the caller of the change goes on; they must not block."""
+
+    def __init__(self) -> None:
+        """Begin without subscribers."""
+        self._subscribers: list[Callable[[Changed], None]] = []
+
+    def subscribe(self, subscriber: Callable[[Changed], None]) -> None:
+        """Call `subscriber` after every commit that has a topic, for as long as the store lives."""
+        self._subscribers.append(subscriber)
+
+    def announce(self, changed: Changed) -> None:
+        """Call the subscribers. A defect of one is logged: the others and the commit go on."""
+        if not changed.topics:
+            return
+        for subscriber in self._subscribers:
+            try:
+                subscriber(changed)
+            except Exception:  # noqa: BLE001  whatever it is, the change is committed
+                _log.exception("a subscriber of changes has failed")

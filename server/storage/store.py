@@ -1,0 +1,114 @@
+"""The open store: reads over what is committed, changes through the one writer, and the feed of what has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+
+from server.errors import TemporaryError
+from server.node import metrics
+from server.node.measures import Durations
+from server.node.metrics import Reading
+from server.storage.audit_chain import AuditChain
+from server.storage.engine import Engine, Row, Value
+from server.storage.feed import Changed, ChangeFeed
+from server.storage.temporary import Failures
+from server.storage.turn import Rank
+from server.storage.uncut import uncut
+from server.storage.vault import Vault
+from server.storage.writer import Query, Writer
+
+#: How long a change waits for its turn and for other programs before it is refused as temporary.
+PATIENCE_SECONDS = 5.0
+#: The pause after a look for other programs' changes that has failed.
+_LOOK_AGAIN_SECONDS = 1.0
+
+_log = logging.getLogger("ecss-console.storage")
+
+
+class Store:
+    """What nouns read from and write to. `close` it, or its engine may keep the process alive.
+
+    `feed` announces every commit of users, grants, domains, integrations and nodes.
+    """
+
+    def __init__(self, engine: Engine, vault: Vault) -> None:
+        """Take an open engine that nobody else writes with, and what seals API keys and audit records."""
+        self._engine = engine
+        self._failures = Failures(engine.reason)
+        self.feed = ChangeFeed()
+        self._writer = Writer(engine, AuditChain(vault.audit), self._failures, self.feed)
+        self.vault = vault
+        self._reads = Durations()
+
+    async def close(self) -> None:
+        """Wait for what is running and close the engine; safe to call twice."""
+        await uncut(self._writer.close())
+
+    async def watch(self) -> None:
+        """Announce the commits of other programs, for ever."""
+        while True:
+            try:
+                with self._failures.passing_as_temporary():
+                    topics = await self._engine.changed_elsewhere()
+            except TemporaryError as error:
+                _log.warning("changes of other programs cannot be seen: %s", error.message)
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            except Exception:  # noqa: BLE001  whatever it is, the next look must come
+                _log.exception("changes of other programs cannot be seen")
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            else:
+                self.feed.announce(Changed(topics, elsewhere=True))
+
+    async def read(self, sql: str, *values: Value) -> list[Row]:
+        """Run one SELECT over what is committed. Raises TemporaryError while the store is busy or away."""
+        with self._failures.passing_as_temporary(), self._reads.timed():
+            return await self._engine.read(sql, *values)
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield how long the store took, and its size."""
+        writer = self._writer
+        timed = [(("read",), self._reads), (("change",), writer.changes), (("commit",), writer.commits)]
+        yield Reading(metrics.STORE_SECONDS, timed)
+        database, log = self.sizes_bytes()
+        yield Reading(metrics.STORE_BYTES, [(("database",), database), (("wal",), log)])
+
+    def sizes_bytes(self) -> tuple[int, int]:
+        """Return the size of the database, and of the log that has what was committed last."""
+        return self._engine.sizes_bytes()
+
+    async def schema(self) -> str:
+        """Return the number of the schema; a caller that gets it knows that the store answers."""
+        ((number,),) = await self.read("SELECT value FROM store WHERE name = 'schema'")
+        return str(number)
+
+    def transaction(
+        self, patience_seconds: float = PATIENCE_SECONDS, rank: Rank = Rank.ORDINARY
+    ) -> AbstractAsyncContextManager[Query]:
+        """Give a `query` for one change; it is stored whole when the block has ended well, else not at all.
+
+        Where several wait, `rank` decides which goes first.
+
+        Raises TemporaryError when the store is away, or busy for longer than `patience_seconds`; nothing is changed
+        then.
+        """
+        return self._writer.transaction(patience_seconds, rank)
+
+
+async def first_and_last(
+    store: Store, names: str, values: tuple[Value, ...], column: str, beginning: str, most: int
+) -> list[str]:
+    """Return the `most` first names whose `column` begins so, sorted by it, and the last one.
+
+    `names` is what to select, as in `name FROM users WHERE 1 = 1`. Tab needs only these of ten thousand names: the
+    names between share the prefix of the first and the last.
+    """
+    select = f"SELECT {names} AND {column} >= ? AND {column} < ? ORDER BY {column}"
+    bounds = (*values, beginning, beginning + "\U0010ffff")
+    found = [name for (name,) in await store.read(f"{select} LIMIT ?", *bounds, most)]
+    if len(found) == most:
+        ((last,),) = await store.read(f"{select} DESC LIMIT 1", *bounds)
+        found += [last] if last != found[-1] else []
+    return found

@@ -1,0 +1,22 @@
+"""The engines that the contract of the store is tested on: another one is another value of `ENGINES`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from server.storage.engine import Engine
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import prepare
+from server.storage.vault import Vault
+
+Opened = Callable[[Path], Awaitable[tuple[Engine, Vault]]]
+
+
+async def _sqlite(folder: Path) -> tuple[Engine, Vault]:
+    prepared = prepare(folder / "console.db", folder / "keys")
+    return await SqliteEngine.open(prepared.database), prepared.vault
+
+
+#: Each makes the store of a folder where there is none, and opens it, as another program may do a second time.
+ENGINES: dict[str, Opened] = {"sqlite": _sqlite}
