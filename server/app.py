@@ -17,8 +17,8 @@ from server.audit.export import Exporter
 from server.audit.host import record_host
 from server.audit.journal import Journal, utc_now
 from server.auth.authenticator import Authenticator
+from server.auth.authorizer import Authorizer
 from server.auth.passwords import PasswordChecker
-from server.auth.standing import Standings
 from server.auth.weak_keys import warn_at_start
 from server.commands import command_tree
 from server.commands.services import Services
@@ -95,7 +95,7 @@ async def serve(config: Config) -> None:
         journal = Journal(store)
         exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
         passwords = PasswordChecker()
-        standings = Standings(store)
+        authorizer = Authorizer(store)
         current, node = Current(config), Node()
         logins = Logins(current)
         store.feed.subscribe(logins.notice)
@@ -103,8 +103,8 @@ async def serve(config: Config) -> None:
             store=store,
             journal=journal,
             root=command_tree(),
-            doorkeeper=Authenticator(store, journal, passwords, config.node.name),
-            standings=standings,
+            authenticator=Authenticator(store, journal, passwords, config.node.name),
+            authorizer=authorizer,
             sessions=logins,
             current=current,
             node=node,
@@ -118,7 +118,7 @@ async def serve(config: Config) -> None:
                 if exporter is not None:
                     await exporter.start()
                 await record_host(store, journal, config, keys.in_use)
-                lasting = (store.watch(), logins.watch(standings), node.watch_loop())
+                lasting = (store.watch(), logins.watch(authorizer), node.watch_loop())
                 watching = [loop.create_task(work) for work in lasting]
                 async with _notified(services, listener, reloader, asked):
                     known = await users.every(store)

@@ -16,8 +16,8 @@ from server.auth.passwords import PasswordChecker, check_new_password, same_pass
 from server.errors import TemporaryError
 from server.model.access import ShutOut, User
 from server.model.events import Event, EventKind
-from server.storage import claims, users
-from server.storage.claims import StoredCredentials
+from server.storage import credentials, users
+from server.storage.credentials import StoredCredentials
 from server.storage.store import Store
 from server.storage.turn import Rank
 
@@ -41,7 +41,7 @@ class Authenticator:
 
         `owner` causes the work, see `PasswordChecker`. Raises TemporaryError.
         """
-        found = await claims.by_name(self._store.read, name)
+        found = await credentials.by_name(self._store.read, name)
         stored = found.password_hash
         result = AuthResult(name, Method.PASSWORD)
         if not await self._passwords.verify(owner, stored, password) or stored is None:
@@ -89,7 +89,7 @@ class Authenticator:
         an unknown one, so that timing reveals nothing.
         """
         weak = weakness(public_key)
-        found = await claims.by_key(self._store.read, name, public_key)
+        found = await credentials.by_key(self._store.read, name, public_key)
         result = AuthResult(name, Method.KEY, fingerprint=fingerprint(public_key))
         key = found.key()
         if key is None:
@@ -103,7 +103,7 @@ class Authenticator:
 
     async def stored_credentials(self, name: str) -> StoredCredentials:
         """Look up a claimed user before its certificate is checked."""
-        return await claims.by_name(self._store.read, name)
+        return await credentials.by_name(self._store.read, name)
 
     def by_certificate(self, name: str, found: StoredCredentials, weak: str | None, authority: str) -> AuthResult:
         """Check the user of a certificate that fits.

@@ -13,7 +13,7 @@ from server.auth.keys import fingerprint, weakness
 from server.auth.rejected import RejectedCredentials
 from server.errors import TemporaryError
 from server.model.access import UserKey
-from server.storage.claims import StoredCredentials
+from server.storage.credentials import StoredCredentials
 
 #: An accepted key appears twice in a login: first the client asks whether it is known, then it sends the signature.
 _APPEARANCES = 2

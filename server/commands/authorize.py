@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.auth.standing import Standings, no_more
+from server.auth.authorizer import Authorizer, no_more
 from server.errors import PermissionDeniedError
 from server.grammar.declare import Command
 from server.model.access import Operator
@@ -13,14 +13,14 @@ from server.storage.engine import Read
 
 
 async def authorize(
-    standings: Standings, operator: Operator, command: Command, arguments: Mapping[str, Any], read: Read | None = None
+    authorizer: Authorizer, operator: Operator, command: Command, arguments: Mapping[str, Any], read: Read | None = None
 ) -> Operator:
     """Return the operator with present rights, if it may run the command.
 
     Raises PermissionDeniedError. Denies by default, with the same message whether the named domain exists or not.
     Inside a change, give its query as `read`: it sees the changes of the same transaction.
     """
-    present = await standings.of(operator, read)
+    present = await authorizer.current(operator, read)
     if present is None:
         raise PermissionDeniedError(no_more(operator.name))
     of_options = (option.relation.permission for option in command.options if arguments.get(option.name))

@@ -86,7 +86,7 @@ async def help_(context: Context, path: Annotated[str, PATH] = "") -> Help | Ove
         return Help(page(found.command))
     # show a domain that is not granted as typed, so that nobody learns how it was declared
     granted = [(text, context.operator.reaches(text)) for _, text in found.places]
-    names = [await context.services.standings.declared(text) if reached else text for text, reached in granted]
+    names = [await context.services.authorizer.declared(text) if reached else text for text, reached in granted]
     introduction = (f"Directory {shown(found.renamed(names).location)}", f"  {found.directory.help}")
     return Overview(introduction, (_inside(context, found.directory),))
 

@@ -134,8 +134,8 @@ class Context:
 
     async def authorize(self, read: Read | None = None) -> None:
         """Check the operator's rights, which may change while a question waits. Raises PermissionDeniedError."""
-        standings = self.services.standings
-        self.operator = await authorize(standings, self.operator, self.command, self.arguments, read)
+        authorizer = self.services.authorizer
+        self.operator = await authorize(authorizer, self.operator, self.command, self.arguments, read)
 
     async def confirm(self, consequence: str) -> None:
         """Show the consequence and ask once. Any answer but `yes` raises CommandError. A check asks nothing."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from server.audit.journal import Journal
 from server.auth.authenticator import Authenticator
-from server.auth.standing import Standings
+from server.auth.authorizer import Authorizer
 from server.commands.documents import Documents
 from server.config import Current
 from server.cooperative import FewEach, Turns
@@ -42,8 +42,8 @@ class Services:
     store: Store
     journal: Journal
     root: Directory
-    doorkeeper: Authenticator
-    standings: Standings
+    authenticator: Authenticator
+    authorizer: Authorizer
     sessions: Sessions
     current: Current
     node: Node

@@ -72,7 +72,7 @@ async def asked_password(context: Context, name: str, *, before: str | None = No
         message = "the two passwords differ; nothing was changed"
         raise CommandError(message)
     async with one_password(context):
-        return await context.services.doorkeeper.hash_password(password, f"user {context.operator.name}")
+        return await context.services.authenticator.hash_password(password, f"user {context.operator.name}")
 
 
 @command(_HERE + "add", permission=_CHANGE, examples=(_EXAMPLE + "add crm --role operator --check",))
@@ -184,13 +184,13 @@ async def own_passwd(context: Context) -> Lines:
             return Lines()
     password = await context.ask_secret("Your password: ")
     async with one_password(context):
-        verdict = await context.services.doorkeeper.by_password(name, password, f"user {name}")
-        if verdict.stored is None:
+        result = await context.services.authenticator.by_password(name, password, f"user {name}")
+        if result.stored is None:
             await asyncio.sleep(_WRONG_PASSWORD_SECONDS)
             message = "that is not your password; nothing was changed"
             raise CommandError(message)
     password_hash = await asked_password(context, name, before=password)
-    await service.exchange_password(context, name, verdict.stored, password_hash)
+    await service.exchange_password(context, name, result.stored, password_hash)
     return Lines(("Your password was changed",))
 
 

@@ -101,7 +101,7 @@ async def _run_authorized(context: Context) -> Reply:
     takers: tuple[Argument | Option, ...] = (*command.places.values(), *command.arguments, *command.options)
     for taker in takers:
         if taker.kind is not None and taker.kind.granted and context.arguments.get(taker.name):
-            declared = await context.services.standings.declared(context.arguments[taker.name])
+            declared = await context.services.authorizer.declared(context.arguments[taker.name])
             context.arguments = {**context.arguments, taker.name: declared}
     given = {name: value for name, value in context.arguments.items() if name != CHECK.name}
     # repeated words follow the named ones, so all of these go by position
@@ -134,7 +134,7 @@ async def _without_forbidden_hint(
         return outcome
     services = request.services
     found = find(services.root, request.location, outcome.near.removeprefix("cd "))
-    operator = await services.standings.of(request.operator)
+    operator = await services.authorizer.current(request.operator)
     if found is None or operator is None:
         return replace(outcome, near=None)
     may = operator.may(found.command.permission) if found.command else offered(found.directory, operator)

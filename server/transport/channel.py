@@ -12,7 +12,7 @@ from typing import Protocol
 
 import asyncssh
 
-from server.auth.standing import no_more
+from server.auth.authorizer import no_more
 from server.commands.services import Services
 from server.errors import ArgumentError, InternalError, OperatorError, PermissionDeniedError, TemporaryError
 from server.log import about
@@ -222,7 +222,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         A certificate was checked with the stored state of the time when the client gave the name.
         """
         try:
-            return await self._services.standings.of(self._operator) is not None
+            return await self._services.authorizer.current(self._operator) is not None
         except TemporaryError:
             return True  # every command is authorized again
 
@@ -240,7 +240,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             self._session.interrupt()
 
     async def _complete(self, text: str) -> Completion:
-        operator = await self._services.standings.of(self._operator)
+        operator = await self._services.authorizer.current(self._operator)
         if operator is None:
             return Completion("", ())
         return await complete(self._services, operator, self._session.location if self._session else (), text)

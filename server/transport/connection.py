@@ -75,7 +75,7 @@ class Connection(asyncssh.SSHServer):
         self._socket = state.pre_auth.pop(conn.get_extra_info("socket").fileno())
         self._log = ConnectionLog(state.services, self._source)
         self._attempt = LoginAttempt(
-            state.services.doorkeeper, state.authorities, self._source, state.limits.max_auth_tries
+            state.services.authenticator, state.authorities, self._source, state.limits.max_auth_tries
         )
         state.connections.add(self)
         grace_seconds = state.limits.login_grace_time

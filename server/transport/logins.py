@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.auth.standing import Standings, no_more
+from server.auth.authorizer import Authorizer, no_more
 from server.config import Current
 from server.errors import TemporaryError
 from server.log import about
@@ -122,7 +122,7 @@ class Logins:
         if changed.elsewhere and Topic.USERS in changed.topics:
             self._users_changed.set()
 
-    async def watch(self, standings: Standings) -> None:
+    async def watch(self, authorizer: Authorizer) -> None:
         """Check all logins once a second, for ever."""
         while True:
             with suppress(TimeoutError):
@@ -131,13 +131,13 @@ class Logins:
             self._users_changed.clear()
             try:
                 self.end_overdue()
-                await self._end_shut_out(standings)
+                await self._end_shut_out(authorizer)
             except TemporaryError as error:
                 _log.warning("users cannot be looked up: %s", error.message)
             except Exception:  # noqa: BLE001  the next check must follow
                 _log.exception("the open logins could not be looked at")
 
-    async def _end_shut_out(self, standings: Standings) -> None:
+    async def _end_shut_out(self, authorizer: Authorizer) -> None:
         for session_id, login in [*self._open.items()]:
-            if await standings.of(login.operator) is None:
+            if await authorizer.current(login.operator) is None:
                 self.end(session_id, no_more(login.operator.name))

@@ -29,7 +29,7 @@ from argon2 import _password_hasher
 from asyncssh.auth_keys import SSHAuthorizedKeys
 from server.auth import authenticator
 from server.model import access
-from server.storage import claims, users
+from server.storage import credentials, users
 
 def told(kind, name, about=lambda words: ""):
     step = getattr(kind, name)
@@ -43,8 +43,8 @@ told(asyncssh.SSHKey, "verify")
 told(asyncssh, "import_authorized_keys")
 told(SSHAuthorizedKeys, "validate")
 told(authenticator, "weakness")
-told(claims, "by_name")
-told(claims, "by_key")
+told(credentials, "by_name")
+told(credentials, "by_key")
 told(users, "find")
 told(access.User, "__init__")
 from server.__main__ import main

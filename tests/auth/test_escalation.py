@@ -99,7 +99,7 @@ async def test_escalation_a_question_that_waited_while_the_role_was_taken_away(c
 
 
 async def test_escalation_commands_that_queue_cannot_undo_what_takes_the_right_away(console: ConsoleServer) -> None:
-    """The gate was passed before the wait for the store: whoever was demoted had made themselves an admin again."""
+    """A user demoted while a change waited for the store could become an administrator again."""
     console.add_user("oleg", "admin")
     async with console.asyncssh(username="oleg") as oleg, console.asyncssh() as admin:
 

@@ -12,8 +12,8 @@ import pytest
 from server.app import open_store
 from server.audit.journal import Journal
 from server.auth.authenticator import Authenticator
+from server.auth.authorizer import Authorizer
 from server.auth.passwords import PasswordChecker
-from server.auth.standing import Standings
 from server.commands import console as global_commands
 from server.commands.context import Context
 from server.commands.services import Services
@@ -114,8 +114,8 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
             store=store,
             journal=journal,
             root=build_tree([_note, *global_commands.COMMANDS], global_commands.DIRECTORIES),
-            doorkeeper=Authenticator(store, journal, passwords, config.node.name),
-            standings=Standings(store),
+            authenticator=Authenticator(store, journal, passwords, config.node.name),
+            authorizer=Authorizer(store),
             sessions=Logins(current),
             current=current,
             node=Node(),

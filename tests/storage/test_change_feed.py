@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engines import Opened
 
-from server.auth.standing import Standings
+from server.auth.authorizer import Authorizer
 from server.errors import TemporaryError
 from server.model.access import Operator, Role, User
 from server.model.events import Event, EventKind
@@ -119,9 +119,9 @@ async def test_a_change_that_is_taken_back_is_not_announced(any_store: Store) ->
 async def test_a_commit_whose_caller_was_cancelled_is_known_at_once(any_store: Store) -> None:
     """The caller may be gone when its change is committed; the caches still drop what is wrong."""
     await _fill(any_store)
-    standings = Standings(any_store)
+    authorizer = Authorizer(any_store)
     operator = Operator("eve", Role.OPERATOR, "127.0.0.1:22", "00000000", {"biysk": "Biysk"}, NOW)
-    assert await standings.of(operator) == operator
+    assert await authorizer.current(operator) == operator
     inside, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def lock() -> None:
@@ -140,12 +140,12 @@ async def test_a_commit_whose_caller_was_cancelled_is_known_at_once(any_store: S
     with pytest.raises(CommittedError):
         await locking
     await other
-    assert await standings.of(operator) is None
+    assert await authorizer.current(operator) is None
 
 
 async def test_a_change_of_integrations_leaves_what_is_known_of_users(any_store: Store) -> None:
     await _fill(any_store)
-    standings = Standings(any_store)
+    authorizer = Authorizer(any_store)
     operator = Operator("eve", Role.OPERATOR, "127.0.0.1:22", "00000000", {"biysk": "Biysk"}, NOW)
     reads: list[str] = []
     read = any_store.read
@@ -155,21 +155,21 @@ async def test_a_change_of_integrations_leaves_what_is_known_of_users(any_store:
         return await read(sql, *values)
 
     any_store.read = noted  # type: ignore[method-assign]
-    await standings.of(operator)
-    assert await standings.declared("BIYSK") == "Biysk"
+    await authorizer.current(operator)
+    assert await authorizer.declared("BIYSK") == "Biysk"
     assert len(reads) == 2
     async with any_store.transaction() as query:
         await _replace(query, any_store)
-    await standings.of(operator)
-    assert await standings.declared("biysk") == "Biysk"
+    await authorizer.current(operator)
+    assert await authorizer.declared("biysk") == "Biysk"
     assert len(reads) == 2
     async with any_store.transaction() as query:
         await _remove_domain(query, any_store)
         await domains.insert(query, "BIYSK", NOW)
-    found = await standings.of(operator)
+    found = await authorizer.current(operator)
     assert found is not None
     assert found.domains == {}
-    assert await standings.declared("biysk") == "BIYSK"
+    assert await authorizer.declared("biysk") == "BIYSK"
 
 
 async def test_another_program_is_heard(opened: Opened, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def no_more(name: str) -> str:
     return f"{name} may not work here any more"
 
 
-class Standings:
+class Authorizer:
     """The users, and the names of domains, that were asked for since the last change."""
 
     def __init__(self, store: Store) -> None:
@@ -36,7 +36,7 @@ class Standings:
         self._changes = 0
         store.feed.subscribe(self._drop)
 
-    async def of(self, operator: Operator, read: Read | None = None) -> Operator | None:
+    async def current(self, operator: Operator, read: Read | None = None) -> Operator | None:
         """Return the operator as it stands now, None when it may not work here any more.
 
         Inside a change give its query as `read`: what changes before it in the same transaction have done counts.
