@@ -21,7 +21,7 @@ from server.auth.authorizer import Authorizer
 from server.auth.passwords import PasswordChecker
 from server.auth.weak_keys import warn_at_start
 from server.commands import command_tree
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.config import Config, Current
 from server.errors import StartError
 from server.log import about

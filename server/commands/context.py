@@ -12,7 +12,7 @@ from server.audit.journal import utc_now
 from server.commands.authorize import authorize
 from server.commands.documents import Room
 from server.commands.request import Request
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.cooperative import Share
 from server.encoding import BYTE_ORDER_MARK, HAS_NUL
 from server.errors import ArgumentError, CommandError

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from server.commands.documents import Room
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.cooperative import Share
 from server.grammar.filters import wants_json
 from server.grammar.match import Match, match

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.commands.context import CompletionContext
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.grammar.candidates import Candidate, Offer, offer
 from server.grammar.tree import Location
 from server.model.access import Operator

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from server.commands.request import Request
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.errors import InterruptedByOperatorError, OperatorError, TemporaryError
 from server.model.shutdown import Shutdown
 from server.render.document import error_document, reply_document

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from time import monotonic
 
 from server.commands.request import Request
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.cooperative import TURN_SECONDS, Share
 from server.encoding import BYTE_ORDER_MARK
 from server.errors import InterruptedByOperatorError, TemporaryError

@@ -13,7 +13,7 @@ from typing import Protocol
 import asyncssh
 
 from server.auth.authorizer import no_more
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.errors import ArgumentError, InternalError, OperatorError, PermissionDeniedError, TemporaryError
 from server.log import about
 from server.model.access import Operator

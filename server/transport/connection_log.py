@@ -7,7 +7,7 @@ from typing import Any
 
 from server.audit.journal import utc_now
 from server.auth.credentials import AuthResult
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.log import about
 from server.model.access import Operator
 from server.model.events import Event, EventKind

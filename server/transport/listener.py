@@ -14,7 +14,7 @@ import asyncssh
 
 from server.audit.refusals import Refusals
 from server.auth.admission import Admission
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.log import about
 from server.model.access import UserKey
 from server.model.refusals import Refusal

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from server.audit.refusals import Refusals
 from server.auth.admission import Admission
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.config import Current, Limits
 from server.model.access import UserKey
 from server.model.shutdown import Shutdown

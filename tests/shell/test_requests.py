@@ -16,7 +16,7 @@ from server.auth.authorizer import Authorizer
 from server.auth.passwords import PasswordChecker
 from server.commands import console as global_commands
 from server.commands.context import Context
-from server.commands.services import Services
+from server.commands.shared_services import Services
 from server.config import Config, Current
 from server.grammar.declare import Kind, command
 from server.grammar.tree import build_tree
