@@ -1,6 +1,6 @@
-"""The entry point: runs a subcommand and returns its exit status.
+"""The entry point: run a subcommand and return its exit status.
 
-0 done, 1 refused, 2 wrong arguments, 78 wrong configuration, 130 interrupted.
+0 is success, 1 refused, 2 wrong arguments, 78 wrong configuration, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import signal
 
-gc.disable()  # imported modules stay: collecting garbage while they load costs a tenth of the start
+gc.disable()  # modules stay in memory; collecting garbage while they load would take a tenth of the start
 _ctrl_c = signal.getsignal(signal.SIGINT)
 if _ctrl_c is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while modules load ends the program without a traceback
@@ -35,7 +35,7 @@ EX_CONFIG = 78
 
 def program() -> int:
     """Run the program in a process of its own and return its exit status."""
-    if sys.stderr is None:  # else the next opened file would get its descriptor
+    if sys.stderr is None:  # otherwise the next opened file would get descriptor 2
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  open until the end
     try:
         return main()
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _finish(work: Work) -> None:
-    """Run a coroutine on an event loop; a subcommand that only blocks is done already."""
+    """Run a coroutine on an event loop. None means that a blocking subcommand has finished."""
     if work is None:
         return
     try:
@@ -82,7 +82,7 @@ def _finish(work: Work) -> None:
         with runner:
             runner.run(work)
     finally:
-        work.close()  # else Python warns of a coroutine that was never awaited
+        work.close()  # otherwise Python warns of a coroutine that was never awaited
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""IP addresses and networks as people write them, with IPv4-mapped IPv6 (`::ffff:10.0.0.1`) read as IPv4. Pure.
+"""Parse IP addresses and networks, and read IPv4-mapped IPv6 (`::ffff:10.0.0.1`) as IPv4. Pure.
 
-A socket for both families gives an IPv4 client as a mapped address, so both ways to write it must mean the same client.
-6to4 (`2002::/16`), NAT64 (`64:ff9b::/96`) and Teredo are not translated: there the peer of the connection is a gateway.
+A dual-stack socket reports an IPv4 client as a mapped address, so both spellings must mean the same client. 6to4
+(`2002::/16`), NAT64 (`64:ff9b::/96`) and Teredo addresses are not translated: there the peer is a gateway.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ _ZONE = re.compile(r"%([^/]*)")
 
 
 def plain_address(text: str) -> IPv4Address | IPv6Address:
-    """Return an address, an IPv4-mapped one as IPv4. Raises ValueError for anything else."""
+    """Parse an address, and return a mapped one as IPv4. Raises ValueError."""
     parsed = ip_address(text)
     return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
 
 
 def plain_network(text: str) -> IPv4Network | IPv6Network:
-    """Return a network or a single address, an IPv4-mapped one as IPv4.
+    """Parse a network or a single address, and return a mapped one as IPv4.
 
-    Raises ValueError for anything else, for a zone (`fe80::1%eth0`), which names an interface and no network, and for
-    a mapped network that holds more than IPv4 addresses.
+    Raises ValueError for any other text, for an address with a zone (`fe80::1%eth0`), and for a mapped network that
+    holds more than IPv4 addresses. A zone names an interface, not a network.
     """
     if "%" in text:
         message = f"{text} has a zone, leave out % and what follows: it would match no other interface"
@@ -37,10 +37,10 @@ def plain_network(text: str) -> IPv4Network | IPv6Network:
 
 
 def lets_in(sources: Iterable[str], address: str) -> bool:
-    """Tell whether a client's address is in one of the `sources` and in none that begins with `!`, as sshd(8) has it.
+    """Tell whether `sources` allow a client's address: one contains it, and none that begins with `!` does.
 
-    The sources may come from an older version, which kept zones and mapped networks as they were written. Where such a
-    text is not clear, it shuts out more and lets in less: a zone lets in only that zone and shuts out every one.
+    This is the rule of sshd(8). Older versions stored sources with zones and large mapped networks unchanged. Such a
+    source excludes more and allows less: with a zone it allows only that zone, but excludes all zones.
     """
     came_from = plain_address(_ZONE.sub("", address))
     zone = _ZONE.search(address)
@@ -58,7 +58,7 @@ def lets_in(sources: Iterable[str], address: str) -> bool:
 
 
 def _unmapped(text: str) -> tuple[IPv4Network | IPv6Network, int]:
-    """Return a network with IPv4-mapped as IPv4, and by how many bits it is larger than all of IPv4."""
+    """Parse a network, a mapped one as IPv4. Also return how many bits it is larger than all of IPv4."""
     network = ip_network(text, strict=False)
     written = ip_address(text.partition("/")[0])
     if not isinstance(written, IPv6Address) or written.ipv4_mapped is None:

@@ -1,4 +1,4 @@
-"""The composition root: build the parts, start them in order, and stop them in reverse order."""
+"""The composition root: builds the parts, starts them in order, and stops them in reverse order."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ from server.transport.terminal.editor import prepare as prepare_editor
 
 _log = logging.getLogger("ecss-console")
 
-#: Thresholds of the garbage collector. Python's 700, 10, 10 suit small programs: while a list of 10,000 rows was built,
-#: the collector ran thirty times. The older generations run sooner instead, because a closed line editor leaves
-#: thousands of objects.
+#: Thresholds of the garbage collector. Python's defaults, 700, 10 and 10, suit small programs: the collector ran thirty
+#: times during one list of 10,000 rows. Older generations are collected sooner than by default, because a closed line
+#: editor leaves thousands of objects.
 _COLLECTING = (10_000, 3, 3)
 
 
@@ -60,7 +60,7 @@ async def open_store(config: Config, *, make: bool = True, serves: bool = False)
     `make=True` creates it when there is neither database nor storage key. `serves=True` takes the exclusive server
     lock.
     """
-    newest()  # read it while root can; the store's owner may not be able to read the program's files
+    newest()  # read the migrations as root, because the store's owner may not be able to read the program's files
     with working_for(*config.places), serving(config.database) if serves else nullcontext():
         prepared = prepare(
             config.database,
@@ -85,7 +85,7 @@ async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    asked = asyncio.Event()  # set up before the start, during which SIGHUP would otherwise kill the process
+    asked = asyncio.Event()  # handle SIGHUP before the start, or it would kill the starting process
     if sys.stderr is None or not sys.stderr.isatty():  # at a terminal, SIGHUP means that the terminal has closed
         loop.add_signal_handler(signal.SIGHUP, asked.set)
     async with open_store(config, serves=True) as store:
@@ -125,14 +125,14 @@ async def serve(config: Config) -> None:
                     _announce(services, known)
                     trusted = bool(config.trusted_user_ca_keys)
                     await asyncio.to_thread(warn_at_start, known, utc_now(), authorities=trusted)
-                    await asyncio.to_thread(prepare_editor)  # in a thread, so that logins go on meanwhile
+                    await asyncio.to_thread(prepare_editor)  # in a thread, so that users can log in meanwhile
                     gc.collect()
-                    gc.freeze()  # objects of the start live as long as the process; the collector can skip them
+                    gc.freeze()  # objects of the start stay as long as the process, so the collector can skip them
                     gc.set_threshold(*_COLLECTING)
                     await ended.wait()
                 for task in watching:
                     task.cancel()
-        finally:  # also after a failed start, because the audit has records of early logins
+        finally:  # also after a failed start: the audit may hold records of early logins
             passwords.close()
             services.turns.close()
             await journal.close()
@@ -149,7 +149,7 @@ class _Counting(Protocol):
 
 
 def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
-    """Collect the metrics of all parts, after the build's own."""
+    """Register the metrics of the build, then those of all parts."""
     labels = (__version__, config.node.name, config.node.version, node.schema)
     build = Reading(metrics.BUILD, [(labels, 1)])
     node.add(lambda: [build])
@@ -164,7 +164,7 @@ async def _probed(services: Services, listener: Listener, given: ActivatedSocket
     if not (listen or given.metrics):
         yield
         return
-    from server.http.endpoint import Endpoint  # noqa: PLC0415  its libraries cost 20 ms of the start
+    from server.http.endpoint import Endpoint  # noqa: PLC0415  its libraries take 20 ms of the start
     from server.http.pages import pages  # noqa: PLC0415  likewise
 
     host, _, port = listen.rpartition(":")
@@ -188,7 +188,7 @@ async def _probed(services: Services, listener: Listener, given: ActivatedSocket
 async def _listening(
     services: Services, listener: Listener, keys: HostKeys, given: ActivatedSockets
 ) -> AsyncIterator[None]:
-    """Let clients in, and see them out however it ends. Raises StartError where it cannot listen."""
+    """Accept clients inside the block, and disconnect them at its end. Raises StartError when it cannot listen."""
     config = services.current.config
     try:
         services.node.places = await listener.start(keys, given.ssh)

@@ -1,6 +1,6 @@
-"""Fair shares of the event loop and of worker threads for all users.
+"""Share the event loop and the worker threads fairly between users.
 
-A user with many sessions gets as much as a user with one, and no user waits for everything that another has queued.
+A user with many sessions gets as much as a user with one. No user waits for all the queued work of another.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from time import monotonic
 from typing import ParamSpec, Self, TypeVar
 
-#: The length of one slice of long work. Each iteration of the event loop runs one slice of all sessions together. A
-#: short command takes several iterations, so long work delays it by a multiple of this.
+#: The length of one slice of long work. Each iteration of the event loop runs one slice for all sessions together. A
+#: short command takes several iterations, so long work delays it by several slices.
 TURN_SECONDS = 0.001
 #: Longer text waits for a turn before it is parsed or searched.
 LONG_CHARACTERS = 2_048
-#: A slice that takes longer, because it cannot be divided, is followed by an equally long pause for other commands.
+#: Some slices cannot be divided. After one that takes longer than this, other commands get an equally long pause.
 _LONG_SLICE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
-#: Larger replies take megabytes until their clients have read them. A user may have only a few at a time.
+#: A larger reply takes megabytes until its client has read it. A user may have only a few of them at a time.
 MANY_ROWS = 1_000
 _LARGE_REPLIES = 4
 _T = TypeVar("_T")
@@ -29,7 +29,7 @@ _P = ParamSpec("_P")
 
 
 class TooManyWaitError(Exception):
-    """The owner's part of the queue is full."""
+    """The owner has too many waiting requests."""
 
 
 class _Queue:
@@ -109,7 +109,7 @@ class FairPool:
     """A few threads that serve owners round-robin. Each owner may have `most_waiting` calls in the queue."""
 
     def __init__(self, threads: int, name: str, most_waiting: int | None = None) -> None:
-        """Start no thread yet. Without `most_waiting` the number of sessions is the limit."""
+        """Start no thread yet. Without `most_waiting`, only the session limits bound the queue."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._places = FairLock(threads)
         self._most_waiting = most_waiting
@@ -148,7 +148,7 @@ class FewEach:
     """A semaphore for each owner. More requests of an owner wait in order, up to `most_waiting`."""
 
     def __init__(self, places: int, most_waiting: int | None = None) -> None:
-        """Take the number of holders per owner. Without `most_waiting` the number of sessions is the limit."""
+        """Take the number of holders per owner. Without `most_waiting`, only the session limits bound the queue."""
         self._places = places
         self._most_waiting = most_waiting
         self._locks: dict[str, tuple[asyncio.Semaphore, int]] = {}
@@ -221,7 +221,7 @@ class Turns:
 
 
 class Share:
-    """One line's share of the event loop, threads and memory. A context manager that ends with the line."""
+    """One command line's share of the event loop, threads and memory. A context manager that ends with the line."""
 
     def __init__(self, turns: Turns, owner: str) -> None:
         """Take the shared turns and the line's user."""
@@ -240,7 +240,7 @@ class Share:
             await held.aclose()
 
     async def keep_many(self, rows: int) -> None:
-        """Call before building a large reply: waits while the user has too many large replies under way."""
+        """Wait while the user has too many large replies under way. Call it before building a large reply."""
         if rows < MANY_ROWS or self._held is not None:
             return
         self._held = AsyncExitStack()
@@ -256,9 +256,9 @@ class Share:
             await self._turns.turn(self._owner)
 
     async def in_turns(self, items: Iterable[_T], show: Callable[[int], None] | None = None) -> AsyncIterator[_T]:
-        """Yield items, and wait for a turn after each `TURN_SECONDS` of making and using them.
+        """Yield items. After each `TURN_SECONDS` of producing and using them, wait for a turn.
 
-        `show` is called then with the number of items done.
+        Before each wait, `show` gets the number of items done.
         """
         began = monotonic()
         for done, item in enumerate(items, 1):
@@ -270,12 +270,12 @@ class Share:
                 began = monotonic()
 
     def read(self) -> AbstractAsyncContextManager[None]:
-        """Wait for the turn to read and use thousands of rows. One such read runs at a time.
+        """Wait for the turn to read and use thousands of rows. Only one such read runs at a time.
 
-        So a short read, such as that of a login, waits for one long read and not for one of each session.
+        So a short read, such as that of a login, waits for one long read at most, not for one of each session.
         """
         return self._turns.reads.held(self._owner)
 
     async def in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run a function that releases the interpreter in a thread."""
+        """Run a function in a thread. The function must release the interpreter lock."""
         return await self._turns.searches.run(self._owner, function, *args, **kwargs)

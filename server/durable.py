@@ -1,4 +1,4 @@
-"""Files and folders that survive a crash: what a function here has written is on the disk when it returns. Blocking."""
+"""Files and folders that survive a crash: the data is on the disk when a function here returns. Blocking."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner may read. Raises FileExistsError where the name is taken."""
+    """Write a new file that only its owner may read. Raises FileExistsError when the name is taken."""
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600), "wb") as file:
         file.write(content)
         file.flush()
@@ -18,7 +18,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make created, renamed and removed names of a folder survive a crash."""
+    """Write a folder's new, renamed and removed entries to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -27,7 +27,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner may enter, with its parents."""
+    """Create a folder that only its owner may enter, and its missing parents."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -36,7 +36,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Make a folder where there is none, and hold its lock: two programs never make two stores in it at once."""
+    """Create a folder if it is missing, and lock it, so that two programs cannot create a store in it together."""
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

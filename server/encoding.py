@@ -1,9 +1,9 @@
-"""UTF-8 text as other programs write it: with a byte order mark, or by mistake in UTF-16 or UTF-32. Pure."""
+"""Decode UTF-8 with or without a byte order mark, and recognise UTF-16 and UTF-32 to refuse them. Pure."""
 
 from __future__ import annotations
 
 BYTE_ORDER_MARK = "\ufeff"
-#: So many bytes at the start of a text tell its encoding.
+#: The number of bytes at the start of a text that show its encoding.
 TELLING_BYTES = 4
 NOT_UTF_8 = "this is not UTF-8 text"
 HAS_NUL = "it has NUL characters, as UTF-16 text has; save it as UTF-8"
@@ -13,7 +13,7 @@ _MARKS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-#: Text without a mark that begins with characters of ASCII: 0 for each of the first four bytes that is NUL, else 1.
+#: Text without a mark that begins with ASCII characters. Of its first four bytes, a NUL counts as 0, others as 1.
 _NULS = {
     b"\1\0\0\0": "UTF-32",
     b"\0\0\0\1": "UTF-32",
@@ -23,7 +23,7 @@ _NULS = {
 
 
 def foreign_encoding(beginning: bytes) -> str:
-    """Return `UTF-16` or `UTF-32` when the first bytes of a text are in that encoding; empty when they are not."""
+    """Return `UTF-16` or `UTF-32` when the first bytes of a text are in that encoding, else an empty text."""
     for mark, name in _MARKS.items():
         if beginning.startswith(mark):
             return name
@@ -31,14 +31,14 @@ def foreign_encoding(beginning: bytes) -> str:
 
 
 def save_as_utf_8(encoding: str) -> str:
-    """Return the sentence for a text in another encoding."""
+    """Return the error message for text in another encoding."""
     return f"this is {encoding} text; save it as UTF-8"
 
 
 def decoded(raw: bytes) -> str:
     """Return the text of a file without its byte order mark.
 
-    Raises ValueError, whose text never repeats the content, for UTF-16, UTF-32 and anything else that is not UTF-8.
+    Raises ValueError for anything but UTF-8. The message never repeats the content, which may be secret.
     """
     encoding = foreign_encoding(raw)
     if encoding:

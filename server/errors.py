@@ -1,7 +1,7 @@
-"""What an operator may be told, typed by whose fault it is.
+"""Errors for operators, one class for each cause, and errors that end the program.
 
-Every outcome that is not "done" is one of these classes; the first words of its reply and its exit status are
-contracts with scripts, so they stand here once, as a table that renderers and the shell read.
+Each class declares the first words of its reply and its exit status. Scripts rely on both, so renderers and the shell
+read them only from here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import ClassVar
 
 
 class OperatorError(Exception):
-    """An outcome that the operator is told in plain words; never a traceback.
+    """A failed command. The operator sees its lines, never a traceback.
 
-    `message` is one line that says what is wrong and, where it helps, what would be right. `hints` are further lines
-    of the reply (`Usage: …`, `Did you mean …?`).
+    `message` is one line: what is wrong and, where it helps, what would be right. `hints` are further lines of the
+    reply, such as `Usage: …` or `Did you mean …?`.
     """
 
     prefix: ClassVar[str] = "Command error: "
@@ -21,7 +21,7 @@ class OperatorError(Exception):
     kind: ClassVar[str] = "refused"
 
     def __init__(self, message: str, *hints: str) -> None:
-        """Keep the message and its hints; both may be shown to anyone who may run the command."""
+        """Take the message and its hints. They must be safe to show to every user who may run the command."""
         super().__init__(message)
         self.message = message
         self.hints = hints
@@ -32,11 +32,11 @@ class OperatorError(Exception):
 
 
 class CommandError(OperatorError):
-    """The state of the exchange refuses it: something is unknown, exists already, or is not allowed here."""
+    """The present state refuses the command: something is unknown, exists already, or is not allowed here."""
 
 
 class ArgumentError(OperatorError):
-    """The operator's words are wrong or incomplete."""
+    """The command's arguments are wrong or incomplete."""
 
     prefix = "Invalid command's arguments: "
     status = 2
@@ -44,7 +44,7 @@ class ArgumentError(OperatorError):
 
 
 class TemporaryError(OperatorError):
-    """The store is busy or away; the same command may work later. Scripts look for `temporary locked`."""
+    """The store is busy or unavailable; the same command may work later. Scripts look for `temporary locked`."""
 
     prefix = "Command error: temporary locked: "
     status = 75
@@ -52,7 +52,7 @@ class TemporaryError(OperatorError):
 
 
 class PermissionDeniedError(OperatorError):
-    """The operator's role does not allow it."""
+    """The operator's role or domains do not allow the command."""
 
     prefix = "Command error: permission denied: "
     status = 126
@@ -60,7 +60,7 @@ class PermissionDeniedError(OperatorError):
 
 
 class UnknownCommandError(OperatorError):
-    """No such command; the message is the first word as it was typed."""
+    """There is no such command. The message is the first word as the operator typed it."""
 
     prefix = "There is no such command: "
     status = 127
@@ -68,19 +68,19 @@ class UnknownCommandError(OperatorError):
 
 
 class InterruptedByOperatorError(OperatorError):
-    """Ctrl-C, `signal INT` or a break while the command ran; its reply is the bare `^C`, without footer."""
+    """Ctrl-C, `signal INT` or a break ended the running command. Its reply is a bare `^C` without a footer."""
 
     prefix = ""
     status = 130
     kind = "interrupted"
 
     def __init__(self) -> None:
-        """There is nothing to say but `^C`."""
+        """Set the message to `^C`."""
         super().__init__("^C")
 
 
 class InternalError(OperatorError):
-    """A defect of ours; the log has the traceback under the same incident."""
+    """A defect of the program. The log has the traceback under the same incident number."""
 
     prefix = "Command error: internal error, incident "
     status = 70
@@ -88,13 +88,13 @@ class InternalError(OperatorError):
 
 
 class StartError(Exception):
-    """The program cannot do what its command line asked; told on stderr, ends with exit status 1."""
+    """A subcommand cannot do its work. The program prints the message on standard error and exits with status 1."""
 
 
 class ConfigurationError(Exception):
-    """The configuration is wrong; carries every mistake found, ends with exit status 78 (sysexits' EX_CONFIG)."""
+    """The configuration is wrong. The program prints every mistake and exits with status 78, sysexits' EX_CONFIG."""
 
     def __init__(self, mistakes: tuple[str, ...]) -> None:
-        """Keep the mistakes, one line each, as they are to be printed."""
+        """Take the mistakes, one printable line each."""
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes

@@ -1,15 +1,15 @@
-r"""Characters that must not reach a terminal or a reader of lines as they are: one set for log and replies.
+r"""Escape unsafe characters, in the same way for the log and for replies.
 
-Text of other people stands in both: names that were tried at a login, comments of keys, words of commands. They are
-control characters, line ends of Unicode, characters that are not shown or turn the direction of text, and halves of
-characters. Letters, digits and blanks of all scripts stay as they are.
+Both show text that other people typed: user names of failed logins, comments of keys, arguments of commands. Unsafe
+characters could control a terminal or forge a line. They are control characters, Unicode line ends, invisible
+characters, direction marks and lone surrogates. Letters, digits and blanks of all scripts are safe.
 """
 
 from __future__ import annotations
 
 import re
 
-#: C0, DEL, C1; what Unicode calls format characters, but for the visible signs of Arabic and Syriac; halves.
+#: C0, DEL, C1; Unicode's format characters, except the visible Arabic and Syriac ones; surrogates.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ud800-\udfff]"
@@ -17,24 +17,24 @@ _UNSAFE = re.compile(
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Return a text that moves no terminal: `\n` and ESC as `\x0a` and `\x1b`, but for the characters in `keep`."""
+    r"""Escape unsafe characters, except those in `keep`: a line feed becomes `\x0a`, ESC becomes `\x1b`."""
     plain = text
     for each in keep:
         plain = plain.replace(each, "")
-    if plain.isprintable():  # ten times as fast as the expression, and nearly always so
+    if plain.isprintable():  # the usual case; ten times as fast as the expression
         return text
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(ord(found[0])), text)
 
 
 def escaped_json(document: str) -> str:
-    """Return a JSON document in which all these characters are escapes of JSON, so that it stays one line."""
-    if document.isascii():  # JSON itself escapes the others
+    """Replace unsafe characters of a JSON document with JSON escapes, so that it stays one line."""
+    if document.isascii():  # the JSON encoder has escaped the other control characters
         return document.replace("\x7f", "\\u007f")
     return document if document.isprintable() else _UNSAFE.sub(_json_escape, document)
 
 
 def _escape(code: int) -> str:
-    if code <= 0xFF:  # noqa: PLR2004  two digits are enough up to here, and four up to the next
+    if code <= 0xFF:  # noqa: PLR2004  the highest code of two hexadecimal digits
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
 

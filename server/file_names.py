@@ -1,8 +1,8 @@
-"""The names of the files that the console makes. Old stores and old backups use them too, so they never change."""
+"""The names of the console's files. They never change, because old stores and backups use them too."""
 
 from __future__ import annotations
 
-#: The database inside a backup and inside a restore that is under way. Where the live one lies is configured.
+#: The database in a backup and during a restore. The configuration sets the path of the live one.
 DATABASE_NAME = "console.db"
 STORAGE_KEY_NAME = "storage.key"
 HOST_KEY_NAME = "ssh_host_ed25519_key"
@@ -10,9 +10,9 @@ HOST_KEY_NAME = "ssh_host_ed25519_key"
 NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"
 #: The second host key, for older clients under `ssh.policy: compatible`.
 ECDSA_HOST_KEY_NAME = "ssh_host_ecdsa_key"
-#: The files of the keys folder that a backup holds. Public halves are made again from the private ones.
+#: The files of the keys folder that a backup holds. Public keys are derived from the private ones.
 KEY_NAMES = (STORAGE_KEY_NAME, HOST_KEY_NAME, NEXT_HOST_KEY_NAME, ECDSA_HOST_KEY_NAME)
-#: The folder of the keys inside a backup and inside a restore that is under way.
+#: The folder of the keys in a backup and during a restore.
 KEYS_FOLDER_NAME = "keys"
 MANIFEST_NAME = "manifest.json"
 RESTORE_PLAN_NAME = "plan.json"

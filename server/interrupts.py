@@ -27,6 +27,6 @@ def interruptible() -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Ignore these signals until the `interruptible` block ends: the message `nothing was changed` is wrong now."""
+    """Ignore these signals until the `interruptible` block ends, because `nothing was changed` is no longer true."""
     for number in _INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The program's log on standard error: text for people, or one JSON object a line for collectors.
+"""The program's log on standard error: text for people, or one JSON object per line for log collectors.
 
 A message may contain text from clients and files. It still stays one line and cannot control a terminal: control
 characters, Unicode line ends and direction marks are escaped. Traceback lines are indented, so that none of them looks
@@ -23,7 +23,7 @@ from server.config import Config
 from server.escaping import escaped, escaped_json
 
 _INDENT = "    "
-#: Lines that may wait for a reader of standard error. Further lines are counted and dropped.
+#: The most lines that wait for a slow reader of standard error. Further lines are dropped and counted.
 MOST_WAITING_LINES = 10_000
 _LAST_SECONDS = 0.5
 
@@ -46,7 +46,7 @@ def configure(config: Config) -> None:
 
 
 def begin() -> None:
-    """Write the log for people until the configuration is loaded."""
+    """Log text for people until the configuration is loaded."""
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.StreamHandler(sys.stderr))
@@ -55,7 +55,7 @@ def begin() -> None:
     # at lower levels asyncssh logs what clients send, and aiosqlite logs stored values, password hashes included
     for library in ("asyncssh", "aiosqlite"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    # `ssh.policy: compatible` offers such a group on purpose; the warning is no line of a log
+    # `ssh.policy: compatible` offers such a group on purpose, and a Python warning is not in the log's format
     warnings.filterwarnings("ignore", "Diffie-Hellman over finite fields", UserWarning)
 
 
@@ -63,7 +63,7 @@ def begin() -> None:
 def unblocked() -> Iterator[None]:
     """Log from a background thread inside the block, because an unread pipe would block every session.
 
-    The end of the block writes waiting lines for half a second at most. Call `begin` first.
+    The end of the block waits at most half a second for the remaining lines. Call `begin` first.
     """
     stream = sys.__stderr__
     if stream is None:  # the parent process closed it
@@ -105,7 +105,7 @@ class BackgroundLogHandler(logging.Handler):
         self._lines.put(self.format(record) + "\n")
 
     def close(self) -> None:
-        """Write waiting lines, for half a second at most."""
+        """Wait at most half a second for the remaining lines, then stop the thread."""
         self._tell_lost()
         self._lines.put(None)
         self._thread.join(_LAST_SECONDS)
@@ -127,7 +127,7 @@ class BackgroundLogHandler(logging.Handler):
 
 
 class ConsoleLines(logging.Formatter):
-    """`2026-11-24 01:02:03,456 WARNING ecss-console.login: …`, the node's time."""
+    """Formats `2026-11-24 01:02:03,456 WARNING ecss-console.login: …` in the node's time zone."""
 
     def __init__(self) -> None:
         """Set the layout of a line."""
@@ -147,7 +147,7 @@ class ConsoleLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """`{"at": …, "level": …, "logger": …, "node": …, "message": …}` and the line's own fields; UTC, ASCII."""
+    """Formats `{"at": …, "level": …, "logger": …, "node": …, "message": …}` and the extra fields. UTC, ASCII."""
 
     def __init__(self, node: str) -> None:
         """Take the node's name."""

@@ -1,7 +1,7 @@
-"""Reading files whose place others may have filled: regular files only, up to a size, without waiting. Blocking.
+"""Read files safely where another user may have put something else: only regular files of limited size. Blocking.
 
-A FIFO under the name of a key would stop the event loop until somebody writes into it, a device may never end, and a
-huge file would fill the memory. So the type is checked before the open and again behind it, and the size is bounded.
+Opening a FIFO blocks the event loop until some process writes to it. A device may never end, and a huge file fills the
+memory. So the type is checked before and after opening, and the size is limited.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Keys and certificates take a few kilobytes; RSA host keys of 16,384 bits take 13.
+#: Keys and certificates take a few kilobytes; an RSA host key of 16,384 bits takes 13.
 MOST_KEY_BYTES = 65_536
-#: A configuration takes a few kilobytes; long lists of networks and a long greeting fit.
+#: A configuration takes a few kilobytes. The limit leaves room for long lists of networks and a long greeting.
 MOST_TEXT_BYTES = 262_144
 
 _KINDS = (
@@ -29,11 +29,11 @@ _KINDS = (
 
 
 def open_plain(path: Path | str, *, links: bool = True, folder: int | None = None) -> int:
-    """Open a regular file for reading and return its descriptor; raises OSError for anything else.
+    """Open a regular file for reading and return its descriptor. Raises OSError for anything else.
 
-    Without `links` a link is refused too. `folder` is the descriptor of a folder that the path starts from.
+    Without `links` it refuses a symbolic link too. A relative path starts from the folder with the descriptor `folder`.
     """
-    _refuse_unless_plain(os.stat(path, dir_fd=folder, follow_symlinks=links), path)  # to open a device may change it
+    _refuse_unless_plain(os.stat(path, dir_fd=folder, follow_symlinks=links), path)  # opening a device may change it
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
     descriptor = os.open(path, flags, dir_fd=folder)
     try:
@@ -45,14 +45,14 @@ def open_plain(path: Path | str, *, links: bool = True, folder: int | None = Non
 
 
 def read_plain(path: Path | str, most_bytes: int, *, links: bool = True) -> bytes:
-    """Return the content of a regular file. Raises OSError for anything else, and for one that is larger."""
+    """Return the content of a regular file. Raises OSError for anything else, and for more than `most_bytes`."""
     with plain(path, links=links) as descriptor:
         return _bounded(descriptor, most_bytes, path)
 
 
 @contextmanager
 def plain(path: Path | str, *, links: bool = True) -> Iterator[int]:
-    """Give the descriptor of a regular file; raises OSError for anything else."""
+    """Open a regular file for the block and give its descriptor. Raises OSError for anything else."""
     descriptor = open_plain(path, links=links)
     try:
         yield descriptor
@@ -61,7 +61,7 @@ def plain(path: Path | str, *, links: bool = True) -> Iterator[int]:
 
 
 def read_named(path: Path, most_bytes: int) -> bytes:
-    """Return what a person named on the command line, which may be a pipe: `--passphrase-file <(pass show backup)`."""
+    """Read a file named on the command line. It may be a pipe, as in `--passphrase-file <(pass show backup)`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         return _bounded(descriptor, most_bytes, path)

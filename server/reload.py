@@ -1,4 +1,4 @@
-"""Reload the configuration and the keys of a running server. With any mistake nothing changes."""
+"""Reload the configuration and the keys of a running server. A single mistake cancels the whole reload."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Reloader:
 
     @property
     def remark(self) -> str:
-        """How the configuration in force differs from its file, for a status line; empty if it does not."""
+        """The difference between the configuration in force and its file, for a status line; empty without one."""
         if not self._taken:
             return "; the last reload was refused"
         waiting = len(self._current.waiting)
         return f"; {waiting} configured keys wait for a restart" if waiting else ""
 
     def reload(self) -> HostKeys | None:
-        """Read everything again, apply it and return the host keys; None after mistakes, which change nothing."""
+        """Read and apply everything again, and return the host keys. Returns None after mistakes: nothing changes."""
         self._taken = False
         try:
             loaded = _load(self._current.config)
@@ -95,7 +95,7 @@ class Reloader:
 
 
 def authorities(config: Config) -> tuple[UserKey, ...]:
-    """Return the keys of `auth.trusted_user_ca_keys`; raises StartError when it cannot be used."""
+    """Return the keys in the file `auth.trusted_user_ca_keys`. Raises StartError when it cannot be used."""
     path = config.trusted_user_ca_keys
     if path is None:
         return ()
@@ -132,7 +132,7 @@ def _load(running: Config) -> Loaded:
 
 
 def _host_keys(running: Config, config: Config, *, make: bool) -> HostKeys:
-    """Read the host keys that a configuration needs; with `make` an ECDSA key that is missing is made."""
+    """Read the host keys that a configuration needs. With `make`, create a missing ECDSA key."""
     folder, ecdsa = running.keys_dir, config.ecdsa_host_key  # another folder needs a restart
     keys = host_keys(folder, make=False, ecdsa=ecdsa)
     if not make or not ecdsa or keys.ecdsa is not None:

@@ -1,6 +1,6 @@
-"""The service manager: status notifications to systemd, and the sockets that it passes to the program.
+"""Send status to systemd, and take over the listening sockets that systemd opened.
 
-Implements sd_notify(3) and sd_listen_fds(3), which need no library. Without systemd all of it does nothing.
+Implements sd_notify(3) and sd_listen_fds(3) without a library. Does nothing when systemd did not start the program.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class SystemdNotifier:
     """Sends status to systemd. `watchdog_seconds` is the watchdog's timeout, 0 for none."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        """Read $NOTIFY_SOCKET and, when it is for this process, $WATCHDOG_USEC."""
+        """Read $NOTIFY_SOCKET, and $WATCHDOG_USEC if $WATCHDOG_PID names this process."""
         self._address = environment.get("NOTIFY_SOCKET", "")
-        if self._address.startswith("@"):  # Linux's abstract names
+        if self._address.startswith("@"):  # an abstract socket name of Linux
             self._address = "\0" + self._address[1:]
         for_this_process = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = environment.get("WATCHDOG_USEC", "") if for_this_process else ""
@@ -47,9 +47,9 @@ class SystemdNotifier:
         self._tell("STOPPING=1", f"STATUS={status}")
 
     async def beat(self, status: Callable[[], str]) -> None:
-        """Feed the watchdog twice per timeout, for ever.
+        """Notify the watchdog twice per timeout, for ever.
 
-        A blocked event loop does not feed it, so systemd restarts the program.
+        A blocked event loop sends nothing, so systemd restarts the program.
         """
         while self._address and self.watchdog_seconds:
             self._tell("WATCHDOG=1", f"STATUS={status()}")
@@ -58,9 +58,9 @@ class SystemdNotifier:
     def _tell(self, *assignments: str) -> None:
         if not self._address:
             return
-        # without a listener or free descriptors the service goes on; another notification follows
+        # the service goes on when systemd does not listen or no descriptor is free: the next notification may succeed
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)  # noqa: FBT003  the name of the call says it
+            sender.setblocking(False)  # noqa: FBT003  the method name explains the flag
             sender.sendto("\n".join(assignments).encode(), self._address)
 
 
