@@ -1,4 +1,4 @@
-"""The configuration in force, and the part of a new one that a running server can apply."""
+"""The configuration in force, and the values of a new configuration that a running server can apply."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from server.config.values import Counts
 
 
 class Current:
-    """Holds the configuration in force. Read a value at each use, because a reload replaces it.
+    """Holds the configuration in force. Read each value when you use it, because a reload replaces `config`.
 
-    `waiting` are the dotted names of changed keys that need a restart.
+    `waiting` has the dotted names of the changed keys that need a restart.
     """
 
     def __init__(self, config: Config) -> None:
-        """Begin with the configuration of the start."""
+        """Take the configuration of the start."""
         self.config = config
         self.waiting: tuple[str, ...] = ()
 
@@ -33,7 +33,7 @@ class Difference:
 
 
 def declared() -> Iterator[tuple[str, str, Counts]]:
-    """Yield section, name and `Counts` of every key. Raises TypeError unless it has exactly one."""
+    """Yield section, name and `Counts` of every key. Raises TypeError for a key without exactly one `Counts`."""
     for section, of_section in Config.model_fields.items():
         keys = of_section.annotation
         if not (isinstance(keys, type) and issubclass(keys, BaseModel)):
@@ -47,14 +47,17 @@ def declared() -> Iterator[tuple[str, str, Counts]]:
 
 
 def takeable(new: Config, running: Config) -> Config:
-    """Return `new` with the running values of all keys that need a restart, and the running base of paths."""
+    """Return `new`, but with the running values of all keys that need a restart.
+
+    Relative paths still start from the running configuration's folder.
+    """
     sections: dict[str, dict[str, object]] = {}
     for section, key, when in declared():
         values = getattr(running if when is Counts.RESTART else new, section)
         sections.setdefault(section, {})[key] = getattr(values, key)
     models = {section: type(getattr(new, section)).model_validate(values) for section, values in sections.items()}
     taken = running.model_copy(update=models)
-    taken._file = new.file  # noqa: SLF001  at the start there may have been none
+    taken._file = new.file  # noqa: SLF001  the running configuration may have had no file
     return taken
 
 

@@ -10,7 +10,7 @@ from server.config.values import Counts, Network, Section, Whole
 
 
 class Limits(Section):
-    """Limits. Those of sshd_config have its meanings."""
+    """Limits. A key named as in sshd_config(5) has the same meaning."""
 
     login_grace_time: Annotated[Whole, Counts.NEXT] = Field(
         default=30, ge=0, le=86400, description="seconds a client may take to log in; 0 is no limit"
@@ -51,13 +51,13 @@ class Limits(Section):
 
     @property
     def startups(self) -> tuple[int, int, int]:
-        """Start, rate and full of `max_startups`."""
+        """The three numbers of `max_startups`: start, rate, full."""
         start, rate, full = map(int, self.max_startups.split(":"))
         return start, rate, full
 
     @property
     def block_lengths(self) -> tuple[int, int]:
-        """The prefix lengths of `per_source_net_block_size`, IPv4's and IPv6's."""
+        """The prefix lengths of `per_source_net_block_size`: IPv4, IPv6."""
         v4, v6 = map(int, self.per_source_net_block_size.split(":"))
         return v4, v6
 

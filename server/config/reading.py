@@ -1,6 +1,6 @@
 """Load the configuration from YAML and from environment variables.
 
-All mistakes are reported together, each with its dotted name and position.
+The error lists all mistakes, each with its dotted name and its position.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST_DIGITS = 4_000
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """State of a load: positions of dotted names, YAML nodes seen so far, and mistakes so far."""
+    """The state of one load: positions by dotted name, ids of the YAML nodes read, and mistakes found."""
 
     places: dict[str, str]
     met: set[int]
@@ -39,8 +39,8 @@ class _Source:
 def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
     """Load the configuration from a file and the environment.
 
-    Without `path`, the file is `config.yaml` in the current folder, if there is one. Raises ConfigurationError with
-    every mistake.
+    Without `path` it reads `config.yaml` in the current folder, if that exists. Raises ConfigurationError with every
+    mistake.
     """
     if path is None and (DEFAULT_FILE.exists() or DEFAULT_FILE.is_symlink()):
         path = DEFAULT_FILE
@@ -49,7 +49,7 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
     _override(values, environment, source)
     try:
         config = Config.model_validate(values)
-        config._base = path.parent if path else Path()  # noqa: SLF001  of this module's own class
+        config._base = path.parent if path else Path()  # noqa: SLF001  this module fills in the private fields
         config._file = path  # noqa: SLF001  likewise
         config._credential = _credential(environment)  # noqa: SLF001  likewise
     except ValidationError as error:
@@ -60,7 +60,7 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
 
 
 def _credential(environment: Mapping[str, str]) -> Path | None:
-    """Return the storage key that systemd passes (`LoadCredential=storage.key:…`), if any."""
+    """Return the path of the storage key that systemd passes (`LoadCredential=storage.key:…`), if any."""
     folder = environment.get("CREDENTIALS_DIRECTORY")
     if not folder:
         return None
@@ -68,7 +68,7 @@ def _credential(environment: Mapping[str, str]) -> Path | None:
     try:
         return path if path.exists() else None
     except OSError:
-        return path  # opening the store will report why it cannot be read
+        return path  # the error appears when the store is opened
 
 
 def _read_file(path: Path, source: _Source) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _read_file(path: Path, source: _Source) -> dict[str, Any]:
 
 
 def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # noqa: ANN401  a YAML value is anything
-    """Return the node's value. Notes the position of each dotted name, and duplicate names."""
+    """Return the value of a YAML node. Records the position of each dotted name, and duplicate names as mistakes."""
     place = f"{path}:{node.start_mark.line + 1}"
     source.places.setdefault(name, place)
     if id(node) in source.met:
@@ -118,7 +118,7 @@ def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # n
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         problem = getattr(error, "problem", None) or error
-        if len(node.value) > _MOST_DIGITS and "digits" in str(problem):  # Python's own message names a function
+        if len(node.value) > _MOST_DIGITS and "digits" in str(problem):  # Python's message names a function
             problem = "a number of so many digits"
         source.mistakes.append(f"{place}: {name}: this is no value: {problem}")
         return None
@@ -136,7 +136,7 @@ def _override(values: dict[str, Any], environment: Mapping[str, str], source: _S
             continue
         inside = values.setdefault(section, {})
         if not isinstance(inside, dict):
-            continue  # a mistake of the file, reported with its line
+            continue  # the file has no section here; the validation reports it with its line
         listed = text.startswith("[") and text.endswith("]")
         inside[key] = [item.strip() for item in text[1:-1].split(",") if item.strip()] if listed else text
         source.places[f"{section}.{key}"] = source.places[section] = f"environment {variable}"
@@ -152,7 +152,7 @@ def _mistakes(error: ValidationError, places: Mapping[str, str]) -> list[str]:
 
 
 def _plain(kind: str, text: str) -> str:
-    """Translate pydantic's message into the project's words."""
+    """Return pydantic's message in the style of the console's own."""
     if kind == "extra_forbidden":
         return "there is no such key; config.example.yaml names them all"
     if kind in {"model_type", "model_attributes_type", "dict_type"}:

@@ -1,4 +1,4 @@
-"""The only schema of the configuration. Every key is optional."""
+"""The schema of the configuration. Every key is optional."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Storage(Section):
 
 
 class Keys(Section):
-    """The files of the keys."""
+    """The paths of the host keys and the storage key."""
 
     dir: Annotated[Text, Counts.RESTART] = Field(
         default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise"
@@ -69,7 +69,7 @@ class Keys(Section):
 
 
 class Ssh(Section):
-    """The protection of connections."""
+    """Encryption of connections."""
 
     policy: Annotated[Literal["default", "post-quantum", "compatible"], Counts.NEXT] = Field(
         default="default",
@@ -83,7 +83,7 @@ class Ssh(Section):
 
 
 class Audit(Section):
-    """Copies of the audit besides the store."""
+    """The copy of the audit outside the store."""
 
     log: Annotated[Text, Counts.RESTART] = Field(
         default="none",
@@ -93,7 +93,7 @@ class Audit(Section):
 
 
 class Keepalive(Section):
-    """SSH keepalive finds clients that no longer respond. TCP keepalive finds dead hosts and is always on."""
+    """SSH keepalive, which finds clients that no longer respond. TCP keepalive, for dead hosts, is always on."""
 
     interval_seconds: Annotated[Whole, Counts.NEXT] = Field(
         default=0, ge=0, le=86400, description="seconds of silence before a keepalive question; 0 sends none"
@@ -126,7 +126,7 @@ class Prompt(Section):
     )
 
     def text(self, *, user: str, node: str, path: str) -> str:
-        """Return the prompt of a user at a path. Braces in a value are text."""
+        """Return the prompt of a user at a path. Braces inside the values stay as they are."""
         values = {"{user}": user, "{node}": node, "{path}": path}
         return _PROMPT_FIELD.sub(lambda found: values[found[0]], self.format)
 
@@ -216,7 +216,7 @@ class Metrics(Section):
         if not address.is_loopback and not info.data.get("public"):
             message = f"other machines can reach {address}: metrics.public: true allows it"
             raise ValueError(message)
-        return f"{address}:{port}" if address.version == 4 else text  # noqa: PLR2004  an IPv4-mapped one is IPv4
+        return f"{address}:{port}" if address.version == 4 else text  # noqa: PLR2004  a mapped address is written as IPv4
 
 
 class Config(Section):
@@ -243,12 +243,12 @@ class Config(Section):
 
     @property
     def file(self) -> Path | None:
-        """The file of the configuration; None for the defaults."""
+        """The configuration file; None without one."""
         return self._file
 
     @property
     def database(self) -> Path:
-        """The SQLite file; the target if it is a link, because SQLite puts its other files beside the target."""
+        """The SQLite file. For a link it is the target, because SQLite creates its other files beside the target."""
         path = self._base / self.storage.url.removeprefix(_SQLITE)
         return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  never raises
 
@@ -269,7 +269,7 @@ class Config(Section):
 
     @property
     def storage_key(self) -> Path:
-        """The path of the storage key: systemd's credential `storage.key`, or else the configured file."""
+        """The path of the storage key: systemd's credential `storage.key` if there is one, else the configured file."""
         configured = self.keys.storage_key_file or f"{self.keys.dir}/{STORAGE_KEY_NAME}"
         return self._credential or self._base / configured
 
@@ -280,5 +280,5 @@ class Config(Section):
 
     @property
     def audit_log(self) -> Path | None:
-        """The file of the audit's JSON lines; None when `audit.log` is not a file."""
+        """The file for the audit's JSON lines; None when `audit.log` names no file."""
         return None if self.audit.log in {"none", "stderr"} else self._base / self.audit.log

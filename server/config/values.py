@@ -1,4 +1,4 @@
-"""Types of configured values, and when a changed value applies."""
+"""Types of configuration values, and the moment when a changed value applies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.addresses import plain_network
 def _no_switch(value: object) -> object:
     if isinstance(value, bool):
         message = "a whole number is expected"
-        raise ValueError(message)  # noqa: TRY004  pydantic takes ValueError as a mistake of the configuration
+        raise ValueError(message)  # noqa: TRY004  pydantic reports only ValueError as a mistake
     return value
 
 
@@ -35,7 +35,7 @@ Network = Annotated[str, AfterValidator(_network)]
 
 
 class Counts(Enum):
-    """When a changed value applies after SIGHUP reloads the configuration of a running server."""
+    """The moment when a changed value applies, after SIGHUP has reloaded the configuration."""
 
     NOW = "at once"
     NEXT = "for new connections"
@@ -43,14 +43,14 @@ class Counts(Enum):
 
 
 class Section(BaseModel):
-    """One section of the configuration. It has no unknown keys and does not change after loading."""
+    """One section of the configuration. It refuses unknown keys and is read-only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _text(cls, value: object) -> object:
-        """Refuse half a surrogate pair: YAML can write one as an escape, but it cannot be stored or sent."""
+        """Refuse lone surrogates: a YAML escape can write one, but UTF-8 cannot store or send it."""
         if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
             message = "half a character cannot be part of it"
             raise ValueError(message)

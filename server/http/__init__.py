@@ -1,1 +1,1 @@
-"""Metrics and probes over HTTP. Imported only when they are configured."""
+"""Metrics and probes over HTTP. The program imports this package only when they are configured."""

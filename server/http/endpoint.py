@@ -1,7 +1,7 @@
-"""A small HTTP server on the console's own event loop, so that an answer proves that the loop runs.
+"""A small HTTP server on the console's own event loop, so that every answer shows that the loop runs.
 
-h11 parses the protocol. A connection carries one request and lasts at most five seconds. When all connections are in
-use, a new one replaces the oldest, so slow clients cannot block a probe.
+h11 parses the protocol. A connection carries one request and lasts at most five seconds. At the connection limit, a new
+connection replaces the oldest one, so slow clients cannot block a probe.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger("ecss-console.endpoint")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer of a page."""
+    """The HTTP response of a page."""
 
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
@@ -40,7 +40,7 @@ Page = Callable[[str], Awaitable[Answer]]
 
 
 class Endpoint:
-    """Serves `pages` by path. Start it once and stop it once."""
+    """The HTTP server. Call `start` once and `stop` once."""
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
         """Take the pages by their paths."""
@@ -70,12 +70,12 @@ class Endpoint:
         task.add_done_callback(lambda task: self._open.pop(task, None))
 
     def _cut(self, task: asyncio.Task[None]) -> None:
-        self._open.pop(task).transport.abort()  # a task that has not started would not close it
+        self._open.pop(task).transport.abort()  # a cancelled task that never started closes nothing
         task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request in time, or abort the connection."""
-        writer.transport.set_write_buffer_limits(0)  # makes `drain` wait until the kernel has all of it
+        writer.transport.set_write_buffer_limits(0)  # `drain` then waits until the kernel has all data
         try:
             async with asyncio.timeout(_CLIENT_SECONDS):
                 await self._converse(reader, writer)
@@ -129,7 +129,7 @@ class Endpoint:
 
 
 def _path(target: bytes) -> str:
-    """Return the requested path. Clients that take this server for a proxy send a whole URL (RFC 9112)."""
+    """Return the path of a request target, which may be a whole URL, as for a proxy (RFC 9112)."""
     try:
         return urlsplit(target.decode("ascii")).path
     except ValueError:
@@ -137,7 +137,7 @@ def _path(target: bytes) -> str:
 
 
 async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """Return the request; None when the client disconnects before its end. Raises RemoteProtocolError."""
+    """Return the request, or None when the client disconnects early. Raises RemoteProtocolError."""
     while True:
         event = connection.next_event()
         if isinstance(event, h11.Request):

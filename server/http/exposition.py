@@ -1,4 +1,4 @@
-"""The metrics in the Prometheus text format that the client accepts."""
+"""The metrics in the Prometheus format that the client asks for."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _BOUNDS = (*(str(bound) for bound in BOUNDS_SECONDS), "+Inf")
 
 
 class Exposition:
-    """Writes the metrics of `readings`. Its own registry keeps other metrics of the process out."""
+    """Formats metrics for Prometheus. Its private registry leaves other metrics of the process out."""
 
     def __init__(self, readings: Callable[[], Sequence[Reading]]) -> None:
-        """Take the source of the metrics."""
+        """Take the function that returns the present metrics."""
         self._readings = readings
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def written(self, accept: str) -> tuple[bytes, str]:
-        """Return the page and its content type for an `Accept` header; plain text for a malformed one."""
+        """Return the page and its content type for an `Accept` header. A malformed header gets plain text."""
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # the library fails on a version that is not a number
@@ -33,7 +33,7 @@ class Exposition:
         return encode(self._registry), content_type
 
     def collect(self) -> Iterable[Metric]:
-        """Return the present values to the library."""
+        """Return the present values; prometheus_client calls this."""
         return map(_family, self._readings())
 
 

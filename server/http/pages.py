@@ -1,4 +1,4 @@
-"""The three pages: metrics, liveness (the event loop runs) and readiness (users can log in and work)."""
+"""The pages: metrics, liveness (the event loop runs) and readiness (users can log in and work)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.http.endpoint import Answer, Page
 from server.http.exposition import Exposition
 from server.node.status import Node
 
-#: Asks the store. Raises TemporaryError or hangs when the store does not answer.
+#: Reads from the store. Raises TemporaryError, or hangs, when the store is unavailable.
 AskStore = Callable[[], Awaitable[object]]
 _STORE_SECONDS = 1.0
 
@@ -22,7 +22,7 @@ _log = logging.getLogger("ecss-console.endpoint")
 def pages(node: Node, why_closed: Callable[[], str], ask_store: AskStore) -> dict[str, Page]:
     """Return the pages by path.
 
-    `why_closed()` returns why logins are refused now; empty when they are accepted.
+    `why_closed()` returns the reason why logins are refused now, or an empty text.
     """
     exposition = Exposition(node.readings)
 

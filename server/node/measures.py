@@ -1,6 +1,6 @@
-"""Counters and histograms of plain numbers, cheap enough for every command. Pure.
+"""Counters and histograms, cheap enough to update for every command. Pure.
 
-`metrics.py` has the names under which they are published.
+`metrics.py` declares the names of the published metrics.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Self
 
 from server.errors import InternalError, InterruptedByOperatorError, OperatorError
 
-#: Upper bounds in seconds, from a cached read to a delay that users complain about.
+#: Upper bounds of the histograms, from a cached read to a delay that users complain about.
 BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-#: Stands for the path when a line names no command.
+#: Replaces the path when a line names no command.
 NO_COMMAND = "none"
 
 
 class Durations:
-    """A histogram: counts by `BOUNDS_SECONDS`, the last for everything longer, and the sum."""
+    """A histogram of durations: one count per bound, one count above the last bound, and the sum."""
 
     __slots__ = ("counts", "sum_seconds")
 
     def __init__(self) -> None:
-        """Begin without counts."""
+        """Start at zero."""
         self.counts = [0] * (len(BOUNDS_SECONDS) + 1)
         self.sum_seconds = 0.0
 
@@ -46,9 +46,9 @@ class Durations:
         return sum(self.counts)
 
     def below_seconds(self, share: float) -> float:
-        """Return the bound that `share` of the durations, 0 to 1, do not exceed.
+        """Return the bound that a `share` (0 to 1) of the durations does not exceed.
 
-        It is infinite beyond the last bound, and 0 without durations.
+        Returns infinity above the last bound, and 0 without durations.
         """
         wanted = share * self.count
         seen = 0
@@ -60,12 +60,12 @@ class Durations:
 
 
 class Timed:
-    """Measures one block. A class, because a generator would be three times as slow."""
+    """Measures one block. It is a class because a generator-based context manager is three times as slow."""
 
     __slots__ = ("_began", "_durations")
 
     def __init__(self, durations: Durations) -> None:
-        """Take the histogram to count in."""
+        """Take the histogram that counts the duration."""
         self._durations = durations
 
     def __enter__(self) -> None:
@@ -78,7 +78,7 @@ class Timed:
 
 
 class Stopwatch:
-    """Measures the time of one line, without the waits for its operator's answers."""
+    """Measures the time of one line, without the time the operator takes to answer questions."""
 
     __slots__ = ("_began", "_paused_at", "_waited_seconds")
 
@@ -116,7 +116,7 @@ class Run:
     __slots__ = ("_measures", "_watch", "path")
 
     def __init__(self, measures: CommandMeasures, watch: Stopwatch) -> None:
-        """Begin without a path, because the line may name no command."""
+        """Start with the path `none`, because the line may name no command."""
         self._measures = measures
         self._watch = watch
         self.path = NO_COMMAND
@@ -133,16 +133,16 @@ class Run:
 
 
 class CommandMeasures:
-    """Outcomes and durations of lines by declared path, never by typed words; and the running lines."""
+    """Outcomes and durations of lines by declared command path, never by typed words, and the running lines."""
 
     def __init__(self) -> None:
-        """Begin without counts."""
+        """Start at zero."""
         self.running = 0
         self.outcomes: dict[tuple[str, str], int] = {}
         self.durations: dict[str, Durations] = {}
 
     def note(self, path: str, outcome: str, seconds: float) -> None:
-        """Count a line."""
+        """Count a finished line."""
         key = (path, outcome)
         try:
             self.outcomes[key] += 1

@@ -1,4 +1,4 @@
-"""Every metric: its name, meaning and labels, which are a contract with dashboards and alerts. Pure."""
+"""The metrics: names, meanings and labels. Dashboards and alerts rely on them, so they stay as they are. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MetricKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One declaration. Names of counters end in `_total`; names include the unit."""
+    """The declaration of one metric. Its name includes the unit, and ends in `_total` for a counter."""
 
     name: str
     kind: MetricKind

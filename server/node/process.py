@@ -1,6 +1,6 @@
-"""Metrics of this process from the Linux kernel. Systems without /proc have fewer of them.
+"""Metrics of this process from the kernel. A system without /proc has fewer of them.
 
-prometheus_client cannot do this: it reads the boot time from /proc/stat, which the unit's sandbox hides.
+prometheus_client cannot collect them: it reads the boot time from /proc/stat, which the unit's sandbox hides.
 """
 
 from __future__ import annotations
@@ -25,4 +25,4 @@ def readings() -> Iterator[Reading]:
     with suppress(OSError):
         resident_pages = int((_PROC / "statm").read_text().split()[1])
         yield single(metrics.RESIDENT, float(resident_pages * os.sysconf("SC_PAGE_SIZE")))
-        yield single(metrics.OPEN_FILES, float(len(os.listdir(_PROC / "fd")) - 1))  # noqa: PTH208  one of them is this listing's own
+        yield single(metrics.OPEN_FILES, float(len(os.listdir(_PROC / "fd")) - 1))  # noqa: PTH208  one descriptor belongs to this listing

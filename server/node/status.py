@@ -1,4 +1,4 @@
-"""The state of this node: its identity, its addresses and the sources of its metrics."""
+"""The state of this node: its addresses, its host keys and the sources of its metrics."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _log = logging.getLogger("ecss-console.loop")
 
 
 class Node:
-    """The state of this process. Each part fills in its fields at its start and adds its metrics.
+    """The state of this process. Each part of the server sets its fields at the start and adds its metrics.
 
-    `places` are the listening addresses, as `HOST port N`. `fingerprints` are those of the host keys, the one in use
-    first.
+    `places` are the listening addresses, each as `HOST port N`. `fingerprints` are those of the host keys. The first
+    belongs to the key in use.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Node:
         return monotonic() - self._began
 
     async def watch_loop(self) -> None:
-        """Measure the delay of the event loop for ever, and log every long one."""
+        """Measure the delay of the event loop for ever, and log every long delay."""
         while True:
             due = monotonic() + _LOOK_SECONDS
             await asyncio.sleep(_LOOK_SECONDS)

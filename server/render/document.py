@@ -1,4 +1,4 @@
-"""A reply as one JSON document on one line: `rows`, `fields` or `lines`, `status`, `error`, `exec`."""
+"""A reply as a JSON document on one line: `rows`, `fields` or `lines`, then `status`, `error` and `exec`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from server.render.text import Footer, reply_text
 
 
 def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
-    """Yield the document of a successful command in pieces of one line.
+    """Yield the document of a successful command in pieces, all on one line.
 
-    Names are the stable snake_case keys of columns and fields. Times are ISO 8601 with their offset.
+    Names are the stable snake_case keys of columns and fields. Times are ISO 8601 with an offset.
     """
     rest = {"status": 0, "error": None, **_exec(footer)}
     if not isinstance(reply, Table | Script):

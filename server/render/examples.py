@@ -10,7 +10,7 @@ _SECTION = re.compile(r"^== (.*)\n", re.MULTILINE)
 
 
 def example(path: str) -> str:
-    """Return the recorded session of a command; empty when `make docs` has not recorded it yet."""
+    """Return the recorded session of a command, or an empty text before `make docs` has recorded it."""
     return _recorded().get(path, "")
 
 

@@ -1,4 +1,4 @@
-"""Apply filters to a reply: to the rows of a table, or to the lines of other replies."""
+"""Apply filters to the rows of a table or a script, and to the lines of other replies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _T = TypeVar("_T")
 
 
 async def filtered(reply: Reply, filters: Sequence[Filter], share: Share) -> Reply:
-    """Return the filtered reply; the results of `cd` and `exit` stay as they are.
+    """Return the filtered reply. The results of `cd` and `exit` stay as they are.
 
-    The caller leaves `json` out. Thousands of rows, each perhaps with a key to decrypt, are searched in turns with
-    other sessions.
+    `filters` must not contain `json`. Thousands of rows, each perhaps with a key to decrypt, are searched in turns
+    with other sessions.
     """
     for each in filters:
         if isinstance(reply, ChangeDirectory | Exit):
@@ -68,7 +68,7 @@ async def _kept(rows: Sequence[_T], each: Filter, text: Callable[[_T], str], sha
 
 
 async def _fits(text: str, each: Filter, share: Share) -> bool:
-    """Tell whether a filter keeps a text. A thread searches long texts for large expressions."""
+    """Tell whether a filter keeps a text. Large expressions search long texts in a thread."""
     if isinstance(each.value, Expression):
         found = each.value.found_in
         return bool(await share.in_thread(found, text) if each.value.takes_long(text) else found(text))

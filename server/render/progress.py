@@ -1,4 +1,4 @@
-"""The progress of long work, as one line for a person who waits."""
+"""Show the progress of long work on one line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ _BAR_COLUMNS = 30
 
 
 def progress_text(done: float, total: float, unit: str) -> str:
-    """Return a bar with its figures: `━━━━━━━━━╸   3 of 10 s`.
+    """Return a bar and its figures: `━━━━━━━━━╸   3 of 10 s`.
 
-    rich could draw it, but importing it blocks the event loop for 40 ms.
+    rich could draw the bar, but importing it blocks the event loop for 40 ms.
     """
     halves = int(2 * _BAR_COLUMNS * min(done, total) / total) if total else 0
     bar = "━" * (halves // 2) + "╸" * (halves % 2)

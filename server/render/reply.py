@@ -1,4 +1,4 @@
-"""The replies of handlers: data, never text. Keys are stable snake_case names; people read the titles."""
+"""The replies of handlers: data, never text. JSON has the keys, stable snake_case names; text has the titles."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    r"""One column of a table. `text` formats its values for people, in lines separated by `\n`.
+    r"""One column of a table. `text` formats a value for people, as lines separated by `\n`.
 
-    All columns escape other control characters. With `escaped` as `text`, a value that a user typed stays on one line.
-    `width` returns the width of the widest value without formatting all of them, so that the values can be formatted
-    row by row while the table is sent.
+    The table escapes all other control characters. Use `escaped` as `text` to keep typed values on one line. `width`
+    returns the width of the widest value without formatting every value. Then the table formats the values row by row
+    while it is sent.
     """
 
     key: str
@@ -59,7 +59,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns, and rows of values."""
+    """Columns, and rows with one value for each column."""
 
     columns: tuple[Column, ...]
     rows: Sequence[tuple[Any, ...]]
@@ -71,9 +71,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Commands that the console can run: the `opening` lines, then one line per row, and no footer.
+    """Commands that the console can run: the `opening` lines, then one line per row, without a footer.
 
-    As JSON it is the rows.
+    The JSON document has the rows.
     """
 
     columns: tuple[Column, ...]
@@ -91,7 +91,7 @@ class Help:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A titled list of words with explanations."""
+    """A title, and pairs of a word and its explanation."""
 
     title: str
     entries: tuple[tuple[str, str], ...]

@@ -1,7 +1,7 @@
-"""Draw tables: a box of light lines, a line between rows, never wrapped or cut.
+"""Draw a table as a box of light lines, with a line between rows. Cells are never wrapped or cut.
 
-rich takes 1.5 ms for five rows and cannot yield to the event loop during ten thousand, so this module draws its own.
-The tests compare it with rich's `Table`. Source of the layout: the reference's `list`.
+rich needs 1.5 ms for five rows, and cannot yield to the event loop during ten thousand rows. So this module draws the
+tables itself, and the tests compare them with rich's `Table`. Source of the layout: the reference's `list`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from rich.cells import cell_len
 from server.escaping import escaped
 from server.render.reply import Table
 
-#: Rows to measure before other sessions run: one row may have ten thousand numbers, each on its own line.
+#: The rows measured between two yields. Few, because one row may have ten thousand numbers, each on its own line.
 _MEASURED_AT_ONCE = 4
 
 
 def table_rows(table: Table) -> Iterator[str]:
     r"""Yield the table in pieces of whole lines that end in `\n`.
 
-    Empty pieces come while widths are measured.
+    While it measures widths it yields empty pieces, so that the caller can let other sessions run.
     """
     texts: list[Iterable[str]] = []
     widths: list[int] = []
@@ -79,6 +79,6 @@ def _padded(text: str, width: int) -> str:
 
 
 def _centred(text: str, width: int) -> str:
-    """Centre a header. An odd blank goes to the right."""
+    """Centre a header. With an odd number of blanks, the extra one goes to the right."""
     room = width - cell_len(text)
     return " " * (room // 2) + text + " " * (room - room // 2)

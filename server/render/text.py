@@ -17,7 +17,7 @@ from server.render.examples import example
 from server.render.reply import ChangeDirectory, Exit, Help, Lines, Overview, Record, Reply, Script, Table
 from server.render.table import table_rows
 
-#: Fits a terminal of 80 columns. It is the same for all, because replies do not depend on the client.
+#: Fits a terminal of 80 columns. All clients get this width, because replies do not depend on the client.
 HELP_COLUMNS = 78
 _WORD_COLUMNS = 30
 _TAB = "\t"
@@ -25,20 +25,20 @@ _TAB = "\t"
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """Where a command ran, when and how long. `nodes` is `ds1@ecss1 v.3.14.7.585`."""
+    """The start time, duration and node of a command. `nodes` is, for example, `ds1@ecss1 v.3.14.7.585`."""
 
     at: datetime
     time_ms: int
     nodes: str
 
     def text(self) -> str:
-        """Return the footer of the reference, after an empty line."""
+        """Return an empty line and the footer, as in the reference."""
         at = self.at.strftime("%d.%m.%Y %H:%M:%S")
         return f"\n[exec at: {at}, exec time: {self.time_ms}ms, nodes: {self.nodes}]\n"
 
 
 def reply_text(reply: Reply) -> Iterator[str]:
-    """Yield the reply in pieces of whole lines; nothing for the results of `cd` and `exit`."""
+    """Yield the reply in pieces of whole lines. The results of `cd` and `exit` have none."""
     match reply:
         case Lines(lines):
             yield _joined(lines)
@@ -84,11 +84,11 @@ def _overview_text(overview: Overview) -> str:
 
 
 def _two_columns(entries: Iterable[tuple[str, str]]) -> str:
-    """Lay out (word, text) in two columns.
+    """Lay out pairs of a word and a text in two columns.
 
-    Each text wraps in its column, and starts below a word that is too long.
+    Texts wrap inside their column. The text of a word that is too long starts on the next line.
     """
-    from rich.console import Console  # noqa: PLC0415  its import takes 40 ms, which only help needs
+    from rich.console import Console  # noqa: PLC0415  only help needs it, and its import takes 40 ms
     from rich.table import Table as Grid  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -116,5 +116,5 @@ def _indented(text: str) -> str:
 
 
 def _joined(lines: Iterable[str]) -> str:
-    """Join lines. Text that another user typed cannot control the terminal or start a new line."""
+    """Join lines and escape them: text of another user cannot control the terminal or start a new line."""
     return "".join([f"{escaped(line, keep=_TAB)}\n" for line in lines])
