@@ -1,1 +1,1 @@
-"""Backups: the archive and its encryption, how a backup is created and how a store is restored from one."""
+"""Backups: create one, encrypt it, verify it, and restore a store from it."""

@@ -1,7 +1,7 @@
 """The archive of a backup: a tar.gz of a manifest, keys and the database. Blocking.
 
-`tarfile` writes it. Reading trusts nothing: each file is checked against the manifest, and a name, a member type or
-an order that this program does not write is refused.
+`tarfile` writes the archive. Reading trusts nothing: it checks each file against the manifest, and refuses names,
+member types and orders that this program never writes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ FORMAT = 1
 _KEYS = f"{KEYS_FOLDER_NAME}/"
 _MOST_MANIFEST_BYTES = 1024 * 1024
 _BLOCK = tarfile.BLOCKSIZE
-#: An archive ends with at least two blocks of zeros; tar programs fill the last record with more.
+#: An archive ends with at least two blocks of zeros. tar programs add more to fill the last record.
 _SHORTEST_END, _LONGEST_END = 2 * _BLOCK, 2 * _BLOCK + tarfile.RECORDSIZE
 _CHUNK = 1024 * 1024
-#: API keys are encrypted and do not compress; the audit compresses well at any level.
+#: A low level is enough: encrypted API keys do not compress, and the audit compresses well at any level.
 _LEVEL = 3
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The description of a backup inside it; `mac` authenticates the rest with the storage key.
+    """The description of a backup, stored in its archive. `mac` authenticates the rest with the storage key.
 
-    `counts` are rows by table. `heads` are the newest audit records by node, in the form of `audit verify --head`.
-    `findings` are faults that the audit had already. `files` are size and SHA-256 by name.
+    `counts` has the number of rows by table. `heads` has the newest audit record by node, in the form of `audit verify
+    --head`. `findings` are faults that the audit had before the backup. `files` has size and SHA-256 by name.
     """
 
     format: int
@@ -59,13 +59,13 @@ class Manifest:
         return json.dumps({**asdict(self), "mac": ""}, sort_keys=True).encode()
 
     def text(self) -> bytes:
-        """Return the content of the manifest's file."""
+        """Return the content of the manifest file."""
         return json.dumps(asdict(self), indent=1).encode() + b"\n"
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The checked files of an archive: the database on disk, the keys in memory only."""
+    """The checked files of an archive. The database is on disk; the keys are only in memory."""
 
     manifest: Manifest
     database: Path
@@ -79,7 +79,7 @@ def fingerprint(path: Path) -> tuple[int, str]:
 
 
 def pack(target: IO[bytes], manifest: Manifest, keys: Mapping[str, bytes], database: Path) -> None:
-    """Write an archive of a database that nobody writes to meanwhile."""
+    """Write the archive. The database file must not change meanwhile."""
     small = {MANIFEST_NAME: manifest.text(), **{_KEYS + name: content for name, content in keys.items()}}
     with (
         gzip.GzipFile(fileobj=target, mode="wb", compresslevel=_LEVEL, mtime=0, filename="") as packed,
@@ -98,12 +98,12 @@ def _header(name: str, size: int) -> tarfile.TarInfo:
 
 
 def key_files(keys: Mapping[str, bytes]) -> dict[str, tuple[int, str]]:
-    """Return size and SHA-256 of keys by their names in the archive."""
+    """Return size and SHA-256 of each key, by its name in the archive."""
     return {_KEYS + name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in keys.items()}
 
 
 def unpack(source: IO[bytes], folder: Path) -> Unpacked:
-    """Read an archive to its end and put the database into `folder`. Raises StartError for a damaged or foreign one."""
+    """Read a whole archive, and write the database to `folder`. Raises StartError for a damaged or foreign archive."""
     try:
         with gzip.GzipFile(fileobj=source, mode="rb") as packed:
             return _unpacked(packed, folder)
@@ -112,7 +112,7 @@ def unpack(source: IO[bytes], folder: Path) -> Unpacked:
 
 
 def damaged(what: str) -> StartError:
-    """Return the error for a backup that is no longer as it was written."""
+    """Return the error for a damaged backup; `what` describes the damage."""
     return StartError(f"the backup is damaged: {what}")
 
 
@@ -161,7 +161,7 @@ def _manifest(raw: bytes) -> Manifest:
 
 
 def _number(value: object) -> int:
-    """Return a count or a format number. Raises ValueError for a number that no backup has."""
+    """Parse a count or a version. Raises ValueError for a negative number and for one above 63 bits."""
     number = int(str(value))
     if not 0 <= number < 2**63:
         raise ValueError(number)
@@ -200,9 +200,9 @@ def _small(packed: gzip.GzipFile, most: int, name: str) -> bytes:
 
 
 def _member(packed: gzip.GzipFile, name: str) -> int:
-    """Read the header of a plain file of this name, and return its size.
+    """Read the header of the next member, a plain file of this name, and return its size.
 
-    `tarfile` does not walk the archive, because it would follow extended headers and links.
+    `tarfile` does not read the archive, because it would follow extended headers and links.
     """
     info = tarfile.TarInfo.frombuf(_exactly(packed, _BLOCK), "ascii", "surrogateescape")
     if info.type != tarfile.REGTYPE or info.name != name or info.size < 0:

@@ -1,6 +1,6 @@
-"""Creating a backup: one file with the whole store, made while the server runs or not. Blocking.
+"""Create a backup: one file with the whole store, whether the server runs or not. Blocking.
 
-Files that the caller names are opened as the caller, the store as its owner (docs/adr/0012).
+Files named on the command line are opened as the caller, the store's files as their owner (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ from server.storage.vault import Vault
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A finished backup. `not_recorded` says why the audit has no record of it; empty when it has one."""
+    """A finished backup. `not_recorded` is the reason why the audit has no record of it, usually empty.
+
+    `opened` means that the written file was decrypted and compared.
+    """
 
     manifest: Manifest
     size_bytes: int
@@ -52,9 +55,9 @@ class Created:
 
 
 def check_source(config: Config, options: CreateOptions) -> Vault:
-    """Check the request and the store before a passphrase is asked for; raises StartError."""
+    """Check the options and the store. Call it before asking for a passphrase. Raises StartError."""
     _refuse_unsafe(config, options)
-    newest()  # read the migrations while root can read the program; the owner of the store may not
+    newest()  # read the migrations as root, because the store's owner may not be able to read the program's files
     with store_errors(), working_for(*config.places):
         finish_restore(config.database, config.keys_dir)
         vault = _vault(config)
@@ -63,9 +66,10 @@ def check_source(config: Config, options: CreateOptions) -> Vault:
 
 
 def create(config: Config, options: CreateOptions, vault: Vault, keys: Keys) -> Created:
-    """Write the store, with its keys unless excluded, into the file; raises StartError and leaves no partial file.
+    """Write the store and, unless excluded, its keys to the file. Call `check_source` first.
 
-    The file gets its name after it has been read back and checked. Call `check_source` first.
+    The file gets its name only after it has been read back and checked. Raises StartError, and then leaves no partial
+    file.
     """
     with store_errors():
         with target(options.file) as written:
@@ -103,7 +107,7 @@ def _vault(config: Config) -> Vault:
 
 
 def _secrets(config: Config) -> dict[str, bytes]:
-    """Return the keys by their names in the archive; the storage key may lie outside the keys folder."""
+    """Return the keys by name in the archive. The storage key may be outside the keys folder."""
     with working_for(config.storage_key):
         found = {STORAGE_KEY_NAME: read_plain(config.storage_key, MOST_KEY_BYTES)}
     paths = {name: config.keys_dir / name for name in KEY_NAMES if name != STORAGE_KEY_NAME}
@@ -111,7 +115,7 @@ def _secrets(config: Config) -> dict[str, bytes]:
 
 
 async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[str, bytes]) -> Manifest:
-    """Check the copy and its audit, and return the manifest; raises StartError for a damaged copy."""
+    """Check the copy of the database and its audit, and return the manifest. Raises StartError for damage."""
     found = contents(copy)
     if found.damage is not None:
         message = f"the database {config.database} is damaged ({found.damage}): no backup was written"
@@ -136,7 +140,7 @@ async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[
 
 
 async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
-    """Return the audit heads of a copy by node, and the faults of its audit."""
+    """Return the audit heads of a database copy by node, and the faults in its audit."""
     store = Store(await SqliteEngine.open(copy), vault)
     try:
         inspection = await inspect(store, None, Turns().of("backup"), lambda _done, _total: None)
@@ -159,7 +163,9 @@ def _write(config: Config, options: CreateOptions, keys: Keys, vault: Vault, fil
             encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # makes the next read come from the disk
+            os.posix_fadvise(
+                file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED
+            )  # the next read must come from the disk, not the cache
             with copying(folder.parent):
                 _read_back(file, hashing.digest.digest(), keys, manifest, folder)
     return manifest
@@ -181,7 +187,7 @@ class _Hashing:
 
 
 def _read_back(file: IO[bytes], digest: bytes, keys: Keys, manifest: Manifest, scratch: Path) -> None:
-    """Check the bytes on the disk, and the whole archive where the keys can open it."""
+    """Check the bytes on the disk. If the keys can open the archive, check its content too."""
     file.seek(0)
     same = hashlib.file_digest(file, "sha256").digest() == digest  # type: ignore[arg-type]
     if not same:
@@ -207,7 +213,7 @@ def _can_open(keys: Keys) -> bool:
 
 
 async def _record(config: Config, vault: Vault, options: CreateOptions, keys: Keys, manifest: Manifest) -> str:
-    """Record the backup in the audit; return why that failed, else nothing: a read-only store can be backed up too."""
+    """Record the backup in the audit. Return an error text, or an empty one, because a read-only store is allowed."""
     if manifest.schema != newest():
         return f"the store has schema {manifest.schema}, this program writes {newest()}"
     facts = {
@@ -217,7 +223,9 @@ async def _record(config: Config, vault: Vault, options: CreateOptions, keys: Ke
         "head": manifest.heads.get(config.node.name, ""),
     }
     try:
-        store = Store(await SqliteEngine.open(config.database, checkpoints=False), vault)  # a server may have it open
+        store = Store(
+            await SqliteEngine.open(config.database, checkpoints=False), vault
+        )  # a running server may have the store open
         try:
             async with store.transaction() as query:
                 await record_host_command(query, config.node.name, "backup", facts, EventKind.BACKUP_MADE)

@@ -1,7 +1,7 @@
-"""Encryption of backups in the age format (age-encryption.org/v1), which the program `age` opens too. Blocking.
+"""Encrypt backups in the age format (age-encryption.org/v1), so that the program `age` can open them. Blocking.
 
-Encryption to recipients takes bounded memory. A passphrase needs the whole file in memory, a few times, and the work
-of age's scrypt: about a second and half a gigabyte.
+Encryption to recipients takes bounded memory. Encryption with a passphrase keeps the whole file in memory several
+times. age's scrypt also takes about a second and half a gigabyte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from server.errors import StartError
 from server.plain_files import MOST_TEXT_BYTES, read_named
 from server.storage.owner import opened_file
 
-#: The most bytes that a passphrase encrypts.
+#: The limit of data that is encrypted with a passphrase.
 MOST_PASSPHRASE_BYTES = 512 * 1024 * 1024
 _AGE = b"age-encryption.org/v1\n"
 _GZIP = b"\x1f\x8b"
@@ -41,7 +41,7 @@ class Lock(Enum):
 
 @dataclass(frozen=True)
 class Keys:
-    """The secrets that encrypt or decrypt a backup; none of them leaves it unencrypted. Never shown."""
+    """The secrets that encrypt or decrypt a backup, hidden in `repr`. Without any the backup is unencrypted."""
 
     passphrase: str | None = field(default=None, repr=False)
     recipients: Sequence[str] = ()
@@ -56,7 +56,7 @@ class Keys:
 
 
 def opened_backup(path: Path) -> IO[bytes]:
-    """Open the file of a backup. Raises StartError where it cannot be read, or is no plain file."""
+    """Open the file of a backup. Raises StartError when it is unreadable or not a regular file."""
     try:
         return os.fdopen(opened_file(path), "rb")
     except OSError as error:
@@ -65,7 +65,7 @@ def opened_backup(path: Path) -> IO[bytes]:
 
 
 def lock_of(backup: IO[bytes], name: Path) -> Lock:
-    """Tell from the first bytes how a backup is encrypted, and go back to them. Raises StartError for no backup."""
+    """Return how a backup is encrypted, and rewind the file. Raises StartError when it is not a backup."""
     beginning = backup.read(64)
     backup.seek(0)
     if beginning.startswith(_AGE):
@@ -77,12 +77,12 @@ def lock_of(backup: IO[bytes], name: Path) -> Lock:
 
 
 def check_recipients(recipients: Sequence[str]) -> None:
-    """Raise StartError for a text that is no recipient."""
+    """Raise StartError for a text that is not a recipient."""
     _recipients(recipients)
 
 
 def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -> None:
-    """Encrypt into `target` the bytes that `write` writes to its stream. Raises StartError or OSError."""
+    """Call `write` with a stream, and encrypt to `target` the bytes it writes. Raises StartError or OSError."""
     if keys.lock is Lock.NONE:
         write(target)
     elif keys.passphrase is not None:
@@ -100,15 +100,15 @@ def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -
         finally:
             piped.close()
         piped.check()
-        if kept.failed is not None:  # the library hides a failure of the last write
+        if kept.failed is not None:  # pyrage ignores a failure of the last write
             raise kept.failed
 
 
 def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys: Keys) -> _T:
-    """Give `read` the decrypted stream of `source` and return its result.
+    """Call `read` with the decrypted stream of `source`, and return its result.
 
-    Raises StartError when the keys do not open it, or it was changed or cut. The bytes that `read` has seen until then
-    prove nothing.
+    Raises StartError for wrong keys, and for a changed or truncated file. `read` must not trust any byte before this
+    function returns.
     """
     if lock is Lock.NONE:
         return _read_to_end(read, source)
@@ -125,7 +125,7 @@ def decrypt(read: Callable[[IO[bytes]], _T], source: IO[bytes], lock: Lock, keys
 
 
 def _opened(sealed: bytes, passphrase: str) -> bytes:
-    """Decrypt with a passphrase; only older backups count a byte order mark in front of it."""
+    """Decrypt with a passphrase. Only in older backups is a byte order mark part of the passphrase."""
     without_mark = passphrase.removeprefix(BYTE_ORDER_MARK)
     if without_mark != passphrase:
         with suppress(pyrage.DecryptError):
@@ -144,7 +144,7 @@ def _in_a_line(error: Exception) -> str:
 class _Limited(BytesIO):
     """A buffer in memory with a limit."""
 
-    def write(self, data: Any, /) -> int:  # noqa: ANN401  whatever has bytes
+    def write(self, data: Any, /) -> int:  # noqa: ANN401  any object with a buffer
         if self.tell() + len(data) > MOST_PASSPHRASE_BYTES:
             message = (
                 f"the store is too large for a passphrase, which takes {MOST_PASSPHRASE_BYTES // 1024**2} MB of packed "
@@ -155,7 +155,7 @@ class _Limited(BytesIO):
 
 
 class _Remembering:
-    """A stream that keeps the exception of its last call, Ctrl-C too: the library would replace it."""
+    """A stream that keeps the exception of its last call, even Ctrl-C, because pyrage replaces it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -183,7 +183,7 @@ class _Remembering:
 
 
 class _Piped:
-    """A thread that writes into a pipe; the caller reads the other `end`."""
+    """A thread that writes into a pipe. The caller reads from `end`."""
 
     def __init__(self, work: Callable[[IO[bytes]], None]) -> None:
         reading, writing = os.pipe()
@@ -193,7 +193,7 @@ class _Piped:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, whose next write fails."""
+        """Close the pipe, so that the thread's next write fails, and wait for the thread."""
         self.end.close()
         self._thread.join()
 
@@ -237,7 +237,7 @@ def _recipient(text: str) -> object:
 
 
 def identities_of(paths: Sequence[Path]) -> list[object]:
-    """Read identities from files of age-keygen, or SSH private keys without a passphrase. Raises StartError."""
+    """Read identities from age-keygen files and from SSH private keys without a passphrase. Raises StartError."""
     return [each for path in paths for each in _identities(path)]
 
 

@@ -1,4 +1,4 @@
-"""What a caller asks for when a backup is created or a store is restored: typed values."""
+"""The options of `backup` and `restore`, as typed values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 class CreateOptions:
     """Options of `backup`.
 
-    `passphrase_file` may be `-` for standard input. `identities` are files whose keys open the backup again, to verify
-    it. `replace` allows to overwrite `file`. `scratch` is the folder for the copy of the database.
+    `passphrase_file` may be `-` for standard input. `identities` are key files that open the new backup to verify it.
+    `replace` allows overwriting `file`. `scratch` is the folder for the temporary copy of the database.
     """
 
     file: Path
@@ -29,7 +29,7 @@ class CreateOptions:
 class RestoreOptions:
     """Options of `restore`.
 
-    `foreign` accepts a backup of another console. `replace` moves the present store aside, where it is kept.
+    `foreign` accepts a backup of another console. `replace` moves the present store aside and keeps it there.
     """
 
     file: Path

@@ -1,6 +1,6 @@
-"""Restoring a store from a backup, whole or not at all, and verifying a backup without changes. Blocking.
+"""Restore a store from a backup, completely or not at all, and verify a backup without changes. Blocking.
 
-Files that the caller names are opened as the caller, the store as its owner (docs/adr/0012).
+Files named on the command line are opened as the caller, the store's files as their owner (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from server.storage.vault import Vault
 
 
 class Origin(Enum):
-    """The console that made a backup, as its storage key shows."""
+    """The console that made a backup, identified by its storage key."""
 
     OURS = "this console"
     ANOTHER = "another console"
@@ -51,7 +51,7 @@ class Origin(Enum):
 
 @dataclass(frozen=True)
 class SealedBackup:
-    """The open file of a backup that nothing has been read from yet."""
+    """The open, unread file of a backup."""
 
     file: IO[bytes]
     lock: Lock
@@ -59,7 +59,7 @@ class SealedBackup:
 
 @dataclass(frozen=True)
 class Checked:
-    """A backup without faults; `vault` is None where its storage key is not at hand."""
+    """A verified backup. `vault` is None when its storage key is not available."""
 
     unpacked: Unpacked
     vault: Vault | None
@@ -72,13 +72,16 @@ class Checked:
 
     @property
     def has_chain(self) -> bool:
-        """Whether its audit records form a chain, which older schemas do not have."""
+        """Whether its audit records form a chain. Older schemas have none."""
         return self.manifest.schema >= CHAIN_SCHEMA
 
 
 @dataclass(frozen=True)
 class HostKeyChange:
-    """A private host key before and after a restore; clients that know the former will warn. `name` is its file's."""
+    """A private host key before and after a restore. Clients that know the old key will warn.
+
+    `name` is the name of the key's file.
+    """
 
     name: str
     before: bytes = field(repr=False)
@@ -87,7 +90,7 @@ class HostKeyChange:
 
 @dataclass(frozen=True)
 class Restored:
-    """A finished restore; `kept` are the new names of the files that it moved aside."""
+    """A finished restore. `kept` are the new paths of the files that it moved aside."""
 
     checked: Checked
     kept: tuple[Path, ...]
@@ -96,16 +99,16 @@ class Restored:
 
 @contextmanager
 def opened(path: Path) -> Iterator[SealedBackup]:
-    """Open the file of a backup. Raises StartError, in the block also for errors of the store's files."""
-    newest()  # read the migrations while root can read the program; the owner of the store may not
+    """Open the file of a backup. Raises StartError, also for file errors of the store inside the block."""
+    newest()  # read the migrations as root, because the store's owner may not be able to read the program's files
     with store_errors(), opened_backup(path) as file:
         yield SealedBackup(file, lock_of(file, path))
 
 
 def verify(config: Config, sealed: SealedBackup, keys: Keys) -> Checked:
-    """Check everything in a backup and change nothing; raises StartError for a damaged one.
+    """Check everything in a backup and change nothing. Raises StartError for a damaged one.
 
-    `refuse_unless_restorable` tells whether this console would take it.
+    `refuse_unless_restorable` checks whether this console would restore it.
     """
     with tempfile.TemporaryDirectory(prefix="ecss-console-") as name:
         return _checked(config, sealed, keys, Path(name))
@@ -120,7 +123,7 @@ def refuse_unless_restorable(config: Config, checked: Checked, *, foreign: bool)
 
 
 def restore(config: Config, options: RestoreOptions, sealed: SealedBackup, keys: Keys) -> Restored:
-    """Put the store back from a backup; raises StartError and changes nothing when that cannot be done."""
+    """Restore the store from a backup. Raises StartError, and then changes nothing."""
     with (
         working_for(*config.places),
         serving(config.database),
@@ -148,7 +151,7 @@ def _refuse_if_there(config: Config, options: RestoreOptions) -> None:
 
 
 def _host_key_changes(config: Config, unpacked: Unpacked) -> Iterator[HostKeyChange]:
-    """Yield each host key that differs between the backup and the keys folder: it was rotated since."""
+    """Yield each host key that differs between the backup and the keys folder, because it was rotated since."""
     for name in (HOST_KEY_NAME, ECDSA_HOST_KEY_NAME):
         place, restored = config.keys_dir / name, unpacked.keys.get(name)
         if restored is None or not place.exists():
@@ -162,7 +165,7 @@ def _host_key_changes(config: Config, unpacked: Unpacked) -> Iterator[HostKeyCha
 
 
 def _checked(config: Config, sealed: SealedBackup, keys: Keys, folder: Path) -> Checked:
-    """Unpack the backup into a folder and check everything in it; raises StartError."""
+    """Unpack the backup into a folder and check everything in it. Raises StartError."""
 
     def read(stream: IO[bytes]) -> Unpacked:
         return unpack(stream, folder)
@@ -187,7 +190,7 @@ def _checked(config: Config, sealed: SealedBackup, keys: Keys, folder: Path) -> 
 
 
 def _vault(config: Config, unpacked: Unpacked) -> Vault | None:
-    """Return the vault of the backup's storage key: from the backup, else the one in place if it fits, else None."""
+    """Return the vault of the backup's storage key, from the backup or else from this console. None without the key."""
     manifest = unpacked.manifest
     own = unpacked.keys.get(STORAGE_KEY_NAME)
     if own is not None:
@@ -209,9 +212,9 @@ def _vault(config: Config, unpacked: Unpacked) -> Vault | None:
 
 
 def _origin(config: Config, storage_key: str) -> Origin:
-    """Compare a backup with the storage key in place, or if that is lost with the database's fingerprint of its key.
+    """Compare the backup's storage key with this console's. If that is lost, use its fingerprint in the database.
 
-    An unreadable key counts as another one: nothing shows that the backup is ours.
+    An unreadable key counts as another console's, because nothing shows that the backup is from this one.
     """
     if storage_key_there(config.storage_key):
         try:
@@ -238,7 +241,7 @@ def _refuse_foreign(config: Config, checked: Checked) -> None:
 
 
 def _put_back(config: Config, checked: Checked, file: Path, folder: Path) -> list[Path]:
-    """Record the restore in the new store and put it in place; return the new names of the old files."""
+    """Record the restore in the new store, and put it in place. Return the new paths of the old files."""
     unpacked, vault = checked.unpacked, checked.vault
     if vault is None:
         raise StartError(_no_key(config))
@@ -266,7 +269,7 @@ def _no_key(config: Config) -> str:
 
 
 def _refuse_foreign_place(config: Config, vault: Vault) -> None:
-    """Raise StartError unless a storage key outside the keys folder fits: an administrator put it there."""
+    """Raise StartError unless the storage key outside the keys folder fits; an administrator must replace it."""
     place = config.storage_key
     there = storage_key_there(place)
     if there and Vault(read_storage_key(place)).fingerprint == vault.fingerprint:

@@ -1,4 +1,4 @@
-"""The file that a backup is written to: it gets its final name only when it is complete and checked. Blocking."""
+"""The file of a new backup. It gets its final name only when it is complete and checked. Blocking."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import IO
 from server.errors import StartError
 from server.storage.owner import opened_folder
 
-#: Errors of file systems without hard links, such as those of memory sticks.
+#: Errors of file systems without hard links, such as those on USB sticks.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An open file under a temporary name. The folder stays open too, because its path may lead elsewhere later."""
+    """An open file with a temporary name. The folder stays open, because its path may later name another folder."""
 
     file: IO[bytes]
     _folder: int
@@ -33,14 +33,14 @@ class Target:
         return os.fstat(self.file.fileno()).st_size
 
     def take_name(self, *, replace: bool) -> None:
-        """Give the finished file its name; without `replace` raises StartError if the name was taken meanwhile."""
+        """Give the finished file its name. Without `replace`, raises StartError when the name is taken by now."""
         with writing(self._path):
             if replace or not self._linked():
                 os.rename(self._partial, self._path.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             os.fsync(self._folder)
 
     def _linked(self) -> bool:
-        """Give the name without replacing a file; False where the file system has no hard links."""
+        """Give the name without replacing a file. Returns False on a file system without hard links."""
         name, at = self._path.name, self._folder
         try:
             os.link(self._partial, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
@@ -54,7 +54,7 @@ class Target:
 
 @contextmanager
 def target(path: Path) -> Iterator[Target]:
-    """Open the file of a backup; the block's end removes it if it has no name yet. Raises StartError."""
+    """Open the file for a backup. At the block's end it is removed unless it has its name. Raises StartError."""
     with writing(path):
         folder = opened_folder(path.parent)
     try:
@@ -73,7 +73,7 @@ def target(path: Path) -> Iterator[Target]:
 
 
 def refuse_target(path: Path, own: Iterable[Path], *, replace: bool) -> None:
-    """Raise StartError for a path that a backup may not be written to; `own` are the files of the store."""
+    """Raise StartError for a path that a backup must not overwrite. `own` are the files of the store."""
     if not path.parent.is_dir():
         message = f"there is no folder {path.parent}"
         raise StartError(message)
@@ -96,7 +96,7 @@ def refuse_target(path: Path, own: Iterable[Path], *, replace: bool) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn OSError into StartError about the backup's file, not about the store."""
+    """Turn OSError into a StartError about the backup's file."""
     try:
         yield
     except OSError as error:
