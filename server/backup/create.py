@@ -163,9 +163,7 @@ def _write(config: Config, options: CreateOptions, keys: Keys, vault: Vault, fil
             encrypt(lambda stream: pack(stream, manifest, secrets, copy), hashing, keys)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
-            os.posix_fadvise(
-                file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED
-            )  # the next read must come from the disk, not the cache
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # the next read must come from the disk
             with copying(folder.parent):
                 _read_back(file, hashing.digest.digest(), keys, manifest, folder)
     return manifest
@@ -223,9 +221,8 @@ async def _record(config: Config, vault: Vault, options: CreateOptions, keys: Ke
         "head": manifest.heads.get(config.node.name, ""),
     }
     try:
-        store = Store(
-            await SqliteEngine.open(config.database, checkpoints=False), vault
-        )  # a running server may have the store open
+        # a running server may have the store open
+        store = Store(await SqliteEngine.open(config.database, checkpoints=False), vault)
         try:
             async with store.transaction() as query:
                 await record_host_command(query, config.node.name, "backup", facts, EventKind.BACKUP_MADE)

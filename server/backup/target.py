@@ -90,7 +90,7 @@ def refuse_target(path: Path, own: Iterable[Path], *, replace: bool) -> None:
             message = f"{path} is there already: {how}; nothing was written"
             raise StartError(message)
         if any(each.exists() and os.path.samestat(found, each.stat()) for each in own):
-            message = f"{path} belongs to the store that is to be backed up; nothing was written"
+            message = f"{path} belongs to the store itself; nothing was written"
             raise StartError(message)
 
 

@@ -1,1 +1,1 @@
-"""The subcommands of the program `ecss-console`: one file per noun."""
+"""The subcommands of the program `ecss-console`, one module per noun."""

@@ -1,4 +1,4 @@
-"""`ecss-console audit verify`: checks that the audit is as the console wrote it."""
+"""`ecss-console audit verify`: checks that nobody has changed the audit since the console wrote it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from server.model.lines import one_line
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """`head` is an exported head, `[NODE=]SEQ:MAC`."""
+    """Options of `audit verify`. `head` is an exported head, `[NODE=]SEQ:MAC`."""
 
     head: str | None = None
 
 
 async def verify(config: Config, options: VerifyOptions) -> None:
-    """Print which records are whole; raises StartError with every finding. Changes nothing, needs no stopped server."""
+    """Print the number of unchanged records and the heads. Raises StartError with every finding.
+
+    It changes nothing, and the server may run meanwhile.
+    """
     exported = None
     if options.head is not None:
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def backup(config: Config, options: CreateOptions) -> None:
-    """Create a backup and print what it holds; raises StartError."""
+    """Create a backup and print its contents. Raises StartError."""
     from server.backup.create import check_source, create  # noqa: PLC0415  only backups need pyrage and tarfile
 
     with interruptible():
@@ -59,7 +59,7 @@ def _tell(options: CreateOptions, created: Created) -> None:
 
 
 def described(manifest: Manifest) -> list[str]:
-    """Return the contents of a backup, a line each. Texts from the manifest cannot add lines of their own."""
+    """Describe the contents of a backup in lines. Texts from its manifest cannot add further lines."""
     shown = {name: manifest.counts.get(name, 0) for name in ("domains", "integrations", "users", "audit")}
     keys = [name.rpartition("/")[2] for name in manifest.files if name != DATABASE_NAME]
     made_at, node, made_by = map(one_line, (manifest.made_at, manifest.node, manifest.made_by))

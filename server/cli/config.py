@@ -7,5 +7,5 @@ from server.config import Config
 
 
 def check(config: Config) -> None:
-    """Print the configuration; `load_config` has refused a wrong one already."""
+    """Print the configuration. `load_config` has refused a wrong one before."""
     say(config.model_dump_json(indent=2))

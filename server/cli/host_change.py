@@ -1,4 +1,4 @@
-"""A change that a subcommand makes on the console's host, with its audit record."""
+"""Changes by subcommands on the console's host, with their audit records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from server.storage.writer import Query
 
 @dataclass(frozen=True, slots=True)
 class HostChange:
-    """The `services.change.Actor` of a subcommand; `command` is its name in the audit, such as `user add`."""
+    """The `services.change.Actor` of a subcommand. `command` is its name in the audit, such as `user add`."""
 
     store: Store
     node: str
@@ -25,19 +25,19 @@ class HostChange:
     kind: EventKind = EventKind.USER_CHANGE
 
     def will(self, change: str, /) -> None:
-        """Do nothing: the record has the facts, and a subcommand has no `--check`."""
+        """Do nothing: a subcommand has no `--check`, and its record has the facts."""
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[Query]:
-        """Give the `query` of the transaction: Ctrl-C rolls back inside the block and is ignored after it.
+        """Open a transaction and give its `query`. Ctrl-C rolls back inside the block, and is ignored after it.
 
-        A subcommand that was interrupted during the commit would say that nothing was changed.
+        Otherwise Ctrl-C during the commit would print that nothing was changed.
         """
         try:
             async with self.store.transaction() as query:
                 yield query
                 ignore_interrupts()
-        except CommittedError:  # Ctrl-C came just before the commit, which is done: go on
+        except CommittedError:  # Ctrl-C came just before the commit; the change is made, so go on
             task = asyncio.current_task()
             while task is not None and task.cancelling():
                 task.uncancel()

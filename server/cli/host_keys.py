@@ -1,4 +1,4 @@
-"""`ecss-console hostkey`: lists the server's host keys and rotates them without a warning to clients."""
+"""`ecss-console hostkey`: lists the server's host keys, and rotates them without a warning in clients."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _RELOAD = "systemctl reload ecss-console, or kill -HUP to its process"
 
 @dataclass(frozen=True, slots=True)
 class RotateOptions:
-    """`finish` ends a rotation instead of beginning one."""
+    """Options of `hostkey rotate`. `finish` ends a rotation instead of beginning one."""
 
     finish: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """The keys folder as `services.host_keys` works on it."""
+    """The `HostKeyFolder` of `services.host_keys`: the configured keys folder."""
 
     path: Path
 
@@ -62,7 +62,7 @@ def _rotation(keys: HostKeys) -> Rotation:
 
 
 async def list_(config: Config) -> None:
-    """Print the host keys, a line each: its place in the rotation, fingerprint, file."""
+    """Print one line for each host key: its state (`in use`, `next`), its fingerprint and its file."""
     async with open_store(config, make=False):
         keys = host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
         ecdsa = ecdsa_host_key(config.keys_dir)

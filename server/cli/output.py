@@ -1,4 +1,4 @@
-"""What a subcommand prints: its answer on standard output, warnings and errors on standard error."""
+"""The output of subcommands: results on standard output, warnings and errors on standard error."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from server.errors import StartError
 
 
 def say(text: str, *, done: bool = True) -> None:
-    """Print an answer of one or more lines; raises StartError when it cannot be written.
+    """Print a result of one or more lines. Raises StartError when it cannot be written.
 
-    The error repeats the answer, so that it is not lost. With `done=False` the caller undoes its work instead.
+    The error message repeats the result, so that it is not lost. With `done=False` it does not, because the caller
+    rolls back.
     """
     try:
         if sys.stdout is None:
@@ -21,7 +22,7 @@ def say(text: str, *, done: bool = True) -> None:
         sys.stdout.flush()
     except OSError as error:
         if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's last flush fails
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python's flush at exit fails
         message = f"the answer cannot be written: {error.strerror}"
         raise StartError(f"{message}; it was: {text}" if done else message) from error
 
@@ -37,5 +38,5 @@ def complain(text: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """Escape control characters: names come from files that anybody may have written."""
+    """Escape control characters, because names come from files that other users may have written."""
     return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)

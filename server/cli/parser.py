@@ -1,4 +1,4 @@
-"""The program's command line: its subcommands, and their options as typed values."""
+"""Parse the program's command line: subcommands, with their options as typed values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from server.cli.restore import restore
 from server.config import Config
 from server.model.access import Role
 
-#: A coroutine needs an event loop. A function that only blocks runs without one, so that Ctrl-C ends it at once.
+#: The coroutine of a subcommand, to run on an event loop. A blocking subcommand returns None. It runs without a loop,
+#: so that Ctrl-C ends it at once.
 Work = Coroutine[Any, Any, None] | None
 _Options = TypeVar("_Options")
 _Parsers = argparse._SubParsersAction  # noqa: SLF001  argparse exports no name of this type
@@ -30,7 +31,7 @@ _PASSPHRASE_HELP = "its first line is the passphrase, - for standard input; aske
 
 @dataclass(frozen=True, slots=True)
 class Subcommand:
-    """A parsed command line. `configuration` is the file of `--config`, `interrupted` the message for Ctrl-C."""
+    """A parsed command line. `configuration` is the value of `--config`. `interrupted` is the message after Ctrl-C."""
 
     configuration: Path | None
     run: Callable[[Config], Work]
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_backup(subcommands)
     _add_restore(subcommands)
     of_config = _group(subcommands, "config", "look at the configuration")
-    _add(of_config, "check", config.check, "report every mistake, or print what is in force")
+    _add(of_config, "check", config.check, "report every mistake, or print the configuration")
     return parser
 
 
@@ -87,16 +88,16 @@ def _add_user(subcommands: _Parsers[argparse.ArgumentParser]) -> None:
 
 def _add_host_key(subcommands: _Parsers[argparse.ArgumentParser]) -> None:
     _add(subcommands, "list", host_keys.list_, "list the host key in use and the next one")
-    text = "make the next host key, which clients learn"
+    text = "make the next host key and announce it to clients"
     rotated = _add_with_options(subcommands, "rotate", host_keys.rotate, host_keys.RotateOptions, text)
     rotated.add_argument("--finish", action="store_true", help="take the next host key into use, drop the old one")
 
 
 def _add_audit(subcommands: _Parsers[argparse.ArgumentParser]) -> None:
-    text = "say what is whole, or what was done to which record"
+    text = "check that no audit record was changed, and report every change"
     verified = _add_with_options(subcommands, "verify", audit.verify, audit.VerifyOptions, text)
     verified.add_argument(
-        "--head", metavar="[NODE=]SEQ:MAC", help="find also that the store was rolled back behind this head"
+        "--head", metavar="[NODE=]SEQ:MAC", help="also check that the store was not rolled back to before this head"
     )
 
 
@@ -115,28 +116,30 @@ def _add_backup(subcommands: _Parsers[argparse.ArgumentParser]) -> None:
         help="encrypt to age1… or an SSH public key; repeatable",
     )
     how.add_argument("--unencrypted", action="store_true", help="do not encrypt the file")
-    _add_identities(made, "verify with it")
+    _add_identities(made, "key file to verify the new backup with")
     made.add_argument("--without-keys", action="store_true", help="leave the storage key and the host keys out")
     made.add_argument(
-        "--storage-key-in-clear", action="store_true", help="with --unencrypted: with the keys all the same"
+        "--storage-key-in-clear", action="store_true", help="with --unencrypted: include the keys, unprotected"
     )
     made.add_argument("--force", dest="replace", action="store_true", help="replace FILE")
-    made.add_argument("--scratch", type=Path, metavar="DIR", help="where to copy the database to, not beside it")
+    made.add_argument("--scratch", type=Path, metavar="DIR", help="folder for the temporary copy of the database")
 
 
 def _add_restore(subcommands: _Parsers[argparse.ArgumentParser]) -> None:
-    text = "put the store back from a backup, the server being stopped"
+    text = "restore the store from a backup, while the server is stopped"
     restored = _add_with_options(subcommands, "restore", restore, RestoreOptions, text)
     restored.add_argument("file", type=Path, metavar="FILE")
     restored.add_argument("--passphrase-file", metavar="FILE", help=_PASSPHRASE_HELP)
-    _add_identities(restored, "what opens it; repeatable")
-    restored.add_argument("--verify-only", action="store_true", help="say what is in it, and change nothing")
+    _add_identities(restored, "key file that opens the backup; repeatable")
+    restored.add_argument(
+        "--verify-only", action="store_true", help="check the backup, print its contents, change nothing"
+    )
     restored.add_argument(
         "--foreign",
         action="store_true",
-        help="also a backup of another console, with another storage key: its users and API keys replace those here",
+        help="accept a backup of another console, with another storage key: its users and API keys replace those here",
     )
-    restored.add_argument("--force", dest="replace", action="store_true", help="move the store that is there aside")
+    restored.add_argument("--force", dest="replace", action="store_true", help="move the present store aside")
 
 
 def _add_identities(parser: argparse.ArgumentParser, text: str) -> None:
@@ -167,7 +170,7 @@ def _add_with_options(
     options: type[_Options],
     text: str,
 ) -> argparse.ArgumentParser:
-    """Add a subcommand whose arguments become a value of the dataclass `options`, by name."""
+    """Add a subcommand that takes its arguments as an instance of the dataclass `options`."""
 
     def bind(given: Mapping[str, Any]) -> Callable[[Config], Work]:
         names = [each.name for each in fields(options)]  # type: ignore[arg-type]  # a dataclass
@@ -187,7 +190,7 @@ def _frozen(value: object) -> object:
 
 
 class _RoleAction(argparse.Action):
-    """Stores a role, whose text argparse has checked."""
+    """Stores the `Role` for a text that argparse has checked."""
 
     def __call__(
         self,

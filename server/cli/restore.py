@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def restore(config: Config, options: RestoreOptions) -> None:
-    """Restore or verify, and print what the backup holds; raises StartError."""
+    """Restore or verify a backup, and print its contents. Raises StartError."""
     from server.backup import restore as backups  # noqa: PLC0415  only backups need pyrage and tarfile
 
     with interruptible():
@@ -58,7 +58,7 @@ def _tell(restored: Restored) -> None:
 
 
 def _told(checked: Checked) -> list[str]:
-    """Return the contents of a backup, a line each; warn of faults and of checks that were not possible."""
+    """Describe a backup in lines. Print warnings for its faults and for checks that were not possible."""
     from server.backup.restore import Origin  # noqa: PLC0415  as above
 
     compared = {

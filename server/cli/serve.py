@@ -7,6 +7,6 @@ from server.config import Config
 
 
 async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT; a log that nobody reads does not block. Raises StartError."""
+    """Serve until SIGTERM or SIGINT. An unread log does not block the server. Raises StartError."""
     with log.unblocked():
         await app.serve(config)

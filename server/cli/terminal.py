@@ -1,4 +1,4 @@
-"""Secrets that the program asks for at a terminal, without echo."""
+"""Ask for secrets at the terminal, without echo."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from server.errors import StartError
 
 
 def asked(question: str, what: str, instead: str) -> str:
-    """Return a secret typed at the terminal. Without a terminal, StartError says what to do `instead`.
+    """Ask for a secret at the terminal and return it. Raises StartError.
 
-    `what` names the secret in errors: `password`, `passphrase`.
+    `what` names the secret in errors, such as `password`. Without a terminal, the error gives the advice `instead`.
     """
     if sys.stdin is None or not sys.stdin.isatty():
         message = f"there is no terminal to ask for the {what}: {instead}"

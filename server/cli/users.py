@@ -1,4 +1,4 @@
-"""`ecss-console init` and `ecss-console user`: manages the users on the console's host."""
+"""`ecss-console init` and `ecss-console user`: manage the users on the console's host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIRST_USER = "admin"
 
 @dataclass(frozen=True, slots=True)
 class AddOptions:
-    """Options of `user add`; without a key or `password_stdin` the terminal is asked for a password."""
+    """Options of `user add`. Without a key and without `password_stdin` it asks for a password at the terminal."""
 
     name: str
     password_stdin: bool = False
@@ -51,7 +51,7 @@ class RemoveOptions:
 
 
 async def init(config: Config) -> None:
-    """Make the store, the keys and the first user; its password is shown here and nowhere else."""
+    """Make the store, the keys and the first user. Only here its password is shown."""
     async with open_store(config) as store:
         host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
         there = bool(await users.every(store))
@@ -69,7 +69,7 @@ async def init(config: Config) -> None:
 
 
 async def add(config: Config, options: AddOptions) -> None:
-    """Add a user; raises StartError or CommandError when the name is taken."""
+    """Add a user. Raises StartError for wrong options, and CommandError when the name is taken."""
     name = _valued(parse_user_name, options.name)
     keys = [key for path in options.authorized_keys for key in _keys_of(path)]
     asked = options.password_stdin or not keys
@@ -82,7 +82,7 @@ async def add(config: Config, options: AddOptions) -> None:
 
 
 async def list_(config: Config) -> None:
-    """Print the users, a line each: name, role, ways to log in; a weak key is marked, because it is refused."""
+    """Print one line for each user: name, role, ways to log in. Weak keys are marked, because logins refuse them."""
     async with open_store(config, make=False) as store:
         for user in await users.every(store):
             ways = [*(["password"] if user.password_hash else []), *(_described(key) for key in user.keys)]
@@ -90,7 +90,7 @@ async def list_(config: Config) -> None:
 
 
 async def change_password(config: Config, options: PasswordOptions) -> None:
-    """Change a password; raises CommandError for an unknown user."""
+    """Change a password. Raises CommandError for an unknown user."""
     name = _valued(parse_user_name, options.name)
     password_hash = hash_password(_password("give --password-stdin", from_stdin=options.password_stdin))
     async with open_store(config, make=False) as store:
@@ -99,7 +99,7 @@ async def change_password(config: Config, options: PasswordOptions) -> None:
 
 
 async def remove(config: Config, options: RemoveOptions) -> None:
-    """Remove a user with its keys; raises CommandError for an unknown one and for the last administrator."""
+    """Remove a user with its keys. Raises CommandError for an unknown user and for the last administrator."""
     name = _valued(parse_user_name, options.name)
     async with open_store(config, make=False) as store:
         try:
@@ -115,9 +115,9 @@ def _described(key: UserKey) -> str:
 
 
 def _password(instead: str, *, from_stdin: bool) -> str:
-    """Return the new password: the first line of standard input, or typed twice at the terminal.
+    """Read the new password: the first line of standard input, or typed twice at the terminal.
 
-    Without a terminal, StartError says what to do `instead`.
+    Raises StartError. Without a terminal, the error gives the advice `instead`.
     """
     if from_stdin:
         return _first_line()

@@ -1,4 +1,4 @@
-"""The commands, one file per noun. Each module lists its `COMMANDS` and describes their `DIRECTORIES`."""
+"""The commands, one module per noun. Each module declares its `COMMANDS` and the help of its `DIRECTORIES`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS: tuple[Command, ...] = (
     *audit.COMMANDS,
     *node.COMMANDS,
 )
-#: The description of each directory, by path.
+#: The help text of each directory, by path.
 DIRECTORIES: dict[str, str] = {
     "/cocon": "This console: its users, its sessions and its audit.",
     **console.DIRECTORIES,
@@ -29,9 +29,9 @@ DIRECTORIES: dict[str, str] = {
     **audit.DIRECTORIES,
     **node.DIRECTORIES,
 }
-_ROOT = build_tree(COMMANDS, DIRECTORIES)  # built here, so that a missing or double declaration is an error at import
+_ROOT = build_tree(COMMANDS, DIRECTORIES)  # at import, so that a missing or duplicate declaration fails at once
 
 
 def command_tree() -> Directory:
-    """Return the tree of all commands, which is read-only."""
+    """Return the read-only tree of all commands."""
     return _ROOT

@@ -48,7 +48,7 @@ HEAD = Kind("<[NODE=]SEQ:MAC>", "a head as verify printed it, of this node unles
 
 
 def _in_lines(arguments: str) -> str:
-    """Break long arguments into lines: records of a start or a reload hold the whole configuration."""
+    """Break long arguments into lines. The record of a start or a reload holds the whole configuration."""
     lines = textwrap.wrap(arguments, _LINE_COLUMNS, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
 
@@ -73,7 +73,7 @@ _COLUMNS = (
 )
 
 
-#: The columns of --brief, for finding out why a key has stopped working.
+#: The columns of --brief, which help to find out why a key has stopped working.
 _BRIEF = {"seq": "Seq", "at": "At", "event": "Event", "user_name": "User", "source": "Source", "status": "Status"}
 _BRIEF_COLUMNS = (
     *(Column(key, title, shown_time if key == "at" else _on_one_line) for key, title in _BRIEF.items()),
@@ -100,7 +100,7 @@ async def list_(
     brief: Annotated[bool, Relation("fewer columns: time, event, user, source, status, and a sentence")] = False,
 ) -> Table:
     """List the newest records of the audit, the newest last."""
-    with suppress(TemporaryError):  # waiting records cannot be written now; the others can be shown
+    with suppress(TemporaryError):  # the store accepts no writes now, but stored records can be shown
         await context.services.journal.flush()
     wanted = {"user_name": user, "event": event}
     chosen = {column: value for column, value in wanted.items() if value}

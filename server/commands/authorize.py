@@ -1,4 +1,4 @@
-"""The one check before a handler runs, and again before a change is made."""
+"""The permission check before a handler runs, repeated before each change."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from server.storage.engine import Read
 async def authorize(
     authorizer: Authorizer, operator: Operator, command: Command, arguments: Mapping[str, Any], read: Read | None = None
 ) -> Operator:
-    """Return the operator with present rights, if it may run the command.
+    """Return the operator with its present rights. Raises PermissionDeniedError unless it may run the command.
 
-    Raises PermissionDeniedError. Denies by default, with the same message whether the named domain exists or not.
-    Inside a change, give its query as `read`: it sees the changes of the same transaction.
+    Denies by default. The message is the same whether the named domain exists or not. Inside a change, pass its query
+    as `read`, so that the check sees the changes of the same transaction.
     """
     present = await authorizer.current(operator, read)
     if present is None:

@@ -1,4 +1,4 @@
-"""The global commands, which move through the tree and explain it."""
+"""The commands of the root directory, which work everywhere: navigation, help, and small tools."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def help_(context: Context, path: Annotated[str, PATH] = "") -> Help | Ove
         raise CommandError(with_foreign(message, path))
     if found.command is not None:
         return Help(page(found.command))
-    # show a domain that is not granted as typed, so that nobody learns how it was declared
+    # show a domain that is not granted as typed, because its declared spelling would reveal that it exists
     granted = [(text, context.operator.reaches(text)) for _, text in found.places]
     names = [await context.services.authorizer.declared(text) if reached else text for text, reached in granted]
     introduction = (f"Directory {shown(found.renamed(names).location)}", f"  {found.directory.help}")
@@ -93,11 +93,11 @@ async def help_(context: Context, path: Annotated[str, PATH] = "") -> Help | Ove
 
 @command("/history", permission=_CONSOLE, examples=("whoami\nhistory",))
 async def history_(context: Context) -> Lines:
-    """List what you typed, the oldest first.
+    """List the lines you typed, the oldest first.
 
     Lines of earlier interactive sessions come before those of this one.
     """
-    with suppress(TemporaryError):  # lines that cannot be stored now are listed after the stored ones
+    with suppress(TemporaryError):  # lines that cannot be stored now follow the stored ones
         await context.services.journal.flush()
     lines = history.LastLines([*await context.services.journal.earlier_lines(context.operator), *context.request.typed])
     return Lines([f"{number:5}  {line}" for number, line in enumerate(lines, 1)])
@@ -139,7 +139,7 @@ async def exit_(context: Context, status: Annotated[int, STATUS] = 0) -> Exit:  
 
 
 async def _directory(context: Context, path: str) -> Found:
-    """Return the directory at a path, with declared names of its domains. Raises CommandError without one."""
+    """Return the directory at a path, with the declared names of its domains. Raises CommandError."""
     refusal = CommandError(with_foreign(f"there is no directory {path}", path))
     for start in starts(context.location, path):
         location, _ = locate(path, start)
@@ -160,7 +160,7 @@ async def _directory(context: Context, path: str) -> Found:
 
 
 def _overview(context: Context) -> Overview:
-    """Explain the console on one screen of 80x24."""
+    """Return the help on the console, which fits one screen of 80x24."""
     root, found = context.services.root, walk(context.services.root, context.location)
     here = found.directory if found is not None else root
     named = [("everywhere", ", ".join(each.name for each in _offered_commands(context, root)))]
@@ -189,7 +189,7 @@ def _offered_directories(context: Context, directory: Directory) -> tuple[tuple[
 
 
 def _offered_commands(context: Context, directory: Directory) -> list[Command]:
-    """Return the commands of a directory, each once, without synonyms."""
+    """Return the permitted commands of a directory, without synonyms."""
     visible = {each.path: each for each in directory.commands.values() if context.operator.may(each.permission)}
     return [each for _, each in sorted(visible.items())]
 

@@ -1,4 +1,4 @@
-"""The context of one command, which its handler uses besides its arguments."""
+"""The context that a command's handler receives with its arguments."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from server.storage.uncut import CommittedError
 from server.storage.writer import Query
 
 _SURE = "Are you sure?: yes/no ?> "
-#: A record holds the longest name, a domain of 253 characters, whole.
+#: The longest name, a domain of 253 characters, fits into a record.
 _MOST_AUDITED_CHARACTERS = 256
-#: Limits the outcome in a record, because an error may repeat a word of 64 K characters.
+#: The limit of the detail in a record, because an error message may repeat a word of 64 K characters.
 _MOST_DETAIL_CHARACTERS = 4_096
 _AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class _CheckedError(Exception):
-    """Rolls back the transaction of a check."""
+    """Rolls back the transaction of `--check`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionContext:
-    """The operator who asks for completions, and the services that know the stored names."""
+    """The operator who completes a word, and the services that know the stored names."""
 
     services: Services
     operator: Operator
@@ -55,9 +55,10 @@ class CompletionContext:
 
 @dataclass
 class Context:
-    """One run of one command. `operator` has the rights that the last `authorize` found.
+    """One run of one command. `operator` has the rights that the last call of `authorize` found.
 
-    `plan` describes the changes, for `--check` and the audit. `recorded` says that the audit has this command already.
+    `plan` describes the changes, for `--check` and for the audit. `recorded` is True when the audit has a record of
+    this command.
     """
 
     request: Request
@@ -90,35 +91,35 @@ class Context:
 
     @property
     def json(self) -> bool:
-        """Whether the reply becomes a JSON document; then nothing can be asked."""
+        """Whether the reply is a JSON document. If so, the command cannot ask questions."""
         return self.request.json
 
     @property
     def check(self) -> bool:
-        """Whether `--check` is given: no change is kept."""
+        """Whether `--check` was given, so that the change is rolled back."""
         return CHECK in self.command.options and bool(self.arguments.get(CHECK.name))
 
     def will(self, change: str) -> None:
-        """Add a change to the plan before making it: `add widget tester to biysk.local`."""
+        """Add a change to the plan, before making it: `add widget tester to biysk.local`."""
         self.plan.append(change)
 
     def progress(self, done: float, total: float, unit: str) -> None:
-        """Show a waiting person how far long work is. Scripts see nothing."""
+        """Show the progress of long work to a person. Scripts see nothing."""
         if not self.json:
             self.request.dialogue.show_progress(progress_text(done, total, unit))
 
     @asynccontextmanager
     async def change(self, rank: Rank = Rank.ORDINARY) -> AsyncIterator[Query]:
-        """Give a `query` in one transaction that commits together with the audit record of this command.
+        """Open a transaction and give its `query`. It commits together with the audit record of this command.
 
-        Changes of users go first, whatever the `rank`, so that an administrator can lock out a user who keeps the store
-        busy. With `check` the transaction is rolled back, and the handler goes on as if it were not.
+        Changes to users come first, whatever the `rank`, so that an administrator can lock out a user who keeps the
+        store busy. With `check` the transaction is rolled back, but the handler continues after the block.
         """
         rank = Rank.FIRST if self.command.permission is Permission.USERS_CHANGE else rank
         try:
             with suppress(_CheckedError):
                 async with self.store.transaction(rank=rank) as query:
-                    # while this waited for its turn, the operator may have lost the permission
+                    # the operator may have lost the permission during the wait for the transaction
                     await self.authorize(query)
                     yield query
                     if self.check:
@@ -130,15 +131,15 @@ class Context:
             raise
 
     async def record(self, query: Query, facts: Mapping[str, object]) -> None:
-        """Do nothing: `change` records the command with its arguments, which say the same as the facts."""
+        """Do nothing, because `change` records the command's arguments, which contain the facts."""
 
     async def authorize(self, read: Read | None = None) -> None:
-        """Check the operator's rights, which may change while a question waits. Raises PermissionDeniedError."""
+        """Check the operator's rights again: they may change during a question. Raises PermissionDeniedError."""
         authorizer = self.services.authorizer
         self.operator = await authorize(authorizer, self.operator, self.command, self.arguments, read)
 
     async def confirm(self, consequence: str) -> None:
-        """Show the consequence and ask once. Any answer but `yes` raises CommandError. A check asks nothing."""
+        """Show the consequence and ask once. Raises CommandError for any answer but `yes`. `--check` asks nothing."""
         if self.check:
             return
         answer = await self._ask(f"{consequence}\n{_SURE}", hidden=False)
@@ -147,7 +148,7 @@ class Context:
             raise CommandError(message)
 
     async def ask_secret(self, question: str) -> str:
-        """Ask for an answer that is not echoed. Raises CommandError when there is none."""
+        """Ask for a secret, without echo, and return it. Raises CommandError without an answer."""
         answer = await self._ask(question, hidden=True)
         if answer is None:
             message = "nothing can be asked under json" if self.json else "no answer, nothing was changed"
@@ -161,9 +162,9 @@ class Context:
         return answer
 
     async def document(self, question: str, room: Room) -> str:
-        """Return a document from the rest of the input, without a byte order mark.
+        """Read a document from the rest of the input, and return it without its byte order mark.
 
-        Raises ArgumentError when there is none, or when it is too long or not UTF-8.
+        Raises ArgumentError when the document is missing, too long or not UTF-8.
         """
         with self.request.watch.paused():
             text = await self.request.dialogue.read_document(question, room)
@@ -184,7 +185,7 @@ class Context:
     def event(self, kind: EventKind, *, status: int, detail: str = "") -> Event:
         """Return the audit event of this command in its present state.
 
-        For a command that takes a secret, an argument error leaves no detail: the detail may repeat part of the secret.
+        An argument error of a command that takes a secret has no detail, because its message may repeat the secret.
         """
         if self.command.takes_secret and status == ArgumentError.status:
             detail = "wrong arguments"
@@ -224,9 +225,9 @@ def _audited(taker: Argument | Option, value: object) -> object:
 
 
 def _shortened(text: str, most_characters: int = _MOST_AUDITED_CHARACTERS) -> str:
-    """Shorten text for a record: ten thousand numbers become the first ones and the count of characters.
+    """Shorten text for a record, and append its length: ten thousand numbers become the first few.
 
-    Masks keys first, because half a key would no longer be recognised.
+    It masks keys first, because half a key would not be recognised.
     """
     text = without_keys(text)
     if len(text) <= most_characters:

@@ -1,4 +1,4 @@
-"""Memory limits for incoming documents: a total, and one large document of each user at a time."""
+"""Memory limits for incoming documents: a total for all, and one large document per user at a time."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from server.cooperative import FewEach, TooManyWaitError
 from server.errors import ArgumentError, OperatorError, TemporaryError
 
-#: Limits all incoming documents together: room for four of the longest.
+#: The limit for all incoming documents together. Four of the longest ones fit.
 MOST_BYTES_IN_ALL = 128 * 1024 * 1024
-#: Smaller documents wait for no other one of the user, so a session at the question blocks nothing.
+#: A smaller document does not wait for the user's other documents, so a session that waits for input blocks nothing.
 _FREE_BYTES = 256 * 1024
-#: Documents of one user that may wait. Scripts run a few imports at the same time.
+#: The most documents of one user that wait for their turn. Scripts run a few imports at the same time.
 _MOST_WAITING = 8
 _PATIENCE_SECONDS = 60.0
-#: The memory of a character in text that is not all ASCII.
+#: The most memory that Python needs for one character of text that is not all ASCII.
 _WIDEST_BYTES = 4
 
 
 class Documents:
-    """The documents that sessions are reading now."""
+    """The memory of all documents that sessions are reading now."""
 
     def __init__(self) -> None:
         """Begin without documents."""
@@ -29,7 +29,7 @@ class Documents:
 
     @asynccontextmanager
     async def reading(self, owner: str, most_characters: int) -> AsyncIterator[Room]:
-        """Give the memory for one document of a user. The end of the block frees it."""
+        """Give a user the `Room` for one document. The end of the block frees its memory."""
         async with AsyncExitStack() as stack:
             room = Room(self, owner, most_characters, stack)
             stack.callback(room.give_back)
@@ -37,10 +37,10 @@ class Documents:
 
 
 class Room:
-    """The memory for one document of up to `most_characters`, or a quarter of that unless all are ASCII."""
+    """The memory for one document of up to `most_characters` in ASCII, or a quarter of that in other text."""
 
     def __init__(self, documents: Documents, owner: str, most_characters: int, stack: AsyncExitStack) -> None:
-        """Take the stack that closes at the end of the document."""
+        """Take the limits and a stack. The stack is closed at the end of the document and releases the user's turn."""
         self._documents = documents
         self._owner = owner
         self._most_characters = most_characters
@@ -49,10 +49,10 @@ class Room:
         self._wide = self._is_first = False
 
     async def take(self, text: str) -> None:
-        """Reserve memory for more of the document, in the user's turn.
+        """Reserve memory for the next part of the document. A large document waits for the user's turn first.
 
-        Raises ArgumentError when it is too long, TemporaryError when other documents use the memory. After an error the
-        user's next document starts, although the rest of this one must still be read.
+        Raises ArgumentError when the document is too long, and TemporaryError when other documents use the memory.
+        After an error the user's next document starts, although the rest of this one must still be read.
         """
         try:
             await self._take(text)
@@ -71,13 +71,13 @@ class Room:
         if self._kept_bytes + size > _FREE_BYTES:
             await self.take_turn()
         if self._documents.kept_bytes + size > MOST_BYTES_IN_ALL:
-            message = "the documents of other users take all the room that there is, try again later"
+            message = "the documents of other users take all the memory for documents, try again later"
             raise TemporaryError(message)
         self._kept_bytes += size
         self._documents.kept_bytes += size
 
     async def take_turn(self) -> None:
-        """Wait for the user's other documents. Raises TemporaryError when that takes too long."""
+        """Wait until no other large document of the user is being read. Raises TemporaryError after a minute."""
         if self._is_first:
             return
         try:

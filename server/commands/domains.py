@@ -18,10 +18,7 @@ _PRIVILEGES = "accepted for scripts of the exchange, without effect: administrat
 
 
 def _parse_name(text: str) -> str:
-    """Parse a domain name.
-
-    Refuses names of the commands in /domain, because no path could reach such a domain.
-    """
+    """Parse a domain name. Refuse names of commands in /domain, because no path could reach such a domain."""
     name = parse_domain_name(text)
     if folded(name) in {each.name for each in COMMANDS}:
         message = f"{name} is a command of /domain"

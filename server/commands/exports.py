@@ -1,6 +1,6 @@
-"""Export and import of a domain's integrations with their keys: `/domain/<DOMAIN>/integrations/`.
+"""Export and import a domain's integrations with their keys: `/domain/<DOMAIN>/integrations/`.
 
-`export` prints commands that the console can run, or with `| json` one document that `import` reads. Both contain the
+`export` prints commands that the console can run. `export | json` prints a document for `import`. Both contain the
 keys in full.
 """
 
@@ -35,7 +35,7 @@ _KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
 _QUESTION = "JSON document on one line: "
 _MOST_MISTAKES = 100
 _MOST_CONFLICTS = 1_000
-#: A larger import waits behind the short changes of others.
+#: A larger import waits behind the short changes of other users.
 _FEW_ROWS = 100
 
 
@@ -94,7 +94,9 @@ async def adopt(
     """
     kind = IntegrationType.SERVICE if service else IntegrationType.WIDGET
     if replace:
-        context.will(f"put {kind.value} {client_id} with the key that is given in the place of that of domain {domain}")
+        context.will(
+            f"replace integration {client_id} of domain {domain} with {kind.value} {client_id} and the given key"
+        )
     else:
         context.will(f"add {kind.value} {client_id} to domain {domain}, with the key that it has")
     await _put_in(context, domain, [Row(Integration(client_id, kind, numbers), key)], replacing=replace)
@@ -109,12 +111,12 @@ async def adopt(
 async def import_(context: Context, domain: Annotated[str, DOMAIN]) -> Lines:
     """Add all integrations of a document from export | json with their keys, or none.
 
-    Pipe the document into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`. In a shell it is
-    one line, which is neither echoed nor kept. Existing integrations never change: they refuse the import.
+    Pipe the document into the command, as in `ssh HOST domain/biysk.local/integrations/import < FILE`. In a shell the
+    document is one line, which is neither echoed nor kept. If one of the integrations exists already, nothing changes.
     """
     async with context.services.documents.reading(context.operator.name, MOST_CHARACTERS) as room:
         text = await context.document(_QUESTION, room)
-        await room.take_turn()  # short ones too, so that two imports of a user do not keep others from the store
+        await room.take_turn()  # also for short documents: one import per user at a time uses the store
         rows = await _read(context, text)
         del text
         context.will(_described(domain, rows))
@@ -123,7 +125,7 @@ async def import_(context: Context, domain: Annotated[str, DOMAIN]) -> Lines:
 
 
 async def _read(context: Context, text: str) -> list[Row]:
-    """Return the rows of a document. Raises ArgumentError with all mistakes."""
+    """Parse a document and return its rows. Raises ArgumentError with all mistakes."""
     rows: list[Row] = []
     mistakes: list[str] = []
     try:
@@ -142,15 +144,15 @@ async def _read(context: Context, text: str) -> list[Row]:
 
 
 async def _put_in(context: Context, domain: str, rows: Sequence[Row], *, replacing: bool = False) -> None:
-    """Add all rows in one transaction, or with `replacing` replace existing ones.
+    """Add all rows in one transaction. With `replacing`, replace existing integrations.
 
-    Raises CommandError with the conflicts.
+    Raises CommandError with all conflicts.
     """
     vault, now = context.store.vault, utc_now()
     keyed = (Keyed(row.integration, row.key) for row in rows)
     sealed = [integrations.sealed_row(vault, domain, each, now) async for each in context.share.in_turns(keyed)]
     if not replacing:
-        # check before taking the store's writer, so that failing imports and checks delay no change
+        # check before the transaction, so that a failing import or `--check` delays no change
         await _refuse_conflicts(context, context.store.read, domain, sealed)
         if context.check:
             await context.authorize()
@@ -185,14 +187,14 @@ async def _refuse_conflicts(context: Context, read: Read, domain: str, sealed: S
 def _told(context: Context, domain: str, conflict: Conflict) -> str:
     if conflict.owner is None:
         known = f"integration {conflict.client_id} exists already in domain {domain}"
-        return f"{known}, give --replace to put this key in the place of its own" if context.command is adopt else known
+        return f"{known}, give --replace to replace its key with this one" if context.command is adopt else known
     owning, client_id = conflict.owner
     owner = f"integration {client_id} in domain {owning}" if context.operator.reaches(owning) else "another domain's"
     return f"the key of {conflict.client_id} is that of {owner} already"
 
 
 async def _refuse_unspeakable(share: Share, domain: str, found: Sequence[Keyed], show: Callable[[int], None]) -> None:
-    """Raise CommandError for services whose numbers do not fit into a line, as after an import."""
+    """Raise CommandError for services whose numbers do not fit into a line. Only an import creates such services."""
     lines = ((each, len(_adopt_line(domain, _row(each)))) for each in found)
     looked = share.in_turns(lines, show)
     long = [each.integration.client_id async for each, length in looked if length > LONGEST_LINE]

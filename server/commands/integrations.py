@@ -1,7 +1,7 @@
-"""The integration keys of a domain: `/domain/<DOMAIN>/integrations/`.
+"""The integrations of a domain and their API keys: `/domain/<DOMAIN>/integrations/`.
 
-Source of texts, table and syntax: the primary reference. When a reply shows a key, the key is stored. When a reply
-confirms `replace` or `remove`, the old key no longer works.
+Source of texts, table and syntax: the primary reference. A key is stored before a reply shows it. An old key has
+stopped working before a reply confirms `replace` or `remove`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from server.storage.vault import Vault
 
 _HERE = "/domain/{domain}/integrations/"
 _EXAMPLE = "domain/biysk.local/integrations/"
-#: Shown for a key that is damaged in the store. `replace` repairs it.
+#: Replaces a key that is damaged in the store. The command `replace` gives the integration a new key.
 _UNREADABLE = "unreadable, replace it"
 
 
 @dataclass(slots=True, repr=False)
 class _Keys:
-    """The settings for showing the keys of a domain in `list`."""
+    """The settings of `list` for the keys of one domain."""
 
     vault: Vault
     domain: str
@@ -40,10 +40,7 @@ class _Keys:
 
 
 class _ListedKey:
-    """A key in `list`.
-
-    It is decrypted when its row is sent, so that a table of ten thousand keys begins at once.
-    """
+    """A key in `list`. It is decrypted when its row is sent, so that a table of ten thousand keys begins at once."""
 
     __slots__ = ("_client_id", "_keys", "_sealed")
 
@@ -56,7 +53,7 @@ class _ListedKey:
 
 
 def _widest(keys: Sequence[object]) -> int:
-    """Return the width of a column of keys. All readable keys have one length, masked or not."""
+    """Return the width of a column of keys. All readable keys have the same length, masked or not."""
     first = len(str(keys[0])) if keys else 0
     return first if first in {0, KEY_CHARACTERS} else max(len(str(key)) for key in keys)
 
@@ -130,7 +127,7 @@ async def list_(context: Context, domain: Annotated[str, DOMAIN]) -> Table:
 async def replace(context: Context, domain: Annotated[str, DOMAIN], client_id: Annotated[str, CLIENT_ID]) -> Record:
     """Replace the key of an integration with a new one.
 
-    The old key has stopped working when the reply appears. All else of the integration stays.
+    The old key has stopped working when the reply appears. Nothing else of the integration changes.
     """
     key = await use_cases.replace_key(context, domain, client_id)
     return Record("Old key was replaced with new one.", (Field("api_key", "New API key", key),))

@@ -1,4 +1,4 @@
-"""The kinds of words: each says how to parse, show, explain and complete a word."""
+"""The kinds of arguments: each parses, names, explains and completes one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.model.integrations import parse_api_key, parse_client_id
 from server.model.numbers import MOST_NUMBERS, parse_numbers
 from server.storage import integrations, users
 
-#: Look up at most this many names: the longest list, and one that shows that there are more.
+#: The most names that a completion looks up.
 MOST_CANDIDATES = 100
 _LONGEST_SLEEP_SECONDS = 86_400.0
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
@@ -52,7 +52,7 @@ def _key(text: str) -> UserKey:
 
 
 def _date(text: str) -> str:
-    """Return a time in UTC, or an empty text for `never`."""
+    """Parse a time and return it in UTC, or return an empty text for `never`."""
     return "" if text == "never" else parse_time(text)
 
 
@@ -90,7 +90,7 @@ ROLE = Kind("<ROLE>", f"one of {', '.join(Role)}", _role, _roles)
 DATE = Kind(
     "<TIME>", "YYYY-MM-DD or YYYY-MM-DDTHH:MM, in the node's time zone, or with Z at the end in UTC; or never", _date
 )
-#: Secret, because people paste private keys here by mistake. Records name the fingerprint.
+#: Secret, because people paste private keys here by mistake. Audit records have the fingerprint instead.
 PUBLIC_KEY = Kind("<KEY>", "line of a .pub file", _key, secret=True, begins=ALGORITHMS.__contains__)
 KEY_WORD = Kind("<KEY>", "line of a .pub file", str, secret=True)
 SOURCES = Kind("<NETWORKS>", "addresses or networks, separated by commas; ! before one excludes it", parse_sources)

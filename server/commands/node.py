@@ -1,4 +1,4 @@
-"""The commands about the node: `/node/`."""
+"""The state of the node: `/node/`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = (
     Column("labels", "Labels"),
     Column("value", "Value", lambda value: _LONGER if value is None else f"{value:.10g}"),
 )
-#: The shares of durations whose bounds are shown besides count and sum.
+#: The percentiles shown with the count and the sum of durations.
 _SHARES = (("p50", 0.5), ("p99", 0.99))
 _Row = tuple[str, str, float | None]
 

@@ -1,4 +1,4 @@
-"""A request: one line to run, and everything about its origin."""
+"""A request: one line to run, with its user, its session and its place."""
 
 from __future__ import annotations
 
@@ -22,36 +22,30 @@ from server.node.measures import Stopwatch
 
 
 class Dialogue(Protocol):
-    """The session behind a request, as far as a handler may use it.
-
-    `shutdown` is set when the session is ending.
-    """
+    """The part of a session that a handler may use. `shutdown` is set when the session is ending."""
 
     shutdown: Shutdown | None
 
     async def ask(self, question: str, *, hidden: bool) -> str | None:
-        """Ask the operator and return the answer, None at the end of input.
-
-        A `hidden` answer is not echoed.
-        """
+        """Ask the operator and return the answer, or None at the end of input. A `hidden` answer is not echoed."""
 
     async def read_document(self, question: str, room: Room) -> str | None:
         """Read the rest of a piped input, or one line in a shell. Returns None at the end of input.
 
-        Raises OperatorError when `room` has no place for it.
+        Raises OperatorError when `room` has no memory for it.
         """
 
     def show_progress(self, text: str) -> None:
-        """Show one line to a person who waits. The next line or the reply replaces it."""
+        """Show one line of progress to a person. The next line or the reply replaces it."""
 
 
 @dataclass(frozen=True)
 class Request:
     """One line to run, and its origin.
 
-    `location` is the directory where it was typed, `typed` the lines before it in the session.
-    `share` limits the line's use of the event loop, threads and memory. With `json_session` every reply of the session
-    is a document. `watch` measures the work and pauses while the operator is asked.
+    `location` is the session's current directory, and `typed` are its earlier lines. `share` limits the line's use of
+    the event loop, threads and memory. With `json_session` every reply of the session is a JSON document. `watch`
+    measures the work, and pauses during questions to the operator.
     """
 
     services: Services
@@ -68,7 +62,7 @@ class Request:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the line is blank or a comment, and gets no response."""
+        """Whether the line is blank or a comment. Such a line gets no response."""
         return not (self.line.words or self.line.filters or self.line.mistake)
 
     @cached_property
@@ -78,14 +72,14 @@ class Request:
 
     @cached_property
     def match(self) -> Match:
-        """The outcome of the line's one parse."""
+        """The parsed line. It is parsed only once."""
         return match(self.services.root, self.location, self.line)
 
     @property
     def holds_secret(self) -> bool:
-        """Whether the line may hold a secret, and so belongs in no history."""
+        """Whether the line may hold a secret, so that no history may keep it."""
         try:
             outcome = self.match
-        except Exception:  # noqa: BLE001  a defect of the parser, which the response has reported
+        except Exception:  # noqa: BLE001  a defect of the parser, which the response reports
             return True
         return holds_secret(self.services.root, self.text, self.line, outcome)

@@ -1,4 +1,4 @@
-"""The commands about open sessions: `/cocon/session/`."""
+"""List and end open sessions: `/cocon/session/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The services that all sessions share, as handlers use them."""
+"""The parts of the server that all sessions and their handlers share."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from server.model.sessions import OpenSession
 from server.node.status import Node
 from server.storage.store import Store
 
-#: Sessions of one user that may wait while a password of that user is checked; each waits for up to a second.
+#: The most sessions of one user that wait for a password check. Each check takes up to a second.
 _MOST_PASSWORDS_WAITING = 8
 
 
 class Sessions(Protocol):
-    """The logins that are open on this node."""
+    """The open logins on this node."""
 
     def every(self) -> Sequence[OpenSession]:
-        """Return all of them, the oldest first."""
+        """Return all logins, the oldest first."""
 
     def end(self, session_id: str, why: str) -> bool:
-        """End one and tell its client why. Returns False for an unknown id."""
+        """End a login, and show its client the reason. Returns False for an unknown id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """The parts of the server that handlers use. One object serves all sessions.
 
-    `current` holds the configuration; read it at each use, because a reload replaces it. `turns`, `documents` and
-    `passwords` share the event loop, memory and password checks fairly between users.
+    Read `current.config` at each use, because a reload replaces it. `turns`, `documents` and `passwords` share the
+    event loop, the memory and the password checks fairly between users.
     """
 
     store: Store
@@ -58,10 +58,10 @@ class Services:
 
     @property
     def nodes(self) -> str:
-        """The footer's identity of this node: `ds1@ecss1 v.3.14.7.585`."""
+        """The name and version of this node, as in the footer: `ds1@ecss1 v.3.14.7.585`."""
         return f"{self.node_name} v.{self.current.config.node.version}"
 
     @property
     def masks_keys(self) -> bool:
-        """Whether replies mask API keys after the reply that creates them."""
+        """Whether replies mask API keys, except the reply that creates a key."""
         return self.current.config.integrations.show_keys == "masked"

@@ -1,4 +1,4 @@
-"""Public keys of users: `/cocon/user/key/`."""
+"""The public keys of users: `/cocon/user/key/`."""
 
 from __future__ import annotations
 

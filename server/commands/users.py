@@ -1,4 +1,4 @@
-"""Users and their grants: `/cocon/user/`. Changed rights apply at once, also in open sessions."""
+"""Users, their passwords and their domains: `/cocon/user/`. Changed rights apply at once, even in open sessions."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _COLUMNS = (
 
 @asynccontextmanager
 async def one_password(context: Context) -> AsyncIterator[None]:
-    """Check or hash one password of an operator at a time.
+    """Wait until no other password of the operator is being checked or hashed.
 
-    So a wrong password delays all sessions of the operator. Raises TemporaryError when too many wait.
+    So a wrong password delays all sessions of the operator. Raises TemporaryError when too many sessions wait.
     """
     try:
         async with context.services.passwords.turn(context.operator.name):
@@ -53,9 +53,9 @@ async def one_password(context: Context) -> AsyncIterator[None]:
 
 
 async def asked_password(context: Context, name: str, *, before: str | None = None) -> str:
-    """Ask for a new password twice, without echo, and return its hash. A check asks nothing.
+    """Ask for a new password twice, without echo, and return its hash. `--check` asks nothing.
 
-    Raises CommandError for a weak password, and for one that equals `before`.
+    Raises CommandError for a weak password, for a different second one, and for the old password `before`.
     """
     if context.check:
         return ""
@@ -109,7 +109,7 @@ async def set_(
     expires: Annotated[str | None, DATE, Relation("time at which the user expires")] = None,
     change_password: Annotated[bool, Relation("require a new password at the next login by password")] = False,
 ) -> Lines:
-    """Change a user. Open sessions follow at their next line. Give at least one option."""
+    """Change a user. Open sessions apply the change at their next line. Give at least one option."""
     if role is None and expires is None and not change_password:
         message = "nothing to change, give --role, --expires or --change-password"
         raise ArgumentError(message)
@@ -175,7 +175,7 @@ async def revoke(context: Context, user: Annotated[str, USER], domain: Annotated
 async def own_passwd(context: Context) -> Lines:
     """Change your own password.
 
-    Asks for the one in force, then twice for the new one.
+    Asks for the present password, then twice for the new one.
     """
     name = context.operator.name
     context.will(f"change the password of {name}")

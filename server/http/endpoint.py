@@ -119,7 +119,7 @@ class Endpoint:
         page = self._pages.get(_path(request.target))
         if page is None:
             there = ", ".join(self._pages)
-            return Answer(f"there is no such page; {there} are\n".encode(), HTTPStatus.NOT_FOUND)
+            return Answer(f"there is no such page; use one of {there}\n".encode(), HTTPStatus.NOT_FOUND)
         accepted = b", ".join(value for name, value in request.headers if name == b"accept")
         try:
             return await page(accepted.decode("latin-1"))

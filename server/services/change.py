@@ -1,4 +1,4 @@
-"""What a use case needs of its caller: a transaction, and a place for its audit record."""
+"""The interface between a use case and its caller: a transaction and an audit record."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from server.storage.writer import Query
 
 
 class Actor(Protocol):
-    """The origin of a change: an operator's command, or a subcommand on the console's host."""
+    """The origin of a change: an operator's command, or a subcommand on the console's host.
+
+    Use cases call `will` before a change, then `change`, and `record` inside its transaction.
+    """
 
     @property
     def store(self) -> Store:
         """The store, for reading."""
 
     def will(self, change: str, /) -> None:
-        """Describe the change that follows, for `--check` and for the record of a command."""
+        """Describe the next change, for `--check` and for the audit record of a command."""
 
     def change(self) -> AbstractAsyncContextManager[Query]:
-        """Give the `query` of one transaction; it commits with the audit record, or not at all."""
+        """Open a transaction and give its `query`. It commits together with the audit record, or not at all."""
 
     async def record(self, query: Query, facts: Mapping[str, object]) -> None:
-        """Record the facts of the change in its transaction. A command's record has its arguments instead."""
+        """Record the facts of the change in its transaction. A command records its arguments instead."""

@@ -1,4 +1,4 @@
-"""Domains: declare one, remove one with all its integrations."""
+"""Declare a domain, and remove one with all its integrations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def no_such_domain(name: str) -> CommandError:
 
 
 async def declare(actor: Actor, name: str) -> None:
-    """Declare a domain; raises CommandError when the name is taken in any case."""
+    """Declare a domain. Raises CommandError when the name is taken, in upper or lower case."""
     actor.will(f"declare domain {name}")
     async with actor.change() as query:
         if not await domains.insert(query, name, utc_now()):
@@ -26,7 +26,7 @@ async def declare(actor: Actor, name: str) -> None:
 
 
 async def remove(actor: Actor, name: str) -> None:
-    """Remove a domain and the keys of its integrations; raises CommandError for an unknown domain."""
+    """Remove a domain with its integrations and their keys. Raises CommandError for an unknown domain."""
     async with actor.change() as query:
         clients = await domains.delete(query, name)
         if clients is None:

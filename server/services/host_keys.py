@@ -1,4 +1,4 @@
-"""Rotation of the server's host key: the next key is announced to clients first, then it replaces the one in use."""
+"""Rotate the server's host key: announce the next key to clients first, then replace the key in use."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Rotation:
 
 
 class HostKeyFolder(Protocol):
-    """The files of the host keys. Every method raises StartError where it cannot do its work."""
+    """The folder of the host keys. Every method raises StartError on failure."""
 
     def held(self) -> AbstractContextManager[None]:
-        """Hold the folder against other programs."""
+        """Lock the folder against other programs."""
 
     def make_next(self) -> Rotation:
         """Make the next host key, which must not exist yet."""
@@ -31,16 +31,16 @@ class HostKeyFolder(Protocol):
         """Remove the next host key again."""
 
     def under_way(self) -> Rotation:
-        """Return the rotation that is under way. Call it with the folder held."""
+        """Return the rotation that is under way. The caller holds the folder's lock."""
 
     def take_next(self) -> None:
-        """Replace the host key in use by the next one."""
+        """Replace the host key in use with the next one."""
 
 
 async def begin_rotation(actor: Actor, folder: HostKeyFolder) -> Rotation:
-    """Make the next host key, inside the transaction of its record, so that two rotations at once take turns.
+    """Make the next host key inside the transaction of its record, so that two rotations cannot overlap.
 
-    A key without a record is removed, because the next start would announce it.
+    If the record fails, the key is removed again, because the next start would announce it.
     """
     made = False
     try:
@@ -56,10 +56,11 @@ async def begin_rotation(actor: Actor, folder: HostKeyFolder) -> Rotation:
 
 
 async def finish_rotation(actor: Actor, folder: HostKeyFolder) -> Rotation:
-    """Record that the next key replaces the one in use, then replace it; return the rotation that has ended.
+    """Record that the next key replaces the key in use, then replace it. Return the finished rotation.
 
-    In the other order a failed commit would leave a new key without a record, and the old key gone. A program killed
-    in between leaves the old key in use, as `host.change` of the next start says, and the rotation is finished again.
+    In the other order a failed commit would leave a new key without a record, and the old key deleted. If the program
+    is killed between the two steps, the old key stays in use: the next start records it as `host.change`, and the
+    rotation can be finished again.
     """
     with folder.held():
         async with actor.change() as query:

@@ -1,6 +1,6 @@
-"""Integrations of a domain: add, change, remove, and replace the API key.
+"""Add, change and remove integrations of a domain, and replace their API keys.
 
-A new key is stored when the function returns. A replaced or removed key is dead by then.
+When a function returns, the new key is stored, and the replaced or removed key no longer works.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from server.storage.integrations import Added
 
 
 async def add(actor: Actor, domain: str, integration: Integration) -> str:
-    """Add an integration and return its new API key; raises CommandError when the client id is taken."""
+    """Add an integration and return its new API key. Raises CommandError when the client id is taken."""
     key = new_key()
     actor.will(f"add {_described(integration)} to domain {domain}, with a new key")
     async with actor.change() as query:
@@ -31,7 +31,7 @@ async def add(actor: Actor, domain: str, integration: Integration) -> str:
 
 
 async def remove(actor: Actor, domain: str, client_id: str) -> None:
-    """Remove an integration and its key; raises CommandError for an unknown one."""
+    """Remove an integration and its key. Raises CommandError for an unknown integration."""
     actor.will(f"remove integration {client_id} from domain {domain}, and with it the key")
     async with actor.change() as query:
         if not await integrations.delete(query, domain, client_id):
@@ -40,7 +40,7 @@ async def remove(actor: Actor, domain: str, client_id: str) -> None:
 
 
 async def replace_key(actor: Actor, domain: str, client_id: str) -> str:
-    """Replace the API key of an integration and return the new one; raises CommandError for an unknown one."""
+    """Replace the API key of an integration and return the new key. Raises CommandError for an unknown integration."""
     key = new_key()
     actor.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
     async with actor.change() as query:
@@ -53,7 +53,7 @@ async def replace_key(actor: Actor, domain: str, client_id: str) -> str:
 async def set_properties(
     actor: Actor, domain: str, client_id: str, *, service: bool, numbers: tuple[str, ...] | None
 ) -> None:
-    """Make an integration a service, or replace a service's numbers; its key stays. Raises CommandError."""
+    """Make an integration a service, or replace a service's numbers. The key stays. Raises CommandError."""
     async with actor.change() as query:
         known = await integrations.find(query, domain, client_id)
         if known is None:
@@ -65,7 +65,7 @@ async def set_properties(
 
 
 async def no_such_integration(read: Read, domain: str, client_id: str) -> CommandError:
-    """Return the error for an unknown client id, or for its domain where that is unknown."""
+    """Return the error for an unknown client id, or for an unknown domain."""
     if not await domains.exists(read, domain):
         return no_such_domain(domain)
     return CommandError(f"there is no integration {client_id} in domain {domain}")

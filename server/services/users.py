@@ -1,6 +1,6 @@
-"""Users: their passwords, public keys, roles and granted domains.
+"""Change users: their passwords, public keys, roles and granted domains.
 
-Every change keeps an administrator who can log in. A refusal is a CommandError, and then nothing was changed.
+After every change, at least one administrator can log in. A refused change raises CommandError and changes nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class LastAdministratorError(CommandError):
     """A change would leave no administrator who can log in."""
 
     def __init__(self, name: str, instead: str = "make") -> None:
-        """`instead` is the verb for getting another administrator first."""
+        """Take the user's name, and the verb of the advice, such as `make another one first`."""
         super().__init__(f"{name} is the last administrator, {instead} another one first; nothing was changed")
         self.name = name
 
 
 class UsersExistError(CommandError):
-    """The store has users already, so there is no first one to add."""
+    """The store has users already, so `adding_first` does not apply."""
 
     def __init__(self) -> None:
         super().__init__("the store has users already; nothing was changed")
@@ -42,17 +42,17 @@ def no_such_user(name: str) -> CommandError:
 
 
 async def require(actor: Actor, name: str) -> None:
-    """Raise CommandError for an unknown user, before the operator is asked anything."""
+    """Raise CommandError for an unknown user. Call it before asking the operator a question."""
     if await users.find(actor.store.read, name) is None:
         raise no_such_user(name)
 
 
 @asynccontextmanager
 async def changed_user(actor: Actor, name: str) -> AsyncIterator[tuple[Query, User]]:
-    """Give a stored user inside the transaction of its change; raises CommandError for an unknown one.
+    """Open a transaction that changes a user, and give the stored user. Raises CommandError for an unknown one.
 
-    At the end of the block, raises LastAdministratorError when no administrator is left who can log in now, or none
-    who always can.
+    At the end of the block, raises LastAdministratorError unless an administrator can log in now, and one can log in
+    at any later time.
     """
     async with actor.change() as query:
         known = await users.find(query, name)
@@ -64,9 +64,9 @@ async def changed_user(actor: Actor, name: str) -> AsyncIterator[tuple[Query, Us
 
 @asynccontextmanager
 async def adding_first(actor: Actor, user: User) -> AsyncIterator[None]:
-    """Add the first user; the block may show the password, and runs before the commit.
+    """Add the first user. The block shows the password before the commit.
 
-    A password that could not be shown must not be in force. Raises UsersExistError when there is a user.
+    If the password cannot be shown, the user must not be stored. Raises UsersExistError when there is a user.
     """
     async with actor.change() as query:
         if await users.any_there(query):
@@ -77,7 +77,7 @@ async def adding_first(actor: Actor, user: User) -> AsyncIterator[None]:
 
 
 async def plan_addition(actor: Actor, name: str, role: Role, key: UserKey | None) -> None:
-    """Describe a user to add and refuse a name that is taken, before a password is asked for."""
+    """Describe a user to add, and refuse a taken name. Call it before asking for a password."""
     with_key = f", let in with key {fingerprint(key.public_key)}" if key else ""
     actor.will(f"add user {name} as {role.value}{with_key}")
     if await users.find(actor.store.read, name) is not None:
@@ -96,9 +96,9 @@ async def add(actor: Actor, user: User) -> None:
 async def set_properties(
     actor: Actor, name: str, *, role: Role | None, expires: str | None, change_password: bool
 ) -> None:
-    """Change the role, the expiry, or whether the user must change the password; None leaves it as it is.
+    """Change a user's role or expiry time, or require a new password.
 
-    An empty `expires` means never.
+    None leaves a property as it is. An empty `expires` means never. `change_password=False` changes nothing.
     """
     async with changed_user(actor, name) as (query, known):
         after = replace(
@@ -113,20 +113,20 @@ async def set_properties(
 
 
 async def plan_password(actor: Actor, name: str) -> None:
-    """Describe the change of a password and refuse an unknown user, before the password is asked for."""
+    """Describe the change of a password, and refuse an unknown user. Call it before asking for the password."""
     actor.will(f"set the password of user {name}")
     await require(actor, name)
 
 
 async def set_password(actor: Actor, name: str, password_hash: str, *, must_change: bool = False) -> None:
-    """Set a password; with `must_change` the user chooses another one at the next login."""
+    """Set a password. With `must_change` the user must choose another one at the next login."""
     async with changed_user(actor, name) as (query, _):
         await users.set_password(query, name, password_hash, must_change=must_change)
         await actor.record(query, {"user": name})
 
 
 async def exchange_password(actor: Actor, name: str, before: str, after: str) -> None:
-    """Replace the password hash `before`, which the user has just verified."""
+    """Replace the password hash `before` with `after`. Raises CommandError when it has changed meanwhile."""
     async with changed_user(actor, name) as (query, _):
         if not await users.exchange_password(query, name, before, after):
             message = "your password was changed meanwhile; nothing was changed now"
@@ -143,7 +143,7 @@ async def remove(actor: Actor, name: str) -> None:
 
 
 async def lock(actor: Actor, name: str) -> None:
-    """Lock a user out of every way to log in."""
+    """Lock a user: no credential logs the user in any more."""
     actor.will(f"lock user {name} out")
     await _set_locked(actor, name, locked=True)
 
@@ -173,7 +173,7 @@ async def grant(actor: Actor, name: str, domain: str) -> None:
 
 
 async def revoke(actor: Actor, name: str, domain: str) -> None:
-    """Take a granted domain from a user."""
+    """Revoke a granted domain from a user."""
     actor.will(f"revoke domain {domain} from user {name}")
     async with changed_user(actor, name) as (query, _):
         if not await users.revoke(query, name, domain):
@@ -183,7 +183,7 @@ async def revoke(actor: Actor, name: str, domain: str) -> None:
 
 
 async def add_key(actor: Actor, name: str, key: UserKey) -> str:
-    """Let a user log in with a public key; return the key's fingerprint."""
+    """Add a public key to a user, and return the key's fingerprint."""
     shown = fingerprint(key.public_key)
     actor.will(f"let user {name} in with key {shown}")
     async with changed_user(actor, name) as (query, _):

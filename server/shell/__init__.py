@@ -1,1 +1,1 @@
-"""Sessions, and the one path of every request."""
+"""Sessions, and the processing of every request."""

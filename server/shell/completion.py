@@ -1,4 +1,4 @@
-"""Completion at the cursor: the candidates of the grammar, with the stored names."""
+"""Complete at the cursor: combine the candidates of the grammar with the stored names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from server.model.domains import folded
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The effect of Tab: `insert` is the text to add at the cursor; `candidates` are the choices.
+    """The effect of Tab: the text to `insert` at the cursor, and the `candidates`.
 
-    `replaces` is the number of characters to delete before the cursor first, for a name that was typed in another case.
-    `hints` are other things to type, each with a word of help: a new name, or Enter.
+    First delete `replaces` characters before the cursor: a name may be typed in another case. `hints` are other things
+    to type, each with a short help: a new name, or Enter.
     """
 
     insert: str
@@ -28,7 +28,7 @@ class Completion:
 
 
 async def complete(services: Services, operator: Operator, location: Location, text: str) -> Completion:
-    """Complete the end of `text`. Raises TemporaryError when the store is away."""
+    """Complete the last word of `text`. Raises TemporaryError when the store is unavailable."""
     offered = offer(services.root, location, text, operator)
     candidates = list(offered.candidates)
     ignores_case = offered.lookup is not None and offered.lookup.ignores_case
@@ -55,9 +55,8 @@ def _hints(offered: Offer) -> tuple[tuple[str, str], ...]:
 
 
 def _common_beginning(words: Sequence[str], typed: str, key: Callable[[str], str]) -> str:
-    """Return the common beginning of all words.
+    """Return the common prefix of all words, in the spelling of a word that begins with `typed`, if there is one.
 
-    Its spelling is that of a word that begins with `typed`, if there is one.
     The first and the last word in order share the prefix of all words between them, so only these two are compared.
     """
     keys = [key(word) for word in words]

@@ -13,8 +13,8 @@ from server.shell.terminal import EndOfInputError, ForeignEncodingError, LineDro
 class TerminalDialogue:
     """The dialogue of one session.
 
-    `asked_hidden` says that the request asked for a secret, so what was typed ahead may be that secret. In an exec
-    request, `reads_to_the_end` makes a document the whole input instead of one line.
+    `asked_hidden` is True when the request has asked for a secret. Then typed-ahead input may be that secret. With
+    `reads_to_the_end`, as in an exec request, a document is the whole input instead of one line.
     """
 
     def __init__(self, terminal: Terminal) -> None:
@@ -35,12 +35,12 @@ class TerminalDialogue:
         return await _answer(self._terminal.read_document(question, to_the_end=self.reads_to_the_end, room=room))
 
     def show_progress(self, text: str) -> None:
-        """Show one line to a person who waits."""
+        """Show one line of progress to a person."""
         self._terminal.show_progress(text)
 
 
 async def _answer(reading: Awaitable[str]) -> str | None:
-    """Return what the terminal reads, with its errors turned into those that an operator sees."""
+    """Return the terminal's input, and turn its errors into OperatorError."""
     try:
         return await reading
     except EndOfInputError:

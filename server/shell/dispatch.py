@@ -1,6 +1,6 @@
-"""The one path of every request, typed, piped or exec'd: match, authorize, run, audit, response.
+"""Process every request, typed, piped or exec'd, in one way: match, authorize, run, audit, respond.
 
-Operator errors are caught only here. A cancellation is recorded and passes.
+Only this module catches operator errors. It records a cancellation and lets it pass.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def respond(request: Request) -> Response | None:
 
 
 async def _run_with_hints(request: Request, run: Run) -> Reply:
-    """Run the request. When it fails, add hints for habits of other shells that its words show."""
+    """Run the request. If it fails and looks like a habit from another shell, add hints to the error."""
     try:
         return await _run(request, run)
     except (UnknownCommandError, ArgumentError, CommandError) as error:
@@ -95,7 +95,7 @@ async def _run(request: Request, run: Run) -> Reply:
 
 
 async def _run_authorized(context: Context) -> Reply:
-    """Authorize, then run the handler. Domains get their declared names, for replies and records."""
+    """Authorize, replace domain names with their declared spelling, and run the handler."""
     await context.authorize()
     command = context.command
     takers: tuple[Argument | Option, ...] = (*command.places.values(), *command.arguments, *command.options)
@@ -104,7 +104,7 @@ async def _run_authorized(context: Context) -> Reply:
             declared = await context.services.authorizer.declared(context.arguments[taker.name])
             context.arguments = {**context.arguments, taker.name: declared}
     given = {name: value for name, value in context.arguments.items() if name != CHECK.name}
-    # repeated words follow the named ones, so all of these go by position
+    # repeated words follow the other arguments, so pass all arguments by position
     places = [given.pop(each.name) for each in (*command.places.values(), *command.arguments) if each.name in given]
     try:
         reply: Reply = await command.run(context, *places, *context.rest, **given)
@@ -118,7 +118,7 @@ def _plan(context: Context) -> Reply:
 
 
 async def _refusal(request: Request, outcome: Incomplete | Invalid | Unknown, run: Run) -> OperatorError:
-    """Record a line that cannot run, and return its error."""
+    """Record a line that does not match a command, and return its error."""
     unknown = isinstance(outcome, Unknown)
     kind = UnknownCommandError if unknown else ArgumentError
     _record_unrun(request, run, kind.status, "no such command" if unknown else "wrong arguments")
@@ -155,7 +155,7 @@ def _record(context: Context, status: int, detail: str = "") -> None:
 def _record_unrun(request: Request, run: Run, status: int, detail: str) -> None:
     """Record a line that ran no command: help, an unknown command or wrong arguments.
 
-    The record leaves its words out, because a secret may be among them.
+    The record does not contain the words of the line, because one of them may be a secret.
     """
     operator = request.operator
     request.services.journal.record_soon(
@@ -174,7 +174,7 @@ def _record_unrun(request: Request, run: Run, status: int, detail: str) -> None:
 
 
 def _incident(where: str) -> str:
-    """Log the defect that is being handled, and return the incident number that finds it in the log."""
+    """Log the exception being handled, and return its incident number in the log."""
     incident = secrets.token_hex(4).upper()
     _log.exception("incident %s: %s", incident, where, extra=about("defect", incident=incident))
     return incident

@@ -17,7 +17,7 @@ from server.render.text import Footer, error_text, reply_text
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The outcome of a request. `pieces` are the whole reply, footer included, to be written in order."""
+    """The outcome of a request. `pieces` are the whole reply with its footer, in order."""
 
     status: int
     pieces: Iterator[str]
@@ -25,7 +25,7 @@ class Response:
 
 
 def reply_response(request: Request, reply: Reply) -> Response:
-    """Return the response of a command that is done."""
+    """Return the response of a successful command."""
     if request.json:
         return Response(0, reply_document(reply, _footer(request)), reply)
     if isinstance(reply, ChangeDirectory | Exit | Script):
@@ -39,7 +39,7 @@ def error_response(request: Request, error: OperatorError) -> Response:
 
 
 def interruption(shutdown: Shutdown | None) -> OperatorError:
-    """Return the error of a command that was cancelled: by the operator, or because the session is ending."""
+    """Return the error of a cancelled command: the operator interrupted it, or the session is ending."""
     if shutdown is None:
         return InterruptedByOperatorError()
     return TemporaryError(shutdown.sentence or "the session was ended")
@@ -66,7 +66,7 @@ def _with_footer(reply: Reply, footer: Footer) -> Iterator[str]:
 
 
 def _error_pieces(request: Request, error: OperatorError) -> Iterator[str]:
-    """Yield the error. The footer is made last, when the time of the request is known."""
+    """Yield the error, then its footer. The footer shows the time up to the end of the error."""
     if request.json:
         yield error_document(error, _footer(request))
         return

@@ -1,4 +1,4 @@
-"""One session: its prompt, its lines, its current directory, its interrupts and its end."""
+"""One session: prompts, lines, the current directory, interrupts and the end."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ _CHARACTERS_PER_WRITE = 32_768
 
 
 class Session:
-    """The shell or the single command of one channel.
-
-    Await `run_shell` or `run_command` once, in its own task.
-    """
+    """The shell or the exec request of one channel. Await `run_shell` or `run_command` once, in its own task."""
 
     def __init__(self, services: Services, operator: Operator, terminal: Terminal, options: LoginOptions) -> None:
         """Begin in the root directory."""
@@ -84,11 +81,11 @@ class Session:
                 return response.reply.status
             if self._options.strict and status:
                 return status
-            del response  # its reply may be large, and the next line may come tomorrow
+            del response  # frees a large reply, because the next line may come much later
         return self._end()
 
     async def run_command(self, command: str) -> int:
-        """Run the lines of an exec request; return the status of the last."""
+        """Run the lines of an exec request, and return the status of the last line."""
         self._only_command = self._dialogue.reads_to_the_end = True
         self._task = task = asyncio.current_task()
         status = 0
@@ -120,16 +117,16 @@ class Session:
             self._task.cancel()
 
     def stop(self, shutdown: Shutdown) -> None:
-        """End the session: now if it is at the prompt, else after the running command.
+        """End the session: at once at the prompt, otherwise after the running command.
 
-        The client of a shell, or of an interrupted command, sees the sentence of `shutdown`.
+        A client that has a shell, or whose command is interrupted, sees the sentence of `shutdown`.
         """
         self._dialogue.shutdown = shutdown
         if not self._running and self._task is not None:
             self._task.cancel()
 
     def _end(self) -> int:
-        """Say why the session ends, unless the client knows already; return its status."""
+        """Show the client why the session ends, unless it was shown before. Return the exit status."""
         shutdown = self._dialogue.shutdown
         if shutdown is not None and shutdown.sentence and not self._shutdown_told:
             json, command = self._options.json, self._only_command
@@ -167,10 +164,10 @@ class Session:
             if response is None:
                 return None
             if response.status and self._dialogue.asked_hidden:
-                self._terminal.drop_typed_ahead()  # it may be the secret that was asked for
+                self._terminal.drop_typed_ahead()  # it may be the secret
             await self._send(response.pieces, request.share)
         except asyncio.CancelledError:
-            # cancelled once by `interrupt`, and perhaps again because the client is gone
+            # `interrupt` has cancelled the task once; a second cancellation means that the client is gone
             if not self._interrupted or self._task is None or self._task.uncancel() > 0:
                 raise
             response = error_response(request, interruption(self._dialogue.shutdown))
@@ -200,12 +197,12 @@ class Session:
                 began = monotonic()
         except asyncio.CancelledError:
             if written and not written.endswith("\n"):
-                self._terminal.write("\n")  # the next text is not part of this line
+                self._terminal.write("\n")  # start a new line for the next text
             raise
         self._terminal.write("".join(waiting))
 
     def _remember(self, request: Request) -> None:
-        """Keep a line in the history. Keep comments too: people put a half-typed line aside behind a `#`."""
+        """Keep a line in the history. Keep comments too: people put `#` before a half-typed line to finish it later."""
         if not request.text.strip() or request.holds_secret:
             return
         self._terminal.remember(request.text)

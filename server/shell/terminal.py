@@ -14,20 +14,20 @@ class LineDroppedError(Exception):
 
 
 class ForeignEncodingError(Exception):
-    """The input is UTF-16 or UTF-32, as the argument says. None of it can be read."""
+    """The input is UTF-16 or UTF-32 and cannot be read. The argument is the encoding."""
 
 
 class Room(Protocol):
     """The memory for one document."""
 
     async def take(self, text: str) -> None:
-        """Reserve memory for more of it; may wait. Raises OperatorError when there is none."""
+        """Reserve memory for the next part of it; may wait. Raises OperatorError when there is none."""
 
 
 class Terminal(Protocol):
     """The client's side of one shell or command.
 
-    `remembers` means that a person types here, so that lines go to the user's history.
+    `remembers` is True when a person types here. Then lines go to the user's history.
     """
 
     remembers: bool
@@ -39,7 +39,7 @@ class Terminal(Protocol):
         """
 
     async def ask(self, question: str, *, hidden: bool) -> str:
-        """Like `read_line`, without history or completion; a `hidden` answer is not echoed."""
+        """Read an answer like `read_line`, but without history and completion. A `hidden` answer is not echoed."""
 
     async def read_document(self, question: str, *, to_the_end: bool, room: Room) -> str:
         """Read one line without echo or, with `to_the_end`, all input, without showing the question.
@@ -57,7 +57,7 @@ class Terminal(Protocol):
         """Drop input that was typed ahead at a terminal."""
 
     def show_progress(self, text: str) -> None:
-        """Show one line to a waiting person; scripts get nothing. The next output replaces it."""
+        """Show one line of progress to a person. The next output replaces it. Scripts get nothing."""
 
     async def drain(self) -> None:
         """Wait until the client has read enough of the output."""

@@ -140,7 +140,7 @@ class Listener:
             return "the console is starting"
         most = self._state.limits.max_connections
         full = self._state.admission.connections >= most
-        return f"all places are taken: {most} connections are open (limits.max_connections)" if full else ""
+        return f"the connection limit is reached: {most} connections are open (limits.max_connections)" if full else ""
 
     def readings(self) -> Iterator[Reading]:
         """Yield the numbers of connections, sessions and refusals."""

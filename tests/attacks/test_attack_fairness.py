@@ -248,7 +248,7 @@ async def test_attack_documents_that_do_not_end_have_a_budget() -> None:
             second = asyncio.create_task(short.take("x" * 1_000_000))
             async with documents.reading("olga", MOST_BYTES_IN_ALL) as other:
                 await other.take("x" * 1_000_000)
-                with pytest.raises(TemporaryError, match="other users take all the room"):
+                with pytest.raises(TemporaryError, match="other users take all the memory"):
                     await other.take("x" * (MOST_BYTES_IN_ALL - 1_000_000))
             assert not second.done()
             kept.give_back()

@@ -172,7 +172,7 @@ def test_refusals_are_counted_by_reason(stopped_console: ConsoleServer) -> None:
         assert _get(f"{address}/healthz") == (200, "ok\n")
         assert _get(f"{address}/readyz") == (
             503,
-            "all places are taken: 1 connections are open (limits.max_connections)\n",
+            "the connection limit is reached: 1 connections are open (limits.max_connections)\n",
         )
     _until(lambda: _get(f"{address}/readyz") == (200, "ok\n"))
 
