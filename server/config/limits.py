@@ -22,7 +22,7 @@ class Limits(Section):
         default="64:30:100", description="start:rate:full of connections before the login"
     )
     per_source_max_startups: Annotated[Whole, Counts.NEXT] = Field(
-        default=64, ge=1, le=100000, description="the same from one source"
+        default=64, ge=1, le=100000, description="connections from one source before the login"
     )
     max_login_bytes: Annotated[Whole, Counts.NEXT] = Field(
         default=65536, ge=8192, le=2**30, description="bytes that a client may send before the login"
@@ -31,10 +31,10 @@ class Limits(Section):
         default=2000, ge=1, le=1000000, description="connections, before and after the login"
     )
     per_source_max_connections: Annotated[Whole, Counts.NEXT] = Field(
-        default=1000, ge=1, le=1000000, description="the same from one source"
+        default=1000, ge=1, le=1000000, description="connections from one source, before and after the login"
     )
     max_sessions_per_user: Annotated[Whole, Counts.NEXT] = Field(
-        default=1000, ge=1, le=1000000, description="connections of one user, and sessions on all of these"
+        default=1000, ge=1, le=1000000, description="connections of one user, and sessions on all of them together"
     )
     max_sessions: Annotated[Whole, Counts.NEXT] = Field(
         default=64, ge=0, le=100000, description="open sessions on one connection"

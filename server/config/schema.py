@@ -36,7 +36,7 @@ class Node(Section):
         default="ds1@ecss1", pattern=r"^[^\s,:]{1,64}$", description="name of this node in prompt and footer"
     )
     version: Annotated[str, Counts.RESTART] = Field(
-        default="3.14.7.585", pattern=r"^[^\s,\]]{1,64}$", description="version that the footer names"
+        default="3.14.7.585", pattern=r"^[^\s,\]]{1,64}$", description="version in the footer"
     )
 
 
@@ -61,10 +61,10 @@ class Keys(Section):
     """The paths of the host keys and the storage key."""
 
     dir: Annotated[Text, Counts.RESTART] = Field(
-        default="keys", min_length=1, description="folder of the host key and the storage key, relative likewise"
+        default="keys", min_length=1, description="folder of the host keys and the storage key; relative to this file"
     )
     storage_key_file: Annotated[Text, Counts.RESTART] = Field(
-        default="", description="storage key in a place of its own, relative likewise; empty is storage.key in dir"
+        default="", description="path of the storage key; relative to this file; empty is storage.key in dir"
     )
 
 
@@ -88,7 +88,7 @@ class Audit(Section):
     log: Annotated[Text, Counts.RESTART] = Field(
         default="none",
         min_length=1,
-        description="each event as a JSON line: none, stderr, or a file, relative like storage.url",
+        description="copy of each event as a JSON line: none, stderr, or a file relative to this file",
     )
 
 
@@ -96,15 +96,15 @@ class Keepalive(Section):
     """SSH keepalive, which finds clients that no longer respond. TCP keepalive, for dead hosts, is always on."""
 
     interval_seconds: Annotated[Whole, Counts.NEXT] = Field(
-        default=0, ge=0, le=86400, description="seconds of silence before a keepalive question; 0 sends none"
+        default=0, ge=0, le=86400, description="seconds of silence before a keepalive request; 0 sends none"
     )
     count: Annotated[Whole, Counts.NEXT] = Field(
-        default=3, ge=1, le=100, description="unanswered questions before the connection is closed"
+        default=3, ge=1, le=100, description="unanswered requests before the connection is closed"
     )
 
 
 class Greeting(Section):
-    """Texts before and after the login. They may have several lines."""
+    """Texts before and after the login, of one or more lines."""
 
     banner: Annotated[str, Counts.NEXT] = Field(default="", description="shown to every client before the login")
     motd: Annotated[str, Counts.NEXT] = Field(
@@ -147,7 +147,7 @@ class Prompt(Section):
 
 
 class Integrations(Section):
-    """The display of integrations."""
+    """How integrations are shown."""
 
     show_keys: Annotated[Literal["full", "masked"], Counts.NOW] = Field(
         default="full", description="full, or masked: only the reply that creates a key and show --reveal show it"
@@ -181,7 +181,7 @@ class Log(Section):
     """The program's log on standard error."""
 
     format: Annotated[Literal["console", "json"], Counts.NOW] = Field(
-        default="console", description="console for people, json for collectors: one object a line"
+        default="console", description="console for people; json, one object per line, for collectors"
     )
     level: Annotated[Literal["debug", "info", "warning", "error"], Counts.NOW] = Field(
         default="info", description="debug, info, warning or error: the lowest level that is logged"

@@ -1,1 +1,1 @@
-"""SSH and terminals: the only home of asyncssh and of prompt_toolkit."""
+"""SSH and terminals. Only this package imports asyncssh and prompt_toolkit."""

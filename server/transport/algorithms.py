@@ -1,17 +1,17 @@
-"""The SSH algorithms, in the order of preference: short lists without a failure in ssh-audit."""
+"""The SSH algorithms, in order of preference. ssh-audit reports no failure for these lists."""
 
 from __future__ import annotations
 
-#: By the configuration's `ssh.policy`. The client's order decides, so a client that prefers ML-KEM gets it.
-#: `curve25519-sha256` is first because dropbear guesses it, and is disconnected when the guess is wrong.
+#: The key exchanges of each `ssh.policy`. The client's order decides, so a client that prefers ML-KEM gets it.
+#: `curve25519-sha256` is first, because dropbear guesses it and is disconnected when the guess is wrong.
 _KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org", "mlkem768x25519-sha256")
 KEX = {
     "default": _KEX,
     "post-quantum": ("mlkem768x25519-sha256",),
-    # Old libraries know one of the last two. Larger groups are left out: each exchange costs CPU before the login.
+    # Old libraries support one of the last two. Larger groups are left out, because they cost CPU before the login.
     "compatible": (*_KEX, "ecdh-sha2-nistp256", "diffie-hellman-group14-sha256"),
 }
-#: chacha20-poly1305 costs twice the CPU here, but dropbear has no other AEAD cipher, so it is last.
+#: chacha20-poly1305 is last because it takes twice the CPU here. dropbear has no other AEAD cipher.
 CIPHERS = (
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",

@@ -1,8 +1,8 @@
 """Read offered public keys and certificates before asyncssh decodes them.
 
-asyncssh verifies the signature of a certificate while it decodes it. So `read_offered` reads the authority first,
-without arithmetic, and asyncssh never sees a certificate of an unknown authority. The layout is from OpenSSH's
-PROTOCOL.certkeys.
+asyncssh verifies the signature of a certificate while decoding it, which costs CPU. So `read_offered` reads the
+authority first, without cryptography, and asyncssh never sees a certificate of an unknown authority. The layout is from
+OpenSSH's PROTOCOL.certkeys.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _KEY_FIELDS = {
     "sk-ssh-ed25519@openssh.com": 2,
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
 }
-#: An RSA key of 16,384 bits, the longest that is accepted, has about 2,100 bytes.
+#: The longest accepted key, RSA with 16,384 bits, has about 2,100 bytes.
 MOST_KEY_BYTES = 4096
 MOST_CERTIFICATE_BYTES = 32 * 1024
 
 
 class Authorities(asyncssh.SSHAuthorizedKeys):
-    """The trusted authorities, as asyncssh compares a certificate with them."""
+    """The trusted authorities, in the form that asyncssh compares certificates with."""
 
     def __init__(self, attempt: LoginAttempt, claimed: ClaimedCertificate) -> None:
         """Accept certificates for the claimed principal; the attempt has at least one authority."""
@@ -59,7 +59,7 @@ class Authorities(asyncssh.SSHAuthorizedKeys):
 
 
 def read_offered(data: bytes) -> OfferedKey | None:
-    """Return the key or certificate in these bytes; None when it is of no known kind or too long."""
+    """Read a key or certificate. Returns None for an unknown algorithm, and when it is malformed or too long."""
     try:
         packet = SSHPacket(data)
         name = packet.get_string()
@@ -75,7 +75,7 @@ def read_offered(data: bytes) -> OfferedKey | None:
 def _algorithm(name: bytes, *, certified: bool) -> str | None:
     """Return the algorithm of the key; None for an unknown one.
 
-    The names of `sk-` certificates lack the domain of the key's algorithm.
+    The name of an `sk-` certificate lacks the suffix `@openssh.com` of its key's algorithm.
     """
     text = name.decode("ascii")
     if certified:

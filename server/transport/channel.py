@@ -46,22 +46,22 @@ class ChannelOwner(Protocol):
 
     @property
     def shutdown(self) -> Shutdown | None:
-        """Why no session may begin any more; None while it may."""
+        """The reason why no session may begin any more; None while sessions may begin."""
 
     def channel_closed(self) -> None:
-        """Release the place of a channel."""
+        """Count a channel as closed."""
 
     def subsystem_refused(self, name: str) -> None:
         """Record the request for a subsystem."""
 
 
 class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
-    """One channel, as asyncssh reports the requests of the client."""
+    """One channel. asyncssh calls its methods for the requests of the client."""
 
     def __init__(
         self, owner: ChannelOwner, services: Services, operator: Operator, login_options: str, settings: ShellSettings
     ) -> None:
-        """Take the user and the options after the user name; wrong options end the session with an error."""
+        """Take the user and the login options. Wrong options end the session with an error."""
         self._owner = owner
         self._settings = settings
         self._services = services
@@ -94,16 +94,16 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         chan.set_write_buffer_limits(SESSION_BYTES, SESSION_BYTES // 2)
 
     def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], _term_modes: object) -> bool:
-        """Give a terminal."""
+        """Grant a terminal."""
         self._term, self._size = term_type, term_size[:2]
         return True
 
     def shell_requested(self) -> bool:
-        """Give a shell."""
+        """Grant a shell."""
         return True
 
     def exec_requested(self, command: str) -> bool:
-        """Run one command."""
+        """Note the command to run."""
         self._command = command
         return True
 
@@ -113,7 +113,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         return False
 
     def session_started(self) -> None:
-        """Begin the session: all requests of the client have arrived."""
+        """Begin the session. All requests that prepare it have arrived."""
         share = self._services.turns.of(self._operator.name)
         self._tty = tty = Tty(self._channel, pty=self._term is not None, interrupt=self._interrupt, share=share)
         try:
@@ -131,12 +131,12 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
         self._session = session = Session(self._services, self._operator, reader, options)
         self._owner.channels.add(self)
         shutdown = self._owner.shutdown
-        if shutdown is not None:  # the channel was opened before the end began
+        if shutdown is not None:  # the channel was opened before the shutdown began
             session.stop(shutdown)
         self._task = asyncio.get_running_loop().create_task(self._run(tty, session))
 
     def data_received(self, data: bytes, _datatype: object) -> None:
-        """Take input."""
+        """Queue input for the session."""
         if self._tty is not None:
             self._tty.feed(data)
 
@@ -170,24 +170,24 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
             self._editor.resize(*clamped_size(width, height))
 
     def pause_writing(self) -> None:
-        """Hold output back: the client does not read."""
+        """Pause the output, because the client does not read."""
         if self._tty is not None:
             self._tty.pause_writing()
 
     def resume_writing(self) -> None:
-        """Go on with output: the client reads again."""
+        """Resume the output, because the client reads again."""
         if self._tty is not None:
             self._tty.resume_writing()
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Cancel what runs, and drop what was typed ahead: the client is gone."""
+        """Cancel the running command and drop typed-ahead input, because the client is gone."""
         self._owner.channel_closed()
         if self._tty is not None and self._task is not None:
             self._tty.abandon()
             self._task.cancel()
 
     def stop(self, shutdown: Shutdown, *, now: bool) -> None:
-        """End the session when its command has ended; `now` interrupts the command."""
+        """End the session after its running command. With `now`, interrupt the command."""
         if self._session is not None:
             self._session.stop(shutdown)
             if now:
@@ -219,7 +219,7 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
     async def _may_work(self) -> bool:
         """Check the user again.
 
-        A certificate was checked with the stored state of the time when the client gave the name.
+        A certificate was checked against the user's state at the time when the client gave the name.
         """
         try:
             return await self._services.authorizer.current(self._operator) is not None
@@ -253,6 +253,6 @@ class ConsoleChannel(asyncssh.SSHServerSession[bytes]):
 
 
 def _ended_by(error: OperatorError, tty: Tty) -> int:
-    """Write the error that ends the session; return its exit status."""
+    """Write the error that ends the session, and return its exit status."""
     tty.write("".join(f"{line}\n" for line in error.lines()))
     return error.status

@@ -1,7 +1,7 @@
-"""Guess which clients are people at a capable terminal.
+"""Guess whether a person with a capable terminal uses the client.
 
-The lists are allow-lists: an unknown client gets the plain editor. A wrong guess costs comfort, never correctness: both
-editors read complete lines in the same way.
+The lists are allow-lists: an unknown client gets the plain editor. A wrong guess costs comfort, never correctness,
+because both editors read complete lines in the same way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DRAWABLE = re.compile(
     r"|iterm2?|cygwin|ansi|eterm|st)(?:[-+.].*)?",
     re.IGNORECASE,
 )
-#: Terminals that do not rewrap their rows when the window changes its width, by client and by TERM.
+#: Terminals that do not rewrap their rows when the window width changes, by client and by TERM.
 _KEEPS_ROWS = re.compile(r"SSH-2\.0-(?:PuTTY|KiTTY|MoTTY|SecureCRT|TTSSH)", re.IGNORECASE)
 _KEEPS_ROWS_TERM = re.compile(r"(?:xterm|linux|vt\d+|putty|cygwin|ansi|eterm|st)(?:-(?!256color).*)?", re.IGNORECASE)
 _DEFAULT_SIZE = (80, 24)
@@ -31,10 +31,10 @@ def edits_lines(client_version: str, term: str, columns: int, rows: int) -> bool
 
 
 def reflows(client_version: str, term: str) -> bool:
-    """Tell whether the terminal rewraps its rows at another width.
+    """Tell whether the terminal rewraps its rows when its width changes.
 
-    A wrong guess lasts until Ctrl-L or Enter. Most terminals named xterm-256color do. xterm itself, named xterm, does
-    not.
+    Most terminals named xterm-256color do. xterm itself, named xterm, does not. A wrong guess draws a wrong line until
+    Ctrl-L or Enter.
     """
     return not (_KEEPS_ROWS.match(client_version) or _KEEPS_ROWS_TERM.fullmatch(term))
 

@@ -28,24 +28,24 @@ from server.transport.pre_auth import PreAuthSocket, TooMuchBeforeLoginError, pe
 from server.transport.server_state import ServerState
 from server.transport.unsent import UnsentOutput
 
-#: asyncssh's form of keyboard-interactive: title, instruction, language and questions, each with whether to echo the
-#: answer; or whether the client has logged in.
+#: asyncssh's form of a keyboard-interactive step: title, instruction, language, and the questions, each with a flag for
+#: echo. A bool instead ends the method: True accepts the login.
 _Challenge = bool | tuple[str, str, str, Sequence[tuple[str, bool]]]
 _MOST_LOGGED_ALGORITHMS, _MOST_LOGGED_LIST = 32, 400
-#: A session that is ended has so long to show why before its connection is closed.
+#: The time between the notice that a session is ended and the end of its connection.
 _LAST_WORDS_SECONDS = 0.5
 _MUST_CHANGE = "Your password must be changed: log in with the method keyboard-interactive, which asks for a new one.\n"
 _NO_FORWARDING = "nothing is forwarded here"
-_NOT_LOGGED_IN = "nobody has logged in"
-#: The reason for the log when the kernel has found that the peer is dead.
+_NOT_LOGGED_IN = "the client has not logged in"
+#: The logged reason when TCP keepalive has found a dead peer.
 _TIMED_OUT = "the client did not answer any more"
 
 
 class Connection(asyncssh.SSHServer):
-    """One client's connection. `channels` are those that have a session now."""
+    """One client's connection. `channels` are the channels that have a session now."""
 
     def __init__(self, state: ServerState) -> None:
-        """Take the state of the server; asyncssh calls `connection_made` next."""
+        """Take the state of the server. asyncssh calls `connection_made` next."""
         self.channels: set[ConsoleChannel] = set()
         self.ssh: ServerConnection
         self._state = state
@@ -67,7 +67,7 @@ class Connection(asyncssh.SSHServer):
         self._began = self._last_request = monotonic()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        """Begin to count the time and the tries of the login."""
+        """Start the login: its time limit and its limit of attempts."""
         self.ssh = cast("ServerConnection", conn)
         state, peer = self._state, conn.get_extra_info("peername")
         self._address = peer_address(peer)
@@ -79,7 +79,7 @@ class Connection(asyncssh.SSHServer):
         )
         state.connections.add(self)
         grace_seconds = state.limits.login_grace_time
-        if grace_seconds:  # asyncssh's own timer does not report that it was the reason
+        if grace_seconds:  # asyncssh's own timer does not report a timeout
             self._grace = asyncio.get_running_loop().call_later(grace_seconds, self._grace_exceeded)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -94,7 +94,7 @@ class Connection(asyncssh.SSHServer):
         self._state.logins.remove(self._operator.session_id)
         self._log.logged_out(self._operator, self._why_left(exc))
 
-    # ---- the login: asyncssh asks, the attempt judges
+    # ---- the login: asyncssh calls these methods, and the LoginAttempt decides
 
     async def begin_auth(self, username: str) -> bool:  # noqa: ARG002  asyncssh's signature
         """Send the banner, and require a login. asyncssh calls this again when the client gives another name."""
@@ -118,7 +118,7 @@ class Connection(asyncssh.SSHServer):
         return True
 
     async def validate_password(self, username: str, password: str) -> bool:
-        """Check a password; one that must be changed does not log in here."""
+        """Check a password. A password that must be changed is not accepted by this method."""
         result = await self._attempt.password(split_login_name(username)[0], password)
         if result.must_change and not self._told_to_change:
             self._told_to_change = True
@@ -126,7 +126,7 @@ class Connection(asyncssh.SSHServer):
         return self._accepts(result)
 
     async def change_password(self, username: str, old_password: str, new_password: str) -> bool:  # noqa: ARG002
-        """Refuse: libssh hangs and paramiko breaks when the method `password` asks for a new one."""
+        """Refuse to change a password in the method `password`, because libssh hangs and paramiko fails there."""
         return self._accepts(self._attempt.refuse_password_change(split_login_name(username)[0]))
 
     def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> _Challenge:  # noqa: ARG002
@@ -134,7 +134,7 @@ class Connection(asyncssh.SSHServer):
         return _challenge(self._attempt.ask())
 
     async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> _Challenge:
-        """Check the password, and ask for a new one where it must be changed."""
+        """Check the password, and ask for a new one if it must be changed."""
         reply = await self._attempt.answer(split_login_name(username)[0], responses)
         if isinstance(reply, Questions):
             self._end_exhausted()
@@ -167,11 +167,11 @@ class Connection(asyncssh.SSHServer):
         return claimed is not None
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002  asyncssh's signature
-        """Tell whether `admits_key` has admitted this key; asyncssh checks the signature of the client itself."""
+        """Tell whether `admits_key` has admitted this key. asyncssh verifies the client's signature itself."""
         return self._admitted_key is not None and self._admitted_key == key.public_data
 
     def auth_completed(self) -> None:
-        """Take the client as an operator, within the limits."""
+        """Log the user in, unless a limit is reached or the server is stopping."""
         name, self._login_options = split_login_name(str(self.ssh.get_extra_info("username")))
         result = self._attempt.authenticated(name, certified=bool(self.ssh.get_key_option("principals")))
         if result is None or result.user is None:  # a defect must not log anyone in
@@ -180,7 +180,7 @@ class Connection(asyncssh.SSHServer):
         self._end_grace()
         self._record_rejected()
         state = self._state
-        if state.shutdown is not None:  # it began to log in before the end
+        if state.shutdown is not None:  # the login began before the shutdown
             self._disconnect_reason = None
             self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, state.shutdown.sentence)
             return
@@ -208,7 +208,7 @@ class Connection(asyncssh.SSHServer):
         return result.user is not None
 
     def _end_exhausted(self) -> None:
-        """Disconnect after the last try, as sshd does."""
+        """Disconnect after the last allowed attempt, as sshd does."""
         if self._attempt.exhausted and not self._too_many_tries:
             self._too_many_tries = True
             self._state.refusals.refuse(Refusal.AUTH_TRIES, self._address)
@@ -232,7 +232,7 @@ class Connection(asyncssh.SSHServer):
     # ---- channels
 
     def session_requested(self) -> ConsoleChannel | bool:
-        """Open a channel, unless the server ends or a limit is reached."""
+        """Open a channel, unless the server is stopping or a limit is reached. Raises ChannelOpenError."""
         shutdown = self.shutdown
         if self._operator is None or shutdown is not None:
             message = _NOT_LOGGED_IN if shutdown is None else shutdown.sentence
@@ -260,7 +260,7 @@ class Connection(asyncssh.SSHServer):
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, message)
 
     def channel_closed(self) -> None:
-        """Release the place of a channel."""
+        """Count a channel as closed."""
         self._open_channels -= 1
         self._state.sessions[self.operator.name] -= 1
         self._last_request = monotonic()
@@ -271,13 +271,13 @@ class Connection(asyncssh.SSHServer):
 
     @property
     def shutdown(self) -> Shutdown | None:
-        """Why no session may begin any more, also on a channel that is open already; None while it may."""
+        """The reason why no session may begin any more, even on an open channel; None while sessions may begin."""
         return self._ended or self._state.shutdown
 
-    # ---- what is refused
+    # ---- refused requests
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:  # noqa: ARG002
-        """Refuse to forward."""
+        """Refuse to forward a connection."""
         return self._refuse_forwarding(f"direct-tcpip to {dest_host}:{dest_port}")
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
@@ -286,7 +286,7 @@ class Connection(asyncssh.SSHServer):
         return False
 
     def unix_connection_requested(self, dest_path: str) -> bool:
-        """Refuse to forward."""
+        """Refuse to forward a connection to a socket."""
         return self._refuse_forwarding(f"direct-streamlocal to {dest_path}")
 
     def unix_server_requested(self, listen_path: str) -> bool:
@@ -310,13 +310,13 @@ class Connection(asyncssh.SSHServer):
         self._state.refusals.refuse(refusal, self._address, self.operator.name, without_keys(what))
 
     def negotiation_failed(self, kind: str, ours: Sequence[bytes], theirs: Sequence[bytes]) -> None:
-        """Record that client and server have no algorithm of a kind in common."""
+        """Record that client and server have no common algorithm of one kind."""
         lists = [_listed(each) for each in (theirs, ours)]
         what = "no common {} algorithm; the client has {}; the console has {}".format(kind, *lists)
         self._refused = True
         self._state.refusals.refuse(Refusal.NEGOTIATION, self._address, what=what)
 
-    # ---- an open login, see `Login`
+    # ---- the open login: see the protocol `Login`
 
     @property
     def logged_in(self) -> bool:
@@ -349,7 +349,7 @@ class Connection(asyncssh.SSHServer):
             channel.tell(text)
 
     def end(self, shutdown: Shutdown) -> None:
-        """Interrupt what runs, show the client why, and disconnect."""
+        """Interrupt the running commands, show the client the reason, and disconnect."""
         if self._ended is not None:
             return
         self._ended = shutdown
@@ -360,10 +360,10 @@ class Connection(asyncssh.SSHServer):
             _LAST_WORDS_SECONDS, self.ssh.disconnect, asyncssh.DISC_BY_APPLICATION, shutdown.sentence
         )
 
-    # ---- why it ended
+    # ---- the reason of the end
 
     def _reason_before_login(self, exc: Exception | None) -> DisconnectReason | None:
-        """Return why the client left before the login."""
+        """Return the reason of a disconnect before the login, or None for no penalty."""
         if isinstance(exc, TooMuchBeforeLoginError):
             self._state.refusals.refuse(Refusal.LOGIN_BYTES, self._address)
             return DisconnectReason.FLOODED
@@ -375,7 +375,7 @@ class Connection(asyncssh.SSHServer):
         return reason
 
     def _why_left(self, exc: Exception | None) -> str:
-        """Return why the console has ended the connection; empty when the client did."""
+        """Return why the console ended the connection, or an empty text when the client ended it."""
         if self.shutdown is not None:
             return self.shutdown.sentence
         if isinstance(exc, OSError) and exc.errno == errno.ETIMEDOUT:
@@ -388,6 +388,6 @@ def _challenge(asked: Questions) -> _Challenge:
 
 
 def _listed(algorithms: Sequence[bytes]) -> str:
-    """Return a list of algorithms as text, short enough for a line of the log."""
+    """Return a list of algorithms as text, shortened for a log line."""
     text = b",".join(algorithms[:_MOST_LOGGED_ALGORITHMS]).decode("ascii", "replace")
     return text[:_MOST_LOGGED_LIST] or "none"

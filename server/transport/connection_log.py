@@ -19,10 +19,10 @@ _log = logging.getLogger("ecss-console.login")
 
 
 class ConnectionLog:
-    """Writes the log and the audit, and counts logins."""
+    """Writes log lines and audit records, and counts logins."""
 
     def __init__(self, services: Services, source: str) -> None:
-        """Take the journal and the counters; `source` is `address:port` of the client."""
+        """Take the services, and the client's `source` as `address:port`."""
         self._services = services
         self._source = source
 
@@ -43,7 +43,7 @@ class ConnectionLog:
         _log.info("%s from %s has logged in by %s", name, self._source, used, extra=extra)
 
     def logged_out(self, operator: Operator, why: str) -> None:
-        """Record the end of a connection; `why` is empty when the client ended it."""
+        """Record the end of a connection. `why` is empty when the client ended it."""
         self._record(EventKind.LOGOUT, operator.name, why, session_id=operator.session_id)
         shown = f": {why}" if why else ""
         extra = _about("logout", operator, why=why)
@@ -64,5 +64,5 @@ def _about(event: str, operator: Operator, **fields: object) -> dict[str, Any]:
 
 
 def _safe(name: str) -> str:
-    """Return a claimed name that fits a log line; an API key in its place is removed."""
+    """Return a claimed user name that is safe in a log line: short, in ASCII, without API keys."""
     return ascii(without_keys(name)[:_MOST_LOGGED_CHARACTERS])[1:-1]

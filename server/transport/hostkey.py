@@ -1,11 +1,11 @@
-"""The host keys of the server, in the keys folder. All functions block.
+"""The server's host keys, in the keys folder. All functions block.
 
-One is in use. While a rotation is under way there is a next one beside it: clients are told of it after their login
-(`hostkeys-00@openssh.com`) and trust it by the time it comes into use. The private file counts; its public half is
-mended from it whenever the keys are read, so a program killed at any point leaves keys that work.
+One key is in use. During a rotation there is also a next key. The server announces it to clients after their login
+(`hostkeys-00@openssh.com`), so they trust it before it is used. The private key file decides: each read repairs the
+public key file, so a program killed at any point leaves working keys.
 
-The policy `compatible` adds an ECDSA key for old libraries, which know no Ed25519. They learn no next key either, so a
-rotation leaves it alone. To replace it, remove its file and reload.
+The policy `compatible` adds an ECDSA key for old libraries without Ed25519. A rotation does not change it, because
+these libraries ignore announced keys. To replace it, remove its file and reload.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class HostKeys:
 
     @property
     def announced(self) -> list[asyncssh.SSHKey]:
-        """The keys that clients learn: first the key in use, last the next key."""
+        """The keys announced to clients: first the key in use, last the next key."""
         return [key for key in (self.used, self.ecdsa, self.next) if key is not None]
 
     @property
@@ -53,12 +53,12 @@ class HostKeys:
 
 
 def host_keys(keys_dir: Path, *, make: bool = True, ecdsa: bool = False) -> HostKeys:
-    """Return the host keys, with `ecdsa` the ECDSA key too. Raises StartError.
+    """Return the host keys, with `ecdsa` also the ECDSA key. Raises StartError.
 
-    With `make`, which holds the folder, missing keys are made. Without it a missing ECDSA key is None.
+    With `make` it locks the folder and makes missing keys. Without `make` a missing ECDSA key is None.
     """
     path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
-    with locked_folder(keys_dir) if make else nullcontext():  # two that begin at once make one
+    with locked_folder(keys_dir) if make else nullcontext():  # two programs at once must not make two keys
         if make and not path.exists():
             _make(path)
         if make and ecdsa and not (keys_dir / ECDSA_HOST_KEY_NAME).exists():
@@ -68,13 +68,13 @@ def host_keys(keys_dir: Path, *, make: bool = True, ecdsa: bool = False) -> Host
 
 
 def ecdsa_host_key(keys_dir: Path) -> asyncssh.SSHKey | None:
-    """Return the ECDSA host key, None where there is none. Raises StartError."""
+    """Return the ECDSA host key, or None without one. Raises StartError."""
     path = keys_dir / ECDSA_HOST_KEY_NAME
     return _read(path, _ECDSA) if path.exists() else None
 
 
 def make_ecdsa_host_key(keys_dir: Path) -> None:
-    """Make the ECDSA host key in a running server, which may not wait for the folder. Raises StartError."""
+    """Make the ECDSA host key in a running server, which must not wait for the folder's lock. Raises StartError."""
     with _folder_if_free(keys_dir):
         if not (keys_dir / ECDSA_HOST_KEY_NAME).exists():
             _make(keys_dir / ECDSA_HOST_KEY_NAME, _ECDSA)
@@ -93,7 +93,7 @@ def make_next(keys_dir: Path) -> HostKeys:
 
 
 def drop_next(keys_dir: Path) -> None:
-    """Remove a next host key that was just made and is not announced. Raises StartError."""
+    """Remove the next host key, just made and not announced yet. Raises StartError."""
     path = keys_dir / NEXT_HOST_KEY_NAME
     try:
         for each in (path, _public(path)):
@@ -120,8 +120,8 @@ def take_next(keys_dir: Path) -> HostKeys:
     keys_to_finish(keys_dir)
     path, following = keys_dir / HOST_KEY_NAME, keys_dir / NEXT_HOST_KEY_NAME
     try:
-        following.replace(path)  # the rotation happens in this one step
-        _public(following).replace(_public(path))  # a rename works on a full disk too
+        following.replace(path)  # this one step is the rotation
+        _public(following).replace(_public(path))  # a rename works even on a full disk
         sync_folder(keys_dir)
     except OSError as error:
         message = f"the host key {path} cannot be replaced: {error.strerror}"
@@ -135,7 +135,7 @@ def fingerprint_of(key: asyncssh.SSHKey) -> str:
 
 
 def fingerprint_in(private_key: bytes) -> str:
-    """Return the fingerprint of the private key in this file content, or a text when there is none."""
+    """Return the fingerprint of the private key in a file's content, or a text for an unreadable key."""
     try:
         return fingerprint_of(asyncssh.import_private_key(private_key))
     except asyncssh.KeyImportError:

@@ -1,4 +1,4 @@
-"""The SSH server: listens, sets the algorithms, and lets commands end before it stops."""
+"""The SSH server: listens, configures asyncssh, and lets commands end before it stops."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from server.transport.server_state import ServerState
 
 _BACKLOG = 1024
 _MEGABYTE = 1024 * 1024
-#: The bytes a client may send on a channel before they are read.
+#: The most unread bytes that a client may send on a channel.
 _WINDOW_BYTES = 256 * 1024
-#: Together with the journal's last batch these stay below the promised 5 seconds.
+#: With the journal's last batch, the sum of these is below the promised 5 seconds.
 _DRAIN_SECONDS = 2.5
 _INTERRUPT_SECONDS = 0.5
 _LEAVE_SECONDS = 0.7
@@ -44,10 +44,10 @@ _log = logging.getLogger("ecss-console.transport")
 
 
 class Listener:
-    """The listening server; `start` it once, `stop` it once."""
+    """The listening server. Call `start` once and `stop` once."""
 
     def __init__(self, services: Services, logins: Logins, authorities: tuple[UserKey, ...]) -> None:
-        """Take the shared parts, and the authorities trusted to sign certificates of users."""
+        """Take the shared parts, and the authorities that are trusted to sign user certificates."""
         self._current = services.current
         self._state = ServerState(
             services=services,
@@ -73,7 +73,7 @@ class Listener:
         return ["{} port {}".format(*place) for acceptor in self._acceptors for place in acceptor.get_addresses()]
 
     def use(self, keys: HostKeys, authorities: tuple[UserKey, ...]) -> None:
-        """Use other keys and the current configuration for clients that connect from now on."""
+        """Use these keys and the current configuration for new connections."""
         self._state.authorities = authorities
         self._state.services.node.fingerprints = keys.fingerprints
         self._state.admission.use(self._state.limits)
@@ -109,7 +109,7 @@ class Listener:
             server_version="ecss-console",
             encoding=None,
             line_editor=False,
-            login_timeout=0,  # a Connection limits the time itself
+            login_timeout=0,  # `Connection` limits the time itself
             encryption_algs=algorithms.CIPHERS,
             signature_algs=algorithms.SIGNATURES,
             compression_algs=("none",),
@@ -133,7 +133,7 @@ class Listener:
 
     @property
     def why_closed(self) -> str:
-        """Why no client can log in now; empty when clients can."""
+        """The reason why no client can log in now; empty when clients can."""
         if self._state.shutdown is not None:
             return self._state.shutdown.reason
         if not self._acceptors:
@@ -155,7 +155,7 @@ class Listener:
         return len(self._state.connections), len(self._state.channels)
 
     async def stop(self) -> None:
-        """Refuse logins, let commands end, tell the sessions, close; takes less than 5 seconds."""
+        """Refuse logins, let commands end, notify the sessions, and close, in less than 5 seconds."""
         self._state.shutdown = STOPPING
         for acceptor in self._acceptors:
             acceptor.close()
@@ -163,7 +163,7 @@ class Listener:
         await self._end_sessions(_DRAIN_SECONDS, now=False)
         interrupted = len(self._state.channels)
         await self._end_sessions(_INTERRUPT_SECONDS, now=True)
-        # ssh exits with 255 when it is disconnected, whatever the status of its command: let it leave by itself
+        # let clients disconnect by themselves: a disconnected ssh exits with 255, whatever its command's status
         await self._gone(lambda: any(connection.logged_in for connection in self._state.connections), _LEAVE_SECONDS)
         connections = [connection.ssh for connection in self._state.connections]
         for connection in connections:

@@ -1,7 +1,7 @@
 """The open logins.
 
-`watch` ends logins that are idle or open for too long, and logins of users without access: once a second, and at once
-when another program has changed users.
+`watch` ends logins that are idle or open for too long, and logins of users who have lost access. It checks once a
+second, and at once when another program has changed users.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Login(Protocol):
         """Show a line to people at the prompt; scripts do not get it."""
 
     def end(self, shutdown: Shutdown) -> None:
-        """End its sessions, show the client why, and disconnect."""
+        """End its sessions, show the client the reason, and disconnect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Ends:
     longest_seconds: float
 
     def left_seconds(self, idle_seconds: float | None, open_seconds: float) -> tuple[float, str] | None:
-        """Return how long a login has left, and the reason of its end; None without a limit."""
+        """Return the remaining time of a login and the reason of its end, or None without a limit."""
         left = []
         if self.idle_seconds and idle_seconds is not None:
             left.append((self.idle_seconds - idle_seconds, "it was idle for too long"))
@@ -66,10 +66,10 @@ class Ends:
 
 
 class Logins:
-    """The open logins by session id; the `Sessions` of the commands."""
+    """The open logins by session id. Implements the `Sessions` of the commands."""
 
     def __init__(self, current: Current) -> None:
-        """Begin with none; `sessions` of the configuration says when they end."""
+        """Take the configuration, whose section `sessions` has the time limits."""
         self._current = current
         self._open: dict[str, Login] = {}
         self._warned: set[str] = set()
@@ -89,7 +89,7 @@ class Logins:
         return [login.described() for login in self._open.values()]
 
     def end(self, session_id: str, why: str) -> bool:
-        """End a login; return False when no login has this id."""
+        """End a login. Returns False for an unknown id."""
         login = self._open.get(session_id)
         if login is None:
             return False
@@ -100,7 +100,7 @@ class Logins:
         return True
 
     def end_overdue(self) -> None:
-        """End the overdue logins, and warn those with a minute left: once, until their next input."""
+        """End overdue logins. Warn logins with a minute left, once until their next input."""
         ends = Ends(self._current.config.sessions.idle_seconds, self._current.config.sessions.longest_seconds)
         if not (ends.idle_seconds or ends.longest_seconds):
             return
@@ -115,9 +115,9 @@ class Logins:
                 login.tell(f"This session ends in {max(1, round(found[0]))} seconds: {found[1]}.")
 
     def notice(self, changed: Changed) -> None:
-        """Look at once when another program has changed users.
+        """Check the logins at once when another program has changed users.
 
-        A change by this process waits for the next look: a session may have made it, whose reply is on its way.
+        A change by this process waits for the next check, so that the session that made it can send its reply first.
         """
         if changed.elsewhere and Topic.USERS in changed.topics:
             self._users_changed.set()

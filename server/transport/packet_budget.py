@@ -1,9 +1,9 @@
-"""Share the event loop between connections: how many SSH packets are handled in one turn, and whose.
+"""Share the event loop between connections by limiting the SSH packets handled in one iteration.
 
 asyncssh handles all packets that it has read before it returns to the loop. Packets cost the server far more than
-their sender: a key exchange takes a millisecond, a channel request a few tasks. One budget for all connections keeps a
-turn of the loop short, whoever sends them. Where it does not do, a few packets of each payer have their turn, one
-payer after another: sixty connections of one user that send without a pause delay a login by no more than one does.
+their sender: a key exchange takes a millisecond, a channel request a few tasks. One budget for all connections keeps
+each iteration short. When the budget is spent, payers take turns of a few packets each. A payer is a user, or an
+address before the login. So sixty connections of one user that send without a pause delay a login no more than one.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import asyncio
 from time import monotonic
 from typing import Protocol
 
-#: All connections together handle so many packets in one turn of the event loop, and for no longer than this. A packet
-#: may start a task that costs ten times its own handling, so the number is limited too.
+#: The most packets that all connections handle in one iteration of the event loop, and the most time for them. The
+#: number is limited too, because a packet may start a task that costs ten times its own handling.
 PACKETS_PER_TURN = 64
 TURN_SECONDS = 0.005
-#: A connection that had to wait handles so many; then the next one has its turn.
+#: The packets that a waiting connection handles in its turn, before the next connection.
 PACKETS_AT_ONCE = 8
 
 
 class Waiting(Protocol):
-    """A connection or channel whose packets wait for the next turn."""
+    """A connection or channel whose packets may wait for a later turn."""
 
     @property
     def payer(self) -> str:
-        """The user, or before the login the address, whose share of the loop the packets take."""
+        """The user, or before the login the address, that the packets are charged to."""
 
     def take_turn(self) -> None:
-        """Handle packets that had to wait; ask the budget for each."""
+        """Handle the waiting packets. Call `take` of the budget before each."""
 
 
 class PacketBudget:
-    """The packets of one turn of the event loop. A connection beyond it waits behind the others."""
+    """The budget of packets for each iteration of the event loop. Connections beyond it wait in a queue."""
 
     def __init__(self) -> None:
         """Begin with a full budget."""
@@ -42,7 +42,7 @@ class PacketBudget:
         self._renewing = False
 
     def take(self, waiting: Waiting) -> bool:
-        """Take one packet from the budget; with False, `waiting` is called back in the next turn at the latest."""
+        """Take one packet from the budget. After False, the budget calls `waiting.take_turn` later."""
         if not self._renewing:
             self._begin()
         if self._left_at_once > 0 and not self._spent:
@@ -79,10 +79,10 @@ class PacketBudget:
                 if waiting is not None:
                     waiting.take_turn()
         finally:
-            self._left_at_once = PACKETS_PER_TURN  # new packets have not waited
+            self._left_at_once = PACKETS_PER_TURN  # the limit of a turn does not apply to new packets
 
     def _next(self) -> Waiting | None:
-        """Take the first one that waits of the first payer, and move that payer to the end; None if it is gone."""
+        """Remove the first payer's first connection, and move the payer to the end. None when it is closed."""
         payer = next(iter(self._waiting))
         waiters = self._waiting.pop(payer)
         waiting = next(iter(waiters), None)

@@ -1,6 +1,6 @@
-"""Sockets that limit clients before the login: the connections, and the bytes of each.
+"""Sockets that limit clients before the login: the number of connections, and the bytes of each.
 
-A refused connection costs one accept and one close: no task, no transport and no SSH.
+A refused connection costs only an accept, a short text and a close: no task, no transport and no SSH.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import socket
 from contextlib import suppress
 from typing import Any, Protocol
 
-#: The event loop does other work after so many refusals, however many connections wait.
+#: The refusals in one iteration of the event loop, however many connections wait.
 _MOST_REFUSED_IN_A_TURN = 64
-#: asyncssh handles everything it has read before it yields, and copies the rest for every packet. A quarter of a
-#: megabyte of the smallest packets would stop all clients for more than a tenth of a second.
+#: asyncssh handles all data it has read before it yields, and copies the rest for every packet. A quarter of a megabyte
+#: of the smallest packets would block all clients for more than a tenth of a second.
 _MOST_READ_IN_A_TURN = 2048
 _MOST_READ_AFTER_LOGIN = 32 * 1024
-#: A dead peer is noticed within two minutes: a probe after 30 seconds of silence, then every 30 seconds, three times.
+#: TCP keepalive finds a dead peer within two minutes: after 30 seconds of silence, three probes 30 seconds apart.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 30), (socket.TCP_KEEPCNT, 3))
-#: Descriptors for the store, the listening sockets, the log and the event loop.
+#: The descriptors of the store, the listening sockets, the log and the event loop.
 _OTHER_DESCRIPTORS = 64
-#: OpenSSH's server sends this line too. Its clients show it; others ignore it.
+#: OpenSSH's server sends the same line. OpenSSH's clients show it, and others ignore it.
 _NOT_ALLOWED = b"Not allowed at this time\r\n"
 
 
@@ -30,22 +30,25 @@ class TooMuchBeforeLoginError(ConnectionAbortedError):
 
 
 class PreAuthSocket(socket.socket):
-    """An accepted connection that reads `most_bytes` at most before the login.
+    """An accepted connection that reads at most `most_bytes` before the login.
 
-    Then it raises TooMuchBeforeLoginError. A megabyte of empty SSH packets costs a second of CPU, so each turn of the
-    event loop reads little.
+    Beyond that it raises TooMuchBeforeLoginError. Each read is small, because a megabyte of empty SSH packets takes a
+    second of CPU.
     """
 
     def __init__(self, accepted: socket.socket, most_bytes: int) -> None:
         """Take over the descriptor of the accepted socket."""
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        if self.family in {socket.AF_INET, socket.AF_INET6}:  # asyncssh turns it on, with the kernel's two hours
+        if self.family in {
+            socket.AF_INET,
+            socket.AF_INET6,
+        }:  # asyncssh enables it, with the kernel's default of two hours
             for option, value in _KEEPALIVE:
                 self.setsockopt(socket.IPPROTO_TCP, option, value)
         self._left: int | None = most_bytes
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Read no more than the client may send now."""
+        """Read no more than the client may send now. Raises TooMuchBeforeLoginError."""
         if self._left is None:
             return super().recv(min(size, _MOST_READ_AFTER_LOGIN), flags)
         if not self._left:
@@ -55,14 +58,14 @@ class PreAuthSocket(socket.socket):
         return data
 
     def open(self) -> None:
-        """End the limit of bytes after the login; each read stays short, so that others get a turn."""
+        """Remove the byte limit after the login. Reads stay small, so that other clients get a turn."""
         self._left = None
 
 
 class Admitting(Protocol):
-    """Decides which connections begin."""
+    """Decides whether to accept a connection."""
 
-    #: The connections that began, by descriptor. The SSH connection takes its own out at once, because the kernel
+    #: The accepted connections by descriptor. The SSH connection removes its own entry at once, because the kernel
     #: reuses descriptors.
     pre_auth: dict[int, PreAuthSocket]
 
@@ -83,7 +86,7 @@ class PreAuthListener(socket.socket):
         self._admitting = admitting
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Return the next admitted connection. Raises BlockingIOError when there is none now."""
+        """Return the next admitted connection. Raises BlockingIOError without one."""
         for _ in range(_MOST_REFUSED_IN_A_TURN):
             connection, peer = super().accept()
             if self._admitting.admit(peer_address(peer)):
@@ -102,7 +105,7 @@ def peer_address(peer: Any) -> str:  # noqa: ANN401  a socket address is anythin
 
 
 def allow_descriptors(connections: int) -> int:
-    """Raise the limit of open files for so many connections; return how many the hard limit allows."""
+    """Raise the limit of open files for this many connections. Return how many the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     wanted = connections + _OTHER_DESCRIPTORS

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ServerState:
-    """Limits, counters and open connections. The `authorities` are trusted to sign certificates of users."""
+    """Limits, counters and open connections. The `authorities` are trusted to sign user certificates."""
 
     services: Services
     logins: Logins
@@ -35,7 +35,7 @@ class ServerState:
     pre_auth: dict[int, PreAuthSocket] = field(default_factory=dict)
     authorities: tuple[UserKey, ...] = ()
     connections: set[Connection] = field(default_factory=set)
-    #: Why the server ends; None while it serves.
+    #: The reason why the server stops; None while it serves.
     shutdown: Shutdown | None = None
     #: Open sessions by user, on all connections of the user.
     sessions: Counter[str] = field(default_factory=Counter)
@@ -49,7 +49,7 @@ class ServerState:
 
     @property
     def limits(self) -> Limits:
-        """The limits as they are now."""
+        """The limits in force."""
         return self.current.config.limits
 
     @property
