@@ -1,4 +1,4 @@
-"""The authentication methods: limit credentials before any work on them; no bytes end a connection."""
+"""The authentication methods. Credentials are limited before any work on them, and malformed ones are only wrong."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 from asyncssh import auth
 from asyncssh.packet import SSHPacket
 
-#: A longer password or answer is wrong, and a longer user name unknown, without normalising in quadratic time.
+#: A longer password is wrong, and a longer user name unknown. They are not normalised, which takes quadratic time.
 MOST_PASSWORD_BYTES = 1024
 MOST_USER_NAME_BYTES = 128
 _SHOWN_OF_USER_NAME = 64
 
 
 def decoded_user_name(name: bytes) -> str:
-    """Decode a user name; a name that is too long is cut and marked, so that it matches no user."""
+    """Decode a user name. A name over the limit is cut and marked, so that it matches no user."""
     text = name[:MOST_USER_NAME_BYTES].decode("utf-8", "replace")
     return text if len(name) <= MOST_USER_NAME_BYTES else f"\N{REPLACEMENT CHARACTER}{text[:_SHOWN_OF_USER_NAME]}"
 
 
 def decoded_password(password: bytes) -> str:
-    """Decode a password; one that is too long stays too long, so that it is never normalised."""
+    """Decode a password. One over the limit stays over the limit, so that it is never normalised."""
     if len(password) > MOST_PASSWORD_BYTES:
         return password[: MOST_PASSWORD_BYTES + 1].decode("latin-1")
     return password.decode("utf-8", "replace")
 
 
 class _PasswordAuth(auth._ServerPasswordAuth):  # noqa: SLF001  the method that is overridden
-    """The method `password`. asyncssh normalises passwords in the event loop; here a thread does it."""
+    """The method `password`. asyncssh normalises passwords in the event loop; the console uses a thread."""
 
     async def _start(self, packet: SSHPacket) -> None:
         changes = packet.get_boolean()
@@ -36,7 +36,7 @@ class _PasswordAuth(auth._ServerPasswordAuth):  # noqa: SLF001  the method that 
         if changes:
             packet.get_string()
         packet.check_end()
-        if changes:  # use keyboard-interactive: several libraries fail here
+        if changes:  # refused: several libraries fail here, and keyboard-interactive can change a password
             accepted = await self._conn.change_password(self._username, password, "")
         else:
             accepted = await self._conn.validate_password(self._username, password)
@@ -47,10 +47,7 @@ class _PasswordAuth(auth._ServerPasswordAuth):  # noqa: SLF001  the method that 
 
 
 class _KeyboardInteractiveAuth(auth._ServerKbdIntAuth):  # noqa: SLF001  likewise
-    """The method `keyboard-interactive`: an answer that is not UTF-8 is wrong.
-
-    asyncssh would end the connection.
-    """
+    """The method `keyboard-interactive`. An answer that is not UTF-8 is wrong; asyncssh would disconnect."""
 
     async def _start(self, packet: SSHPacket) -> None:
         packet.get_string()  # language

@@ -1,4 +1,4 @@
-"""The channel of one session: limit and join its buffers of input and output."""
+"""The channel of one session, with limits of its input and output buffers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from asyncssh.packet import SSHPacket, SSHPacketHandler, String, UInt32
 from server.transport.packet_budget import PacketBudget
 from server.transport.unsent import SESSION_BYTES, SMALL_BYTES, UnsentOutput
 
-#: The environment variables that are accepted; none is kept, because no part of the console reads them.
+#: The accepted environment variables. None is kept, because the console does not use them.
 MOST_ENVIRONMENT_VARIABLES = 32
-#: A client that types without reading may have so much echo beyond the limit of its session; then its input waits.
+#: The unsent echo, beyond the limit of a session's output, of a client that types without reading. Beyond it, input
+#: waits.
 ECHO_BYTES = 1024 * 1024
-#: Pieces are joined up to this size, because small pieces cost more memory than their content.
+#: Pieces are joined up to this size, because a small piece takes more memory than its content.
 _JOINED_BYTES = 64 * 1024
-#: The smallest limit of packet size that is respected: with one byte, a reply of 64 KB would be 64,000 packets.
+#: The smallest packet size that a client can ask for. With one byte, a reply of 64 KB would be 64,000 packets.
 FEWEST_PACKET_BYTES = 256
 _INPUT = frozenset({MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_EOF})
 
 
 class Link(Protocol):
-    """The connection, as a channel uses it."""
+    """The part of the connection that a channel uses."""
 
     budget: PacketBudget
     payer: str
@@ -65,7 +66,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
 
     @property
     def payer(self) -> str:
-        """The user or address whose share of the event loop the output takes."""
+        """The user or address that the output is charged to."""
         return self._connection.payer if self._connection is not None else ""
 
     # ---- output
@@ -73,7 +74,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     def write(self, data: bytes, datatype: int | None = None) -> None:
         """Send bytes, joined with waiting ones.
 
-        asyncssh would keep each piece, and a piece of one byte costs a hundred.
+        asyncssh would keep each piece, and a piece of one byte takes a hundred bytes of memory.
         """
         last = self._send_buf[-1] if self._send_buf else None
         if last is None or last[1] != datatype or len(last[0]) >= _JOINED_BYTES or self._send_state != "open":
@@ -84,14 +85,14 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         self._flush_send_buf()
 
     def exit(self, status: int) -> None:
-        """End the session with a status, after the output that waits for its turn."""
+        """End the session with a status. Output that waits for its turn is sent first."""
         if self._waits_for_turn:
             self._status_waits = status
         else:
             super().exit(status)
 
     def take_turn(self) -> None:
-        """Send output that had to wait for this turn."""
+        """Send the waiting output."""
         self._waits_for_turn = False
         self.flush()
         if self._status_waits is not None and not self._waits_for_turn:
@@ -109,7 +110,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
             self._pause_resume_writing()
 
     def _flush_send_buf(self) -> None:
-        """Send as asyncssh does, but packet by packet in turns, and only while the transport accepts data."""
+        """Send like asyncssh, but packet by packet in turns, and only while the transport accepts data."""
         while self._send_buf and self._send_window and self._may_send():
             size = min(self._send_window, self._send_pktsize)
             piece, datatype = self._send_buf[0]
@@ -125,7 +126,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         self._note_unsent()
         self._pause_resume_writing()
         if not self._send_buf:
-            super()._flush_send_buf()  # the end of output, then the close
+            super()._flush_send_buf()  # sends the end of output and the close
 
     def _may_send(self) -> bool:
         connection = self._connection
@@ -144,7 +145,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
                 self._flush_recv_buf()
 
     def _pause_resume_writing(self) -> None:
-        """Pause the session as asyncssh does, and also when the user has too much unsent output."""
+        """Pause the session like asyncssh, and also when its user has too much unsent output."""
         crowded = self._connection is not None and self._connection.unsent.full and self._send_buf_len > SMALL_BYTES
         if not crowded:
             super()._pause_resume_writing()
@@ -161,7 +162,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     # ---- input
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        """Take input as asyncssh does; join unread input, as output is joined."""
+        """Take input like asyncssh, but join unread pieces."""
         waits = self._recv_paused or self._input_waits
         if not waits or not data or self._send_state in {"close_pending", "closed"}:
             super()._accept_data(data, datatype)
@@ -179,10 +180,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
             super()._flush_recv_buf(exc)
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401  asyncssh's own
-        """Handle a packet; ignore one after the end of input or the close.
-
-        asyncssh would end the connection.
-        """
+        """Handle a packet. Ignore input after its end or after the close; asyncssh would end the connection."""
         ended = self._recv_state in {"close_pending", "closed"}
         if ended or (pkttype in _INPUT and self._recv_state != "open"):
             return True
@@ -191,19 +189,16 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     # ---- requests
 
     def process_open(self, send_chan: int, send_window: int, send_pktsize: int, session: Any) -> None:  # noqa: ANN401
-        """Open the channel with a lower limit of the packet size.
-
-        A packet of one byte costs as much as a large one.
-        """
+        """Open the channel, with a minimum for the packet size, because each packet costs the same CPU."""
         super().process_open(send_chan, send_window, max(send_pktsize, FEWEST_PACKET_BYTES), session)
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:
-        """Give a terminal; asyncssh would end the connection when its name is not ASCII."""
+        """Grant a terminal. asyncssh would end the connection when the terminal's name is not ASCII."""
         term = packet.get_string().decode("utf-8", "replace").encode("ascii", "replace")
         return super()._process_pty_req_request(SSHPacket(String(term) + packet.get_remaining_payload()))
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
-        """Accept a few variables, as clients expect, and keep none; asyncssh would keep all."""
+        """Accept a few variables, because clients expect it, but keep none. asyncssh would keep them all."""
         packet.get_string()
         packet.get_string()
         packet.check_end()
@@ -211,17 +206,17 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         return self._environment_variables <= MOST_ENVIRONMENT_VARIABLES
 
     def _process_exec_request(self, packet: SSHPacket) -> bool:
-        """Run a command; bytes that are not UTF-8 become replacement characters, as on standard input."""
+        """Run a command. Bytes that are not UTF-8 become replacement characters, as on standard input."""
         command = packet.get_string().decode("utf-8", "replace")
         return super()._process_exec_request(SSHPacket(String(command) + packet.get_remaining_payload()))
 
     def _process_subsystem_request(self, packet: SSHPacket) -> bool:
-        """Pass on a name of any bytes, so that the refusal is recorded."""
+        """Accept any bytes as the name, so that the refusal is recorded. asyncssh would end the connection."""
         name = packet.get_string().decode("utf-8", "replace").encode("ascii", "replace")
         return super()._process_subsystem_request(SSHPacket(String(name) + packet.get_remaining_payload()))
 
     def _process_x11_req_request(self, packet: SSHPacket) -> bool:  # noqa: ARG002
-        """Refuse at once; asyncssh would start a task to refuse."""
+        """Refuse at once. asyncssh would start a task to refuse."""
         return False
 
     def _process_auth_agent_req_at_openssh_dot_com_request(self, packet: SSHPacket) -> Any:  # noqa: ANN401, ARG002

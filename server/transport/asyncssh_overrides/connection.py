@@ -1,4 +1,4 @@
-"""The connection of one client: it shares the event loop with the others, and each buffer has a limit."""
+"""The connection of one client, with a fair share of the event loop and limits of all buffers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from server.transport.packet_budget import PacketBudget
 from server.transport.pre_auth import peer_address
 from server.transport.unsent import UnsentOutput
 
-#: The key exchanges of one connection before the login; a client needs one.
+#: The most key exchanges of one connection before the login. A client needs one.
 MOST_KEY_EXCHANGES_BEFORE_LOGIN = 4
-#: With so much unsent in the transport, channels keep their output; with more, the requests of the client wait too.
+#: The unsent bytes in the transport at which channels keep their output, and at which the client's requests wait too.
 UNSENT_HOLDS_CHANNELS_BYTES = 64 * 1024
 UNSENT_HOLDS_REQUESTS_BYTES = 1024 * 1024
-#: The packets that may wait for the end of a key exchange.
+#: The most packets that wait for the end of a key exchange.
 MOST_DEFERRED_PACKETS = 1000
 
 _USERAUTH_SERVICE = b"ssh-userauth"
@@ -31,22 +31,22 @@ _CONNECTION_SERVICE = b"ssh-connection"
 
 
 class Owner(Protocol):
-    """The `asyncssh.SSHServer` of a connection, with the methods that asyncssh does not call itself."""
+    """The methods of the connection's `asyncssh.SSHServer` that this module calls."""
 
     async def admits_key(self, username: str, key_data: bytes) -> bool:
-        """Tell whether a public key or certificate may be decoded and used; counts a try."""
+        """Tell whether a public key or certificate may be decoded and used. Counts a login attempt."""
 
     async def begin_auth(self, username: str) -> bool:
         """Begin to authenticate a user name."""
 
     def negotiation_failed(self, kind: str, ours: Sequence[bytes], theirs: Sequence[bytes]) -> None:
-        """Record that client and server have no algorithm of a kind in common."""
+        """Record that client and server have no common algorithm of one kind."""
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
-        """Refuse a tunnel to a host; raises ChannelOpenError."""
+        """Refuse a tunnel to a host. Raises ChannelOpenError."""
 
     def unix_connection_requested(self, dest_path: str) -> bool:
-        """Refuse a tunnel to a socket; raises ChannelOpenError."""
+        """Refuse a tunnel to a socket. Raises ChannelOpenError."""
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
         """Record a request to listen on a port."""
@@ -56,10 +56,10 @@ class Owner(Protocol):
 
 
 class OpenChannels(dict[int, "SSHChannel[Any]"]):
-    """The channels by their numbers; late packets for a closed channel are ignored.
+    """The channels by number. Late packets for a closed channel are ignored.
 
-    When a key exchange comes in between, paramiko sends the end of its input after the close of a channel. asyncssh
-    would end the connection. Nothing is delivered, so nothing is weakened; a number that was never used is an error.
+    When a key exchange delays it, paramiko sends the end of input after the close of a channel. asyncssh would end the
+    connection. Ignoring is safe, because no session gets these packets. A number that was never used is an error.
     """
 
     def __init__(self, connection: ServerConnection) -> None:
@@ -84,9 +84,9 @@ class ServerConnection(asyncssh.SSHServerConnection):
         self._channels = OpenChannels(self)
         self.unsent = UnsentOutput()
         self.budget = budget
-        #: The share of the event loop that the packets take: of the address before the login, of the user after it.
+        #: The address, or after the login the user, that the packets are charged to.
         self.payer = ""
-        #: Why the server has ended the connection; empty while it has not.
+        #: The reason why the server has ended the connection; empty otherwise.
         self.ended_because = ""
         self._waits_for_turn = self._client_is_slow = False
         self._key_exchanges = 0
@@ -96,21 +96,21 @@ class ServerConnection(asyncssh.SSHServerConnection):
     def _asked(self) -> Owner:
         return cast("Owner", self._owner)
 
-    # ---- turns of the event loop: asyncssh handles all that it has read before other connections get a turn
+    # ---- turns: asyncssh handles all data that it has read before other connections get a turn
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:  # noqa: ARG002  asyncssh's signature
-        """Take bytes of the client."""
+        """Take bytes from the client."""
         self._inpbuf += data
         self._recv_data()
 
     def take_turn(self) -> None:
-        """Handle packets that had to wait for this turn."""
+        """Handle the waiting packets."""
         self._waits_for_turn = False
         self._recv_data()
         self._read_or_wait()
 
     def _recv_data(self) -> None:
-        """Handle packets as asyncssh does, but within the budget; the rest waits for the next turn."""
+        """Handle packets like asyncssh, but within the budget. The rest waits for the next turn."""
         self._reset_keepalive_timer()
         try:
             while self._inpbuf and self._may_handle_packet() and self._recv_handler():
@@ -133,7 +133,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
 
     @property
     def _requests_wait(self) -> bool:
-        """Whether the client must read replies before it may ask for more."""
+        """Whether the client must read replies before its next request is handled."""
         unsent = self._transport.get_write_buffer_size() if self._transport and self._client_is_slow else 0
         return unsent > UNSENT_HOLDS_REQUESTS_BYTES
 
@@ -145,10 +145,10 @@ class ServerConnection(asyncssh.SSHServerConnection):
         else:
             self._transport.resume_reading()
 
-    # ---- unread output: asyncssh puts all that a window allows, up to 4 GB, into the transport
+    # ---- unread output: asyncssh writes as much as the window allows, up to 4 GB, to the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with a limit for the buffer of the transport."""
+        """Limit the buffer of the transport, then begin."""
         cast("asyncio.Transport", transport).set_write_buffer_limits(UNSENT_HOLDS_CHANNELS_BYTES)
         self.payer = peer_address(transport.get_extra_info("peername"))
         super().connection_made(transport)
@@ -159,18 +159,18 @@ class ServerConnection(asyncssh.SSHServerConnection):
         return self._client_is_slow or not self._kex_complete
 
     def pause_writing(self) -> None:
-        """Hold output back: the client does not read."""
+        """Pause the output, because the client does not read."""
         self._client_is_slow = True
 
     def resume_writing(self) -> None:
-        """Go on: the client reads again."""
+        """Resume output and requests, because the client reads again."""
         self._client_is_slow = False
         self._flush_channels()
         self._recv_data()
         self._read_or_wait()
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:  # noqa: ANN401  asyncssh's own
-        """Send a packet; end a connection that keeps sending requests in a key exchange that does not finish."""
+        """Send a packet. Raises ProtocolError when too many replies wait for the end of a key exchange."""
         if len(self._deferred_packets) > MOST_DEFERRED_PACKETS:
             self._deferred_packets.clear()
             message = "Too many requests during a key exchange"
@@ -217,7 +217,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
     # ---- before the login
 
     def _choose_alg(self, alg_type: str, local_algs: Sequence[bytes], remote_algs: Sequence[bytes]) -> bytes:
-        """Choose as asyncssh does, and record when there is no common algorithm."""
+        """Choose like asyncssh, and record a failure."""
         chosen = next((each for each in remote_algs if each in local_algs), None)
         if chosen is None:
             self._asked.negotiation_failed(alg_type, local_algs, remote_algs)
@@ -227,14 +227,14 @@ class ServerConnection(asyncssh.SSHServerConnection):
         return chosen
 
     def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
-        """Choose as asyncssh does, and record when there is no common algorithm."""
+        """Choose like asyncssh, and record a failure."""
         chosen = super().choose_server_host_key(peer_host_key_algs)
         if not chosen:
             self._asked.negotiation_failed("host key", [*self._server_host_keys], peer_host_key_algs)
         return chosen
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """Begin a key exchange; each costs a millisecond, so their number is limited before the login."""
+        """Begin a key exchange. Each takes a millisecond, so their number before the login is limited."""
         self._key_exchanges += 1
         if not self._auth_complete and self._key_exchanges > MOST_KEY_EXCHANGES_BEFORE_LOGIN:
             message = "Too many key exchanges before authentication"
@@ -244,8 +244,8 @@ class ServerConnection(asyncssh.SSHServerConnection):
     def _process_service_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         """Accept a repeated request for authentication, as OpenSSH does.
 
-        paramiko sends one before each method. Nothing is reset: the count of tries and of bytes before the login goes
-        on.
+        paramiko sends one before each method. This weakens nothing: the counts of login attempts and of bytes before
+        the login continue.
         """
         repeated = self._auth_in_progress and not self._auth_complete
         if repeated and packet.get_remaining_payload() == String(_USERAUTH_SERVICE):
@@ -254,10 +254,10 @@ class ServerConnection(asyncssh.SSHServerConnection):
         super()._process_service_request(pkttype, pktid, packet)
 
     def _process_userauth_request(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> Any:  # noqa: ANN401
-        """Begin a try to log in.
+        """Begin a login attempt.
 
-        asyncssh would normalise the name, and end the connection when it is not UTF-8. User names are ASCII, so any
-        other name is refused as unknown without normalising.
+        asyncssh would normalise the user name, and end the connection when it is not UTF-8. User names are ASCII, so
+        every other name is unknown, and needs no normalising.
         """
         name, service, method = packet.get_string(), packet.get_string(), packet.get_string()
         if service != _CONNECTION_SERVICE:
@@ -278,7 +278,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
         return self._finish_userauth(begins, method, packet)
 
     async def _finish_userauth(self, begin_auth: bool, method: bytes, packet: SSHPacket) -> None:  # noqa: FBT001
-        """Start a method of the allow-list. asyncssh would read its own configuration for each name."""
+        """Start a method of the allow-list. asyncssh would reload its own configuration for each user name."""
         if begin_auth and self._owner:
             await self._asked.begin_auth(self._username)
         if self._owner:
@@ -291,9 +291,9 @@ class ServerConnection(asyncssh.SSHServerConnection):
                 self._auth = handler(self, self._username, method, packet)
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        """Check the bytes of the key first.
+        """Ask the owner first whether it admits the key.
 
-        asyncssh would decode the key and verify a certificate before any check.
+        asyncssh would decode the key, and verify a certificate, before any check.
         """
         return await self._asked.admits_key(username, key_data) and await super().validate_public_key(
             username, key_data, msg, signature
@@ -302,7 +302,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
     # ---- after the login
 
     def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
-        """Prove host keys, each once per connection: asyncssh would sign each time a client names one."""
+        """Prove the host keys, and sign once per connection and key. asyncssh would sign for every request."""
         asked: list[bytes] = []
         while packet and len(asked) <= len(self._all_server_host_keys):
             asked.append(packet.get_string())
@@ -315,7 +315,7 @@ class ServerConnection(asyncssh.SSHServerConnection):
                 self._proofs[each] = String(self._all_server_host_keys[each].sign(prefix + String(each)))
         self._report_global_response(b"".join(self._proofs[each] for each in asked))
 
-    # asyncssh starts a task that refuses, and keeps all requests behind it: their client sends faster than tasks end
+    # asyncssh would refuse in a task, and queue later requests: a client can send them faster than the tasks end
 
     def _process_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
         """Refuse to listen on a port, at once."""

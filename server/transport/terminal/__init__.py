@@ -1,1 +1,1 @@
-"""The line editors and the terminal of a session. Only this package imports prompt_toolkit."""
+"""The terminal of a session and its line editors. Only this package imports prompt_toolkit."""

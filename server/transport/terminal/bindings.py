@@ -1,7 +1,7 @@
 """The key bindings of the line editor: the allow-list in docs/automation.md.
 
-prompt_toolkit's own set repeats a command as often as a number says, replays macros, starts programs and inserts
-control characters. All sessions share the bindings here.
+prompt_toolkit's default bindings can repeat a command any number of times, replay macros, start programs and insert
+control characters. All sessions share the bindings of this module.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _COMMANDS: dict[str, Sequence[_Key]] = {
     "clear-screen": [(Keys.ControlL,)],
     "accept-line": [(Keys.Enter,)],
 }
-#: Commands that save one state for undo for all presses in a row.
+#: Commands that save only one undo state for several presses in a row.
 _ONCE: dict[str, Sequence[_Key]] = {
     "backward-delete-char": [(Keys.Backspace,)],
     "delete-char": [(Keys.Delete,)],
@@ -52,9 +52,9 @@ _HISTORY: dict[str, Sequence[_Key]] = {
     "end-of-history": [(_ALT, ">")],
     "yank-last-arg": [(_ALT, ".")],
 }
-#: Keys that need the earlier lines: the first one reads them from the store.
+#: Keys that need the earlier lines. The first of these keys reads the lines from the store.
 HISTORY_KEYS: tuple[_Key, ...] = (*(key for keys in _HISTORY.values() for key in keys), (Keys.ControlR,))
-#: The keys that may follow Escape; the editor ignores every other Alt key.
+#: The keys that may follow Escape. The editor ignores all other Alt keys.
 ALT_CHARACTERS = frozenset(key[1] for keys in (*_COMMANDS.values(), *_HISTORY.values()) for key in keys if len(key) > 1)
 
 

@@ -1,4 +1,4 @@
-"""prompt_toolkit's application for one session. `editor.prepare` imports this module late."""
+"""prompt_toolkit's application for one session. `editor.prepare` imports this module late, because that is slow."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from server.transport.terminal.prompt_toolkit_patches import BoundedBuffer
 from server.transport.terminal.screen import Screen
 from server.transport.terminal.tty import Tty
 
-#: The killed texts that can be yanked, each as long as a line.
+#: The number of killed texts that can be yanked. Each may be as long as a line.
 _MOST_KILLED = 10
-#: The longest text to search for: a search takes time by its length times that of the line.
+#: The longest text to search for. The time of a search grows with its length times the length of the line.
 _MOST_SEARCHED_CHARACTERS = 100
 
 
@@ -31,7 +31,7 @@ class Editing:
     """prompt_toolkit's application for one session: its buffer, its input, and the screen that shows them."""
 
     def __init__(self, tty: Tty, most_characters: int, *, reflows: bool) -> None:
-        """Take the terminal; a line longer than `most_characters` continues in the plain editor.
+        """Take the terminal. A line longer than `most_characters` continues in the plain editor.
 
         `reflows` tells whether the terminal rewraps its rows when its width changes.
         """
@@ -71,8 +71,8 @@ class Editing:
     async def keys(self) -> EditorStop:
         """Handle keys until one of them, or the end of input, stops the editor."""
         try:
-            # without this, prompt_toolkit has one current application for the whole process, and the keys of one
-            # terminal would act in another
+            # without its own session, prompt_toolkit has one current application for the whole process, and keys typed
+            # at one terminal would act in another
             with create_app_session(input=self.input, output=self._application.output):
                 return await self._application.run_async(
                     pre_run=self.buffer.load_history_if_not_yet_loaded if self._recalled else None,
@@ -97,17 +97,17 @@ class Editing:
         self.screen.show(self.buffer.text, self.buffer.cursor_position)
 
     def _takes(self, more: int) -> bool:
-        """Tell whether `more` characters may be read now; otherwise they stay in the queue."""
+        """Tell whether the editor takes `more` characters now. Otherwise they stay in the queue."""
         if self._application.is_done:
             return False
-        # the text to search for has its own limit, and the match is not chosen yet
+        # during a search the text to search for has its own limit, and no match is chosen yet
         if self._application.layout.is_searching or len(self.buffer.text) + more <= self._most_characters:
             return True
         self._application.exit(result=EditorStop.TOO_LONG)
         return False
 
     def _check(self, _sender: object) -> None:
-        """Leave a chosen earlier line that is too long to the plain editor."""
+        """Stop for the plain editor when a recalled line is too long."""
         self._takes(0)
 
     def _accept(self, _buffer: Buffer) -> bool:

@@ -1,7 +1,7 @@
 """The line editor for people: prompt_toolkit's keys and buffer over a `Tty`, drawn by `Screen`.
 
-It is made at the first key that is not part of a complete line, and reused for all prompts of the session.
-prompt_toolkit reads one key at a time and never writes: only `Screen` draws.
+It is made for the first line that does not arrive complete, and reused for all prompts of the session. prompt_toolkit
+reads one key at a time and never writes: only `Screen` draws.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ Recall = Callable[[], Awaitable[Sequence[str]]]
 
 _MOST_EDITED_CHARACTERS = 1000
 _MOST_LISTED = 100
-#: Tab and `?` wait so long for the end of their line: a line that arrives in several packets is not typed by hand.
+#: The time that Tab and `?` wait for the end of their line. A line that ends so soon was not typed by hand: it arrived
+#: in several packets.
 _LINE_END_SECONDS = 0.05
 #: The escape sequence of each value of `prompt.colour`.
 COLOURS = {"none": ""} | {
@@ -40,10 +41,10 @@ COLOURS = {"none": ""} | {
 
 
 def prepare() -> type[Editing]:
-    """Import and patch prompt_toolkit; safe to call twice, and from a thread.
+    """Import and patch prompt_toolkit. It is safe to call twice, and from a thread.
 
-    The import takes a sixth of the start. So it happens when the console listens already, or at the first key of a
-    person who is faster.
+    The import would take a sixth of the start. So it happens after the console has begun to listen, or at the first key
+    of an earlier user.
     """
     from server.transport.terminal.editing import Editing  # noqa: PLC0415
     from server.transport.terminal.prompt_toolkit_patches import apply_patches  # noqa: PLC0415
@@ -76,7 +77,7 @@ class LineEditor:
         self._prompt = ""
 
     async def edit(self, prompt: str) -> str:
-        """Return one line; the prompt is on the screen already. Raises EndOfInputError or LineDroppedError."""
+        """Read one line. The prompt is on the screen already. Raises EndOfInputError or LineDroppedError."""
         if self._tty.ended or len(self._tty) > _MOST_EDITED_CHARACTERS:
             return await PlainEditor(self._tty).edit(prompt)
         if self._running is None:
@@ -90,11 +91,11 @@ class LineEditor:
             self._editing = False
 
     def painted(self, prompt: str) -> str:
-        """Return the prompt in its colour, without colour at the end, because scripts look for `$ `."""
+        """Return the prompt in its colour. The end `$ ` stays without colour, because scripts look for it."""
         return f"{self._colour}{prompt[:-2]}\x1b[0m{prompt[-2:]}" if self._colour else prompt
 
     def announce(self, text: str) -> bool:
-        """Show a line above the edited one; return False when no line is edited."""
+        """Show a line above the edited one. Returns False when no line is edited."""
         if self._running is None or not self._editing:
             return False
         self._running.announce(text, self._prompt, self.painted(self._prompt), self._columns)
@@ -106,7 +107,7 @@ class LineEditor:
             self._typed.append(line)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Draw for another size of the terminal from now on."""
+        """Use a new terminal size from now on."""
         self._columns, self._rows = columns, rows
         if self._running is not None and self._editing:
             self._running.screen.resize(columns)
@@ -185,9 +186,9 @@ class LineEditor:
         return here[: len(here) - found.replaces] + found.insert
 
     async def _found(self, running: Editing, key: str) -> Completion | None:
-        """Return the candidates at the cursor; None when the end of the line has arrived meanwhile.
+        """Return the candidates at the cursor, or None when the end of the line has arrived meanwhile.
 
-        Then the key was a character of a line that arrived in parts, so it is read again as a character.
+        In that case the key was part of a line that arrived in several packets, so it is read again as a character.
         """
         deadline = asyncio.get_running_loop().time() + _LINE_END_SECONDS
         try:
@@ -209,7 +210,7 @@ class LineEditor:
 
 
 def _listing(found: Completion, columns: int) -> str:
-    """Format the candidates, one per line with its help; of a path show the last segment."""
+    """Format the candidates, one per line with its help. Paths are shown by their last segment."""
     shown = found.candidates[:_MOST_LISTED]
     words = [*found.hints, *((_last_segment(candidate.text), candidate.help) for candidate in shown)]
     width = max(cell_len(word) for word, _ in words)

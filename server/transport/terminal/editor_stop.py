@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class EditorStop(Enum):
-    """Why the editor stopped reading keys: for a moment, or because the line is finished."""
+    """The reason why the editor stopped reading keys. It continues unless the line is finished."""
 
     ACCEPT = "Enter"
     COMPLETE = "Tab"

@@ -1,4 +1,4 @@
-"""Input of prompt_toolkit from a terminal's queue, and the keys that stop the editor."""
+"""Feed prompt_toolkit from a terminal's queue, and define the keys that stop the editor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.transport.terminal.editor_stop import EditorStop
 from server.transport.terminal.sequences import PASTE_BEGINS, PASTE_ENDS, is_text, piece_at
 from server.transport.terminal.tty import INTERRUPT, Tty
 
-#: The longest run of text that is inserted at once.
+#: The most characters of text that are inserted at once.
 _MOST_CHARACTERS_AT_ONCE = 1024
 _ESCAPE = "\x1b"
 
@@ -26,8 +26,8 @@ _ESCAPE = "\x1b"
 def stop_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_history: Callable[[], bool]) -> KeyBindings:
     """Return the bindings that stop the editor.
 
-    prompt_toolkit's own Ctrl-C and Ctrl-D would draw the line again. During a search, keys belong to the search. The
-    first key that needs the earlier lines stops the editor until they are loaded, and is passed to `again`.
+    prompt_toolkit's own Ctrl-C and Ctrl-D would draw the line again. During a search these bindings are off. The first
+    key that needs the earlier lines stops the editor until they are loaded. It is passed to `again`.
     """
     bindings = KeyBindings()
     editing = ~is_searching
@@ -66,9 +66,9 @@ def stop_bindings(tty: Tty, again: Callable[[list[KeyPress]], None], has_history
 
 
 def key_presses(piece: str) -> list[KeyPress]:
-    """Return the key presses that a piece of input is; none for a key that means nothing here.
+    """Return the key presses for a piece of input, or none for an unknown key.
 
-    Every run of text is one insertion, as of a paste: prompt_toolkit remembers each key that it has seen.
+    A run of text becomes a single insertion, like a paste, because prompt_toolkit keeps an object for each key.
     """
     if piece == "?":
         return [KeyPress(piece)]
@@ -82,14 +82,14 @@ def key_presses(piece: str) -> list[KeyPress]:
 
 
 class QueueInput(Input):
-    """prompt_toolkit's input from the queue of a terminal.
+    """prompt_toolkit's input, read from the queue of a terminal.
 
-    It reads one key or one run of text in a turn of the event loop. So a packet full of keys does not delay other
+    It reads one key or one run of text per iteration of the event loop. So a packet full of keys does not delay other
     sessions, and keys for the next reader stay in the queue.
     """
 
     def __init__(self, tty: Tty, takes: Callable[[int], bool]) -> None:
-        """Take the terminal; `takes(n)` tells whether n more characters may be read."""
+        """Take the terminal. `takes(n)` tells whether the editor takes n more characters."""
         self._tty = tty
         self._takes = takes
         self._again: list[KeyPress] = []
@@ -113,7 +113,7 @@ class QueueInput(Input):
             self._announce_what_waits()
             return keys
         if not self._tty.is_writable:
-            return []  # the client does not read; the terminal calls back when it does
+            return []  # the client does not read its output; the terminal calls back when it does
         queued = self._tty.peek(_MOST_CHARACTERS_AT_ONCE)
         piece = piece_at(queued, 0) if queued else ""
         if queued and not piece and self._tty.ended:
@@ -121,14 +121,14 @@ class QueueInput(Input):
         return self._read(piece) if piece else []
 
     def flush_keys(self) -> list[KeyPress]:
-        """Return the Escape key when nothing has followed an escape character in time."""
+        """Return the Escape key if no other character has followed an escape character in time."""
         queued = self._tty.peek(_MOST_CHARACTERS_AT_ONCE)
         if not queued or piece_at(queued, 0) or not self._takes(0):
             return []
         return self._read(_ESCAPE)
 
     def _read(self, piece: str) -> list[KeyPress]:
-        """Take a piece of the queue; return its keys."""
+        """Take a piece from the queue and return its keys."""
         meant = self._meant(piece)
         if is_text(meant) and not self._takes(len(meant)):
             return []
@@ -137,10 +137,10 @@ class QueueInput(Input):
         return key_presses(meant)
 
     def _meant(self, piece: str) -> str:
-        """Return the meaning of a piece in its context.
+        """Return the piece, or a blank for a tab or control character that is part of a text.
 
-        A tab is a blank when the end of its line has arrived. A marked paste is text up to its end mark or the end of
-        the line; the server never asks terminals to mark pastes.
+        A tab is a blank when the end of its line has arrived. A bracketed paste is text up to its end mark or the end
+        of the line. Some terminals send one, although the server never enables the mode.
         """
         if piece in {PASTE_BEGINS, PASTE_ENDS}:
             self._pasting = piece == PASTE_BEGINS
@@ -155,7 +155,7 @@ class QueueInput(Input):
             self._announce_soon()
 
     def _announce_soon(self) -> None:
-        """Announce keys once in the next turn; otherwise each packet would cause a key in every turn."""
+        """Announce keys once in the next iteration. Otherwise each packet would add one more key per iteration."""
         if not self._announced:
             self._announced = True
             asyncio.get_running_loop().call_soon(self._announce)
@@ -172,7 +172,7 @@ class QueueInput(Input):
 
     @contextmanager
     def attach(self, input_ready_callback: Callable[[], None]) -> Iterator[None]:
-        """Call back for input that is queued and for input that arrives."""
+        """Call back for queued input and for new input."""
         self._ready, self._tty.on_input = input_ready_callback, self._announce_soon
         self._announce_what_waits()
         try:
@@ -182,7 +182,7 @@ class QueueInput(Input):
 
     @contextmanager
     def detach(self) -> Iterator[None]:
-        """Do nothing: nothing else is attached."""
+        """Do nothing: no other application is attached."""
         yield
 
     def raw_mode(self) -> AbstractContextManager[None]:
@@ -198,7 +198,7 @@ class QueueInput(Input):
         raise NotImplementedError
 
     def typeahead_hash(self) -> str:
-        """Return a name that no other session has."""
+        """Return a name that is unique to this session."""
         return f"tty-{id(self)}"
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The plain editor for unknown terminals: it echoes and erases, without escape sequences."""
+"""The plain editor for unknown terminals: it echoes and erases characters, without escape sequences."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from server.transport.terminal.sequences import MOST_CHARACTERS_PER_SEQUENCE, is
 from server.transport.terminal.tty import END_OF_INPUT, INTERRUPT, Tty
 
 _ERASE, _DELETE, _KILL_LINE, _KILL_WORD = "\x08", "\x7f", "\x15", "\x17"
-#: The characters of the queue that are handled in one turn of the event loop.
+#: The characters of the queue that are handled in one iteration of the event loop.
 _CHARACTERS_PER_TURN = max(1024, MOST_CHARACTERS_PER_SEQUENCE)
-#: More input than a person types or a pasted word waits: one such session acts in each turn of the event loop.
+#: More queued input than typed keys or a pasted word waits for a turn. Sessions with so much input take turns.
 _MANY_CHARACTERS = 128
 #: The line is kept in runs of this length, so that erasing a character does not copy the whole line.
 _CHARACTERS_PER_RUN = 256
@@ -24,12 +24,12 @@ class PlainEditor:
     """Reads one line after another. Without a pty it neither edits nor echoes."""
 
     def __init__(self, tty: Tty, *, hidden: bool = False) -> None:
-        """Take the terminal; `hidden` echoes only line ends."""
+        """Take the terminal. With `hidden` it echoes only line ends."""
         self._tty = tty
         self._hidden = hidden
         self._runs: list[str] = []
         self._length = 0
-        self._kills = False  # a key kills more than one turn erases, and is still in the queue
+        self._kills = False  # a kill key erases in several turns, and stays in the queue until the last
 
     def remember(self, line: str) -> None:
         """Do nothing: there is no history."""
@@ -39,11 +39,11 @@ class PlainEditor:
         return prompt
 
     def announce(self, text: str) -> bool:  # noqa: ARG002
-        """Return False: this editor draws nothing again."""
+        """Return False, because this editor cannot draw the line again."""
         return False
 
     async def edit(self, prompt: str, typed: str = "") -> str:  # noqa: ARG002  the prompt is on the screen already
-        """Return the line; the prompt and `typed`, its beginning, are on the screen already.
+        """Read a line and return it. The prompt and `typed`, the beginning of the line, are on the screen already.
 
         A line of more than 64 K characters is returned one character too long, so that the session refuses it.
         Raises EndOfInputError or LineDroppedError.
@@ -71,13 +71,13 @@ class PlainEditor:
             await asyncio.sleep(0)
 
     def _take(self) -> bool:
-        """Take text up to a line end unchanged; tell whether the line is complete."""
+        """Take text up to a line end, unchanged. Returns whether the line is complete."""
         text = self._tty.take_through("\r")
         self._insert(text.removesuffix("\r"))
         return text.endswith("\r")
 
     def _act(self) -> bool:
-        """Handle the next keys up to a line end; tell whether the line is complete."""
+        """Handle the next keys, up to a line end. Returns whether the line is complete."""
         queued = self._tty.peek(_CHARACTERS_PER_TURN)
         position = 0
         try:
@@ -132,7 +132,7 @@ class PlainEditor:
         return self._runs[-1][-count:] if self._runs else ""
 
     def _last_word(self) -> str:
-        """Return the last word and the blanks after it, without reading the rest of the line."""
+        """Return the last word with the blanks after it. It reads only the end of the line."""
         word, found = "", False
         for run in reversed(self._runs):
             kept = len(run) if found else len(run.rstrip())
@@ -144,12 +144,12 @@ class PlainEditor:
         return word
 
     def _kill(self, gone: str) -> None:
-        """Erase this end of the line in several turns: each foreign letter takes a microsecond to measure."""
+        """Erase the end `gone` of the line, in several turns, because measuring non-ASCII characters is slow."""
         self._erase(gone[-_CHARACTERS_PER_TURN:])
         self._kills = len(gone) > _CHARACTERS_PER_TURN and self._length <= MOST_CHARACTERS
 
     def _erase(self, gone: str) -> None:
-        """Erase this end of the line. An over-long line stays as it is, because a cut line must not run."""
+        """Erase the end `gone` of the line. A line over the limit stays as it is, because a cut line must not run."""
         if self._length > MOST_CHARACTERS:
             return
         left = len(gone)

@@ -1,6 +1,6 @@
-"""Patches of prompt_toolkit for a server with many sessions. Only this module touches its internals.
+"""Patches of prompt_toolkit for a server with many sessions. Only this module uses its internals.
 
-The tests of this module fail when a new prompt_toolkit changes a patched part.
+The tests of this module fail when a new version of prompt_toolkit changes a patched part.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from prompt_toolkit.search import SearchDirection, SearchState
 
 from server.transport.terminal.bindings import shared_bindings
 
-#: The states of a line that can be undone.
+#: The number of undo states of a line.
 _MOST_UNDONE = 50
 
 
 def apply_patches() -> None:
-    """Replace what is global or made again for each application; safe to call twice."""
+    """Replace functions that use global state or repeat work for each application. It is safe to call twice."""
     for name, replacement in REPLACED.items():
         setattr(application, name, replacement)
 
 
 class BoundedBuffer(Buffer):
-    """A line of limited length without a history.
+    """A line of limited length that does not record a history.
 
-    A line may hold a secret, so the session decides what is kept. No key inserts beyond the limit: no yank, no
-    completion, no word of an earlier line. A longer earlier line can be recalled, but only shortened.
+    The session decides which lines to keep, because a line may hold a secret. No key can insert text beyond the limit:
+    no yank, no completion, no word of an earlier line. A recalled line may be longer, but can then only be shortened.
     """
 
     def __init__(self, most_characters: int, accept_handler: Callable[[Buffer], bool] | None = None) -> None:
@@ -41,10 +41,10 @@ class BoundedBuffer(Buffer):
         super().__init__(enable_history_search=True, multiline=False, accept_handler=accept_handler)
 
     def append_to_history(self) -> None:
-        """Do nothing."""
+        """Do nothing: the session keeps the history."""
 
     def set_document(self, value: Document, bypass_readonly: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Set text and cursor; a text that is too long changes nothing and stops the command of the key."""
+        """Set text and cursor. Raises EditReadOnlyBuffer for a text that is too long, which ends the key's command."""
         if len(self.text) < len(value.text) > self._most_characters:
             raise EditReadOnlyBuffer
         super().set_document(value, bypass_readonly)
@@ -62,7 +62,7 @@ class BoundedBuffer(Buffer):
     ) -> tuple[int, int] | None:
         """Return the line and the position of the next match.
 
-        prompt_toolkit's own search makes objects of every line at every key, which takes milliseconds.
+        prompt_toolkit's own search creates objects for every line at every key, which takes milliseconds.
         """
         text, lines, at = search_state.text, list(self._working_lines), self.working_index
         cursor = self.cursor_position
@@ -85,7 +85,7 @@ class BoundedBuffer(Buffer):
 
 @cache
 def _no_bindings() -> KeyBindingsBase:
-    """Replace the key bindings for pages: there are no pages."""
+    """Replace the key bindings for scrolling pages, which the editor does not have."""
     return KeyBindings()
 
 
@@ -96,7 +96,7 @@ def _no_signal_handler(_handler: Callable[[], None]) -> Iterator[None]:
 
 
 def _no_typeahead(_input: Input, _keys: Sequence[KeyPress] = ()) -> list[KeyPress]:
-    """Replace the store of keys typed ahead, which never forgets a session. A `Tty` keeps them."""
+    """Replace the global store of typed-ahead keys, which never forgets a session. A `Tty` keeps the keys."""
     return []
 
 

@@ -1,7 +1,7 @@
-"""Read lines from a terminal: complete lines at once, others with the plain editor or the line editor.
+"""Read lines from a terminal: complete lines at once, other lines with the plain editor or the line editor.
 
-Scripts and pastes send complete lines. Prompt, line and line end are then written together, so the echo follows the
-prompt as on a terminal. Only a line that arrives key by key is edited.
+Scripts and pastes send complete lines. For these, prompt, line and line end are written together, so the echo follows
+the prompt as on a terminal. Only a line that arrives key by key is edited.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from server.transport.terminal.plain import PlainEditor
 from server.transport.terminal.tty import END_OF_INPUT, INTERRUPT, Tty
 
 _ERASE_LINE = "\r\x1b[K"
-#: The characters of one key press, three for an arrow. Larger packets are not typed by hand.
+#: The most characters of one key press: an arrow has three. Larger packets are not typed by hand.
 _MOST_CHARACTERS_PER_KEY = 3
-#: Pieces of a document are joined up to this size, because a short string costs many times its characters.
+#: Pieces of a document are joined up to this size, because a short string takes many times the memory of its text.
 _SHORT_PIECE = 4_096
 
 
@@ -26,23 +26,23 @@ class Editor(Protocol):
     """Reads a line that arrives key by key."""
 
     async def edit(self, prompt: str) -> str:
-        """Return a line whose beginning may be in the queue; the prompt is on the screen already."""
+        """Read a line, whose beginning may be in the queue. The prompt is on the screen already."""
 
     def remember(self, line: str) -> None:
-        """Add a line to the history, also one that was not edited."""
+        """Add a line to the history, even if it was not edited."""
 
     def painted(self, prompt: str) -> str:
         """Return the prompt with its colour."""
 
     def announce(self, text: str) -> bool:
-        """Show a line above the edited one; return False when no line is edited."""
+        """Show a line above the edited one. Returns False when no line is edited."""
 
 
 class LineReader:
-    """The `Terminal` of the session. The `editor` reads lines that arrive key by key at the prompt."""
+    """Implements `Terminal`. The `editor` reads lines that arrive key by key at the prompt."""
 
     def __init__(self, tty: Tty, editor: Editor | None = None, *, prompts: bool = True) -> None:
-        """Take the terminal; an `editor` means that a person types here, so lines are remembered."""
+        """Take the terminal. An `editor` means that a person types here, so lines are remembered."""
         self._prompts = prompts
         self.remembers = editor is not None
         self._tty = tty
@@ -90,7 +90,7 @@ class LineReader:
                 refusal = await self._refusal(room, piece)
                 _keep(kept, piece)
             if refusal is not None:
-                kept.clear()  # read the rest too: in a shell it must not run as commands
+                kept.clear()  # but read the rest: in a shell it must not run as commands
             if ended and not any_read:
                 raise EndOfInputError
             if ended and refusal is not None:
@@ -100,7 +100,7 @@ class LineReader:
             await asyncio.sleep(0)
 
     async def _refusal(self, room: Room, piece: str) -> OperatorError | None:
-        """Make room for a piece of a document, or return why there is none. Ctrl-C ends the wait."""
+        """Reserve memory for a piece of a document, or return the error. Ctrl-C ends the wait."""
         self._tty.reading = False
         try:
             await room.take(piece)
@@ -116,19 +116,19 @@ class LineReader:
             self._editor.remember(line)
 
     def tell(self, text: str) -> None:
-        """Show a person at the prompt a line, and the prompt again; scripts do not get it."""
+        """Show a line to a person at the prompt, then the prompt again. Scripts do not get it."""
         if self._editor is None or not self._tty.reading:
             return
         if not self._editor.announce(text):
             self._tty.write(f"\n{text}\n{self._prompt}")
 
     def write(self, text: str) -> None:
-        """Write text; it replaces a progress line."""
+        """Write text. It replaces a progress line."""
         gone, self._progress_shown = _ERASE_LINE if self._progress_shown else "", False
         self._tty.write(gone + text)
 
     def drop_typed_ahead(self) -> None:
-        """Drop what a person has typed ahead; the input of a script stays."""
+        """Drop typed-ahead input of a person. The input of a script stays."""
         if self._tty.pty:
             self._tty.drop()
 
@@ -162,7 +162,7 @@ class LineReader:
             self.write(self._prompt)
             line = tty.take_line()
             if line is not None:
-                # typed ahead: yield, because a script must not delay other sessions
+                # the line was typed ahead; yield, because a script must not delay other sessions
                 self._echo("" if hidden else line)
                 await tty.writable()
                 await asyncio.sleep(0)

@@ -1,6 +1,6 @@
-"""The edited line on the client's screen: remembers what it shows and sends only the difference.
+"""The edited line on the client's screen. It remembers the shown text and sends only differences.
 
-Text typed at the end is sent unchanged, without an escape sequence or a line break, so the echo of a line is the line
+Text typed at the end is sent unchanged, without escape sequences or line breaks, so the echo of a line is the line
 itself. Terminals wrap by themselves, and keep the cursor of a full row in its last column.
 """
 
@@ -18,7 +18,7 @@ _MOST_BACKSPACES = 4
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """The position of each character of a text, then that of the cursor after it: (row, column)."""
+    """The positions of a text's characters as (row, column). The last one is the cursor's after the text."""
 
     text: str
     places: tuple[tuple[int, int], ...]
@@ -54,7 +54,7 @@ class Screen:
         self._reflows = reflows
         self._columns = 80
         self._prompt = self._painted = ""
-        self._reflowed = False  # since the last drawing
+        self._reflowed = False  # whether the terminal has rewrapped the line since the last drawing
         self._shown = _laid_out("", self._columns)
         self._cursor = 0
         self._at = (0, 0)
@@ -79,7 +79,7 @@ class Screen:
     def _show(self, text: str, cursor: int) -> None:
         wanted = _laid_out(text, self._columns)
         if self._reflowed and self._at[0] and wanted.places[cursor] < self._at:
-            # the first rows may be above the top of the window, where no difference can be drawn
+            # the first rows may be above the top of the window, where drawing is impossible
             row = self._at[0]
             self._wrote(wanted)
             self.write(self._anew(row) + self._move(cursor))
@@ -108,10 +108,10 @@ class Screen:
         self.write(_CLEAR + self._drawn(self._shown.text) + self._move(cursor))
 
     def resize(self, columns: int) -> None:
-        """Draw for a terminal that is `columns` wide from now on.
+        """Use a new terminal width from now on.
 
-        A terminal that reflows has rewrapped the line itself, so nothing is sent: its first rows may be above the top
-        of the window, where nothing can be drawn. In other terminals the rows have not moved.
+        A terminal that reflows has rewrapped the line itself. Then nothing is sent, because the first rows may be above
+        the top of the window, where drawing is impossible. In other terminals the rows have not moved.
         """
         cursor, row = self._cursor, self._at[0]
         self._columns = columns
@@ -122,13 +122,13 @@ class Screen:
             self.write(self._anew(row) + self._move(cursor))
 
     def _anew(self, row: int) -> str:
-        """Return the output that draws the text again; the cursor is in its row number `row`."""
+        """Return the output that draws the text again. `row` is the row of the cursor in the text."""
         up = f"\x1b[{row}A" if row else ""
         self._reflowed = False
         return f"\r{up}{_ERASE_BELOW}{self._drawn(self._shown.text)}"
 
     def _recolours(self, same: int) -> bool:
-        """Tell whether the drawing would begin inside a coloured prompt, which must be drawn whole."""
+        """Tell whether drawing would begin inside a coloured prompt, which must be drawn as a whole."""
         return self._painted != self._prompt and same < len(self._prompt)
 
     def _drawn(self, text: str, start: int = 0) -> str:
@@ -138,23 +138,23 @@ class Screen:
         return text[start:]
 
     def _wrote(self, layout: _Layout) -> None:
-        """Note that the screen shows this text, with the cursor after it."""
+        """Record that the screen shows this text, with the cursor after it."""
         self._shown, self._cursor, self._at = layout, len(layout.text), layout.places[-1]
 
     def _same_beginning(self, wanted: _Layout) -> int:
-        """Return how many characters are in place already; never split a character from its combining marks."""
+        """Return how many characters need no drawing. Never separates a character from its combining marks."""
         shown, text = self._shown.text, wanted.text
         same, most = 0, min(len(shown), len(text))
         while same < most and shown[same] == text[same]:
             same += 1
         while 0 < same < len(shown) and wanted.places[same] != self._shown.places[same]:
-            same -= 1  # a wide character has moved between two rows
+            same -= 1  # a wide character has moved to another row
         while same and (_combines(text[same : same + 1]) or _combines(shown[same : same + 1])):
             same -= 1
         return same
 
     def _erase_from(self, same: int, wanted: _Layout) -> str:
-        """Return the erasure that a new end of the line needs: of a longer end, or of gaps at wide characters."""
+        """Return the erasure before a new end of the line: of a longer old end, or of gaps at wide characters."""
         if same == len(self._shown.text):
             return ""
         covered = wanted.places[-1] >= self._shown.places[-1] and wanted.text.isascii() and self._shown.text.isascii()

@@ -1,14 +1,14 @@
 """Split terminal input into text, control characters, and escape sequences of limited length.
 
-No state is kept: an unfinished sequence waits in the queue of the terminal. A control character ends it, and so does
-its limit of length. Then its characters are text, so that a line never runs with a part missing.
+The functions keep no state: an unfinished sequence waits in the terminal's queue. A control character or the length
+limit ends it. Then its characters count as text, so that a line never runs with a part missing.
 """
 
 from __future__ import annotations
 
 import re
 
-#: The longest sequence: a reader must look at this many characters at least.
+#: The length limit of a sequence. A reader must look at this many characters at least.
 MOST_CHARACTERS_PER_SEQUENCE = 300
 
 _VISIBLE = r"[^\x00-\x1f\x7f-\x9f]"
@@ -35,9 +35,9 @@ PASTE_BEGINS, PASTE_ENDS = "\x1b[200~", "\x1b[201~"
 
 
 def piece_at(text: str, start: int) -> str:
-    """Return the text, control character or escape sequence at `start`; "" for an unfinished one.
+    """Return the text, control character or escape sequence at `start`, or "" for an unfinished sequence.
 
-    An escape that begins no sequence is a piece of its own.
+    An escape character that begins no sequence is returned alone.
     """
     found = _PIECE.match(text, start)
     if found is None or (found[0] == "\x1b" and _OPEN.match(text, start)):

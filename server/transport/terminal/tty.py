@@ -1,7 +1,6 @@
 """The terminal of one channel: a queue of unread input, and the output.
 
-It lives as long as the channel. Input that arrives early is never lost: it waits in the queue, and a full queue pauses
-the client.
+It exists as long as the channel. Early input is never lost: it waits in the queue, and a full queue pauses the client.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ PAUSE_ABOVE = 262_144
 RESUME_BELOW = 65_536
 INTERRUPT = "\x03"
 END_OF_INPUT = "\x04"
-#: The echo of a line waits so long for the reply, to share a packet: a packet costs as much as a command.
+#: The time that the echo of a line waits for the reply, to share a packet. A packet costs as much CPU as a command.
 _SOON_SECONDS = 0.005
 _COMPACT_ABOVE = 65_536
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class Channel(Protocol):
-    """An SSH channel of bytes, as a terminal uses it."""
+    """The part of an SSH channel that a terminal uses."""
 
     def write(self, data: bytes) -> None:
         """Send bytes. Raises OSError on a closed channel."""
@@ -44,14 +43,14 @@ class Channel(Protocol):
 class Tty:
     r"""The queue between a channel and its reader.
 
-    With a `pty`, `\n` is sent as `\r\n` and Ctrl-C interrupts. `arrivals` packets with `arrived` characters have
-    arrived, the last at `last_input` (monotonic seconds).
+    With a `pty`, `\n` is sent as `\r\n`, and Ctrl-C interrupts. `arrivals` counts the packets and `arrived` the
+    characters so far. `last_input` is the time of the last packet in monotonic seconds.
     """
 
     def __init__(
         self, channel: Channel, *, pty: bool, interrupt: Callable[[], None], share: Share | None = None
     ) -> None:
-        """Take the channel and the user's share of the loop; `interrupt` is for Ctrl-C without a reader."""
+        """Take the channel and the user's share of the loop. Ctrl-C calls `interrupt` when no line is being read."""
         self.pty = pty
         self.ended = False
         self.on_input: Callable[[], None] | None = None
@@ -74,15 +73,15 @@ class Tty:
         self._unsent_soon = False
 
     async def turn(self) -> None:
-        """Wait until the user may act on many keys; sessions of all users take one turn after another."""
+        """Wait for a turn to handle many keys. Sessions of all users take turns."""
         if self._share is not None:
             await self._share.turn()
 
     def feed(self, data: bytes) -> None:
-        r"""Take bytes from the client: UTF-8, any line end as `\r`, also across packets.
+        r"""Queue bytes from the client: UTF-8, with every line end as `\r`, even when packets divide it.
 
-        A byte order mark at the start is dropped. With a pty NUL is dropped too, because a key sends it. Without one it
-        is kept, so that a line in UTF-16 is refused as a whole.
+        It drops a byte order mark at the start. With a pty it drops NUL too, because a key sends it. Without a pty it
+        keeps NUL, so that a line in UTF-16 is refused as a whole.
         """
         if len(self._beginning) < TELLING_BYTES:
             self._beginning += data[: TELLING_BYTES - len(self._beginning)]
@@ -108,7 +107,7 @@ class Tty:
 
     @property
     def foreign_encoding(self) -> str:
-        """`UTF-16` or `UTF-32` when the stream begins in that encoding; otherwise empty."""
+        """`UTF-16` or `UTF-32` when the input begins in that encoding; otherwise empty."""
         return foreign_encoding(self._beginning)
 
     def interrupt(self) -> None:
@@ -125,7 +124,7 @@ class Tty:
         self._wake()
 
     def abandon(self) -> None:
-        """Drop the queue and release writers: the client is gone."""
+        """Drop the queue and release waiting writers, because the client is gone."""
         self.drop()
         self._writable.set()
         self.end()
@@ -145,7 +144,7 @@ class Tty:
         return self.ended or self._queue.find("\r", self._start) >= 0
 
     async def line_end_by(self, deadline: float) -> bool:
-        """Wait for the end of the line until a time of the event loop's clock; tell whether it has arrived."""
+        """Wait until `deadline`, in event loop time, for the end of the line. Returns whether it has arrived."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 while not self.has_line_end:
@@ -161,9 +160,9 @@ class Tty:
             self._waiter = None
 
     def take_line(self) -> str | None:
-        """Take a complete line of visible characters and tabs, without its end; None when there is none.
+        """Take a complete line of visible characters and tabs, without its line end. Returns None without one.
 
-        With a pty each tab becomes a blank: only a tab whose line has not ended is the completion key.
+        With a pty each tab becomes a blank, because Tab completes only in an unfinished line.
         """
         end = self._queue.find("\r", self._start)
         if end < 0 or _CONTROL.search(self._queue, self._start, end):
@@ -173,11 +172,11 @@ class Tty:
         return line.replace("\t", " ") if self.pty else line
 
     def peek(self, most: int) -> str:
-        """Return up to `most` of the next characters, which stay in the queue."""
+        """Return up to `most` characters, and leave them in the queue."""
         return self._queue[self._start : self._start + most]
 
     def take(self, count: int) -> None:
-        """Take as many characters as `peek` has returned, or fewer."""
+        """Remove `count` characters that `peek` has returned."""
         self._taken(self._start + count)
 
     def put_back(self, text: str) -> None:
@@ -193,9 +192,9 @@ class Tty:
         return text
 
     def write(self, text: str) -> None:
-        r"""Send text in the next turn of the event loop at the latest; use `\n` as line end.
+        r"""Send text in the next iteration of the event loop at the latest. Use `\n` as line end.
 
-        The text of one turn goes out as one packet: a packet costs more than the rest of a short reply.
+        All text of one iteration is sent as one packet, because a packet costs more CPU than the rest of a short reply.
         """
         if not self._unsent or self._unsent_soon:
             asyncio.get_running_loop().call_soon(self.flush)
@@ -203,14 +202,14 @@ class Tty:
         self._unsent.append(text)
 
     def write_soon(self, text: str) -> None:
-        """Send text together with the next output, after a few milliseconds at the latest."""
+        """Send text together with the next output, but after 5 milliseconds at the latest."""
         if not self._unsent:
             asyncio.get_running_loop().call_later(_SOON_SECONDS, self.flush)
             self._unsent_soon = True
         self._unsent.append(text)
 
     def flush(self) -> None:
-        """Send the waiting output; a client that is gone is no error."""
+        """Send the waiting output. A closed channel is not an error."""
         self._unsent_soon = False
         text, self._unsent = "".join(self._unsent), []
         if not text:
@@ -221,14 +220,14 @@ class Tty:
             self._writable.set()
 
     def pause_writing(self) -> None:
-        """Hold writers back: the client does not read."""
+        """Make writers wait, because the client does not read."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Release writers: the client has read enough."""
+        """Release waiting writers, because the client has read enough."""
         self._writable.set()
         if self.on_input is not None:
-            self.on_input()  # keys have waited for this
+            self.on_input()  # keys wait in the queue while the client does not read
 
     @property
     def is_writable(self) -> bool:
@@ -245,7 +244,7 @@ class Tty:
         await self._writable.wait()
 
     def _interrupted(self, text: str) -> str:
-        """Drop everything before the last Ctrl-C; return the text to queue."""
+        """Drop all input before the last Ctrl-C, and return the text to queue."""
         self.drop()
         rest = text[text.rindex(INTERRUPT) + 1 :]
         if self.reading:
@@ -254,7 +253,7 @@ class Tty:
         return rest
 
     def _without_nul_after_return(self, text: str) -> str:
-        r"""Turn `\r\0`, a line end, into `\r`, also across packets."""
+        r"""Turn the line end `\r\0` into `\r`, even when packets divide it."""
         return text.removeprefix("\0" if self._after_return else "").replace("\r\0", "\r")
 
     def drop(self) -> None:
