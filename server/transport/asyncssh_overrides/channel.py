@@ -211,7 +211,7 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         return super()._process_exec_request(SSHPacket(String(command) + packet.get_remaining_payload()))
 
     def _process_subsystem_request(self, packet: SSHPacket) -> bool:
-        """Accept any bytes as the name, so that the refusal is recorded. asyncssh would end the connection."""
+        """Accept any bytes as the name, so that the refusal is recorded. asyncssh would not report some names."""
         name = packet.get_string().decode("utf-8", "replace").encode("ascii", "replace")
         return super()._process_subsystem_request(SSHPacket(String(name) + packet.get_remaining_payload()))
 
