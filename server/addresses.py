@@ -37,10 +37,11 @@ def plain_network(text: str) -> IPv4Network | IPv6Network:
 
 
 def lets_in(sources: Iterable[str], address: str) -> bool:
-    """Tell whether `sources` allow a client's address: one contains it, and none that begins with `!` does.
+    """Tell whether `sources` allow a client's address.
 
-    This is the rule of sshd(8). Older versions stored sources with zones and large mapped networks unchanged. Such a
-    source excludes more and allows less: with a zone it allows only that zone, but excludes all zones.
+    As in sshd(8), one source must contain it, and none that begins with `!` may. Older versions stored sources with
+    zones and large mapped networks unchanged. Such a source excludes more and allows less: with a zone it allows only
+    that zone, but excludes all zones.
     """
     came_from = plain_address(_ZONE.sub("", address))
     zone = _ZONE.search(address)

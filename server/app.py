@@ -188,7 +188,10 @@ async def _probed(services: Services, listener: Listener, given: ActivatedSocket
 async def _listening(
     services: Services, listener: Listener, keys: HostKeys, given: ActivatedSockets
 ) -> AsyncIterator[None]:
-    """Accept clients inside the block, and disconnect them at its end. Raises StartError when it cannot listen."""
+    """Accept clients inside the block, and disconnect them at its end.
+
+    Raises StartError when it cannot listen.
+    """
     config = services.current.config
     try:
         services.node.places = await listener.start(keys, given.ssh)

@@ -148,7 +148,10 @@ class FewEach:
     """A semaphore for each owner. More requests of an owner wait in order, up to `most_waiting`."""
 
     def __init__(self, places: int, most_waiting: int | None = None) -> None:
-        """Take the number of holders per owner. Without `most_waiting`, only the session limits bound the queue."""
+        """Take the number of holders per owner.
+
+        Without `most_waiting`, only the session limits bound the queue.
+        """
         self._places = places
         self._most_waiting = most_waiting
         self._locks: dict[str, tuple[asyncio.Semaphore, int]] = {}
@@ -221,7 +224,10 @@ class Turns:
 
 
 class Share:
-    """One command line's share of the event loop, threads and memory. A context manager that ends with the line."""
+    """One command line's share of the event loop, threads and memory.
+
+    A context manager that ends with the line.
+    """
 
     def __init__(self, turns: Turns, owner: str) -> None:
         """Take the shared turns and the line's user."""

@@ -1,4 +1,7 @@
-"""Files and folders that survive a crash: the data is on the disk when a function here returns. Blocking."""
+"""Files and folders that survive a crash: the data is on the disk when a function here returns.
+
+Blocking.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Create a folder if it is missing, and lock it, so that two programs cannot create a store in it together."""
+    """Create a folder if it is missing, and lock it.
+
+    So two programs cannot create a store in it at the same time.
+    """
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

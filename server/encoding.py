@@ -1,4 +1,7 @@
-"""Decode UTF-8 with or without a byte order mark, and recognise UTF-16 and UTF-32 to refuse them. Pure."""
+"""Decode UTF-8 with or without a byte order mark, and recognise UTF-16 and UTF-32 to refuse them.
+
+Pure.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,10 @@ class ArgumentError(OperatorError):
 
 
 class TemporaryError(OperatorError):
-    """The store is busy or unavailable; the same command may work later. Scripts look for `temporary locked`."""
+    """The store is busy or unavailable; the same command may work later.
+
+    Scripts look for `temporary locked`.
+    """
 
     prefix = "Command error: temporary locked: "
     status = 75
@@ -68,7 +71,10 @@ class UnknownCommandError(OperatorError):
 
 
 class InterruptedByOperatorError(OperatorError):
-    """Ctrl-C, `signal INT` or a break ended the running command. Its reply is a bare `^C` without a footer."""
+    """Ctrl-C, `signal INT` or a break ended the running command.
+
+    Its reply is a bare `^C` without a footer.
+    """
 
     prefix = ""
     status = 130
@@ -88,11 +94,17 @@ class InternalError(OperatorError):
 
 
 class StartError(Exception):
-    """A subcommand cannot do its work. The program prints the message on standard error and exits with status 1."""
+    """A subcommand cannot do its work.
+
+    The program prints the message on standard error and exits with status 1.
+    """
 
 
 class ConfigurationError(Exception):
-    """The configuration is wrong. The program prints every mistake and exits with status 78, sysexits' EX_CONFIG."""
+    """The configuration is wrong.
+
+    The program prints every mistake and exits with status 78, sysexits' EX_CONFIG.
+    """
 
     def __init__(self, mistakes: tuple[str, ...]) -> None:
         """Take the mistakes, one printable line each."""

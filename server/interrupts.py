@@ -11,9 +11,9 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that copies of the store are removed.
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does.
 
-    Signals that the caller of the program ignores stay ignored.
+    So the program can remove copies of the store. Signals that the caller of the program ignores stay ignored.
     """
     before = {number: signal.getsignal(number) for number in _INTERRUPTS}
     for number, handler in before.items():
@@ -27,6 +27,9 @@ def interruptible() -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Ignore these signals until the `interruptible` block ends, because `nothing was changed` is no longer true."""
+    """Ignore these signals until the end of the `interruptible` block.
+
+    Call it before a change is final, when `nothing was changed` would no longer be true.
+    """
     for number in _INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)

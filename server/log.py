@@ -1,4 +1,4 @@
-"""The program's log on standard error: text for people, or one JSON object per line for log collectors.
+"""The program's log on standard error: text for people, or one JSON object per line.
 
 A message may contain text from clients and files. It still stays one line and cannot control a terminal: control
 characters, Unicode line ends and direction marks are escaped. Traceback lines are indented, so that none of them looks
@@ -52,7 +52,7 @@ def begin() -> None:
         root.addHandler(logging.StreamHandler(sys.stderr))
     root.handlers[0].setFormatter(ConsoleLines())
     root.setLevel(logging.INFO)
-    # at lower levels asyncssh logs what clients send, and aiosqlite logs stored values, password hashes included
+    # at lower levels asyncssh logs data from clients, and aiosqlite logs stored values, password hashes included
     for library in ("asyncssh", "aiosqlite"):
         logging.getLogger(library).setLevel(logging.WARNING)
     # `ssh.policy: compatible` offers such a group on purpose, and a Python warning is not in the log's format
@@ -147,7 +147,10 @@ class ConsoleLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """Formats `{"at": …, "level": …, "logger": …, "node": …, "message": …}` and the extra fields. UTC, ASCII."""
+    """Formats `{"at": …, "level": …, "logger": …, "node": …, "message": …}` and the extra fields.
+
+    UTC, ASCII.
+    """
 
     def __init__(self, node: str) -> None:
         """Take the node's name."""

@@ -1,4 +1,4 @@
-"""Read files safely where another user may have put something else: only regular files of limited size. Blocking.
+"""Read only regular files of limited size, whatever another user has put in their place. Blocking.
 
 Opening a FIFO blocks the event loop until some process writes to it. A device may never end, and a huge file fills the
 memory. So the type is checked before and after opening, and the size is limited.
@@ -45,7 +45,10 @@ def open_plain(path: Path | str, *, links: bool = True, folder: int | None = Non
 
 
 def read_plain(path: Path | str, most_bytes: int, *, links: bool = True) -> bytes:
-    """Return the content of a regular file. Raises OSError for anything else, and for more than `most_bytes`."""
+    """Return the content of a regular file.
+
+    Raises OSError for anything else, and for more than `most_bytes`.
+    """
     with plain(path, links=links) as descriptor:
         return _bounded(descriptor, most_bytes, path)
 
@@ -61,7 +64,10 @@ def plain(path: Path | str, *, links: bool = True) -> Iterator[int]:
 
 
 def read_named(path: Path, most_bytes: int) -> bytes:
-    """Read a file named on the command line. It may be a pipe, as in `--passphrase-file <(pass show backup)`."""
+    """Read a file named on the command line.
+
+    It may be a pipe, as in `--passphrase-file <(pass show backup)`.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         return _bounded(descriptor, most_bytes, path)

@@ -1,4 +1,7 @@
-"""Reload the configuration and the keys of a running server. A single mistake cancels the whole reload."""
+"""Reload the configuration and the keys of a running server.
+
+A single mistake cancels the whole reload.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +49,17 @@ class Reloader:
 
     @property
     def remark(self) -> str:
-        """The difference between the configuration in force and its file, for a status line; empty without one."""
+        """The failed reload or the waiting keys, for a status line; empty without either."""
         if not self._taken:
             return "; the last reload was refused"
         waiting = len(self._current.waiting)
         return f"; {waiting} configured keys wait for a restart" if waiting else ""
 
     def reload(self) -> HostKeys | None:
-        """Read and apply everything again, and return the host keys. Returns None after mistakes: nothing changes."""
+        """Read and apply everything again, and return the host keys.
+
+        Returns None after mistakes: nothing changes.
+        """
         self._taken = False
         try:
             loaded = _load(self._current.config)

@@ -36,10 +36,11 @@ _LEVEL = 3
 
 @dataclass(frozen=True)
 class Manifest:
-    """The description of a backup, stored in its archive. `mac` authenticates the rest with the storage key.
+    """The description of a backup, stored in its archive.
 
-    `counts` has the number of rows by table. `heads` has the newest audit record by node, in the form of `audit verify
-    --head`. `findings` are faults that the audit had before the backup. `files` has size and SHA-256 by name.
+    `mac` authenticates the rest with the storage key. `counts` has the number of rows by table. `heads` has the newest
+    audit record by node, in the form of `audit verify --head`. `findings` are faults that the audit had before the
+    backup. `files` has size and SHA-256 by name.
     """
 
     format: int
@@ -103,7 +104,10 @@ def key_files(keys: Mapping[str, bytes]) -> dict[str, tuple[int, str]]:
 
 
 def unpack(source: IO[bytes], folder: Path) -> Unpacked:
-    """Read a whole archive, and write the database to `folder`. Raises StartError for a damaged or foreign archive."""
+    """Read a whole archive, and write the database to `folder`.
+
+    Raises StartError for a damaged or foreign archive.
+    """
     try:
         with gzip.GzipFile(fileobj=source, mode="rb") as packed:
             return _unpacked(packed, folder)

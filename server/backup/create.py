@@ -211,7 +211,10 @@ def _can_open(keys: Keys) -> bool:
 
 
 async def _record(config: Config, vault: Vault, options: CreateOptions, keys: Keys, manifest: Manifest) -> str:
-    """Record the backup in the audit. Return an error text, or an empty one, because a read-only store is allowed."""
+    """Record the backup in the audit.
+
+    Return an error text, or an empty one, because a read-only store is allowed.
+    """
     if manifest.schema != newest():
         return f"the store has schema {manifest.schema}, this program writes {newest()}"
     facts = {

@@ -1,7 +1,7 @@
-"""Encrypt backups in the age format (age-encryption.org/v1), so that the program `age` can open them. Blocking.
+"""Encrypt backups in the age format (age-encryption.org/v1), so that the program `age` can open them.
 
-Encryption to recipients takes bounded memory. Encryption with a passphrase keeps the whole file in memory several
-times. age's scrypt also takes about a second and half a gigabyte.
+Blocking. Encryption to recipients takes bounded memory. Encryption with a passphrase keeps the whole file in memory
+several times. age's scrypt also takes about a second and half a gigabyte.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class Lock(Enum):
 
 @dataclass(frozen=True)
 class Keys:
-    """The secrets that encrypt or decrypt a backup, hidden in `repr`. Without any the backup is unencrypted."""
+    """The secrets that encrypt or decrypt a backup, hidden in `repr`.
+
+    Without any the backup is unencrypted.
+    """
 
     passphrase: str | None = field(default=None, repr=False)
     recipients: Sequence[str] = ()
@@ -82,7 +85,10 @@ def check_recipients(recipients: Sequence[str]) -> None:
 
 
 def encrypt(write: Callable[[IO[bytes]], None], target: IO[bytes], keys: Keys) -> None:
-    """Call `write` with a stream, and encrypt to `target` the bytes it writes. Raises StartError or OSError."""
+    """Call `write` with a stream, and encrypt to `target` the bytes it writes.
+
+    Raises StartError or OSError.
+    """
     if keys.lock is Lock.NONE:
         write(target)
     elif keys.passphrase is not None:
@@ -237,7 +243,10 @@ def _recipient(text: str) -> object:
 
 
 def identities_of(paths: Sequence[Path]) -> list[object]:
-    """Read identities from age-keygen files and from SSH private keys without a passphrase. Raises StartError."""
+    """Read identities from age-keygen files and from SSH private keys without a passphrase.
+
+    Raises StartError.
+    """
     return [each for path in paths for each in _identities(path)]
 
 

@@ -1,6 +1,6 @@
-"""Restore a store from a backup, completely or not at all, and verify a backup without changes. Blocking.
+"""Restore a store from a backup, completely or not at all, and verify a backup without changes.
 
-Files named on the command line are opened as the caller, the store's files as their owner (docs/adr/0012).
+Blocking. Files named on the command line are opened as the caller, the store's files as their owner (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _refuse_if_there(config: Config, options: RestoreOptions) -> None:
 
 
 def _host_key_changes(config: Config, unpacked: Unpacked) -> Iterator[HostKeyChange]:
-    """Yield each host key that differs between the backup and the keys folder, because it was rotated since."""
+    """Yield each host key that was rotated since the backup, so that it differs in the keys folder."""
     for name in (HOST_KEY_NAME, ECDSA_HOST_KEY_NAME):
         place, restored = config.keys_dir / name, unpacked.keys.get(name)
         if restored is None or not place.exists():
@@ -190,7 +190,10 @@ def _checked(config: Config, sealed: SealedBackup, keys: Keys, folder: Path) -> 
 
 
 def _vault(config: Config, unpacked: Unpacked) -> Vault | None:
-    """Return the vault of the backup's storage key, from the backup or else from this console. None without the key."""
+    """Return the vault of the backup's storage key, from the backup or else from this console.
+
+    None without the key.
+    """
     manifest = unpacked.manifest
     own = unpacked.keys.get(STORAGE_KEY_NAME)
     if own is not None:
@@ -212,9 +215,10 @@ def _vault(config: Config, unpacked: Unpacked) -> Vault | None:
 
 
 def _origin(config: Config, storage_key: str) -> Origin:
-    """Compare the backup's storage key with this console's. If that is lost, use its fingerprint in the database.
+    """Compare the backup's storage key with this console's.
 
-    An unreadable key counts as another console's, because nothing shows that the backup is from this one.
+    If that is lost, use its fingerprint in the database. An unreadable key counts as another console's, because nothing
+    shows that the backup is from this one.
     """
     if storage_key_there(config.storage_key):
         try:
@@ -269,7 +273,10 @@ def _no_key(config: Config) -> str:
 
 
 def _refuse_foreign_place(config: Config, vault: Vault) -> None:
-    """Raise StartError unless the storage key outside the keys folder fits; an administrator must replace it."""
+    """Raise StartError for a wrong storage key outside the keys folder.
+
+    An administrator manages a key there, so the restore does not replace it.
+    """
     place = config.storage_key
     there = storage_key_there(place)
     if there and Vault(read_storage_key(place)).fingerprint == vault.fingerprint:

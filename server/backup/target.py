@@ -21,7 +21,10 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An open file with a temporary name. The folder stays open, because its path may later name another folder."""
+    """An open file with a temporary name.
+
+    The folder stays open, because its path may later name another folder.
+    """
 
     file: IO[bytes]
     _folder: int
@@ -54,7 +57,10 @@ class Target:
 
 @contextmanager
 def target(path: Path) -> Iterator[Target]:
-    """Open the file for a backup. At the block's end it is removed unless it has its name. Raises StartError."""
+    """Open the file for a backup.
+
+    At the block's end it is removed unless it has its name. Raises StartError.
+    """
     with writing(path):
         folder = opened_folder(path.parent)
     try:

@@ -29,9 +29,10 @@ class HostChange:
 
     @asynccontextmanager
     async def change(self) -> AsyncIterator[Query]:
-        """Open a transaction and give its `query`. Ctrl-C rolls back inside the block, and is ignored after it.
+        """Open a transaction and give its `query`.
 
-        Otherwise Ctrl-C during the commit would print that nothing was changed.
+        Ctrl-C rolls back inside the block, and is ignored after it. Otherwise Ctrl-C during the commit would print that
+        nothing was changed.
         """
         try:
             async with self.store.transaction() as query:

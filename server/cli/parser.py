@@ -31,7 +31,10 @@ _PASSPHRASE_HELP = "its first line is the passphrase, - for standard input; aske
 
 @dataclass(frozen=True, slots=True)
 class Subcommand:
-    """A parsed command line. `configuration` is the value of `--config`. `interrupted` is the message after Ctrl-C."""
+    """A parsed command line.
+
+    `configuration` is the value of `--config`. `interrupted` is the message after Ctrl-C.
+    """
 
     configuration: Path | None
     run: Callable[[Config], Work]
@@ -39,7 +42,10 @@ class Subcommand:
 
 
 def parse(argv: Sequence[str] | None = None) -> Subcommand:
-    """Return the subcommand of a command line. Raises SystemExit for wrong arguments, `--help` and `--version`."""
+    """Return the subcommand of a command line.
+
+    Raises SystemExit for wrong arguments, `--help` and `--version`.
+    """
     given = vars(_parser().parse_args(argv))
     return Subcommand(given["config"], given["bind"](given), given["interrupted"])
 

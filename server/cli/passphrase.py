@@ -1,4 +1,4 @@
-"""Read the passphrase of a backup from a file, standard input or a terminal, never from the command line."""
+"""Read the passphrase of a backup from a file, standard input or a terminal, never an argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _FROM_STDIN = "-"
 
 
 def new_passphrase(file: str | None) -> str:
-    """Return the passphrase for a new backup. Asks twice at a terminal. Raises StartError for a short passphrase."""
+    """Return the passphrase for a new backup.
+
+    Asks twice at a terminal. Raises StartError for a short passphrase.
+    """
     if file is not None:
         return _long_enough(_first_line(file).removeprefix(BYTE_ORDER_MARK))
     passphrase = _long_enough(_asked("Passphrase of the backup: "))
@@ -27,10 +30,10 @@ def new_passphrase(file: str | None) -> str:
 
 
 def known_passphrase(file: str | None) -> str:
-    """Return the passphrase of an existing backup. Raises StartError without a file and without a terminal.
+    """Return the passphrase of an existing backup.
 
-    It keeps a byte order mark of the file. Older backups counted the mark as part of the passphrase, so `decrypt` tries
-    both.
+    Raises StartError without a file and without a terminal. It keeps a byte order mark of the file. Older backups
+    counted the mark as part of the passphrase, so `decrypt` tries both.
     """
     return _first_line(file) if file is not None else _asked("Passphrase of the backup: ")
 

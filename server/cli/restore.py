@@ -1,4 +1,4 @@
-"""`ecss-console restore`: puts the store back from a backup, or with `--verify-only` checks the backup."""
+"""`ecss-console restore`: restores the store from a backup, or only verifies the backup."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _told(checked: Checked) -> list[str]:
     manifest = checked.manifest
     lines = ["The backup is whole:", *described(manifest)]
     if checked.vault is None:
-        complain("its storage key is not at hand: who made the backup, and its audit, were not checked")
+        complain("its storage key is not at hand: the origin of the backup and its audit were not checked")
     elif not checked.has_chain:
         lines.append(f"{compared}; schema {manifest.schema} has no chain to verify")
     else:

@@ -27,7 +27,10 @@ FIRST_USER = "admin"
 
 @dataclass(frozen=True, slots=True)
 class AddOptions:
-    """Options of `user add`. Without a key and without `password_stdin` it asks for a password at the terminal."""
+    """Options of `user add`.
+
+    Without a key and without `password_stdin` it asks for a password at the terminal.
+    """
 
     name: str
     password_stdin: bool = False
@@ -82,7 +85,10 @@ async def add(config: Config, options: AddOptions) -> None:
 
 
 async def list_(config: Config) -> None:
-    """Print one line for each user: name, role, ways to log in. Weak keys are marked, because logins refuse them."""
+    """Print one line for each user: name, role, ways to log in.
+
+    Weak keys are marked, because logins refuse them.
+    """
     async with open_store(config, make=False) as store:
         for user in await users.every(store):
             ways = [*(["password"] if user.password_hash else []), *(_described(key) for key in user.keys)]

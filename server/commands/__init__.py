@@ -1,4 +1,7 @@
-"""The commands, one module per noun. Each module declares its `COMMANDS` and the help of its `DIRECTORIES`."""
+"""The commands, one module per noun.
+
+Each module declares its `COMMANDS` and the help of its `DIRECTORIES`.
+"""
 
 from __future__ import annotations
 

@@ -15,10 +15,11 @@ from server.storage.engine import Read
 async def authorize(
     authorizer: Authorizer, operator: Operator, command: Command, arguments: Mapping[str, Any], read: Read | None = None
 ) -> Operator:
-    """Return the operator with its present rights. Raises PermissionDeniedError unless it may run the command.
+    """Return the operator with its present rights.
 
-    Denies by default. The message is the same whether the named domain exists or not. Inside a change, pass its query
-    as `read`, so that the check sees the changes of the same transaction.
+    Raises PermissionDeniedError unless it may run the command. Denies by default. The message is the same whether the
+    named domain exists or not. Inside a change, pass its query as `read`, so that the check sees the changes of the
+    same transaction.
     """
     present = await authorizer.current(operator, read)
     if present is None:

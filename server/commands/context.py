@@ -139,7 +139,10 @@ class Context:
         self.operator = await authorize(authorizer, self.operator, self.command, self.arguments, read)
 
     async def confirm(self, consequence: str) -> None:
-        """Show the consequence and ask once. Raises CommandError for any answer but `yes`. `--check` asks nothing."""
+        """Show the consequence and ask once.
+
+        Raises CommandError for any answer but `yes`. `--check` asks nothing.
+        """
         if self.check:
             return
         answer = await self._ask(f"{consequence}\n{_SURE}", hidden=False)

@@ -40,7 +40,10 @@ class Room:
     """The memory for one document of up to `most_characters` in ASCII, or a quarter of that in other text."""
 
     def __init__(self, documents: Documents, owner: str, most_characters: int, stack: AsyncExitStack) -> None:
-        """Take the limits and a stack. The stack is closed at the end of the document and releases the user's turn."""
+        """Take the limits and a stack.
+
+        The stack is closed at the end of the document and releases the user's turn.
+        """
         self._documents = documents
         self._owner = owner
         self._most_characters = most_characters

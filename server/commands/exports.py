@@ -194,7 +194,10 @@ def _told(context: Context, domain: str, conflict: Conflict) -> str:
 
 
 async def _refuse_unspeakable(share: Share, domain: str, found: Sequence[Keyed], show: Callable[[int], None]) -> None:
-    """Raise CommandError for services whose numbers do not fit into a line. Only an import creates such services."""
+    """Raise CommandError for services whose numbers do not fit into a line.
+
+    Only an import creates such services.
+    """
     lines = ((each, len(_adopt_line(domain, _row(each)))) for each in found)
     looked = share.in_turns(lines, show)
     long = [each.integration.client_id async for each, length in looked if length > LONGEST_LINE]

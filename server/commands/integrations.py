@@ -40,7 +40,10 @@ class _Keys:
 
 
 class _ListedKey:
-    """A key in `list`. It is decrypted when its row is sent, so that a table of ten thousand keys begins at once."""
+    """A key in `list`.
+
+    It is decrypted when its row is sent, so that a table of ten thousand keys begins at once.
+    """
 
     __slots__ = ("_client_id", "_keys", "_sealed")
 

@@ -27,7 +27,10 @@ class Dialogue(Protocol):
     shutdown: Shutdown | None
 
     async def ask(self, question: str, *, hidden: bool) -> str | None:
-        """Ask the operator and return the answer, or None at the end of input. A `hidden` answer is not echoed."""
+        """Ask the operator and return the answer, or None at the end of input.
+
+        A `hidden` answer is not echoed.
+        """
 
     async def read_document(self, question: str, room: Room) -> str | None:
         """Read the rest of a piped input, or one line in a shell. Returns None at the end of input.

@@ -1,4 +1,7 @@
-"""Users, their passwords and their domains: `/cocon/user/`. Changed rights apply at once, even in open sessions."""
+"""Users, their passwords and their domains: `/cocon/user/`.
+
+Changed rights apply at once, even in open sessions.
+"""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ from server.config.values import Counts
 
 
 class Current:
-    """Holds the configuration in force. Read each value when you use it, because a reload replaces `config`.
+    """Holds the configuration in force.
 
-    `waiting` has the dotted names of the changed keys that need a restart.
+    Read each value when you use it, because a reload replaces `config`. `waiting` has the dotted names of the changed
+    keys that need a restart.
     """
 
     def __init__(self, config: Config) -> None:
@@ -33,7 +34,10 @@ class Difference:
 
 
 def declared() -> Iterator[tuple[str, str, Counts]]:
-    """Yield section, name and `Counts` of every key. Raises TypeError for a key without exactly one `Counts`."""
+    """Yield section, name and `Counts` of every key.
+
+    Raises TypeError for a key without exactly one `Counts`.
+    """
     for section, of_section in Config.model_fields.items():
         keys = of_section.annotation
         if not (isinstance(keys, type) and issubclass(keys, BaseModel)):

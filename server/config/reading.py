@@ -94,7 +94,10 @@ def _read_file(path: Path, source: _Source) -> dict[str, Any]:
 
 
 def _value(node: yaml.Node, name: str, path: Path, source: _Source) -> Any:  # noqa: ANN401  a YAML value is anything
-    """Return the value of a YAML node. Records the position of each dotted name, and duplicate names as mistakes."""
+    """Return the value of a YAML node.
+
+    Records the position of each dotted name, and duplicate names as mistakes.
+    """
     place = f"{path}:{node.start_mark.line + 1}"
     source.places.setdefault(name, place)
     if id(node) in source.met:

@@ -93,7 +93,10 @@ class Audit(Section):
 
 
 class Keepalive(Section):
-    """SSH keepalive, which finds clients that no longer respond. TCP keepalive, for dead hosts, is always on."""
+    """SSH keepalive, which finds clients that no longer respond.
+
+    TCP keepalive, for dead hosts, is always on.
+    """
 
     interval_seconds: Annotated[Whole, Counts.NEXT] = Field(
         default=0, ge=0, le=86400, description="seconds of silence before a keepalive request; 0 sends none"
@@ -248,7 +251,10 @@ class Config(Section):
 
     @property
     def database(self) -> Path:
-        """The SQLite file. For a link it is the target, because SQLite creates its other files beside the target."""
+        """The SQLite file.
+
+        For a link it is the target, because SQLite creates its other files beside the target.
+        """
         path = self._base / self.storage.url.removeprefix(_SQLITE)
         return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  never raises
 
@@ -269,7 +275,7 @@ class Config(Section):
 
     @property
     def storage_key(self) -> Path:
-        """The path of the storage key: systemd's credential `storage.key` if there is one, else the configured file."""
+        """The path of the storage key: systemd's credential `storage.key`, or else the configured file."""
         configured = self.keys.storage_key_file or f"{self.keys.dir}/{STORAGE_KEY_NAME}"
         return self._credential or self._base / configured
 

@@ -133,7 +133,7 @@ class Run:
 
 
 class CommandMeasures:
-    """Outcomes and durations of lines by declared command path, never by typed words, and the running lines."""
+    """Outcomes and durations of lines by declared command path, and the number of running lines."""
 
     def __init__(self) -> None:
         """Start at zero."""

@@ -1,4 +1,7 @@
-"""The metrics: names, meanings and labels. Dashboards and alerts rely on them, so they stay as they are. Pure."""
+"""The metrics: names, meanings and labels.
+
+Dashboards and alerts rely on them, so they stay as they are. Pure.
+"""
 
 from __future__ import annotations
 

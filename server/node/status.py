@@ -22,10 +22,10 @@ _log = logging.getLogger("ecss-console.loop")
 
 
 class Node:
-    """The state of this process. Each part of the server sets its fields at the start and adds its metrics.
+    """The state of this process.
 
-    `places` are the listening addresses, each as `HOST port N`. `fingerprints` are those of the host keys. The first
-    belongs to the key in use.
+    Each part of the server sets its fields at the start and adds its metrics. `places` are the listening addresses,
+    each as `HOST port N`. `fingerprints` are those of the host keys. The first belongs to the key in use.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A reply as a JSON document on one line: `rows`, `fields` or `lines`, then `status`, `error` and `exec`."""
+"""A reply as a JSON document on one line: `rows`, `fields` or `lines`, `status`, `error`, `exec`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The replies of handlers: data, never text. JSON has the keys, stable snake_case names; text has the titles."""
+"""The replies of handlers: data, never text.
+
+JSON has the keys, stable snake_case names; text has the titles.
+"""
 
 from __future__ import annotations
 

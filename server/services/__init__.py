@@ -1,1 +1,4 @@
-"""Use cases: the rules of a change and its audit record, once for commands, subcommands and other interfaces."""
+"""Use cases: the rules of each change and its audit record.
+
+Commands, subcommands and other interfaces share them.
+"""

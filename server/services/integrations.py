@@ -40,7 +40,10 @@ async def remove(actor: Actor, domain: str, client_id: str) -> None:
 
 
 async def replace_key(actor: Actor, domain: str, client_id: str) -> str:
-    """Replace the API key of an integration and return the new key. Raises CommandError for an unknown integration."""
+    """Replace the API key of an integration and return the new key.
+
+    Raises CommandError for an unknown integration.
+    """
     key = new_key()
     actor.will(f"replace the key of integration {client_id} in domain {domain}; the old one is dead then")
     async with actor.change() as query:

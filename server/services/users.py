@@ -49,10 +49,10 @@ async def require(actor: Actor, name: str) -> None:
 
 @asynccontextmanager
 async def changed_user(actor: Actor, name: str) -> AsyncIterator[tuple[Query, User]]:
-    """Open a transaction that changes a user, and give the stored user. Raises CommandError for an unknown one.
+    """Open a transaction that changes a user, and give the stored user.
 
-    At the end of the block, raises LastAdministratorError unless an administrator can log in now, and one can log in
-    at any later time.
+    Raises CommandError for an unknown one. At the end of the block, raises LastAdministratorError unless an
+    administrator can log in now, and one can log in at any later time.
     """
     async with actor.change() as query:
         known = await users.find(query, name)
@@ -113,7 +113,10 @@ async def set_properties(
 
 
 async def plan_password(actor: Actor, name: str) -> None:
-    """Describe the change of a password, and refuse an unknown user. Call it before asking for the password."""
+    """Describe the change of a password, and refuse an unknown user.
+
+    Call it before asking for the password.
+    """
     actor.will(f"set the password of user {name}")
     await require(actor, name)
 

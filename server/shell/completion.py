@@ -55,9 +55,10 @@ def _hints(offered: Offer) -> tuple[tuple[str, str], ...]:
 
 
 def _common_beginning(words: Sequence[str], typed: str, key: Callable[[str], str]) -> str:
-    """Return the common prefix of all words, in the spelling of a word that begins with `typed`, if there is one.
+    """Return the common prefix of all words.
 
-    The first and the last word in order share the prefix of all words between them, so only these two are compared.
+    The spelling is that of a word that begins with `typed`, if there is one. The first and the last word in order share
+    the prefix of all words between them, so only these two are compared.
     """
     keys = [key(word) for word in words]
     first, last = min(keys), max(keys)

@@ -27,7 +27,10 @@ _CHARACTERS_PER_WRITE = 32_768
 
 
 class Session:
-    """The shell or the exec request of one channel. Await `run_shell` or `run_command` once, in its own task."""
+    """The shell or the exec request of one channel.
+
+    Await `run_shell` or `run_command` once, in its own task.
+    """
 
     def __init__(self, services: Services, operator: Operator, terminal: Terminal, options: LoginOptions) -> None:
         """Begin in the root directory."""
@@ -202,7 +205,10 @@ class Session:
         self._terminal.write("".join(waiting))
 
     def _remember(self, request: Request) -> None:
-        """Keep a line in the history. Keep comments too: people put `#` before a half-typed line to finish it later."""
+        """Keep a line in the history.
+
+        Keep comments too: people put `#` before a half-typed line to finish it later.
+        """
         if not request.text.strip() or request.holds_secret:
             return
         self._terminal.remember(request.text)

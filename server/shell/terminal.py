@@ -39,7 +39,10 @@ class Terminal(Protocol):
         """
 
     async def ask(self, question: str, *, hidden: bool) -> str:
-        """Read an answer like `read_line`, but without history and completion. A `hidden` answer is not echoed."""
+        """Read an answer like `read_line`, but without history and completion.
+
+        A `hidden` answer is not echoed.
+        """
 
     async def read_document(self, question: str, *, to_the_end: bool, room: Room) -> str:
         """Read one line without echo or, with `to_the_end`, all input, without showing the question.

@@ -59,7 +59,10 @@ class Authorities(asyncssh.SSHAuthorizedKeys):
 
 
 def read_offered(data: bytes) -> OfferedKey | None:
-    """Read a key or certificate. Returns None for an unknown algorithm, and when it is malformed or too long."""
+    """Read a key or certificate.
+
+    Returns None for an unknown algorithm, and when it is malformed or too long.
+    """
     try:
         packet = SSHPacket(data)
         name = packet.get_string()

@@ -83,7 +83,7 @@ class Connection(asyncssh.SSHServer):
             self._grace = asyncio.get_running_loop().call_later(grace_seconds, self._grace_exceeded)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release what the connection holds, and record its end."""
+        """Release the resources of the connection, and record its end."""
         self._state.connections.discard(self)
         self._end_grace()
         if self._operator is None:
@@ -271,7 +271,7 @@ class Connection(asyncssh.SSHServer):
 
     @property
     def shutdown(self) -> Shutdown | None:
-        """The reason why no session may begin any more, even on an open channel; None while sessions may begin."""
+        """The reason why no session may begin, even on an open channel; None while sessions may begin."""
         return self._ended or self._state.shutdown
 
     # ---- refused requests

@@ -74,7 +74,10 @@ def ecdsa_host_key(keys_dir: Path) -> asyncssh.SSHKey | None:
 
 
 def make_ecdsa_host_key(keys_dir: Path) -> None:
-    """Make the ECDSA host key in a running server, which must not wait for the folder's lock. Raises StartError."""
+    """Make the ECDSA host key in a running server, which must not wait for the folder's lock.
+
+    Raises StartError.
+    """
     with _folder_if_free(keys_dir):
         if not (keys_dir / ECDSA_HOST_KEY_NAME).exists():
             _make(keys_dir / ECDSA_HOST_KEY_NAME, _ECDSA)

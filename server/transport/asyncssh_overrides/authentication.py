@@ -1,4 +1,7 @@
-"""The authentication methods. Credentials are limited before any work on them, and malformed ones are only wrong."""
+"""The authentication methods.
+
+Credentials are limited before any work on them, and malformed ones are only wrong.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""prompt_toolkit's application for one session. `editor.prepare` imports this module late, because that is slow."""
+"""prompt_toolkit's application for one session.
+
+`editor.prepare` imports this module late, because that is slow.
+"""
 
 from __future__ import annotations
 

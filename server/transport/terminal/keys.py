@@ -155,7 +155,10 @@ class QueueInput(Input):
             self._announce_soon()
 
     def _announce_soon(self) -> None:
-        """Announce keys once in the next iteration. Otherwise each packet would add one more key per iteration."""
+        """Announce keys once in the next iteration.
+
+        Otherwise each packet would add one more key per iteration.
+        """
         if not self._announced:
             self._announced = True
             asyncio.get_running_loop().call_soon(self._announce)

@@ -43,10 +43,11 @@ class PlainEditor:
         return False
 
     async def edit(self, prompt: str, typed: str = "") -> str:  # noqa: ARG002  the prompt is on the screen already
-        """Read a line and return it. The prompt and `typed`, the beginning of the line, are on the screen already.
+        """Read a line and return it.
 
-        A line of more than 64 K characters is returned one character too long, so that the session refuses it.
-        Raises EndOfInputError or LineDroppedError.
+        The prompt and `typed`, the beginning of the line, are on the screen already. A line of more than 64 K
+        characters is returned one character too long, so that the session refuses it. Raises EndOfInputError or
+        LineDroppedError.
         """
         self._runs, self._length = [], 0
         self._kills = False
@@ -149,7 +150,10 @@ class PlainEditor:
         self._kills = len(gone) > _CHARACTERS_PER_TURN and self._length <= MOST_CHARACTERS
 
     def _erase(self, gone: str) -> None:
-        """Erase the end `gone` of the line. A line over the limit stays as it is, because a cut line must not run."""
+        """Erase the end `gone` of the line.
+
+        A line over the limit stays as it is, because a cut line must not run.
+        """
         if self._length > MOST_CHARACTERS:
             return
         left = len(gone)

@@ -23,7 +23,10 @@ _MOST_UNDONE = 50
 
 
 def apply_patches() -> None:
-    """Replace functions that use global state or repeat work for each application. It is safe to call twice."""
+    """Replace functions that use global state or repeat work for each application.
+
+    It is safe to call twice.
+    """
     for name, replacement in REPLACED.items():
         setattr(application, name, replacement)
 
@@ -44,7 +47,10 @@ class BoundedBuffer(Buffer):
         """Do nothing: the session keeps the history."""
 
     def set_document(self, value: Document, bypass_readonly: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Set text and cursor. Raises EditReadOnlyBuffer for a text that is too long, which ends the key's command."""
+        """Set text and cursor.
+
+        Raises EditReadOnlyBuffer for a text that is too long, which ends the key's command.
+        """
         if len(self.text) < len(value.text) > self._most_characters:
             raise EditReadOnlyBuffer
         super().set_document(value, bypass_readonly)

@@ -1,4 +1,4 @@
-"""Read lines from a terminal: complete lines at once, other lines with the plain editor or the line editor.
+"""Read lines from a terminal: complete lines at once, other lines with an editor.
 
 Scripts and pastes send complete lines. For these, prompt, line and line end are written together, so the echo follows
 the prompt as on a terminal. Only a line that arrives key by key is edited.

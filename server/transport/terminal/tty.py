@@ -50,7 +50,10 @@ class Tty:
     def __init__(
         self, channel: Channel, *, pty: bool, interrupt: Callable[[], None], share: Share | None = None
     ) -> None:
-        """Take the channel and the user's share of the loop. Ctrl-C calls `interrupt` when no line is being read."""
+        """Take the channel and the user's share of the loop.
+
+        Ctrl-C calls `interrupt` when no line is being read.
+        """
         self.pty = pty
         self.ended = False
         self.on_input: Callable[[], None] | None = None
