@@ -37,7 +37,7 @@ def foreign(filled: ConsoleServer) -> Path:
     return made
 
 
-def test_attack_a_backup_of_another_console_does_not_pass_as_ours(
+def test_attack_a_backup_of_another_console_is_rejected(
     filled: ConsoleServer, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = backup_made("ours", *CLEAR)
@@ -60,7 +60,7 @@ def test_attack_a_backup_of_another_console_does_not_pass_as_ours(
     assert "mallory" in capsys.readouterr().out
 
 
-def test_attack_a_lost_storage_key_lets_no_foreign_backup_in(
+def test_attack_a_foreign_backup_is_rejected_without_a_storage_key(
     filled: ConsoleServer, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The database says which key it was made with; one that cannot be read says nothing."""
@@ -75,7 +75,7 @@ def test_attack_a_lost_storage_key_lets_no_foreign_backup_in(
     assert status_of("user", "list") == 0
 
 
-def test_on_a_new_machine_a_restore_says_that_nothing_tells_whose_backup_it_is(
+def test_a_restore_on_a_new_machine_warns_of_the_unverified_origin(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = backup_made("ours", *CLEAR)
@@ -102,7 +102,7 @@ def _rewritten(filled: ConsoleServer, source: Path, change: Callable[[Manifest],
     return made
 
 
-def test_attack_a_manifest_forges_no_line_of_the_report(
+def test_attack_manifest_text_cannot_forge_report_lines(
     filled: ConsoleServer, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It said in lines of its own that all was checked; text that turns round hides what stands before it."""
@@ -131,7 +131,7 @@ def test_attack_a_manifest_forges_no_line_of_the_report(
     ],
     ids=["heads", "findings", "tables", "numbers"],
 )
-def test_attack_what_a_manifest_lists_stays_in_lines_of_their_own(
+def test_attack_each_manifest_item_stays_on_its_own_line(
     filled: ConsoleServer, foreign: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
     made = _rewritten(filled, foreign, lambda manifest: replace(manifest, **change))
@@ -144,7 +144,7 @@ def test_attack_what_a_manifest_lists_stays_in_lines_of_their_own(
 
 
 @pytest.mark.usefixtures("filled")
-def test_attack_a_finding_that_a_manifest_tells_of_is_one_line(
+def test_attack_a_finding_in_a_manifest_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The names of nodes in an audit are whatever the store says that they are."""

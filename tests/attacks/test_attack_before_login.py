@@ -35,7 +35,7 @@ def _failures(console: ConsoleServer) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("password", [_MARKS, _GROWING], ids=["marks", "growing"])
 @pytest.mark.parametrize("way", ["password", "changed password", "answer", "user name"])
-async def test_attack_one_packet_of_sixty_kilobytes_stops_nobody(
+async def test_attack_one_packet_of_sixty_kilobytes_delays_no_session(
     console: ConsoleServer, way: str, password: bytes
 ) -> None:
     """One such packet stopped the console for 1.5 s, eight for 9.5 s, and 64 strangers may be connected."""
@@ -64,7 +64,7 @@ async def test_attack_a_password_over_the_limit_is_wrong_and_one_below_it_is_che
 
 
 @pytest.mark.parametrize("trusts", [False, True], ids=["without authorities", "with an authority"])
-async def test_attack_certificates_of_a_stranger_are_tries(
+async def test_attack_unknown_certificates_count_as_tries(
     stopped_console: ConsoleServer,
     tmp_path: Path,
     trusts: bool,  # noqa: FBT001
@@ -92,7 +92,7 @@ async def test_attack_certificates_of_a_stranger_are_tries(
     assert await asyncio.to_thread(console.logs, "failed by certificate", "1 certificate offered")
 
 
-async def test_attack_keys_that_are_none_are_tries(console: ConsoleServer) -> None:
+async def test_attack_malformed_keys_count_as_tries(console: ConsoleServer) -> None:
     """RSA with huge exponents, points that are on no curve, half a certificate: nothing of it is decoded."""
     modulus, exponent = b"\0" + b"\xff" * 384, b"\0" + b"\xfe" * 383 + b"\xff"
     offers = [
@@ -121,7 +121,7 @@ async def test_attack_key_exchanges_before_the_login_are_few(console: ConsoleSer
 
 
 @pytest.mark.filterwarnings("ignore:Diffie-Hellman over finite fields")
-async def test_attack_group_exchanges_of_strangers_cost_little(stopped_console: ConsoleServer) -> None:
+async def test_attack_group_exchanges_before_login_cost_little(stopped_console: ConsoleServer) -> None:
     """The policy `compatible` offers a group of 2048 bits, which costs eight times as much as curve25519."""
     stopped_console.start(ECSS_CONSOLE_SSH__POLICY="compatible")
     before = cpu_seconds(stopped_console)
@@ -162,7 +162,7 @@ async def test_attack_a_login_is_served_beside_sixty_strangers(console: ConsoleS
     await asyncio.gather(*(each.__aexit__(None, None, None) for each in clients))
 
 
-def test_a_certificate_is_taken_apart_as_openssh_writes_it(tmp_path: Path) -> None:
+def test_certificate_fields_are_split_as_openssh_writes_them(tmp_path: Path) -> None:
     """The fields are read without decoding; each kind of key has its own number of them."""
     authority = new_key(tmp_path, "ca")
     trusted = " ".join(authority.with_suffix(".pub").read_text().split()[:2])

@@ -61,7 +61,7 @@ async def test_attack_a_history_of_18_megabytes_is_trimmed_at_the_next_line(stop
 
 
 @given(st.lists(st.tuples(st.integers(0, 70_000), st.sampled_from("a漢😀")), max_size=30))
-def test_attack_the_last_lines_stay_within_the_limit_and_whole(made: list[tuple[int, str]]) -> None:
+def test_attack_the_history_limit_keeps_the_newest_whole_lines(made: list[tuple[int, str]]) -> None:
     typed = [letter * length for length, letter in made]
     kept = LastLines(typed)
     sizes = [len(line.encode()) for line in kept]
@@ -73,7 +73,7 @@ def test_attack_the_last_lines_stay_within_the_limit_and_whole(made: list[tuple[
         assert sum(sizes) + len(possible[-len(kept) - 1].encode()) > KEPT_BYTES
 
 
-def test_attack_a_thousand_lines_are_kept_and_a_longer_one_is_none() -> None:
+def test_attack_history_keeps_a_thousand_lines_and_no_overlong_one() -> None:
     kept = LastLines(str(number) for number in range(KEPT_LINES + 7))
     kept.append("x" * (KEPT_BYTES + 1))
     assert (len(kept), kept[0], kept[-1], kept[-1:]) == (KEPT_LINES, "7", "1006", ["1006"])
@@ -98,7 +98,7 @@ def test_attack_shells_of_one_user_share_their_earlier_lines() -> None:
     assert set(shared._held) == {"eve"}  # noqa: SLF001  nothing is kept of those who hold nothing
 
 
-async def test_attack_lines_that_wait_for_the_store_are_bounded_for_each_user(stopped_console: ConsoleServer) -> None:
+async def test_attack_unstored_history_lines_are_bounded_for_each_user(stopped_console: ConsoleServer) -> None:
     """Ten thousand lines of 64 KB waited while the store was locked: 640 MB."""
     key = base64.b64decode((stopped_console.folder / "keys" / "storage.key").read_bytes())
     store = Store(await SqliteEngine.open(stopped_console.database), Vault(key))

@@ -48,7 +48,7 @@ async def a_person(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClie
     return shell
 
 
-async def test_attack_keys_in_many_packets_are_one_key_a_turn() -> None:
+async def test_attack_each_turn_handles_one_key_press_of_a_session() -> None:
     """Each packet announced keys of its own in every turn: one session's keys held the console up for 99 ms."""
     tty = Tty(Sink(), pty=True, interrupt=lambda: None)
     keys = QueueInput(tty, lambda _: True)
@@ -63,7 +63,7 @@ async def test_attack_keys_in_many_packets_are_one_key_a_turn() -> None:
 
 
 @pytest.mark.parametrize("key", ["\x15", "\x17"], ids=["Ctrl-U", "Ctrl-W"])
-async def test_attack_a_killed_line_of_foreign_letters_is_erased_in_turns(key: str) -> None:
+async def test_attack_erasing_a_long_wide_line_yields_the_event_loop(key: str) -> None:
     """To measure 64 K Chinese letters for their erasure held the console up for 84 ms, as often as they were sent."""
     tty = Tty(Sink(), pty=True, interrupt=lambda: None)
     line = "".join(chr(0x20000 + number % 40_000) for number in range(65_000))
@@ -103,7 +103,7 @@ async def test_attack_a_keyboard_macro_is_not_replayed(console: ConsoleServer) -
 @pytest.mark.parametrize(
     "keys", ["\x18\x05", "\x1b#", "\x16", "\x11", "\x0f", "\x1a", "\x00", "\x1b*", "\x1bv", "\x1b5"]
 )
-async def test_attack_no_key_beyond_the_list_does_anything(console: ConsoleServer, keys: str) -> None:
+async def test_attack_undocumented_keys_do_nothing(console: ConsoleServer, keys: str) -> None:
     """Open in an editor, insert a comment, quoted insert, operate and get next, suspend, a mark, completions."""
     async with console.asyncssh(**PERSON) as connection:
         shell = await a_person(connection)
@@ -161,7 +161,7 @@ async def test_attack_no_keys_make_a_line_longer_than_the_limit() -> None:
     assert len(await asyncio.wait_for(reading, 10)) <= MOST_EDITED
 
 
-async def test_attack_what_can_be_undone_and_yanked_is_bounded() -> None:
+async def test_attack_undo_and_yank_history_are_bounded() -> None:
     tty, _, editor, reader = a_terminal()
     reading = asyncio.create_task(reader.read_line("$ "))
     await typed(tty, "x" * 900)
@@ -176,7 +176,7 @@ async def test_attack_what_can_be_undone_and_yanked_is_bounded() -> None:
     await asyncio.wait_for(reading, 10)
 
 
-async def test_attack_escape_sequences_and_letters_leave_nothing_behind_in_the_process() -> None:
+async def test_attack_escape_sequences_and_letters_do_not_grow_memory() -> None:
     """prompt_toolkit keeps every beginning of a sequence, and every key, that it has ever seen, for the process."""
     before = len(vt100_parser._IS_PREFIX_OF_LONGER_MATCH_CACHE)  # noqa: SLF001
     tty, _, editor, reader = a_terminal()
@@ -201,7 +201,7 @@ EARLIER = [f"echo {number} " + "ab" * 100 for number in range(1000)]
     ["\x12zq" + "\x12" * 900, "\x1b[A" * 300, "\x1b." * 400, "a\x17" * 450, "\x1b<\x1b>" * 200, "é\x01\x05" * 300],
     ids=["search", "older lines", "words of older lines", "kill", "ends of the history", "moves"],
 )
-async def test_attack_a_packet_full_of_keys_lets_the_others_run(keys: str) -> None:
+async def test_attack_a_packet_full_of_keys_yields_the_event_loop(keys: str) -> None:
     """200 presses of Ctrl-R in one packet kept all sessions waiting for three seconds."""
     tty, _, _, reader = a_terminal(EARLIER)
     reading = asyncio.create_task(reader.read_line("$ "))
@@ -268,7 +268,7 @@ async def test_attack_keys_of_a_client_that_reads_nothing_wait(reader: str) -> N
     assert (await asyncio.wait_for(editing, 10)).count("y") == 200
 
 
-async def test_attack_a_recalled_line_that_is_too_long_goes_on_in_the_plain_editor(console: ConsoleServer) -> None:
+async def test_attack_an_overlong_recalled_line_continues_in_the_plain_editor(console: ConsoleServer) -> None:
     async with console.asyncssh(**PERSON) as connection:
         shell = await a_person(connection)
         text = "word " * 3_000
@@ -284,7 +284,7 @@ async def test_attack_a_recalled_line_that_is_too_long_goes_on_in_the_plain_edit
             assert f"\r\n{text}{stood}{more}\r\n" in await shell.stdout.readuntil(PROMPT)
 
 
-async def test_attack_what_a_shell_remembers_of_its_own_lines_is_bounded() -> None:
+async def test_attack_the_history_of_one_shell_is_bounded() -> None:
     _, _, editor, _ = a_terminal()
     for number in range(100):
         editor.remember(f"{number} " + "x" * 60_000)
@@ -292,7 +292,7 @@ async def test_attack_what_a_shell_remembers_of_its_own_lines_is_bounded() -> No
     assert [line.split()[0] for line in editor._typed] == ["96", "97", "98", "99"]  # noqa: SLF001
 
 
-def test_every_alt_key_that_means_nothing_is_dropped() -> None:
+def test_unbound_alt_keys_are_dropped() -> None:
     for letter in map(chr, range(32, 127)):
         known = letter in ALT_CHARACTERS or f"\x1b{letter}" in ANSI_SEQUENCES
         assert bool(key_presses(f"\x1b{letter}")) == known

@@ -36,7 +36,7 @@ async def _turns_until(client: _Client, most: int) -> int:
     return most
 
 
-async def test_attack_sixty_connections_that_never_pause_delay_nobody() -> None:
+async def test_attack_sixty_flooding_connections_delay_no_login() -> None:
     """Who had packets left went on before all that had come meanwhile: a login took eight seconds."""
     budget = PacketBudget()
     for _ in range(60):
@@ -47,7 +47,7 @@ async def test_attack_sixty_connections_that_never_pause_delay_nobody() -> None:
     assert await _turns_until(somebody, 100) <= 1
 
 
-async def test_attack_a_connection_of_the_same_user_has_its_turn_too() -> None:
+async def test_attack_connections_of_one_user_take_turns() -> None:
     budget = PacketBudget()
     flooding = [_Client(budget, "admin", _ENDLESS) for _ in range(60)]
     for client in flooding:
@@ -60,7 +60,7 @@ async def test_attack_a_connection_of_the_same_user_has_its_turn_too() -> None:
     assert all(client.handled for client in flooding)
 
 
-async def test_attack_one_connection_whose_turn_fails_takes_nothing_from_those_that_wait() -> None:
+async def test_attack_a_failing_connection_does_not_stop_the_waiting_ones() -> None:
     class Broken(_Client):
         def take_turn(self) -> None:
             raise OSError

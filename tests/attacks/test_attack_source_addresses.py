@@ -22,7 +22,7 @@ _NOW = "2026-01-01T00:00:00.000+00:00"
 
 
 @pytest.mark.parametrize("kept_before", [False, True])
-def test_attack_an_exclusion_written_as_ipv6_shuts_the_ipv4_address_out(
+def test_attack_an_exclusion_written_as_ipv6_excludes_the_ipv4_address(
     stopped_console: ConsoleServer, tmp_path: Path, *, kept_before: bool
 ) -> None:
     """`from="0.0.0.0/0,!::ffff:127.0.0.1"` opened from 127.0.0.1; what is stored so already is judged right too."""
@@ -104,7 +104,7 @@ def test_attack_mapped_networks_are_kept_as_ipv4_and_too_wide_ones_refused() -> 
         ("::/0,!10.0.0.0/8", "::10.0.0.1", True),
     ],
 )
-def test_attack_what_an_older_version_stored_lets_in_no_more_than_it_says(
+def test_attack_networks_stored_by_older_versions_admit_no_more_than_written(
     kept: str, address: str, *, opens: bool
 ) -> None:
     assert UserKey("ssh-ed25519 A", sources=tuple(kept.split(","))).opens(address, _NOW) is opens

@@ -47,7 +47,7 @@ KINDS: dict[Callable[[Path], None], str] = {
 
 
 @pytest.mark.parametrize("put", KINDS)
-def test_attack_a_file_that_is_none_does_not_hold_up_a_reload(
+def test_attack_a_special_file_does_not_block_a_reload(
     stopped_console: ConsoleServer, put: Callable[[Path], None]
 ) -> None:
     """A FIFO as the next host key stopped everybody at SIGHUP until somebody wrote into it."""
@@ -77,7 +77,7 @@ def test_attack_a_file_that_is_none_does_not_hold_up_a_reload(
 
 
 @pytest.mark.parametrize("put", KINDS)
-def test_attack_a_file_that_is_none_ends_the_start_at_once(
+def test_attack_a_special_file_fails_the_start_at_once(
     stopped_console: ConsoleServer, put: Callable[[Path], None]
 ) -> None:
     console = stopped_console
@@ -99,9 +99,7 @@ def test_attack_a_file_that_is_none_ends_the_start_at_once(
 
 
 @pytest.mark.parametrize("name", ["console.db", "console.db-wal", "console.db.lock"])
-def test_attack_a_fifo_in_the_place_of_the_database_ends_a_subcommand(
-    stopped_console: ConsoleServer, name: str
-) -> None:
+def test_attack_a_fifo_as_database_fails_a_subcommand(stopped_console: ConsoleServer, name: str) -> None:
     """SQLite opens a database that it only reads like any file, and waits for ever for a FIFO."""
     console = stopped_console
     path = console.database.with_name(name)
@@ -113,7 +111,7 @@ def test_attack_a_fifo_in_the_place_of_the_database_ends_a_subcommand(
         assert f"{name} is no plain file" in ran.stderr
 
 
-def test_attack_a_public_half_that_is_a_fifo_is_made_anew(stopped_console: ConsoleServer) -> None:
+def test_attack_a_fifo_as_public_key_file_is_replaced(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     path = console.folder / "keys" / "ssh_host_ed25519_key.pub"
@@ -138,7 +136,7 @@ def test_secrets_still_come_from_a_pipe(stopped_console: ConsoleServer) -> None:
         assert ran.returncode == 0
 
 
-def test_attack_of_several_inits_at_once_one_shows_a_password_and_it_works(tmp_path: Path) -> None:
+def test_attack_concurrent_inits_show_one_working_password(tmp_path: Path) -> None:
     """Each showed a password, of which all but one never worked, and left a record of it."""
     console = ConsoleServer(tmp_path)
     begun = [

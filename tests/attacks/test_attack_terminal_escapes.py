@@ -34,7 +34,7 @@ def _all_of_unicode() -> str:
     return "".join(map(chr, range(sys.maxunicode + 1)))
 
 
-def test_attack_what_is_escaped_is_what_no_terminal_should_get() -> None:
+def test_attack_every_unsafe_character_is_escaped() -> None:
     every = _all_of_unicode()
     kept = [each for each in every if escaped(each) == each]
     assert not [each for each in kept if unicodedata.category(each) in {"Cc", "Zl", "Zp", "Cs"}]
@@ -94,7 +94,7 @@ def _printed(console: ConsoleServer, command: str) -> str:
 
 
 @pytest.mark.parametrize("command", ["cocon/audit/list", "cocon/audit/list --brief", "cocon/user/key/list eve"])
-def test_attack_words_and_comments_of_others_move_no_terminal(attacked: ConsoleServer, command: str) -> None:
+def test_attack_stored_text_sends_no_terminal_controls(attacked: ConsoleServer, command: str) -> None:
     for line in (f"echo '{_TYPED}'", f"help '{_TYPED}'"):  # in the arguments of a record, and in its detail
         attacked.told("eve", line)
     shown = _printed(attacked, command)
@@ -126,7 +126,9 @@ def test_attack_words_and_comments_of_others_move_no_terminal(attacked: ConsoleS
         ("help domain/'{}'", "Directory /domain/"),
     ],
 )
-def test_attack_what_repeats_a_word_moves_no_terminal(attacked: ConsoleServer, line: str, told: str) -> None:
+def test_attack_replies_that_repeat_input_send_no_terminal_controls(
+    attacked: ConsoleServer, line: str, told: str
+) -> None:
     """Nor does `echo`: its output is read by others too, in logs of a script, in a shared screen."""
     line = line.replace("{}", _TYPED)
     shown = _printed(attacked, line)
@@ -136,21 +138,21 @@ def test_attack_what_repeats_a_word_moves_no_terminal(attacked: ConsoleServer, l
     assert _is_safe(document)
 
 
-def test_attack_the_history_moves_no_terminal(attacked: ConsoleServer) -> None:
+def test_attack_the_history_sends_no_terminal_controls(attacked: ConsoleServer) -> None:
     ran = attacked.ssh(text=f"echo '{_TYPED}'\necho 'a\tb'\nhistory\nhistory | json\n").stdout.decode()
     assert _is_safe(ran.rpartition("\n")[0] + "\n")
     assert f"    1  echo '{escaped(_TYPED)}'\n" in ran
     assert "a\tb\n" in ran, "a tab is a blank"
 
 
-def test_attack_letters_of_all_scripts_stay_as_they_are(attacked: ConsoleServer) -> None:
+def test_attack_letters_of_all_scripts_are_not_escaped(attacked: ConsoleServer) -> None:
     shown = attacked.ssh(f"echo '{_LETTERS}'").stdout
     assert shown.startswith(f"{_LETTERS}\n".encode())
     document = attacked.ssh(f"echo '{_LETTERS}' | json").stdout
     assert f'"{_LETTERS}"'.encode() in document
 
 
-def test_attack_a_damaged_record_moves_no_terminal(attacked: ConsoleServer) -> None:
+def test_attack_a_damaged_record_sends_no_terminal_controls(attacked: ConsoleServer) -> None:
     """Whoever can write into the database forges no line of `audit/verify` with a node's name."""
     with closing(sqlite3.connect(attacked.database, timeout=10)) as database:
         values = f"2021\u2028{_ODD}", f"node\n{_ODD}: 9 records are whole", "login", _ODD

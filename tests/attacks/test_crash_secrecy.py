@@ -82,7 +82,7 @@ _NO_TYPE = "UPDATE integrations SET type = 'nonsense' WHERE client_id = 'second'
     ],
     ids=["add", "replace", "adopt", "import", "list", "export"],
 )
-def test_a_defect_tells_no_key(stopped_console: ConsoleServer, damage: str, command: _Command, log: str) -> None:
+def test_a_defect_reveals_no_key(stopped_console: ConsoleServer, damage: str, command: _Command, log: str) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_LOG__LEVEL="debug", ECSS_CONSOLE_LOG__FORMAT=log)
     console.run("domain/declare biysk.local")
@@ -103,7 +103,7 @@ def test_a_defect_tells_no_key(stopped_console: ConsoleServer, damage: str, comm
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV], ids=lambda number: number.name)
-def test_a_crash_tells_no_key_and_leaves_no_dump(stopped_console: ConsoleServer, number: signal.Signals) -> None:
+def test_a_crash_reveals_no_key_and_writes_no_core_dump(stopped_console: ConsoleServer, number: signal.Signals) -> None:
     """The service manager's watchdog ends a stalled console with SIGABRT."""
     console = stopped_console
     console.start(PYTHONFAULTHANDLER="1")  # as whoever looks for the cause may set it
@@ -122,7 +122,7 @@ def test_a_crash_tells_no_key_and_leaves_no_dump(stopped_console: ConsoleServer,
     assert not [path for path in _kept(console) if path.startswith("core")]
 
 
-def test_no_word_of_the_program_leaves_a_dump(stopped_console: ConsoleServer) -> None:
+def test_no_subcommand_writes_a_core_dump(stopped_console: ConsoleServer) -> None:
     """`backup` and `user passwd` hold as much as `serve` does."""
     words = ["from server.__main__ import main", "import resource", "main(['config', 'check'])"]
     told = "print(resource.getrlimit(resource.RLIMIT_CORE))"

@@ -158,7 +158,7 @@ async def _flood(console: ConsoleServer) -> int:
     return sent
 
 
-async def test_megabytes_of_empty_packets_before_the_login_hold_nobody_up(console: ConsoleServer) -> None:
+async def test_megabytes_of_empty_packets_before_login_delay_no_session(console: ConsoleServer) -> None:
     async with console.asyncssh() as connection:
         shell = await connection.create_process(term_type="xterm", encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
@@ -174,7 +174,7 @@ async def test_megabytes_of_empty_packets_before_the_login_hold_nobody_up(consol
     assert set(refused) == {"per_source_penalties"}
 
 
-async def test_logins_beside_connections_that_are_reset(stopped_console: ConsoleServer) -> None:
+async def test_logins_succeed_beside_reset_connections(stopped_console: ConsoleServer) -> None:
     """A reset connection's descriptor is another's at once; that one's login once ended with the first one's end."""
     console = stopped_console
     start(console, per_source_penalties="false")

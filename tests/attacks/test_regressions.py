@@ -114,7 +114,7 @@ async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleSer
     assert "ghost" not in console.run("domain/list")
 
 
-async def test_waiting_for_the_store_can_be_interrupted_and_is_not_paid_in_turn(console: ConsoleServer) -> None:
+async def test_waiting_for_the_store_can_be_interrupted_and_does_not_add_up(console: ConsoleServer) -> None:
     """Each of several clients waited its own five seconds after those of the one before it."""
     holder = sqlite3.connect(console.database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -246,7 +246,7 @@ async def test_a_signal_at_a_question_interrupts_it_without_a_terminal_too(conso
     assert "biysk.local" in console.run("domain/list")
 
 
-async def test_a_client_that_ends_its_session_is_not_told_that_the_console_stops(console: ConsoleServer) -> None:
+async def test_a_leaving_client_gets_no_shutdown_message(console: ConsoleServer) -> None:
     async with console.asyncssh() as connection:
         shell = await connection.create_process(term_type="dumb", encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
@@ -357,7 +357,7 @@ sys.exit(main(["serve"]))
 """
 
 
-async def test_who_logs_in_while_the_start_fails_is_recorded_and_told(stopped_console: ConsoleServer) -> None:
+async def test_a_login_during_a_failing_start_is_recorded_and_notified(stopped_console: ConsoleServer) -> None:
     """Whoever was let in before the start failed was cut without a word, and left no trace in the audit."""
     console = stopped_console
     console.launcher = (sys.executable, "-c", _START_FAILS)

@@ -166,7 +166,7 @@ LONGEST_WAIT_SECONDS = 1.0
     ],
 )
 @pytest.mark.parametrize("reader", ["editor", "plain", "pipe"])
-async def test_whatever_one_client_types_the_others_are_answered(
+async def test_input_of_one_client_does_not_delay_others(
     console: ConsoleServer, typed: bytes, reader: str, request: pytest.FixtureRequest
 ) -> None:
     version = PERSON if reader == "editor" else {}
@@ -193,7 +193,7 @@ async def test_whatever_one_client_types_the_others_are_answered(
     assert _resident_mb(console) < 250
 
 
-async def test_a_hundred_megabytes_that_nobody_reads(stopped_console: ConsoleServer) -> None:
+async def test_a_hundred_megabytes_of_unread_output_delay_no_session(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     rows = [(Integration(f"client{number:05}", IntegrationType.WIDGET), new_key()) for number in range(15_000)]
     await console.seed("biysk.local", rows)
@@ -221,7 +221,7 @@ async def test_a_hundred_megabytes_that_nobody_reads(stopped_console: ConsoleSer
     ],
     ids=["one row of two million names", "a field of fifteen million numbers", "ten million rows"],
 )
-async def test_documents_of_thirty_megabytes_hold_nobody_up(console: ConsoleServer, document: str) -> None:
+async def test_documents_of_thirty_megabytes_delay_no_session(console: ConsoleServer, document: str) -> None:
     """One row was read in one step, and nobody was served for 3.7 seconds."""
     console.run("domain/declare biysk.local")
     async with leaving_nothing(console), console.asyncssh() as connection:

@@ -73,7 +73,7 @@ def test_verify_names_the_record_that_was_changed_while_the_console_serves(conso
     assert told.stderr == f"ecss-console: the audit is not as it was written:\n{finding}\n"
 
 
-def test_a_store_that_was_put_back_is_found_by_the_head_that_was_printed(console: ConsoleServer) -> None:
+def test_a_rolled_back_store_is_detected_by_an_exported_head(console: ConsoleServer) -> None:
     console.run("domain/declare before")
     console.stop()
     earlier = console.database.read_bytes()
@@ -91,7 +91,7 @@ def test_a_store_that_was_put_back_is_found_by_the_head_that_was_printed(console
 
 
 @pytest.mark.parametrize("head", ["5", "x:y", "0:" + "0" * 64, "5:" + "A" * 64, "5:" + "0" * 63])
-def test_a_head_that_is_none_is_an_argument_error(shared_console: ConsoleServer, head: str) -> None:
+def test_a_malformed_head_is_an_argument_error(shared_console: ConsoleServer, head: str) -> None:
     assert shared_console.ssh(f"cocon/audit/verify --head {head}").returncode == 2
     told = shared_console.program("audit", "verify", "--head", head)
     assert (told.returncode, "SEQ:MAC is expected" in told.stderr) == (1, True)
@@ -123,7 +123,7 @@ def test_the_list_shows_the_newest_records_by_user_kind_and_domain(console: Cons
 
 
 @pytest.mark.parametrize("role", ["operator", "viewer"])
-def test_who_may_not_read_the_audit_is_refused_and_that_is_recorded(console: ConsoleServer, role: str) -> None:
+def test_denied_reads_of_the_audit_are_recorded(console: ConsoleServer, role: str) -> None:
     words = ("user", "add", "eve", "--role", role, "--authorized-key", f"{console.key}.pub")
     assert console.program(*words).returncode == 0
     assert "eve" in console.run("cocon/audit/list --last 20")
@@ -255,7 +255,7 @@ def test_another_host_key_or_configuration_is_recorded_once(stopped_console: Con
     assert last["limits.max_auth_tries"] == 6
 
 
-def test_lines_that_are_no_command_are_recorded_without_their_words(console: ConsoleServer) -> None:
+def test_unknown_commands_are_recorded_without_their_words(console: ConsoleServer) -> None:
     """Whoever tries what there is leaves a trace, and what may be a secret among the words leaves none."""
     assert console.ssh("cocon/user/ad hunter2").returncode == 127
     assert console.ssh("cocon/user/add hunter2 --password hunter3").returncode == 2

@@ -81,7 +81,7 @@ def _written(log: Path, text: str) -> None:
         time.sleep(0.05)
 
 
-def test_who_cuts_the_audit_does_not_end_its_log(stopped_console: ConsoleServer) -> None:
+def test_truncating_the_audit_does_not_stop_its_log(stopped_console: ConsoleServer) -> None:
     """Ids began again below the last that was written, and nothing came any more."""
     console = stopped_console
     log = console.folder / "audit.jsonl"
@@ -117,7 +117,7 @@ def test_the_records_of_a_node_that_was_renamed_are_found_by_its_head(stopped_co
     assert f"the exported head is {printed[1].partition(':')[0]}: it was rolled back or cut" in told.stderr
 
 
-def test_changes_that_are_taken_back_raise_no_alarm(console: ConsoleServer) -> None:
+def test_rolled_back_changes_raise_no_alarm(console: ConsoleServer) -> None:
     """What was never committed is no head that the store should have."""
     console.run("domain/declare biysk.local")
     for number in range(20):

@@ -48,9 +48,7 @@ def _read(journal: Journal, metric: metrics.Metric) -> float:
     return value
 
 
-async def test_how_long_records_wait_tells_a_store_that_takes_nothing_from_a_busy_one(
-    files: Attacked, store: Store
-) -> None:
+async def test_the_waiting_time_of_records_reveals_a_blocked_store(files: Attacked, store: Store) -> None:
     """The alert looked at how many waited, which on a console with something to do is never none."""
     journal = Journal(store)
     longest_seconds = 0.0
@@ -73,7 +71,7 @@ async def test_how_long_records_wait_tells_a_store_that_takes_nothing_from_a_bus
     assert _read(journal, metrics.AUDIT_WAITING_SECONDS) == 0
 
 
-async def test_the_log_is_told_once_why_records_wait_and_once_that_they_do_not(
+async def test_waiting_records_are_logged_once_and_their_end_once(
     files: Attacked, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = Journal(store)
@@ -91,9 +89,7 @@ async def test_the_log_is_told_once_why_records_wait_and_once_that_they_do_not(
     ]
 
 
-async def test_what_has_gathered_is_stored_in_order_and_changes_have_their_turn_between(
-    files: Attacked, store: Store
-) -> None:
+async def test_queued_records_are_stored_in_order_between_changes(files: Attacked, store: Store) -> None:
     journal = Journal(store)
     for number in range(MOST_WAITING):
         journal.record_soon(event(number))
@@ -110,9 +106,7 @@ async def test_what_has_gathered_is_stored_in_order_and_changes_have_their_turn_
     assert files.sql("SELECT count(*) FROM audit WHERE detail != 'declare domain d' || (seq - 1)") == [(0,)]
 
 
-async def test_an_end_while_the_store_takes_nothing_leaves_every_record_in_the_log(
-    files: Attacked, store: Store, tmp_path: Path
-) -> None:
+async def test_a_stop_with_a_blocked_store_logs_every_record(files: Attacked, store: Store, tmp_path: Path) -> None:
     """A hundred thousand lines took four seconds at the end, of which the log's thread had room for ten thousand."""
     journal = Journal(store)
     with (tmp_path / "log").open("w+b") as file, closing(_held(files)):
@@ -140,7 +134,7 @@ async def test_an_end_while_the_store_takes_nothing_leaves_every_record_in_the_l
     assert not any("lines of the log were lost" in line for line in lines)
 
 
-async def test_half_a_character_holds_up_no_record(store: Store) -> None:
+async def test_a_lone_surrogate_blocks_no_record(store: Store) -> None:
     """One, of a configuration or of a name that is no UTF-8, kept every later record out of the store."""
     journal = Journal(store)
     for number, name in enumerate(("one", "\udcff two", "three")):

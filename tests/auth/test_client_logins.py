@@ -96,7 +96,7 @@ def test_field_a_password_that_must_be_changed_fails_plainly_where_it_cannot_be_
     assert [each["detail"] for each in _records(console, "login.failed")] == ["password: password must be changed"] * 2
 
 
-def test_field_the_question_at_the_login_is_what_automation_waits_for(console: ConsoleServer) -> None:
+def test_field_the_login_prompt_matches_automation_patterns(console: ConsoleServer) -> None:
     words = console.ssh_words("-o", "PreferredAuthentications=keyboard-interactive", "-o", "PubkeyAuthentication=no")
     client = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
     client.expect_exact("password: ")
@@ -137,7 +137,7 @@ def test_field_bytes_that_are_not_utf8_in_a_command_or_a_terminal_are_replaced(c
         assert b"codec" not in ran.stdout + ran.stderr
 
 
-async def test_field_what_is_no_text_in_any_request_ends_nothing(console: ConsoleServer) -> None:
+async def test_field_invalid_text_in_a_request_keeps_the_connection(console: ConsoleServer) -> None:
     async with console.asyncssh() as connection:
         channel = await raw_channel(connection)
         # a tunnel to a host that is not UTF-8, from a channel number that the client does not know itself
@@ -176,7 +176,7 @@ async def test_field_refused_tunnels_and_subsystems_are_recorded(console: Consol
     assert console.logs("refused 127.0.0.1 as admin: forwarding: direct-tcpip to 10.0.0.1:22")
 
 
-async def test_field_a_failed_negotiation_leaves_a_trace(console: ConsoleServer) -> None:
+async def test_field_a_failed_negotiation_is_logged_and_recorded(console: ConsoleServer) -> None:
     """A client that finds no common algorithm was seen by nobody, on neither side."""
     for more in (
         {"kex_algs": ["diffie-hellman-group14-sha1"]},
@@ -194,7 +194,7 @@ async def test_field_a_failed_negotiation_leaves_a_trace(console: ConsoleServer)
     assert "ecss_console_refusals_total" in metrics
 
 
-async def test_field_what_comes_behind_the_close_of_a_channel_ends_nothing(console: ConsoleServer) -> None:
+async def test_field_data_after_a_channel_close_keeps_the_connection(console: ConsoleServer) -> None:
     """paramiko's end of input came behind the close where session keys were changed: its transport was shut down."""  # noqa: D403
     async with console.asyncssh() as connection:
         for late in (b"", b"typed"):

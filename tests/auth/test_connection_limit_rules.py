@@ -43,7 +43,7 @@ def test_penalties_below_the_threshold_decay_too() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), ENDS, st.floats(0, 40)), max_size=200))
-def test_penalties_are_those_of_a_plain_reckoning(ends: list[tuple[str, DisconnectReason, float]]) -> None:
+def test_penalties_match_a_simple_model(ends: list[tuple[str, DisconnectReason, float]]) -> None:
     penalties, now = Penalties(), 0.0
     until: dict[str, float] = {}
     enforced: set[str] = set()
@@ -71,7 +71,7 @@ def test_a_flood_from_many_sources_takes_bounded_memory(ends: list[tuple[int, Di
         assert len(penalties._ends) <= 2 * 8 + 65  # noqa: SLF001  what would grow unseen
 
 
-def test_a_full_table_forgets_whose_penalty_ends_soonest() -> None:
+def test_a_full_table_drops_the_penalty_that_expires_first() -> None:
     penalties = Penalties(most_sources=2)
     penalties.penalise("worst", DisconnectReason.GRACE_EXCEEDED, 0)
     penalties.penalise("worst", DisconnectReason.GRACE_EXCEEDED, 0)
@@ -140,7 +140,7 @@ def test_early_drop_is_by_chance_and_takes_those_with_an_even_share_or_more() ->
         st.tuples(st.sampled_from(["come", "log in", "go"]), st.sampled_from("abcd"), st.integers(0, 99)), max_size=300
     )
 )
-def test_places_are_never_exceeded_nor_lost(steps: list[tuple[str, str, int]]) -> None:
+def test_connection_slots_are_neither_exceeded_nor_leaked(steps: list[tuple[str, str, int]]) -> None:
     limits = Limits(
         max_connections=12,
         per_source_max_connections=6,
@@ -179,7 +179,7 @@ def test_places_are_never_exceeded_nor_lost(steps: list[tuple[str, str, int]]) -
 
 
 @given(st.lists(st.tuples(st.sampled_from(list(Refusal)), st.integers(0, 99), st.booleans()), max_size=500))
-def test_every_refusal_is_told_and_a_flood_makes_few_lines(
+def test_refusals_are_logged_and_a_flood_is_summarised(
     refusals: list[tuple[Refusal, int, bool]],
 ) -> None:
     tally = Tally()

@@ -28,7 +28,7 @@ from sources import (
 )
 
 
-def test_one_source_keeps_a_few_places_and_others_log_in(stopped_console: ConsoleServer) -> None:
+def test_startup_limit_of_one_source_leaves_others_free(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     start(console, per_source_max_startups=3)
     with ExitStack() as held:
@@ -42,7 +42,7 @@ def test_one_source_keeps_a_few_places_and_others_log_in(stopped_console: Consol
     assert "refused 127.0.0.2: per_source_max_startups" in refused_lines(console, "per_source_max_startups")[0]
 
 
-def test_places_that_one_source_fills_are_refused_to_it_alone_up_to_full(stopped_console: ConsoleServer) -> None:
+def test_early_drop_hits_only_the_source_that_fills_the_limit(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     start(console, max_startups="4:100:6")
     with ExitStack() as held:
@@ -80,7 +80,7 @@ def _until_connections(console: ConsoleServer, number: int) -> None:
         time.sleep(0.02)
 
 
-async def test_a_user_is_logged_in_so_often_and_reads_why_not_more(stopped_console: ConsoleServer) -> None:
+async def test_connections_of_one_user_are_limited_with_a_reason(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     start(console, max_sessions_per_user=2)
     first, second = await logged_in(console, "127.0.0.2"), await logged_in(console, "127.0.0.3")
@@ -98,7 +98,7 @@ async def test_a_user_is_logged_in_so_often_and_reads_why_not_more(stopped_conso
     assert "127.0.0.4 as admin: max_sessions_per_user" in refused_lines(console, "max_sessions_per_user")[0]
 
 
-async def test_sessions_of_a_connection_are_limited_and_a_closed_one_makes_room(stopped_console: ConsoleServer) -> None:
+async def test_sessions_of_a_connection_are_limited(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     start(console, max_sessions=2)
     async with console.asyncssh() as connection:
@@ -129,7 +129,7 @@ def _keys(number: int) -> list[asyncssh.SSHKey]:
     return [asyncssh.generate_private_key("ssh-ed25519") for _ in range(number)]
 
 
-async def test_keys_offered_in_vain_are_tries(console: ConsoleServer) -> None:
+async def test_refused_keys_count_as_tries(console: ConsoleServer) -> None:
     right = asyncssh.read_private_key(console.key)
     strangers = _keys(6)
     await log_in_and_leave(console, "127.0.0.2", client_keys=[*strangers[:5], right])
@@ -214,14 +214,14 @@ async def test_forged_signatures_of_a_known_key_are_tries(console: ConsoleServer
     assert state(console)[2] == {"max_auth_tries": 1}
 
 
-async def test_after_the_login_any_amount_is_taken(console: ConsoleServer) -> None:
+async def test_the_byte_limit_ends_with_the_login(console: ConsoleServer) -> None:
     async with console.asyncssh() as connection:
         line = "echo " + "x" * 50_000 + "\n"
         ran = await connection.run(input=line * 20, check=True)
         assert str(ran.stdout).count("x" * 50_000) == 20
 
 
-def test_silent_clients_are_sent_away_after_the_grace_time_and_penalised(stopped_console: ConsoleServer) -> None:
+def test_silent_clients_are_disconnected_after_the_grace_time_and_penalised(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     start(console, login_grace_time=3)
     with ExitStack() as held:

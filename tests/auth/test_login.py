@@ -88,7 +88,7 @@ def test_an_option_that_is_wrong_is_refused_and_not_dropped(
     assert "vera" not in console.program("user", "list").stdout
 
 
-async def test_certificates_of_a_trusted_authority_let_in_whom_they_name(
+async def test_trusted_certificates_log_in_their_principals(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     console = stopped_console
@@ -116,7 +116,7 @@ async def test_certificates_of_a_trusted_authority_let_in_whom_they_name(
     assert not await _enters(console, "vera", client_keys=vera)
 
 
-async def test_certificates_in_vain_and_other_names_leave_a_record_and_who_offers_nothing_none(
+async def test_refused_certificates_are_recorded_and_scanners_are_not(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A certificate that is over was told as `no key offered`, as was every scanner that asked what there is."""
@@ -171,7 +171,7 @@ async def test_a_forced_command_of_a_certificate_is_what_runs(
     assert "stolen" not in stopped_console.run("domain/list")
 
 
-async def test_another_authority_lets_nobody_in(
+async def test_an_untrusted_authority_is_refused(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     Authority(stopped_console, tmp_path_factory.mktemp("authority"))
@@ -194,7 +194,7 @@ def test_a_file_of_authorities_that_cannot_be_used_ends_the_start(stopped_consol
         assert told in ran.stderr
 
 
-async def test_a_hash_of_old_parameters_is_made_anew_at_the_next_login(console: ConsoleServer) -> None:
+async def test_an_outdated_password_hash_is_renewed_at_login(console: ConsoleServer) -> None:
     weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
     _set(console, "UPDATE users SET password_hash = ? WHERE name = 'admin'", weak)
     for _ in range(2):
@@ -237,7 +237,7 @@ def test_a_client_that_cannot_change_the_password_is_refused(console: ConsoleSer
     assert console.ssh("whoami").returncode == 0
 
 
-async def test_keys_in_vain_leave_a_record(stopped_console: ConsoleServer, tmp_path: Path) -> None:
+async def test_refused_keys_are_recorded(stopped_console: ConsoleServer, tmp_path: Path) -> None:
     """They left none at all: whoever tried stolen keys at night was seen by nobody."""
     console = stopped_console
     console.start(ECSS_CONSOLE_LIMITS__PER_SOURCE_PENALTIES="false")
@@ -258,7 +258,7 @@ async def test_keys_in_vain_leave_a_record(stopped_console: ConsoleServer, tmp_p
     assert await asyncio.to_thread(console.logs, "login of stranger from 127.0.0.1:", "2 keys offered, nothing proved")
 
 
-def test_a_hash_of_old_parameters_does_not_keep_its_owner_from_another_password(console: ConsoleServer) -> None:
+def test_renewing_a_hash_does_not_block_a_password_change(console: ConsoleServer) -> None:
     """It was renewed between the question and the change, which then took it for somebody else's change."""
     weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
     _set(console, "UPDATE users SET password_hash = ? WHERE name = 'admin'", weak)
@@ -271,5 +271,5 @@ def test_a_hash_of_old_parameters_does_not_keep_its_owner_from_another_password(
 @pytest.mark.parametrize(
     ("sources", "opens"), [(("10.0.0.0/8",), True), (("::/0", "!10.0.0.1"), False), (("0.0.0.0/0",), True)]
 )
-def test_an_address_that_a_socket_for_both_gives_as_ipv6_is_the_ipv4_one(sources: tuple[str, ...], opens: bool) -> None:  # noqa: FBT001
+def test_a_mapped_ipv6_address_counts_as_ipv4(sources: tuple[str, ...], opens: bool) -> None:  # noqa: FBT001
     assert UserKey("ssh-ed25519 A", "", sources).opens("::ffff:10.0.0.1", "2026") is opens

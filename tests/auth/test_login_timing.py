@@ -181,7 +181,7 @@ async def test_unknown_wrong_locked_and_expired_get_the_same_answer_after_the_sa
     assert {(record["user_name"], record["detail"]) for record in failed} == expected
 
 
-async def test_a_key_is_refused_alike_whosever_it_is(stranger: Stranger) -> None:
+async def test_a_refused_key_reveals_no_user(stranger: Stranger) -> None:
     for way in ("publickey", "key, signed at once", "certificate"):
         usual = await stranger.refused(way, "nobody")
         assert "did verify_secret" not in " ".join(usual.did)
@@ -189,7 +189,7 @@ async def test_a_key_is_refused_alike_whosever_it_is(stranger: Stranger) -> None
             assert await stranger.refused(way, name) == usual, (way, name)
 
 
-async def test_field_a_weak_key_is_refused_as_an_unknown_key_is(stranger: Stranger, tmp_path: Path) -> None:
+async def test_field_a_weak_key_is_refused_like_an_unknown_key(stranger: Stranger, tmp_path: Path) -> None:
     """Also by somebody who has only found its public half: the same packets after the same work."""
     needs("openssl")
     stranger.key, line = weak_rsa(tmp_path)

@@ -21,23 +21,23 @@ from console import ConsoleServer, read_until_end, read_until_suffix
         "domain/shut.local/integrations/list | count",
     ],
 )
-def test_escalation_no_way_of_writing_a_path_leads_around_the_gate(staffed: ConsoleServer, line: str) -> None:
+def test_escalation_no_path_spelling_bypasses_authorization(staffed: ConsoleServer, line: str) -> None:
     assert staffed.told("oleg", line)[0] == 126
 
 
-def test_escalation_a_relative_path_from_a_granted_domain(staffed: ConsoleServer) -> None:
+def test_escalation_relative_paths_are_authorized(staffed: ConsoleServer) -> None:
     lines = "cd domain/open.local/integrations\n../../shut.local/integrations/list\n"
     ran = staffed.ssh(text=lines, options=["-l", "oleg"])
     assert b"permission denied: domain shut.local" in ran.stdout
 
 
-def test_escalation_a_document_tells_no_more_than_the_text(staffed: ConsoleServer) -> None:
+def test_escalation_json_output_reveals_no_more_than_text(staffed: ConsoleServer) -> None:
     status, shown = staffed.told("oleg", "domain/shut.local/integrations/list | json")
     document = json.loads(shown)
     assert (status, document["status"], document["error"]["kind"]) == (126, 126, "permission")
 
 
-async def test_escalation_completion_offers_nothing_behind_the_gate(staffed: ConsoleServer) -> None:
+async def test_escalation_completion_offers_nothing_unauthorized(staffed: ConsoleServer) -> None:
     async with staffed.asyncssh(username="oleg+rich") as connection:
         shell = await connection.create_process(term_type="xterm", encoding="utf-8")
         await shell.stdout.readuntil("$ ")
@@ -51,7 +51,7 @@ async def test_escalation_completion_offers_nothing_behind_the_gate(staffed: Con
             await asyncio.sleep(0.1)
 
 
-def test_escalation_what_was_mistyped_suggests_no_command_behind_the_gate(staffed: ConsoleServer) -> None:
+def test_escalation_suggestions_name_no_unauthorized_command(staffed: ConsoleServer) -> None:
     """It is refused when it is typed, and was suggested all the same."""
     assert staffed.told("admin", "cocon/user/lst") == (
         127,
@@ -61,12 +61,12 @@ def test_escalation_what_was_mistyped_suggests_no_command_behind_the_gate(staffe
     assert "Did you mean domain/list?" in staffed.told("oleg", "domain/lst")[1]
 
 
-def test_escalation_options_in_the_login_name_make_nobody_else(staffed: ConsoleServer) -> None:
+def test_escalation_login_options_do_not_change_the_user(staffed: ConsoleServer) -> None:
     assert staffed.told("oleg+plain", "whoami")[1] == "oleg\n"
     assert "there is no login option +admin" in staffed.told("oleg+admin", "whoami")[1]
 
 
-def test_escalation_a_domain_declared_anew_is_not_open_to_those_who_had_the_old_one(console: ConsoleServer) -> None:
+def test_escalation_a_redeclared_domain_inherits_no_grant(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.add_user("oleg", "operator", "biysk.local")
     assert console.told("oleg", "domain/biysk.local/integrations/add crm")[0] == 0
@@ -75,7 +75,7 @@ def test_escalation_a_domain_declared_anew_is_not_open_to_those_who_had_the_old_
     assert console.told("oleg", "domain/biysk.local/integrations/list")[0] == 126
 
 
-def test_escalation_a_user_added_anew_has_no_old_grant_or_key(console: ConsoleServer) -> None:
+def test_escalation_a_readded_user_inherits_no_grant_or_key(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.add_user("oleg", "operator", "biysk.local")
     console.run("cocon/user/remove oleg --force")
@@ -84,7 +84,7 @@ def test_escalation_a_user_added_anew_has_no_old_grant_or_key(console: ConsoleSe
     assert "biysk" not in console.run("cocon/user/list")
 
 
-async def test_escalation_a_question_that_waited_while_the_role_was_taken_away(console: ConsoleServer) -> None:
+async def test_escalation_a_demoted_user_cannot_confirm_a_pending_question(console: ConsoleServer) -> None:
     """Somebody who is demoted cannot answer yes to what they began before."""
     console.run("domain/declare biysk.local")
     console.add_user("oleg", "admin")
@@ -98,7 +98,7 @@ async def test_escalation_a_question_that_waited_while_the_role_was_taken_away(c
     assert "biysk.local" in console.run("domain/list")
 
 
-async def test_escalation_commands_that_queue_cannot_undo_what_takes_the_right_away(console: ConsoleServer) -> None:
+async def test_escalation_queued_commands_cannot_undo_a_demotion(console: ConsoleServer) -> None:
     """A user demoted while a change waited for the store could become an administrator again."""
     console.add_user("oleg", "admin")
     async with console.asyncssh(username="oleg") as oleg, console.asyncssh() as admin:
@@ -119,7 +119,7 @@ async def test_escalation_commands_that_queue_cannot_undo_what_takes_the_right_a
     assert {row["user"]: row["role"] for row in rows}["oleg"] == "viewer"
 
 
-async def test_escalation_a_session_of_a_removed_user_is_not_one_of_the_next_of_that_name(
+async def test_escalation_a_readded_user_inherits_no_session(
     console: ConsoleServer,
 ) -> None:
     key = (console.folder / "id_admin.pub").read_text().strip()
@@ -133,7 +133,7 @@ async def test_escalation_a_session_of_a_removed_user_is_not_one_of_the_next_of_
     assert "stolen" not in console.run("domain/list")
 
 
-def test_escalation_a_password_that_is_reset_meanwhile_is_not_overwritten(console: ConsoleServer) -> None:
+def test_escalation_a_concurrent_password_reset_is_not_overwritten(console: ConsoleServer) -> None:
     console.add_user("vera", "viewer")
     console.ssh(text="cocon/user/passwd vera\nfirst\nfirst\n")
     with console.paramiko(username="vera", password="first") as client:
@@ -150,7 +150,7 @@ def test_escalation_a_password_that_is_reset_meanwhile_is_not_overwritten(consol
         assert client.exec_command("whoami")[1].read().startswith(b"vera\n")
 
 
-def test_a_secret_typed_ahead_of_a_question_that_fails_is_no_command(console: ConsoleServer) -> None:
+def test_a_secret_typed_ahead_of_a_failed_question_is_not_run(console: ConsoleServer) -> None:
     with console.paramiko() as client:
         channel = client.invoke_shell(term="xterm")
         read_until_suffix(channel, "$ ")
@@ -161,7 +161,7 @@ def test_a_secret_typed_ahead_of_a_question_that_fails_is_no_command(console: Co
         assert "NewSecret77" not in shown + read_until_end(channel)
 
 
-def test_a_key_that_works_from_one_place_only_makes_no_administrator_who_stays(console: ConsoleServer) -> None:
+def test_a_restricted_key_does_not_count_as_the_last_administrators_login(console: ConsoleServer) -> None:
     key = (console.folder / "id_admin.pub").read_text().strip()
     console.run(f"cocon/user/add oleg --role admin --key '{key}' --expires never")
     console.run(
@@ -176,7 +176,7 @@ def test_a_key_that_works_from_one_place_only_makes_no_administrator_who_stays(c
     assert "has a comment with control characters" in added.stderr
 
 
-async def test_escalation_what_a_removed_user_typed_is_not_in_the_history_of_the_next(console: ConsoleServer) -> None:
+async def test_escalation_a_readded_user_inherits_no_history(console: ConsoleServer) -> None:
     """The lines of the last half second, and of a session that was still open, went to who had the name then."""
     key = (console.folder / "id_admin.pub").read_text().strip()
     console.add_user("vera", "viewer")
