@@ -38,7 +38,7 @@ def _packed_before(manifest: Manifest, database: Path) -> bytes:
     return gzip.compress(blocks + bytes(1024), mtime=0)
 
 
-def test_an_archive_of_before_opens(database: Path, tmp_path: Path) -> None:
+def test_an_archive_of_an_older_version_opens(database: Path, tmp_path: Path) -> None:
     folder = tmp_path / "unpacked"
     folder.mkdir()
     manifest = _manifest(database)
@@ -47,7 +47,7 @@ def test_an_archive_of_before_opens(database: Path, tmp_path: Path) -> None:
     assert unpacked.database.read_bytes() == database.read_bytes()
 
 
-def test_a_new_archive_differs_from_one_of_before_only_in_zeros_at_its_end(database: Path) -> None:
+def test_a_new_archive_differs_from_older_ones_only_in_padding(database: Path) -> None:
     manifest, packed = _manifest(database), io.BytesIO()
     pack(packed, manifest, KEYS, database)
     now, before = gzip.decompress(packed.getvalue()), gzip.decompress(_packed_before(manifest, database))

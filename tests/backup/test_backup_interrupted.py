@@ -45,7 +45,7 @@ def _copies(filled: ConsoleServer, folder: Path) -> Iterator[None]:
             path.unlink()
 
 
-def test_a_backup_that_is_killed_at_any_step_leaves_no_half_of_one(
+def test_a_backup_killed_at_any_step_leaves_no_partial_file(
     filled: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     before = dump_of(filled.database)
@@ -67,7 +67,7 @@ def test_a_backup_that_is_killed_at_any_step_leaves_no_half_of_one(
     assert not list(filled.database.parent.glob("*.scratch-*"))
 
 
-def test_a_restore_that_is_killed_at_any_step_leaves_the_old_store_or_the_new_one(
+def test_a_restore_killed_at_any_step_leaves_the_old_or_new_store(
     filled: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Another store with other keys is replaced, and its last changes lie in its -wal: the most there can be to do."""
@@ -166,7 +166,7 @@ def test_a_signal_leaves_no_copy_of_the_store_behind(
         assert sorted(path for path in filled.folder.rglob("*") if path.name != "console.db") == before
 
 
-def test_ctrl_c_ends_an_encryption_as_anything_else(filled: ConsoleServer) -> None:
+def test_ctrl_c_ends_an_encryption_cleanly(filled: ConsoleServer) -> None:
     """It was told as "the backup cannot be encrypted: KeyboardInterrupt:"."""
     before = sorted(filled.folder.rglob("*"))
     set_trap = partial(_ended_in, create._Hashing, "write", signal.SIGINT)  # noqa: SLF001  what the library calls
@@ -174,7 +174,7 @@ def test_ctrl_c_ends_an_encryption_as_anything_else(filled: ConsoleServer) -> No
     assert sorted(filled.folder.rglob("*")) == before
 
 
-def test_a_signal_behind_the_step_does_not_say_that_nothing_was_changed(filled: ConsoleServer) -> None:
+def test_a_signal_after_the_commit_does_not_claim_nothing_was_changed(filled: ConsoleServer) -> None:
     def set_trap(program: object, step: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             _ended_in(program, step, number)

@@ -117,7 +117,7 @@ TRICKS: dict[str, tuple[Callable[[list[Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_tricks_within_an_archive_write_nothing(
+def test_malicious_archive_members_write_nothing(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str], trick: str
 ) -> None:
     backup = backup_made("b", *CLEAR)
@@ -154,9 +154,7 @@ def test_a_database_that_was_changed_needs_the_storage_key(
     assert "its manifest was changed since it was made" in capsys.readouterr().err
 
 
-def test_an_audit_that_was_tampered_with_is_backed_up_and_told(
-    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tampered_audit_is_backed_up_and_reported(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
     with closing(sqlite3.connect(filled.database)) as connection:
         connection.execute("DROP TRIGGER audit_is_not_changed")
         connection.execute("UPDATE audit SET user_name = 'nobody' WHERE seq = 1")
@@ -167,9 +165,7 @@ def test_an_audit_that_was_tampered_with_is_backed_up_and_told(
     assert "record 1 of ds1@ecss1 was changed" in capsys.readouterr().err
 
 
-def test_what_a_backup_says_of_itself_does_not_steer_the_terminal(
-    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_manifest_text_sends_no_terminal_controls(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
     backup = backup_made("b", "--unencrypted", "--without-keys")
     (filled.folder / "keys" / "storage.key").unlink()  # nobody knows then who made it
     members = _members(backup)
@@ -185,7 +181,7 @@ def test_what_a_backup_says_of_itself_does_not_steer_the_terminal(
     assert "the backup \\udcfe cannot be read" in capsys.readouterr().err
 
 
-def test_a_schema_of_very_many_digits_is_damage(tmp_path: Path) -> None:
+def test_an_absurd_schema_number_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "console.db"
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE store (name TEXT, value TEXT)")

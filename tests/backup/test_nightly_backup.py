@@ -65,7 +65,7 @@ def test_the_nightly_unit_makes_backups_that_open_and_removes_old_ones(stopped_c
     assert "1 domain" in verified.stdout
 
 
-def test_the_nightly_unit_names_what_the_operations_page_lays_down() -> None:
+def test_the_nightly_unit_matches_the_operations_page() -> None:
     page = OPERATIONS.read_text(encoding="utf-8")
     (credential,) = settings(UNIT, "LoadCredential")
     _, _, key = credential.partition(":")

@@ -96,7 +96,7 @@ def test_a_user_with_keys_only_cannot_log_in_by_password(console: ConsoleServer)
         (("user", "add", "eve", "--authorized-key", "dsa.pub"), "", "line 1 is too weak: DSA; use Ed25519"),
     ],
 )
-def test_what_a_user_cannot_be(empty: ConsoleServer, words: tuple[str, ...], text: str, said: str) -> None:
+def test_invalid_users_are_refused(empty: ConsoleServer, words: tuple[str, ...], text: str, said: str) -> None:
     (empty.folder / "private").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     (empty.folder / "cut.pub").write_text("ssh-ed25519 AAAAC3Nz eve\n")
     (empty.folder / "options").write_text('command="sh" ssh-ed25519 AAAAC3Nz eve\n')
@@ -109,7 +109,7 @@ def test_what_a_user_cannot_be(empty: ConsoleServer, words: tuple[str, ...], tex
     assert not (empty.folder / "keys").exists()
 
 
-def test_a_password_that_nobody_can_see_is_not_in_force(empty: ConsoleServer) -> None:
+def test_a_password_that_cannot_be_shown_is_not_set(empty: ConsoleServer) -> None:
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
             [*PROGRAM, "init"],
@@ -125,7 +125,7 @@ def test_a_password_that_nobody_can_see_is_not_in_force(empty: ConsoleServer) ->
     assert "Password, shown only now: " in empty.program("init").stdout
 
 
-def test_standard_input_that_is_closed_or_no_text(empty: ConsoleServer) -> None:
+def test_closed_or_binary_standard_input_is_refused(empty: ConsoleServer) -> None:
     for words, given in ((["--password-stdin"], b"\xff\n"), ([], None), (["--password-stdin"], None)):
         ran = subprocess.run(
             [
@@ -149,7 +149,7 @@ def test_standard_input_that_is_closed_or_no_text(empty: ConsoleServer) -> None:
         assert b"Traceback" not in ran.stderr
 
 
-def test_a_taken_port_is_told_plainly(empty: ConsoleServer) -> None:
+def test_a_port_in_use_is_reported_in_one_line(empty: ConsoleServer) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -170,7 +170,7 @@ def test_a_taken_port_is_told_plainly(empty: ConsoleServer) -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_wrong_words_end_with_2() -> None:
+def test_wrong_arguments_exit_with_2() -> None:
     for words in (("tea",), ("user",), ("serve", "now"), ("user", "add", "eve", "--role", "king")):
         assert subprocess.run([*PROGRAM, *words], capture_output=True, check=False).returncode == 2
 

@@ -43,7 +43,7 @@ def test_ctrl_c_at_a_question_ends_it_at_once(
 
 
 @pytest.mark.parametrize(("words", "question"), _QUESTIONS)
-def test_a_secret_that_is_no_text_is_refused_and_not_shown(
+def test_an_undecodable_secret_is_refused_and_not_shown(
     stopped_console: ConsoleServer, words: tuple[str, ...], question: str
 ) -> None:
     client = _asked(stopped_console, words, question)
@@ -100,7 +100,7 @@ def _interrupted(console: ConsoleServer, words: tuple[str, ...], step: int | Non
 
 @pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize("words", [("user", "list"), ("config", "check"), ("audit", "verify")])
-def test_ctrl_c_at_any_moment_leaves_a_line_at_most(stopped_console: ConsoleServer, words: tuple[str, ...]) -> None:
+def test_ctrl_c_at_any_moment_prints_at_most_one_line(stopped_console: ConsoleServer, words: tuple[str, ...]) -> None:
     """While it parsed, made its loop or opened the store it left tracebacks and warnings of the interpreter."""
     folder = stopped_console.folder / "steps"
     folder.mkdir()
@@ -138,7 +138,7 @@ def _shell(console: ConsoleServer, script: str) -> subprocess.CompletedProcess[s
         ("hostkey rotate >/dev/full", "The next host key is SHA256:"),
     ],
 )
-def test_an_answer_that_nobody_can_read_is_told_on_standard_error(
+def test_a_closed_standard_output_is_reported_on_standard_error(
     stopped_console: ConsoleServer, script: str, answer: str
 ) -> None:
     """With standard output closed a change was made and then ended in a traceback."""

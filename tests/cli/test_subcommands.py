@@ -102,7 +102,7 @@ def test_ctrl_c_while_the_modules_load_prints_no_traceback(stopped_console: Cons
         (("hostkey", "rotate", "--finish"), "The host key is"),
     ],
 )
-def test_ctrl_c_is_told_that_nothing_was_changed_only_where_that_is_so(
+def test_ctrl_c_claims_nothing_was_changed_only_before_the_commit(
     stopped_console: ConsoleServer, slow_sync: Path, words: tuple[str, ...], said: str
 ) -> None:
     """While a slow disk synced what was committed, Ctrl-C was answered with `nothing was changed`."""
@@ -135,7 +135,7 @@ def test_ctrl_c_is_told_that_nothing_was_changed_only_where_that_is_so(
         assert _users(console) != users
 
 
-def test_a_host_key_is_in_use_only_when_a_record_says_so_wherever_the_disk_is_full(
+def test_a_host_key_is_used_only_after_its_record_on_a_full_disk(
     stopped_console: ConsoleServer, faults: Faults
 ) -> None:
     """The key was swapped before the commit: where that failed, the old key was gone, and `nothing was changed`."""
@@ -159,9 +159,7 @@ def test_a_host_key_is_in_use_only_when_a_record_says_so_wherever_the_disk_is_fu
     assert (console.folder / "keys" / f"{HOST_KEY_NAME}.pub").exists()
 
 
-def test_a_disk_that_fails_in_the_midst_of_a_rotation_is_told_in_a_line(
-    stopped_console: ConsoleServer, faults: Faults
-) -> None:
+def test_a_disk_failure_during_a_rotation_is_one_error_line(stopped_console: ConsoleServer, faults: Faults) -> None:
     """The key that could not be recorded could not be removed either, and the operator got a traceback."""
     console, told = stopped_console, set()
     for passing in range(0, 100, 3):
@@ -184,7 +182,7 @@ def _made_older(console: ConsoleServer) -> None:
         database.execute("UPDATE store SET value = ? WHERE name = 'schema'", (str(schema.newest() - 1),))
 
 
-def test_no_word_of_a_newer_version_upgrades_a_store_under_a_running_server(console: ConsoleServer) -> None:
+def test_no_newer_subcommand_upgrades_a_store_under_a_running_server(console: ConsoleServer) -> None:
     """`user list` of the new version, before the old server was stopped, left that with a schema it does not know."""
     _made_older(console)
     before = console.database.read_bytes()
@@ -201,7 +199,7 @@ def test_no_word_of_a_newer_version_upgrades_a_store_under_a_running_server(cons
     assert console.program("user", "list").returncode == 0
 
 
-def test_a_backup_without_room_for_its_copy_says_where_another_folder_is_given(
+def test_a_backup_without_disk_space_names_the_scratch_option(
     console: ConsoleServer, faults: Faults, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """While the disk of the store was full, it was told that the store cannot be opened."""

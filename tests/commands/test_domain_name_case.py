@@ -34,7 +34,7 @@ def named(console: ConsoleServer) -> ConsoleServer:
     return console
 
 
-def test_field_a_script_looks_for_the_name_that_it_declared(named: ConsoleServer) -> None:
+def test_field_listings_show_the_name_as_declared(named: ConsoleServer) -> None:
     """A public script declares RM-test, looks for it in `domain/list` and `ls /domain/`, and found rm-test."""
     assert named.told("admin", "domain/declare Upper.Local") == (0, "Domain Upper.Local declared\n")
     assert re.findall(r"^│([\w.-]+) *│\d", named.run("domain/list"), re.MULTILINE) == [
@@ -50,7 +50,7 @@ def test_field_a_script_looks_for_the_name_that_it_declared(named: ConsoleServer
     assert "M-test" not in named.run("domain/list")
 
 
-def test_field_every_look_up_ignores_case(named: ConsoleServer) -> None:
+def test_field_every_lookup_ignores_case(named: ConsoleServer) -> None:
     for path in ("domain/rm-test", "domain/RM-TEST", "/domain/./rM-tEsT"):
         assert "│crm" in named.run(f"{path}/integrations/list")
     lines = "cd domain/rm-TEST\npwd\ncd /domain/rm-test/integrations\nls\nshow crm\ncd ../../RM-TEST\n"
@@ -156,7 +156,7 @@ def test_field_the_audit_names_a_domain_as_declared_and_finds_it_in_any_case(nam
     assert "Count: 0" in named.run("cocon/audit/list --domain rm-test --client CRM | count"), "client ids have a case"
 
 
-def test_field_a_directory_that_is_named_as_a_domain_is_not_taken_for_one(named: ConsoleServer) -> None:
+def test_field_a_directory_named_like_a_domain_keeps_its_spelling(named: ConsoleServer) -> None:
     """The name of the domain stood for every part of the path that was spelt so."""
     for name in ("Integrations", "DOMAIN"):
         named.run(f"domain/declare {name}")
@@ -176,7 +176,7 @@ def person(named: ConsoleServer) -> Iterator[Person]:
     someone.leaves()
 
 
-def test_field_tab_puts_the_declared_name_in_place_of_what_was_typed(named: ConsoleServer, person: Person) -> None:
+def test_field_tab_replaces_the_typed_name_with_the_declared_one(named: ConsoleServer, person: Person) -> None:
     person.types("domain/rm", "Tab")
     person.sees_at_end(f"{PROMPT}domain/RM-test/")
     person.types("integ", "Tab", "show c", "Tab")
@@ -225,7 +225,7 @@ def _schema_4(folder: Path) -> None:
         database.commit()
 
 
-def test_field_a_backup_of_the_program_before_is_restored_and_answers_in_any_case(
+def test_field_an_older_backup_is_restored_and_ignores_case(
     stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     console = stopped_console

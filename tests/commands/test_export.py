@@ -123,7 +123,7 @@ def test_openssh_pipes_one_console_into_another(console: ConsoleServer, tmp_path
     assert "Count: 4" in console.run(f"{_HERE}/export | count")
 
 
-def test_ten_thousand_are_put_in_and_taken_out(console: ConsoleServer) -> None:
+def test_ten_thousand_integrations_are_imported_and_exported(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     rows = _rows([(f"c{number:05}", "service", [f"{number:07}", "0100"]) for number in range(10_000)])
     document = json.dumps({"rows": rows}, indent=1)
@@ -145,7 +145,7 @@ def test_ten_thousand_are_put_in_and_taken_out(console: ConsoleServer) -> None:
     assert arguments == '{"domain": "biysk.local"}'
 
 
-async def test_an_export_shows_its_progress_to_whoever_typed_it_alone(stopped_console: ConsoleServer) -> None:
+async def test_export_progress_is_shown_to_its_own_session_only(stopped_console: ConsoleServer) -> None:
     console, numbers = stopped_console, tuple(f"{number}" for number in range(1000, 9000, 7))
     stored = [(Integration(f"c{each}", IntegrationType.SERVICE, numbers), new_key()) for each in range(600)]
     await console.seed("biysk.local", stored)
@@ -248,7 +248,7 @@ _GOOD = {"client_id": "crm", "type": "widget", "api_key": "K" * 64}
         ([{**_GOOD, "type": "service", "numbers": ["1"] * 90_000}], "integration 1: 90,000 numbers, at most 10,000"),
     ],
 )
-def test_a_document_with_mistakes_is_refused_with_each(
+def test_a_document_is_refused_for_each_kind_of_mistake(
     shared_console: ConsoleServer, document: object, told: str
 ) -> None:
     text = document if isinstance(document, str) else json.dumps({"status": 0, "rows": document})
@@ -259,13 +259,13 @@ def test_a_document_with_mistakes_is_refused_with_each(
     assert b"KKKKKKKK" not in ran.stdout
 
 
-def test_all_mistakes_of_a_document_are_told_at_once() -> None:
+def test_all_mistakes_of_a_document_are_reported_together() -> None:
     good, bad = _GOOD, {**_GOOD, "type": "gadget"}
     found = [*read_rows(json.dumps([bad, good, bad]))]
     assert [isinstance(each, Row) for each in found] == [False, True, False]
 
 
-async def test_others_have_their_turns_while_many_numbers_are_told_in_short() -> None:
+async def test_summarising_many_numbers_yields_the_event_loop() -> None:
     """An export of ten thousand services of a hundred numbers held every other session up for a second."""
     turns = 0
 
@@ -286,7 +286,7 @@ async def test_others_have_their_turns_while_many_numbers_are_told_in_short() ->
     assert turns >= 5
 
 
-def test_who_may_not_see_keys_exports_none(console: ConsoleServer) -> None:
+def test_an_export_without_the_key_permission_has_no_keys(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     key = re.findall(r"[A-Za-z0-9]{64}", console.run(f"{_HERE}/add tester"))[0]
     console.add_user("vera", "viewer", "biysk.local")
@@ -307,7 +307,7 @@ def test_who_may_not_see_keys_exports_none(console: ConsoleServer) -> None:
     assert [row["arguments"] for row in json.loads(shown)["rows"]][-1] == '{"domain": "biysk.local", "reveal": true}'
 
 
-async def test_a_key_that_was_typed_is_kept_nowhere(console: ConsoleServer) -> None:
+async def test_a_typed_api_key_is_stored_nowhere(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     typed, misspelt, wrong, documented = (new_key() for _ in range(4))
     lines = [
@@ -388,7 +388,7 @@ async def test_ctrl_c_and_the_end_of_input_refuse_a_document(shared_console: Con
         await shell.wait()
 
 
-def test_numbers_that_fit_no_line_are_left_to_the_document(console: ConsoleServer) -> None:
+def test_numbers_too_long_for_a_line_are_exported_as_a_document(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     numbers = [f"{number * 7919:032}"[::-1] for number in range(10_000)]
     rows = [{"client_id": "huge", "type": "service", "api_key": new_key(), "numbers": numbers}]

@@ -10,7 +10,7 @@ from pathlib import Path
 from console import ConsoleServer
 
 
-def test_who_is_called_at_night_finds_who_killed_the_key_in_one_line(console: ConsoleServer) -> None:
+def test_one_audit_query_finds_the_change_that_disabled_a_key(console: ConsoleServer) -> None:
     """Not among the lists of a script that polls, not among checks; and a domain that was removed names its keys."""
     here = "domain/biysk.local/integrations"
     console.run("domain/declare biysk.local")
@@ -38,7 +38,7 @@ def test_who_is_called_at_night_finds_who_killed_the_key_in_one_line(console: Co
     ]
 
 
-def test_yesterdays_key_is_put_back_by_the_recipe(console: ConsoleServer, tmp_path: Path) -> None:
+def test_the_documented_recipe_restores_one_key_from_a_backup(console: ConsoleServer, tmp_path: Path) -> None:
     """As docs/backup.md tells it: a second console on the backup, one line of its export, and the rest as it is."""
     recipe = (Path(__file__).parents[2] / "docs" / "backup.md").read_text(encoding="utf-8")
     exported = re.search(r"ssh -p 8024 admin@127\.0\.0\.1 '(.*)' > crm\.script", recipe)

@@ -113,7 +113,7 @@ def _sections(values: dict[str, object]) -> dict[str, dict[str, object]]:
     return sections
 
 
-def test_every_key_declares_when_a_change_counts_and_the_reference_says_it() -> None:
+def test_every_key_documents_when_a_change_applies() -> None:
     names = [f"{section}.{key}" for section, key, _ in declared()]  # raises where one does not
     assert set(names) == set(OTHER)
     root = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_every_key_declares_when_a_change_counts_and_the_reference_says_it() -> 
     assert all(rows[f"{section}.{key}"].endswith(f"| {when.value} |") for section, key, when in declared())
 
 
-def test_what_needs_a_restart_stays_and_all_else_is_taken(tmp_path: Path) -> None:
+def test_a_reload_applies_all_but_keys_that_need_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(_sections(OTHER)))
     new, running = load_config(path, {}), Config()
@@ -136,7 +136,7 @@ def test_what_needs_a_restart_stays_and_all_else_is_taken(tmp_path: Path) -> Non
     assert taken.database == running.database
 
 
-def test_a_reload_tells_each_key_and_whether_it_counts(stopped_console: ConsoleServer) -> None:
+def test_a_reload_logs_each_changed_key_and_whether_it_applies(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     (console.folder / "ca.pub").write_bytes((console.folder / "id_admin.pub").read_bytes())
@@ -165,7 +165,7 @@ def test_a_reload_tells_each_key_and_whether_it_counts(stopped_console: ConsoleS
     assert set(row[detail].removeprefix("changed: ").split(", ")) == set(applied)
 
 
-def test_all_mistakes_are_told_at_once_and_nothing_changes(stopped_console: ConsoleServer) -> None:
+def test_a_reload_with_mistakes_reports_all_and_changes_nothing(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     _write(console, greeting={"banner": "before"})
     console.start()
@@ -194,7 +194,7 @@ def test_all_mistakes_are_told_at_once_and_nothing_changes(stopped_console: Cons
     _reload(console, "0 keys changed, 0 wait")
 
 
-async def test_what_was_taken_counts_for_open_sessions_and_for_those_to_come(stopped_console: ConsoleServer) -> None:
+async def test_reloaded_values_apply_to_open_and_new_sessions(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     _write(console)
     console.start()
@@ -250,7 +250,7 @@ def test_penalties_end_when_they_are_switched_off(stopped_console: ConsoleServer
     assert console.run("whoami").startswith("admin\n")
 
 
-def test_authorities_of_certificates_are_read_anew(stopped_console: ConsoleServer) -> None:
+def test_certificate_authorities_are_reloaded(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     folder = console.folder
     make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", ""]
@@ -281,7 +281,7 @@ def test_authorities_of_certificates_are_read_anew(stopped_console: ConsoleServe
     assert not comes_in()
 
 
-def test_a_reload_that_fails_is_not_the_last(stopped_console: ConsoleServer) -> None:
+def test_a_failed_reload_does_not_stop_later_reloads(stopped_console: ConsoleServer) -> None:
     """What no reload had thought of ended the task that waits for SIGHUP: later ones did nothing and said nothing."""
     console = stopped_console
     _write(console)
@@ -294,7 +294,7 @@ def test_a_reload_that_fails_is_not_the_last(stopped_console: ConsoleServer) -> 
     _reload(console, "0 keys changed")
 
 
-def test_half_a_character_is_refused_before_it_stops_the_audit(stopped_console: ConsoleServer) -> None:
+def test_a_lone_surrogate_in_the_configuration_is_refused(stopped_console: ConsoleServer) -> None:
     """YAML can write one as an escape. It was taken, no record could be stored any more, and a banner let nobody in."""
     console = stopped_console
     console.start()
@@ -323,7 +323,7 @@ def test_a_reload_while_the_console_begins_or_stops_does_no_harm(stopped_console
     assert re.search(r"drained: 1 sessions have ended, 0 of them interrupted", "".join(console.log))
 
 
-async def test_who_is_on_the_way_in_when_the_end_begins_is_told(stopped_console: ConsoleServer) -> None:
+async def test_a_login_in_progress_at_shutdown_gets_the_reason(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     parted: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()

@@ -96,7 +96,7 @@ def test_no_bound_of_an_input_is_missing() -> None:
     assert found - stated - NO_INPUT.keys() == set()
 
 
-def test_the_table_has_all_that_was_ever_bounded() -> None:
+def test_the_table_of_bounds_loses_no_row() -> None:
     """A section that is moved out of the table's reach would pass unread."""
     assert len(ROWS) >= 50
     named = {row[0] for row in ROWS}

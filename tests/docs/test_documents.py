@@ -47,7 +47,7 @@ def test_the_readme_opens_with_the_picture() -> None:
     assert "(docs/session.svg)" in opening
 
 
-def test_the_readme_can_be_finished() -> None:
+def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 600
 
 
@@ -74,7 +74,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for target, anchor in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
         if target.startswith(("http:", "https:")):
             continue

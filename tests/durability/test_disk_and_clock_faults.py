@@ -74,7 +74,7 @@ def _verified(console: ConsoleServer) -> None:
     assert verified.returncode == 0, verified.stderr
 
 
-async def test_a_power_cut_at_any_moment_loses_nothing_that_clients_were_told(
+async def test_a_power_cut_at_any_moment_loses_no_acknowledged_change(
     stopped_console: ConsoleServer, faults: Faults, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder, dice = tmp_path_factory.mktemp("power"), random.Random(5)  # noqa: S311  the same cuts each time
@@ -84,7 +84,7 @@ async def test_a_power_cut_at_any_moment_loses_nothing_that_clients_were_told(
     assert found.lies_found, "a disk that syncs nothing would not be found"
 
 
-def test_a_first_start_that_a_power_cut_ends_begins_again_or_is_whole(
+def test_a_first_start_cut_by_power_loss_is_whole_or_repeats(
     tmp_path: Path, library: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("power")
@@ -130,7 +130,7 @@ DISKS = {
 
 
 @pytest.mark.parametrize("disk", DISKS)
-async def test_a_fault_of_the_disk_at_every_operation_in_turn_is_told_and_leaves_nothing_half_done(
+async def test_a_disk_fault_at_each_operation_is_reported_and_atomic(
     faulty: ConsoleServer, faults: Faults, disk: str
 ) -> None:
     kinds, error, failing, partial = DISKS[disk]
@@ -165,9 +165,7 @@ async def test_a_fault_of_the_disk_at_every_operation_in_turn_is_told_and_leaves
     _verified(faulty)
 
 
-async def test_a_disk_that_fails_now_and_then_loses_nothing_through_changes_and_checkpoints(
-    faulty: ConsoleServer, faults: Faults
-) -> None:
+async def test_random_disk_faults_lose_no_acknowledged_change(faulty: ConsoleServer, faults: Faults) -> None:
     ledger, dice = Ledger(), random.Random(5)  # noqa: S311
     made = faulty.database.stat().st_mtime_ns
     checkpoints: set[int] = set()
@@ -186,9 +184,7 @@ async def test_a_disk_that_fails_now_and_then_loses_nothing_through_changes_and_
     assert (await complaints(faulty.folder, ledger))[0] == []
 
 
-async def test_while_the_disk_is_full_people_log_in_read_and_get_their_records_later(
-    faulty: ConsoleServer, faults: Faults
-) -> None:
+async def test_logins_and_reads_work_on_a_full_disk_and_records_follow(faulty: ConsoleServer, faults: Faults) -> None:
     assert faulty.run(f"domain/{DOMAIN}/integrations/add tester")
     faults.fail(CHANGES | Kind.SYNC, errno.ENOSPC)
     with faulty.paramiko(password=PASSWORD) as client:
@@ -215,9 +211,7 @@ async def test_while_the_disk_is_full_people_log_in_read_and_get_their_records_l
     _verified(faulty)
 
 
-async def test_a_disk_that_cannot_be_read_is_told_and_forgotten_when_it_can(
-    faulty: ConsoleServer, faults: Faults
-) -> None:
+async def test_a_passing_read_error_is_reported_and_needs_no_repair(faulty: ConsoleServer, faults: Faults) -> None:
     refused = 0
     async with faulty.asyncssh() as connection:
         for passing in range(100):
@@ -238,9 +232,7 @@ async def test_a_disk_that_cannot_be_read_is_told_and_forgotten_when_it_can(
     _verified(faulty)
 
 
-def test_a_store_on_a_read_only_disk_is_not_served_and_the_program_says_why(
-    stopped_console: ConsoleServer, faults: Faults
-) -> None:
+def test_a_start_on_a_read_only_disk_is_refused_with_the_reason(stopped_console: ConsoleServer, faults: Faults) -> None:
     faults.fail(CHANGES | Kind.SYNC, errno.EROFS)
     for words in (("serve",), ("user", "add", "eve", "--password-stdin")):
         ran = stopped_console.program(*words, text="secret\n", **faults.environment())
@@ -339,7 +331,7 @@ async def test_users_host_keys_and_the_audit_are_managed_while_clients_change_th
     assert (await complaints(console.folder, ledger))[0] == []
 
 
-def test_the_ledger_finds_what_is_lost_what_is_back_and_what_nobody_made() -> None:
+def test_the_ledger_detects_lost_reverted_and_unknown_changes() -> None:
     there, other = Standing("a" * 64, "2400"), Standing("b" * 64, "2400")
     ledger = Ledger(changes={"c": [Change("add", 1, there, told=2), Change("replace", 3, other, told=4)]})
     assert list(ledger.lost({"c": other})) == []
@@ -353,13 +345,13 @@ def test_the_ledger_finds_what_is_lost_what_is_back_and_what_nobody_made() -> No
     assert ledger.counts() == (2, 3)
 
 
-def test_a_damaged_store_is_no_fault_that_passes(stopped_console: ConsoleServer) -> None:
+def test_a_damaged_store_is_a_permanent_fault(stopped_console: ConsoleServer) -> None:
     stopped_console.database.write_bytes(b"no database" * 1000)
     with pytest.raises(StartError, match="is damaged"):
         prepare(stopped_console.database, stopped_console.folder / "keys")
 
 
-def test_a_file_that_is_written_while_it_is_looked_at_is_looked_at_again(
+def test_a_file_written_during_its_check_is_checked_again(
     stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A start or `backup` beside a program that had just written said once in 1,651 times that the store is damaged."""

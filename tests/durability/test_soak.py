@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_half_a_minute_of_mixed_load_with_faults_loses_nothing_and_leaves_nothing_behind() -> None:
+def test_half_a_minute_of_mixed_load_with_faults_loses_and_leaks_nothing() -> None:
     soak = subprocess.run(
         [sys.executable, ROOT / "bench" / "soak.py", "--seconds", "30"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support")},

@@ -55,7 +55,7 @@ PLACES = (
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", WORD)
-def test_field_an_unseen_character_is_named_with_its_column_wherever_it_stands(place: str, name: str) -> None:
+def test_field_an_invisible_character_is_named_with_its_column(place: str, name: str) -> None:
     """A filter with one found nothing and ended with 0; a number range did not say what was wrong."""
     text = place.format(WORD[name])
     outcome = match(ROOT, (), tokenize(text))
@@ -64,7 +64,7 @@ def test_field_an_unseen_character_is_named_with_its_column_wherever_it_stands(p
     assert outcome.message.startswith(f"the line has {code} at column {place.index('{}') + 1}, which is invisible")
 
 
-def test_field_a_filter_with_a_pasted_character_no_longer_finds_nothing_in_silence(
+def test_field_a_filter_with_an_invisible_character_is_refused(
     shared_console: ConsoleServer,
 ) -> None:
     ran = shared_console.ssh("help | match Command\u200bs")
@@ -80,7 +80,7 @@ def test_field_a_filter_with_a_pasted_character_no_longer_finds_nothing_in_silen
 
 
 @pytest.mark.parametrize("name", WORD)
-def test_field_in_quotes_an_unseen_character_is_text(shared_console: ConsoleServer, name: str) -> None:
+def test_field_an_invisible_character_in_quotes_is_text(shared_console: ConsoleServer, name: str) -> None:
     for quoted in (f'echo "a{WORD[name]}b"', f"echo 'a{WORD[name]}b'", f"echo x 'a{WORD[name]}b'"):
         document = json.loads(shared_console.run(f"{quoted} | json"))  # as text a reply has it as an escape
         assert f"a{WORD[name]}b" in document["lines"][0]
@@ -92,7 +92,7 @@ def test_field_controls_are_refused_in_quotes_too_and_a_quote_that_is_open_is_na
     assert "U+00A0" in str(tokenize("echo a\u00a0b 'c").mistake)
 
 
-def test_field_every_blank_and_format_character_of_unicode_is_unseen() -> None:
+def test_field_every_blank_and_format_character_is_listed_as_invisible() -> None:
     """Holds the list in the code against the interpreter's tables, so that a new one is noticed."""
     unprinted = [
         each
@@ -139,14 +139,14 @@ def test_field_every_blank_and_format_character_of_unicode_is_unseen() -> None:
     ],
     ids=lambda text: quote(text)[:60],
 )
-def test_field_a_foreign_letter_is_named(shared_console: ConsoleServer, line: str, named: str) -> None:
+def test_field_a_lookalike_letter_is_named(shared_console: ConsoleServer, line: str, named: str) -> None:
     """`24O100` with a Cyrillic O was "no number range", and nobody could see why."""
     ran = shared_console.ssh(line)
     assert ran.returncode in {1, 2, 127}
     assert named in ran.stdout.decode()
 
 
-def test_field_foreign_text_stays_text(shared_console: ConsoleServer) -> None:
+def test_field_text_in_other_scripts_is_accepted(shared_console: ConsoleServer) -> None:
     assert shared_console.run("echo Бийск ☎ —json").startswith("Бийск ☎ —json\n")
     assert shared_console.run("echo Бийск | match БИЙ").startswith("Бийск\n")
     assert isinstance(match(ROOT, (), tokenize("domain/list | match Бийск")), Ready)
@@ -167,7 +167,7 @@ def test_field_foreign_text_stays_text(shared_console: ConsoleServer) -> None:
         ),
     ],
 )
-def test_field_a_document_names_them_too(shared_console: ConsoleServer, document: str, told: str) -> None:
+def test_field_a_document_names_invisible_characters(shared_console: ConsoleServer, document: str, told: str) -> None:
     ran = shared_console.ssh("domain/nowhere/integrations/import", text=document)
     assert ran.returncode == 2
     assert told in ran.stdout.decode()

@@ -31,7 +31,7 @@ def by_rich(table: Table) -> str:
 
 
 @given(st.integers(1, 4).flatmap(lambda width: st.lists(st.tuples(*[CELLS] * width), min_size=1, max_size=5)))
-def test_the_table_is_that_of_rich_but_for_centred_headers(rows: list[tuple[str, ...]]) -> None:
+def test_the_table_matches_rich_except_for_centred_headers(rows: list[tuple[str, ...]]) -> None:
     columns = tuple(Column(f"c{index}", "W" * (2 * index + 3)) for index in range(len(rows[0])))
     table = Table(columns, rows)
     ours, theirs = "".join(table_rows(table)).splitlines(), by_rich(table).splitlines()

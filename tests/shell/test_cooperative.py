@@ -29,7 +29,7 @@ SCRIPT = Script(COLUMNS, ("first",), TABLE.rows, lambda row: slow(row[0]))
 
 @pytest.mark.parametrize("reply", [TABLE, SCRIPT], ids=["table", "script"])
 @pytest.mark.parametrize("typed", ["match client1", "except client1", "regex nt1"])
-async def test_others_have_their_turns_while_many_rows_are_looked_through(reply: Reply, typed: str) -> None:
+async def test_filtering_many_rows_yields_the_event_loop(reply: Reply, typed: str) -> None:
     turns = 0
 
     async def somebody_else() -> None:
@@ -49,7 +49,7 @@ async def test_others_have_their_turns_while_many_rows_are_looked_through(reply:
     assert turns >= ROWS / 10
 
 
-async def test_what_is_short_takes_no_turn() -> None:
+async def test_short_work_does_not_yield() -> None:
     """A reply that is at hand is sent in the turn that made it: another one would cost a loop's round for each line."""
     turned = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(turned.set_result, None)

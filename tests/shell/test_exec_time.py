@@ -27,7 +27,7 @@ DOCUMENT = '[{"client_id": "j1", "type": "widget", "api_key": "' + KEY + '"}]'
     ],
     ids=["confirmed", "not confirmed", "document", "password"],
 )
-def test_field_thinking_is_no_work(
+def test_field_exec_time_excludes_waits_for_answers(
     console: ConsoleServer, line: str, answers: list[tuple[str, str]], path: str
 ) -> None:
     """An operator who thought for a minute got `exec time: 60123ms`, and the alarm on slow commands went off."""
@@ -53,7 +53,7 @@ def test_field_thinking_is_no_work(
     assert recorded <= shown + 1
 
 
-def test_field_a_document_has_the_time_of_the_work_too(console: ConsoleServer) -> None:
+def test_field_exec_time_in_a_document_excludes_waits(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     with console.paramiko() as client:
         channel = client.get_transport().open_session()  # type: ignore[union-attr]
@@ -67,7 +67,7 @@ def test_field_a_document_has_the_time_of_the_work_too(console: ConsoleServer) -
     assert json.loads(received)["exec"]["time_ms"] < THOUGHT_SECONDS * 1000 / 2
 
 
-def test_a_stopwatch_stands_still_while_it_is_paused() -> None:
+def test_a_paused_stopwatch_does_not_advance() -> None:
     watch, measures = Stopwatch(), CommandMeasures()
     with Run(measures, watch) as run:
         run.path = "/x"

@@ -84,7 +84,7 @@ def test_a_range_of_a_billion_numbers_is_refused_at_once_and_takes_no_memory(con
     assert _resident_kb(console.process.pid) - before < 20_000
 
 
-def test_a_locked_store_is_temporary_and_reads_go_on(stopped_console: ConsoleServer) -> None:
+def test_a_locked_store_is_a_temporary_failure_and_reads_work(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     console.run("domain/declare biysk.local")
@@ -101,7 +101,7 @@ def test_a_locked_store_is_temporary_and_reads_go_on(stopped_console: ConsoleSer
     console.run("domain/biysk.local/integrations/add tester")
 
 
-def test_permission_denied_for_a_role_that_may_only_look(console: ConsoleServer) -> None:
+def test_a_viewer_gets_permission_denied_for_changes(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.run("domain/biysk.local/integrations/add tester")
     added = console.program("user", "add", "eve", "--role", "viewer", "--password-stdin", text=PASSWORD + "\n")

@@ -89,7 +89,7 @@ def test_field_a_number_sign_inside_a_line_is_text(shared_console: ConsoleServer
     assert b"A comment has # as the first character of its line" in ran.stdout
 
 
-def test_field_a_person_finds_a_comment_again_and_nothing_is_offered_in_it(console: ConsoleServer) -> None:
+def test_field_a_comment_is_in_the_history_and_has_no_completion(console: ConsoleServer) -> None:
     """A half-typed line is put aside behind a # and brought back later, as in bash; one with a secret is not kept."""
     with pexpect.spawn(console.ssh_words()[0], console.ssh_words("-tt")[1:], encoding="utf-8", timeout=20) as person:
         person.delaybeforesend = None
@@ -134,7 +134,7 @@ def test_field_a_person_finds_a_comment_again_and_nothing_is_offered_in_it(conso
         ("domain/list | tail -n 1", 2, "Did you mean | last?"),
     ],
 )
-def test_field_a_habit_of_another_shell_is_named_where_the_line_fails(
+def test_field_foreign_shell_syntax_is_named_in_the_error(
     shared_console: ConsoleServer, command: str, status: int, hint: str
 ) -> None:
     ran = shared_console.ssh(command)
@@ -153,13 +153,13 @@ def test_field_hints_are_part_of_the_document(shared_console: ConsoleServer) -> 
 
 
 @pytest.mark.parametrize("text", ["echo a|b && c; d > e $F `g` 2>&1", "echo # x | match '|'", "help domain/list"])
-def test_field_what_runs_means_what_it_meant(shared_console: ConsoleServer, text: str) -> None:
+def test_field_hints_do_not_change_valid_lines(shared_console: ConsoleServer, text: str) -> None:
     assert isinstance(match(ROOT, (), tokenize(text)), Ready)
     printed = shared_console.run(text)
     assert not any(hint in printed for hint in ("needs blanks", "redirected", "one command", "variables"))
 
 
-def test_field_quotes_and_long_lines_show_no_habit_and_hints_repeat_nothing() -> None:
+def test_field_quotes_and_long_lines_get_no_hint() -> None:
     assert habit_hints(tokenize("nonsense 'a|b' \"$x; y\" '> z'")) == ()
     line = tokenize("nonsense " + "secret|secret " * 4_000)
     assert all("secret" not in hint for hint in habit_hints(line))
@@ -184,7 +184,7 @@ def test_field_a_public_key_that_lost_its_quotes_is_taken(shared_console: Consol
     assert "SHA256:4xMQbuWtqNt3TftX8zakRiS1fqyiVzjfkarIn4NkSyc" in shared_console.run(line)
 
 
-def test_field_the_words_of_a_key_end_at_the_next_option_and_are_completed_as_such() -> None:
+def test_field_an_unquoted_key_ends_at_the_next_option() -> None:
     ready = match(ROOT, (), tokenize(f"cocon/user/add zoe --key {PUBLIC} at home --role viewer"))
     assert isinstance(ready, Ready)
     assert (ready.arguments["key"].comment, ready.arguments["role"]) == ("at home", Role.VIEWER)
@@ -214,7 +214,7 @@ def test_field_the_words_of_a_key_end_at_the_next_option_and_are_completed_as_su
         (f'from="10.0.0.0/8" {PUBLIC}', "Put '…' around a line with options"),
     ],
 )
-def test_field_what_is_given_in_place_of_a_key_is_named(shared_console: ConsoleServer, words: str, told: str) -> None:
+def test_field_a_value_that_is_no_public_key_is_named(shared_console: ConsoleServer, words: str, told: str) -> None:
     ran = shared_console.ssh(f"cocon/user/key/add admin {words}")
     assert ran.returncode == 2
     assert told in ran.stdout.decode()
@@ -241,7 +241,7 @@ goes on"\r
 """
 
 
-def test_field_a_file_of_puttygen_lets_its_owner_in(stopped_console: ConsoleServer) -> None:
+def test_field_a_puttygen_key_file_works(stopped_console: ConsoleServer) -> None:
     """Keys that PuTTYgen saves by its button, as RFC 4716 has them, were "no public key of a known kind"."""
     console = stopped_console
     made = subprocess.run(["ssh-keygen", "-e", "-f", f"{console.key}.pub"], capture_output=True, text=True, check=True)
@@ -354,7 +354,7 @@ def test_field_a_prompt_that_scripts_could_not_wait_for_is_refused(tmp_path: Pat
         load_config(tmp_path / "config.yaml", {})
 
 
-def test_field_what_looks_like_a_field_in_a_value_is_text(tmp_path: Path) -> None:
+def test_field_field_syntax_in_a_value_is_text(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("node: {name: '{path}'}\n", encoding="utf-8")
     config = load_config(tmp_path / "config.yaml", {"ECSS_CONSOLE_PROMPT__FORMAT": "[{node}]{user}$ "})
     assert config.prompt.text(user="eve", node=config.node.name, path="/") == "[{path}]eve$ "

@@ -55,7 +55,7 @@ async def declared(store: Store) -> set[str]:
     return {name for (name,) in await store.read("SELECT name FROM domains")}
 
 
-async def test_changes_that_wait_share_a_commit(store: Store, tmp_path: Path) -> None:
+async def test_waiting_changes_share_a_commit(store: Store, tmp_path: Path) -> None:
     await declare(store, "first")
     before = commits(tmp_path / "console.db")
     await asyncio.gather(*(declare(store, f"d{number}") for number in range(WRITERS)))
@@ -64,7 +64,7 @@ async def test_changes_that_wait_share_a_commit(store: Store, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("failing", [0, 1, 5, WRITERS - 1])
-async def test_one_that_fails_takes_back_only_what_it_did(store: Store, failing: int) -> None:
+async def test_a_failing_change_rolls_back_only_itself(store: Store, failing: int) -> None:
     async def change(number: int) -> None:
         async with store.transaction() as query:
             await domains.insert(query, f"d{number}", NOW)
@@ -80,7 +80,7 @@ async def test_one_that_fails_takes_back_only_what_it_did(store: Store, failing:
     assert await declared(store) == {f"d{number}" for number in range(WRITERS) if number != failing}
 
 
-async def test_who_is_cancelled_while_the_group_commits_knows_that_it_is_stored(store: Store) -> None:
+async def test_a_caller_cancelled_during_the_group_commit_learns_of_the_commit(store: Store) -> None:
     """A change that has ended well inside waits for those behind it; nobody may be told that it did not happen."""
     ended, may_go_on = asyncio.Event(), asyncio.Event()
 
@@ -108,7 +108,7 @@ async def test_who_is_cancelled_while_the_group_commits_knows_that_it_is_stored(
     assert await declared(store) == {"first", "second"}
 
 
-async def test_who_is_cancelled_inside_is_taken_back_and_the_others_stand(store: Store) -> None:
+async def test_a_caller_cancelled_inside_is_rolled_back_alone(store: Store) -> None:
     inside = asyncio.Event()
 
     async def cut() -> None:
@@ -128,7 +128,7 @@ async def test_who_is_cancelled_inside_is_taken_back_and_the_others_stand(store:
     assert await declared(store) == {"first", "last"}
 
 
-async def test_a_batch_of_the_audit_whose_waiter_is_interrupted_is_stored_once(store: Store) -> None:
+async def test_an_audit_batch_with_an_interrupted_waiter_is_stored_once(store: Store) -> None:
     """Ctrl-C in audit/list while its batch was committed put the stored records back, to be stored again."""
     journal = Journal(store)
     journal.record_soon(Event(EventKind.LOGIN, NOW, "ds1", "eve", "127.0.0.1:22", "00000000"))
@@ -152,7 +152,7 @@ async def test_a_batch_of_the_audit_whose_waiter_is_interrupted_is_stored_once(s
     assert await store.read("SELECT count(*) FROM audit") == [(1,)]
 
 
-async def test_a_group_that_the_disk_has_no_room_for_is_refused_whole(store: Store) -> None:
+async def test_a_group_on_a_full_disk_is_refused_whole(store: Store) -> None:
     """SQLite rolls a transaction back by itself when the disk is full: what had gone well before it went with it."""
     await declare(store, "before")
 
@@ -176,9 +176,7 @@ async def test_a_group_that_the_disk_has_no_room_for_is_refused_whole(store: Sto
 
 
 @pytest.mark.parametrize("behind", [0, 1, 5])
-async def test_nobody_is_told_of_a_transaction_that_sqlite_rolled_back_behind_everybody(
-    store: Store, behind: int
-) -> None:
+async def test_an_unseen_sqlite_rollback_is_not_acknowledged(store: Store, behind: int) -> None:
     """The next change's savepoint began another transaction, whose commit was told to those of the first one."""
 
     async def roll_back_unseen() -> None:
@@ -209,7 +207,7 @@ async def recorded(store: Store) -> list[str]:
     return [name for (name,) in await store.read("SELECT user_name FROM audit ORDER BY id")]
 
 
-async def test_the_records_of_a_group_move_the_head_of_their_node_once(store: Store) -> None:
+async def test_the_records_of_a_group_update_their_chain_head_once(store: Store) -> None:
     """Each change moved it and added its row: two statements of every change, each a hop to the store's thread."""
     async with store.transaction() as query:
         await query("CREATE TABLE moves (seq INTEGER)")
@@ -225,7 +223,7 @@ async def test_the_records_of_a_group_move_the_head_of_their_node_once(store: St
 
 
 @pytest.mark.parametrize("failing", [0, 1, 5, WRITERS - 1])
-async def test_a_change_that_is_taken_back_leaves_no_record(store: Store, failing: int) -> None:
+async def test_a_rolled_back_change_leaves_no_record(store: Store, failing: int) -> None:
     changes = [record(store, f"d{number}", fails=number == failing) for number in range(WRITERS)]
     outcomes = await asyncio.gather(*changes, return_exceptions=True)
     assert [number for number, outcome in enumerate(outcomes) if outcome] == [failing]

@@ -89,7 +89,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     listening.close()
 
 
-def test_systemd_is_told_of_start_reload_and_end(stopped_console: ConsoleServer, manager: Manager) -> None:
+def test_systemd_is_notified_of_start_reload_and_end(stopped_console: ConsoleServer, manager: Manager) -> None:
     stopped_console.start(NOTIFY_SOCKET=manager.address)
     ready = manager.told()
     assert ready == {
@@ -107,7 +107,7 @@ def test_systemd_is_told_of_start_reload_and_end(stopped_console: ConsoleServer,
     assert manager.told_already() == []  # nobody has asked for a watchdog
 
 
-def test_an_abstract_name_is_told_too(stopped_console: ConsoleServer) -> None:
+def test_an_abstract_notify_socket_is_used(stopped_console: ConsoleServer) -> None:
     name = f"ecss-console-test-{os.getpid()}"
     listening = Manager(f"\0{name}")
     stopped_console.start(NOTIFY_SOCKET=f"@{name}")
@@ -116,9 +116,7 @@ def test_an_abstract_name_is_told_too(stopped_console: ConsoleServer) -> None:
     assert stopped_console.stop() == 0  # and a manager that is gone is no reason to fail
 
 
-def test_the_watchdog_is_fed_and_starves_when_the_loop_stands_still(
-    stopped_console: ConsoleServer, manager: Manager
-) -> None:
+def test_watchdog_pings_stop_when_the_event_loop_is_blocked(stopped_console: ConsoleServer, manager: Manager) -> None:
     stopped_console.launcher = (sys.executable, "-c", STALLING)
     stopped_console.start(NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000")
     assert manager.told()["READY"] == "1"
@@ -135,13 +133,13 @@ def test_the_watchdog_is_fed_and_starves_when_the_loop_stands_still(
     assert manager.told()["WATCHDOG"] == "1"
 
 
-def test_a_watchdog_of_another_process_is_not_fed() -> None:
+def test_a_watchdog_of_another_process_is_not_pinged() -> None:
     assert SystemdNotifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_seconds == 0
     assert SystemdNotifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 1
     assert SystemdNotifier({"WATCHDOG_USEC": "1000000"}).watchdog_seconds == 1
 
 
-def test_a_beat_that_finds_no_descriptor_is_missed_and_not_the_last(manager: Manager) -> None:
+def test_a_watchdog_ping_without_a_descriptor_is_skipped_once(manager: Manager) -> None:
     """It ended the task that beats: systemd killed a server that was only short of descriptors for a moment."""
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -154,7 +152,7 @@ def test_a_beat_that_finds_no_descriptor_is_missed_and_not_the_last(manager: Man
     assert manager.told()["STATUS"] == "there again"
 
 
-async def test_without_a_service_manager_nothing_is_told() -> None:
+async def test_without_a_service_manager_no_notification_is_sent() -> None:
     notifier = SystemdNotifier({})
     notifier.ready("all is well")
     await asyncio.wait_for(notifier.beat(lambda: "all is well"), 10)  # ends at once
@@ -200,7 +198,7 @@ def test_descriptors_meant_for_another_process_are_not_touched(stopped_console: 
 
 
 @pytest.mark.parametrize("kind", ["a file", "a connected socket", "a Unix socket"])
-def test_a_descriptor_that_nobody_can_connect_to_is_refused(stopped_console: ConsoleServer, kind: str) -> None:
+def test_a_descriptor_that_is_no_listening_socket_is_refused(stopped_console: ConsoleServer, kind: str) -> None:
     left, right = socket.socketpair()
     local = socket.socket(socket.AF_UNIX)
     local.bind(str(stopped_console.folder / "local"))
@@ -266,7 +264,9 @@ def test_the_storage_key_lies_where_the_configuration_says(stopped_console: Cons
     ("lost", "words"),
     [("the credential", "is there but its storage key"), ("the database", "is there but its database")],
 )
-def test_a_credential_changes_no_rule_of_what_is_made(stopped_console: ConsoleServer, lost: str, words: str) -> None:
+def test_a_credential_does_not_change_which_files_are_made(
+    stopped_console: ConsoleServer, lost: str, words: str
+) -> None:
     folder = _credential(stopped_console)
     if lost == "the credential":
         (folder / "storage.key").unlink()
@@ -306,7 +306,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", [SERVICE, BACKUP[0]], ids=["server", "backup"])
-def test_the_exposure_that_systemd_reckons_is_below_one_and_a_half(unit: Path) -> None:
+def test_the_systemd_exposure_score_is_below_one_and_a_half(unit: Path) -> None:
     needs("systemd-analyze")
     words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", str(unit)]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
@@ -365,7 +365,7 @@ def test_the_console_works_under_the_units_system_call_filters(stopped_console: 
         ("os.chroot('/')", "Operation not permitted"),
     ],
 )
-def test_the_filters_that_the_console_works_under_refuse(attempt: str, refused: str) -> None:
+def test_the_system_call_filters_refuse_other_calls(attempt: str, refused: str) -> None:
     confinable()
     program = f"import mmap, os, socket\n{attempt}"
     words = [sys.executable, str(SUPPORT / "confine.py"), str(SERVICE), sys.executable, "-c", program]

@@ -98,7 +98,7 @@ FOLLOWED = [
 
 
 @pytest.mark.parametrize(("name", "digest"), FOLLOWED, ids=[name for name, _ in FOLLOWED])
-def test_asyncssh_is_as_the_overrides_know_it(name: str, digest: str) -> None:
+def test_asyncssh_internals_match_the_overrides(name: str, digest: str) -> None:
     module, owner, method = name.rsplit(".", 2)
     source = inspect.getsource(getattr(getattr(importlib.import_module(module), owner), method))
     assert hashlib.sha256(source.encode()).hexdigest().startswith(digest)

@@ -191,7 +191,7 @@ async def test_text_in_utf_8_goes_both_ways_also_cut_within_a_character(shared_c
     assert "��\n".encode() in printed
 
 
-async def test_what_is_not_served_is_refused_and_the_connection_lives(shared_console: ConsoleServer) -> None:
+async def test_unsupported_requests_are_refused_and_the_connection_lives(shared_console: ConsoleServer) -> None:
     async with shared_console.asyncssh() as connection:
         with pytest.raises(asyncssh.ChannelOpenError):
             await connection.start_sftp_client()
@@ -236,7 +236,7 @@ def test_wrong_password_and_unknown_user_look_the_same(shared_console: ConsoleSe
     assert len(set(said)) == 1
 
 
-def test_login_options_are_refused_with_a_word_after_the_login(shared_console: ConsoleServer) -> None:
+def test_wrong_login_options_are_refused_with_a_reason_after_the_login(shared_console: ConsoleServer) -> None:
     with shared_console.paramiko(username="admin+tea") as client:
         channel = client.invoke_shell()
         said = read_until_end(channel)

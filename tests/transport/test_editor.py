@@ -238,13 +238,13 @@ def test_banner_and_message_of_the_day_are_for_people(stopped_console: ConsoleSe
     assert b"Maintenance" not in console.ssh(text="whoami\n").stdout
 
 
-def test_nobody_at_the_keyboard_never_sees_an_escape(console: ConsoleServer) -> None:
+def test_automation_never_receives_escape_sequences(console: ConsoleServer) -> None:
     """Lines that come whole need no editor: the stream is the same as with the plain reader."""
     plain = console.ssh(text="whoami\necho x\nexit\n", options=["-tt", "-o", "SetEnv=X=1"])
     assert b"\x1b" not in plain.stdout
 
 
-def test_long_work_shows_progress_to_whoever_typed_it(person: Person) -> None:
+def test_long_work_shows_progress_to_its_own_session(person: Person) -> None:
     person.types(*"sleep", "Space", "3", "Enter")
     assert "━━━━━━━━━━  " in person.sees("1 of 3 s")
     screen = person.sees("[exec at")

@@ -134,7 +134,7 @@ def _files(text: str) -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", _files(""))
-def test_field_a_key_file_and_authorities_as_windows_writes_them(stopped_console: ConsoleServer, name: str) -> None:
+def test_field_key_and_authority_files_in_windows_encodings(stopped_console: ConsoleServer, name: str) -> None:
     console = stopped_console
     content, told = _files(Path(f"{console.key}.pub").read_text())[name]
     (console.folder / "k.pub").write_bytes(content)
@@ -150,7 +150,7 @@ def test_field_a_key_file_and_authorities_as_windows_writes_them(stopped_console
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-8-sig"])
-def test_field_a_password_on_standard_input_as_windows_writes_it(stopped_console: ConsoleServer, encoding: str) -> None:
+def test_field_a_password_on_standard_input_in_windows_encodings(stopped_console: ConsoleServer, encoding: str) -> None:
     (stopped_console.folder / "password").write_text("correct horse battery\r\n", encoding=encoding)
     words = (*PROGRAM, "user", "add", "eve", "--password-stdin")
     with (stopped_console.folder / "password").open("rb") as given:
@@ -165,7 +165,7 @@ def test_field_a_password_on_standard_input_as_windows_writes_it(stopped_console
 
 
 @pytest.mark.parametrize("name", _files(""))
-def test_field_a_configuration_as_windows_writes_it(tmp_path: Path, name: str) -> None:
+def test_field_a_configuration_in_windows_encodings(tmp_path: Path, name: str) -> None:
     content, told = _files("listen: {port: 7}\n")[name]
     (tmp_path / "config.yaml").write_bytes(content)
     if told:
@@ -175,7 +175,7 @@ def test_field_a_configuration_as_windows_writes_it(tmp_path: Path, name: str) -
         assert load_config(tmp_path / "config.yaml", {}).listen.port == 7
 
 
-def test_field_a_passphrase_file_with_a_mark_opens_backups_of_before_and_of_now(tmp_path: Path) -> None:
+def test_field_a_passphrase_file_with_a_mark_opens_old_and_new_backups(tmp_path: Path) -> None:
     """In backups that an older version made, the mark is part of the passphrase: such a file still opens them."""
     marked, utf_16 = tmp_path / "marked", tmp_path / "utf-16"
     marked.write_bytes(MARK + b"correct horse battery\r\n")
@@ -201,7 +201,7 @@ def test_field_an_identity_file_with_a_mark_opens_a_backup(filled: ConsoleServer
     assert status_of("restore", backup, "--verify-only", "--identity", "identity") == 0
 
 
-def test_encodings_are_told_from_the_first_bytes() -> None:
+def test_encodings_are_detected_from_the_first_bytes() -> None:
     assert [foreign_encoding(raw) for raw in UTF_16.values()] == ["UTF-16"] * len(UTF_16)
     assert [foreign_encoding(raw) for raw in UTF_32.values()] == ["UTF-32"] * len(UTF_32)
     for raw in (b"", b"l", b"ls", b"l\0", b"ls\0\0", b"\0\0\0\0", "я\n".encode(), MARK + b"ls"):

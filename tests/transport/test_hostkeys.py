@@ -143,7 +143,7 @@ def test_a_rotation_that_cannot_be_recorded_leaves_no_key(stopped_console: Conso
     assert stopped_console.program("hostkey", "rotate").returncode == 0
 
 
-def test_what_cannot_be_read_leaves_the_running_server_its_keys(console: ConsoleServer, tmp_path: Path) -> None:
+def test_unreadable_host_keys_leave_the_running_server_its_keys(console: ConsoleServer, tmp_path: Path) -> None:
     known = tmp_path / "known_hosts"
     assert _ssh(console, known, "StrictHostKeyChecking=accept-new").returncode == 0
     (console.folder / "keys" / HOST_KEY_NAME).write_text("no key")
@@ -228,7 +228,7 @@ def test_an_ecdsa_key_that_is_removed_is_made_anew_at_a_reload_and_recorded(stop
     assert [row["detail"] for row in rows if row["command"] == "SIGHUP"] == ["changed: ecdsa_host_key, host_key"]
 
 
-def test_host_keys_are_closed_to_others(tmp_path: Path) -> None:
+def test_host_key_files_are_private(tmp_path: Path) -> None:
     host_keys(tmp_path)
     make_next(tmp_path)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}

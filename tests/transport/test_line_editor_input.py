@@ -70,7 +70,7 @@ async def test_field_a_tab_is_a_blank_when_the_end_of_its_line_arrives_in_a_late
 
 
 @pytest.mark.parametrize("key", ["\t", "?"])
-async def test_field_a_completion_is_not_applied_when_the_line_ends_while_it_is_looked_up(key: str) -> None:
+async def test_field_a_late_completion_is_not_applied_to_an_ended_line(key: str) -> None:
     """A slow look-up: the rest of the line arrives while the store is asked."""
 
     async def complete(_text: str) -> Completion:
@@ -100,7 +100,7 @@ async def test_field_the_end_of_input_is_the_end_of_a_line_too(key: str) -> None
     assert await asyncio.wait_for(reading, 10) == f"remove {key.replace(chr(9), ' ')}"
 
 
-async def test_field_a_tab_without_its_lines_end_completes() -> None:
+async def test_field_a_tab_without_a_line_end_completes() -> None:
     async def complete(text: str) -> Completion:
         return Completion("ami" if text == "who" else "", ())
 
@@ -145,7 +145,7 @@ async def test_field_a_question_mark_and_a_search_key_in_a_whole_line(console: C
     ],
     ids=["paste", "two pastes", "OSC", "DCS", "APC", "PM", "SOS", "CSI and a letter", "a long CSI", "SS3 and a letter"],
 )
-async def test_field_what_begins_and_never_ends_swallows_nothing_behind_it(reader: str, begun: str, line: str) -> None:
+async def test_field_an_unfinished_escape_sequence_swallows_no_later_input(reader: str, begun: str, line: str) -> None:
     """`ESC [ 2 0 0 ~`, cut off by a bad link, swallowed all that was typed until the session ended."""
     tty, _, editor, lines = a_terminal()
     reading = asyncio.create_task((editor if reader == "editor" else PlainEditor(tty)).edit("$ "))
@@ -162,7 +162,7 @@ async def test_field_what_begins_and_never_ends_swallows_nothing_behind_it(reade
 
 @pytest.mark.parametrize("reader", ["editor", "plain"])
 @pytest.mark.parametrize("begun", ["\x1b[200~ab", "\x1b]0;ab", "\x1bPab", "\x1b[1;", "\x1b"])
-async def test_field_ctrl_c_ends_whatever_has_begun(reader: str, begun: str) -> None:
+async def test_field_ctrl_c_ends_an_unfinished_sequence(reader: str, begun: str) -> None:
     tty, _, editor, lines = a_terminal()
     tty.reading = True
     reading = asyncio.create_task((editor if reader == "editor" else PlainEditor(tty)).edit("$ "))
@@ -175,7 +175,7 @@ async def test_field_ctrl_c_ends_whatever_has_begun(reader: str, begun: str) -> 
     assert await asyncio.wait_for(lines.read_line("$ "), 10) == "whoami"
 
 
-async def test_field_an_escape_that_nothing_follows_is_a_key_after_half_a_second() -> None:
+async def test_field_a_lone_escape_is_a_key_after_half_a_second() -> None:
     tty, _, editor, _ = a_terminal()
     reading = asyncio.create_task(editor.edit("$ "))
     await typed(tty, "ab")

@@ -107,7 +107,7 @@ def test_field_an_idle_old_library_is_not_cut_off(compatible: ConsoleServer, lib
     _assert_all_went_well(_run(compatible, library, idle_seconds=3), library)
 
 
-def test_field_an_idle_library_without_a_thread_is_cut_off_where_that_is_asked_for(
+def test_field_an_idle_library_without_a_thread_is_cut_off_by_ssh_keepalives(
     stopped_console: ConsoleServer,
 ) -> None:
     """The test above would see it: here a keepalive of the console is not answered."""
@@ -118,7 +118,7 @@ def test_field_an_idle_library_without_a_thread_is_cut_off_where_that_is_asked_f
     assert _run(stopped_console, library, idle_seconds=5).returncode != 0
 
 
-def test_field_the_default_policy_tells_old_libraries_apart(console: ConsoleServer, library: _Library) -> None:
+def test_field_the_default_policy_refuses_old_libraries(console: ConsoleServer, library: _Library) -> None:
     ran = _run(console, library)
     assert ran.stdout.startswith("no connection")
     assert console.logs("refused 127.0.0.1", "no common")

@@ -19,7 +19,7 @@ from server.transport.terminal.reader import LineReader
 from server.transport.terminal.tty import Tty
 
 
-def test_what_is_replaced_in_prompt_toolkit_is_still_there() -> None:
+def test_patched_attributes_of_prompt_toolkit_exist() -> None:
     apply_patches()
     used: set[str] = set()
     for function in (Application.run_async, Application.__init__):
@@ -33,7 +33,7 @@ def test_what_is_replaced_in_prompt_toolkit_is_still_there() -> None:
     assert made._default_bindings is shared_bindings()  # noqa: SLF001  the point of the test
 
 
-def test_what_the_bounded_buffer_overrides_is_still_there() -> None:
+def test_methods_overridden_by_the_bounded_buffer_exist() -> None:
     """Every change of the text goes through `set_document`, every search through `_search`."""
     assert "set_document" in Buffer.document.fset.__code__.co_names  # type: ignore[attr-defined]
     assert "document" in Buffer.insert_text.__code__.co_names
@@ -82,7 +82,7 @@ async def _one_session() -> None:
         await asyncio.wait_for(reading, 5)
 
 
-async def test_sessions_with_the_editor_leave_nothing_behind() -> None:
+async def test_sessions_with_the_editor_leak_nothing() -> None:
     apply_patches()
     counts = []
     for _ in range(4):

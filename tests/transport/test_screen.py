@@ -46,7 +46,7 @@ def test_the_screen_shows_the_line_and_its_cursor(columns: int, edits: list[tupl
 
 
 @given(COLUMNS, st.lists(st.text("abcdef жя", min_size=1, max_size=9), max_size=8))
-def test_what_is_typed_at_the_end_goes_out_as_it_is(columns: int, runs: list[str]) -> None:
+def test_text_typed_at_the_end_is_echoed_unchanged(columns: int, runs: list[str]) -> None:
     sent: list[str] = []
     screen = Screen(sent.append)
     screen.begin(PROMPT, columns, PROMPT)

@@ -48,7 +48,7 @@ def _findings(report: dict[str, dict[str, dict[str, list[str]]]]) -> list[tuple[
     )
 
 
-def test_ssh_audit_finds_nothing_but_that_curve25519_is_not_post_quantum(shared_console: ConsoleServer) -> None:
+def test_ssh_audit_finds_only_that_curve25519_is_not_post_quantum(shared_console: ConsoleServer) -> None:
     report = _audit(shared_console)
     assert _findings(report) == [
         ("warn", "curve25519-sha256", NO_QUANTUM),
@@ -70,7 +70,7 @@ def post_quantum(stopped_console: ConsoleServer) -> ConsoleServer:
     return stopped_console
 
 
-async def test_the_policy_post_quantum_is_clean_and_drops_who_has_no_ml_kem(post_quantum: ConsoleServer) -> None:
+async def test_the_policy_post_quantum_refuses_clients_without_ml_kem(post_quantum: ConsoleServer) -> None:
     report = _audit(post_quantum)
     assert _findings(report) == []
     assert [name for name in report["kex"] if not name.startswith(("ext-info-", "kex-strict-"))] == [ML_KEM]
@@ -143,7 +143,7 @@ def test_terrapin_openssh_sees_strict_key_exchange(shared_console: ConsoleServer
         assert "will use strict KEX ordering" in seen
 
 
-def test_openssh_uses_what_it_prefers_of_what_is_offered(shared_console: ConsoleServer) -> None:
+def test_openssh_uses_its_preferred_offered_key_exchange(shared_console: ConsoleServer) -> None:
     """From 9.9 on it has ML-KEM, from 10.0 on it prefers it; before it may prefer sntrup761, which is not offered."""
     words = ["ssh", "-F", "none", "-G", "127.0.0.1"]
     known = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -223,7 +223,7 @@ def test_new_session_keys_after_a_megabyte_and_the_session_goes_on(often_rekeyin
     assert ran.stderr.count(b"SSH2_MSG_NEWKEYS received") >= 4  # the first, and one for each megabyte but the last
 
 
-def test_paramiko_goes_on_with_new_session_keys(often_rekeying: ConsoleServer) -> None:
+def test_paramiko_continues_after_a_rekey(often_rekeying: ConsoleServer) -> None:
     word = "x" * 60_000
     with often_rekeying.paramiko() as client:
         for _ in range(40):
@@ -232,7 +232,7 @@ def test_paramiko_goes_on_with_new_session_keys(often_rekeying: ConsoleServer) -
             assert stdout.read().startswith(word.encode())
 
 
-def test_without_much_volume_there_is_one_key_exchange(shared_console: ConsoleServer) -> None:
+def test_little_traffic_needs_one_key_exchange_only(shared_console: ConsoleServer) -> None:
     lines, _ = _several_megabytes()
     ran = shared_console.ssh(text=lines, options=["-v", "-o", "LogLevel=DEBUG1", "-T"])
     assert ran.stderr.count(b"SSH2_MSG_NEWKEYS received") == 1
