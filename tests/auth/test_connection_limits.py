@@ -42,7 +42,7 @@ def test_startup_limit_of_one_source_leaves_others_free(stopped_console: Console
     assert "refused 127.0.0.2: per_source_max_startups" in refused_lines(console, "per_source_max_startups")[0]
 
 
-def test_early_drop_hits_only_the_source_that_fills_the_limit(stopped_console: ConsoleServer) -> None:
+def test_early_drop_hits_only_the_filling_source_until_the_limit_is_full(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     start(console, max_startups="4:100:6")
     with ExitStack() as held:

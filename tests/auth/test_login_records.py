@@ -127,7 +127,7 @@ async def test_a_user_locked_during_the_login_gets_no_prompt(
     assert why.endswith(": locked")
 
 
-def test_a_password_changed_by_saslprep_is_refused(console: ConsoleServer) -> None:
+def test_a_password_that_saslprep_forbids_is_refused(console: ConsoleServer) -> None:
     """SASLprep does not let a client send what Unicode 3.2 did not have (RFC 4013, 2.5)."""
     for text in ("\u1d2cbc", "pass\u32ffword"):
         ran = console.program("user", "add", "vera", "--password-stdin", text=f"{text}\n")

@@ -224,7 +224,7 @@ def test_keys_of_users_are_managed_at_the_console(console: ConsoleServer) -> Non
         assert console.told("admin", f"cocon/user/key/add vera '{wrong}'")[0] == 2
 
 
-def test_permissions_belong_to_roles() -> None:
+def test_each_role_adds_permissions() -> None:
     assert PERMISSIONS[Role.ADMIN] == frozenset(Permission)
     assert PERMISSIONS[Role.VIEWER] < PERMISSIONS[Role.OPERATOR] < PERMISSIONS[Role.ADMIN]
     assert PASSWORD

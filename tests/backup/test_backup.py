@@ -265,5 +265,5 @@ def test_a_store_replaced_during_a_backup_fails_the_backup(
     assert not (filled.folder / "b").exists()
 
 
-def test_a_backup_contains_every_file_of_the_keys_folder() -> None:
+def test_a_backup_covers_every_file_name_of_the_keys_folder() -> None:
     assert {*KEY_NAMES} == {"storage.key", HOST_KEY_NAME, NEXT_HOST_KEY_NAME, ECDSA_HOST_KEY_NAME}

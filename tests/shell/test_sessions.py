@@ -188,7 +188,7 @@ async def test_a_session_ends_at_its_longest_duration(stopped_console: ConsoleSe
 
 
 @pytest.mark.parametrize("shown", ["full", "masked"])
-def test_keys_are_shown_once_when_configured(stopped_console: ConsoleServer, shown: str) -> None:
+def test_lists_show_keys_as_configured(stopped_console: ConsoleServer, shown: str) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_INTEGRATIONS__SHOW_KEYS=shown)
     console.run("domain/declare biysk.local")

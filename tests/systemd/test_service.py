@@ -139,7 +139,7 @@ def test_a_watchdog_of_another_process_is_not_pinged() -> None:
     assert SystemdNotifier({"WATCHDOG_USEC": "1000000"}).watchdog_seconds == 1
 
 
-def test_a_watchdog_ping_without_a_descriptor_is_skipped_once(manager: Manager) -> None:
+def test_a_failed_notification_does_not_stop_later_ones(manager: Manager) -> None:
     """It ended the task that beats: systemd killed a server that was only short of descriptors for a moment."""
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -198,7 +198,7 @@ def test_descriptors_meant_for_another_process_are_not_touched(stopped_console: 
 
 
 @pytest.mark.parametrize("kind", ["a file", "a connected socket", "a Unix socket"])
-def test_a_descriptor_that_is_no_listening_socket_is_refused(stopped_console: ConsoleServer, kind: str) -> None:
+def test_an_unsuitable_socket_descriptor_is_refused(stopped_console: ConsoleServer, kind: str) -> None:
     left, right = socket.socketpair()
     local = socket.socket(socket.AF_UNIX)
     local.bind(str(stopped_console.folder / "local"))
