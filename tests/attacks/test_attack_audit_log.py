@@ -1,4 +1,4 @@
-"""The audit's JSON log goes on, or says why it does not, whatever somebody has put into its file."""
+"""The JSON log of the audit continues, or reports why not, whatever an attacker puts into its file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ODD = {
 
 
 def _waited(console: ConsoleServer, path: Path, wanted: int) -> list[int]:
-    """Return the ids of the whole records in the log as soon as it has the one that is wanted."""
+    """Return the ids of the complete records in the log once it contains the wanted one."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         lines = path.read_bytes().split(b"\n") if path.is_file() else []
@@ -67,7 +67,7 @@ def _stopped_log(console: ConsoleServer, path: Path) -> int:
 
 @pytest.mark.parametrize("odd", _ODD)
 def test_attack_an_odd_line_neither_stops_the_log_nor_loses_a_record(stopped_console: ConsoleServer, odd: str) -> None:
-    """The look for the log's end died of it, without a word, and no record was written any more."""
+    """Such a line once ended the exporter silently, and no later record was written."""
     console, path = stopped_console, stopped_console.folder / "audit.jsonl"
     _stopped_log(console, path)
     with path.open("ab") as file:
@@ -80,7 +80,7 @@ def test_attack_an_odd_line_neither_stops_the_log_nor_loses_a_record(stopped_con
 
 
 def test_attack_a_line_cut_by_a_power_failure_loses_no_record(stopped_console: ConsoleServer) -> None:
-    """The next record was glued to it, and no collector could read either."""
+    """The next record was once appended to the partial line, and no collector could parse either."""
     console, path = stopped_console, stopped_console.folder / "audit.jsonl"
     _stopped_log(console, path)
     whole = path.read_bytes()
@@ -111,7 +111,7 @@ def test_attack_an_overlong_line_is_reported_until_the_file_is_moved(stopped_con
 def test_attack_an_unreadable_log_is_reported_and_loses_no_record(
     stopped_console: ConsoleServer, library: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """It began anew at the end of the store: what was recorded while nobody served was missing for ever."""
+    """The export once restarted at the end of the store and lost all records of the downtime."""
     console, folder = stopped_console, stopped_console.folder / "logs"
     folder.mkdir()
     path = folder / "audit.jsonl"
@@ -136,7 +136,7 @@ def test_attack_a_folder_at_the_log_path_is_reported_and_stops_nothing(stopped_c
 
 
 def test_attack_an_unread_pipe_is_reported_and_filled_when_read(stopped_console: ConsoleServer) -> None:
-    """It blocked for ever, and both the log and the metric said that all was well."""
+    """The export once blocked for ever while the log and the metric reported no fault."""
     console, pipe = stopped_console, stopped_console.folder / "pipe"
     os.mkfifo(pipe)
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(pipe))
@@ -161,7 +161,7 @@ def test_attack_a_device_at_the_log_path_is_reported_and_stops_nothing(stopped_c
 async def test_attack_the_end_of_the_exporter_task_is_reported(
     stopped_console: ConsoleServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its task could end unseen; now the log and the metric tell it."""
+    """The task once ended unseen. Now the log and the metric report it."""
     key = (stopped_console.folder / "keys" / "storage.key").read_bytes()
     store = Store(await SqliteEngine.open(stopped_console.database), Vault(base64.b64decode(key)))
     exporter = Exporter(store, stopped_console.folder / "audit.jsonl")

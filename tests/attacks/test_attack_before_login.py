@@ -1,4 +1,4 @@
-"""Attacks before the login: what a stranger sends costs no more than a wrong password, and counts as a try."""
+"""Input of an unauthenticated client costs no more than a wrong password, and counts as a try."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _failures(console: ConsoleServer) -> list[tuple[str, str]]:
 async def test_attack_one_packet_of_sixty_kilobytes_delays_no_session(
     console: ConsoleServer, way: str, password: bytes
 ) -> None:
-    """One such packet stopped the console for 1.5 s, eight for 9.5 s, and 64 strangers may be connected."""
+    """One such packet once blocked the console for 1.5 s, eight for 9.5 s; 64 such clients may be connected."""
     async with stranger(console) as client:
         before = cpu_seconds(console)
         if way == "password":
@@ -69,7 +69,7 @@ async def test_attack_unknown_certificates_count_as_tries(
     tmp_path: Path,
     trusts: bool,  # noqa: FBT001
 ) -> None:
-    """Their signatures were verified, with no authority configured too, and they counted as no try."""
+    """Their signatures were verified even without a configured authority, and counted as no try."""
     console = stopped_console
     if trusts:
         folder = tmp_path / "trusted"
@@ -93,7 +93,7 @@ async def test_attack_unknown_certificates_count_as_tries(
 
 
 async def test_attack_malformed_keys_count_as_tries(console: ConsoleServer) -> None:
-    """RSA with huge exponents, points that are on no curve, half a certificate: nothing of it is decoded."""
+    """RSA with huge exponents, points on no curve, partial certificates: the server decodes none of them."""
     modulus, exponent = b"\0" + b"\xff" * 384, b"\0" + b"\xfe" * 383 + b"\xff"
     offers = [
         ("ssh-rsa", String("ssh-rsa") + String(exponent) + String(modulus)),
@@ -114,7 +114,7 @@ async def test_attack_malformed_keys_count_as_tries(console: ConsoleServer) -> N
 
 
 async def test_attack_key_exchanges_before_the_login_are_few(console: ConsoleServer) -> None:
-    """Each costs the server a millisecond of arithmetic and the client a packet."""
+    """Each costs the server a millisecond of CPU and the client one packet."""
     async with stranger(console) as client:
         await _exchange_keys(client)
     assert await asyncio.to_thread(console.logs, "refused 127.0.0.2: protocol", "Too many key exchanges")
@@ -122,7 +122,7 @@ async def test_attack_key_exchanges_before_the_login_are_few(console: ConsoleSer
 
 @pytest.mark.filterwarnings("ignore:Diffie-Hellman over finite fields")
 async def test_attack_group_exchanges_before_login_cost_little(stopped_console: ConsoleServer) -> None:
-    """The policy `compatible` offers a group of 2048 bits, which costs eight times as much as curve25519."""
+    """The policy `compatible` offers a group of 2048 bits, eight times as costly as curve25519."""
     stopped_console.start(ECSS_CONSOLE_SSH__POLICY="compatible")
     before = cpu_seconds(stopped_console)
     options: dict[str, Any] = {
@@ -137,7 +137,7 @@ async def test_attack_group_exchanges_before_login_cost_little(stopped_console: 
 
 
 async def _exchange_keys(client: Stranger) -> None:
-    """Begin one key exchange more than a stranger has; raises TimeoutError where the server puts up with it."""
+    """Begin one key exchange over the limit before login. Raises TimeoutError if the server allows it."""
     for _ in range(MOST_KEY_EXCHANGES_BEFORE_LOGIN + 1):
         while not (client._kex_complete or client.gone.is_set()):  # noqa: SLF001, ASYNC110  no event tells of it
             await asyncio.sleep(0.001)
@@ -149,7 +149,7 @@ async def _exchange_keys(client: Stranger) -> None:
 
 
 async def test_attack_a_login_is_served_beside_sixty_strangers(console: ConsoleServer) -> None:
-    """Sixty certificates at once made a login from elsewhere take 7.7 s."""
+    """Sixty certificates at once made a login from another address take 7.7 s."""
     clients = [stranger(console, f"127.0.0.{number}") for number in range(20, 60)]
     opened = await asyncio.gather(*(each.__aenter__() for each in clients))
     for client in opened:

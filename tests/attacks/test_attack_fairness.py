@@ -1,4 +1,4 @@
-"""One user with many sessions takes neither the event loop, nor the store's writer, nor the threads of all others."""
+"""A user with many sessions cannot monopolise the event loop, the store's writer or the threads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 def work() -> None:
-    """Hold the loop for a slice."""
+    """Block the event loop for one time slice."""
     time.sleep(0.0011)
 
 
@@ -337,7 +337,7 @@ async def test_an_abandoned_queue_position_passes_to_the_next() -> None:
 
 
 async def test_attack_wrong_passwords_of_one_user_are_checked_one_at_a_time(console: ConsoleServer) -> None:
-    """A wrong one costs a second: of all sessions of the user, and not of each. Beyond a few, they are told to wait."""
+    """A wrong password costs one second for all sessions of the user together. A few may wait, more are refused."""
     console.add_user("vera", "viewer")
     async with console.asyncssh(username="vera") as viewer:
         tries = [asyncio.create_task(viewer.run("passwd", input="wrong\n")) for _ in range(16)]

@@ -1,4 +1,4 @@
-"""Attacks on the history: what a user typed is bounded in bytes, in the store and in memory, and no line is cut."""
+"""The history is bounded in bytes, in the store and in memory, and no line is cut."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _stored(console: ConsoleServer) -> tuple[int, int]:
 
 
 def _fill(console: ConsoleServer) -> None:
-    """Put 18 MB into the history of `admin`, as an older version kept it."""
+    """Put 18 MB into the history of `admin`, as an older version stored it."""
     lines = [(f'echo "{number} ' + "x" * 61_000 + '"',) for number in range(300)]
     with closing(sqlite3.connect(console.database)) as database, database:
         database.executemany("INSERT INTO history (user_name, line) VALUES ('admin', ?)", lines)
 
 
 async def test_attack_a_history_of_18_megabytes_is_trimmed_at_the_next_line(stopped_console: ConsoleServer) -> None:
-    """300 lines of 61 KB: each shell took all of it, and Ctrl-R kept everybody waiting."""
+    """300 lines of 61 KB: each shell loaded all of them, and Ctrl-R blocked all sessions."""
     console = stopped_console
     _fill(console)
     console.start()
@@ -80,7 +80,7 @@ def test_attack_history_keeps_a_thousand_lines_and_no_overlong_one() -> None:
 
 
 def test_attack_shells_of_one_user_share_their_earlier_lines() -> None:
-    """Each of 64 shells kept a history of its own in memory."""
+    """Each of 64 shells once kept its own copy of the history in memory."""
     shared = SharedLines()
 
     def read() -> list[str]:
@@ -99,7 +99,7 @@ def test_attack_shells_of_one_user_share_their_earlier_lines() -> None:
 
 
 async def test_attack_unstored_history_lines_are_bounded_for_each_user(stopped_console: ConsoleServer) -> None:
-    """Ten thousand lines of 64 KB waited while the store was locked: 640 MB."""
+    """Ten thousand lines of 64 KB once waited while the store was locked: 640 MB."""
     key = base64.b64decode((stopped_console.folder / "keys" / "storage.key").read_bytes())
     store = Store(await SqliteEngine.open(stopped_console.database), Vault(key))
     ((added_at,),) = await store.read("SELECT added_at FROM users WHERE name = 'admin'")

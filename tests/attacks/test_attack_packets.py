@@ -1,4 +1,4 @@
-"""Attacks by packets without a pause: who sends them may use what nobody else wants of the event loop, and no more."""
+"""Clients that send packets without a pause get only the event loop time that others leave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from server.transport.packet_budget import PACKETS_AT_ONCE, PACKETS_PER_TURN, Pa
 
 
 class _Client:
-    """A connection with packets that wait; `handled` is how many were handled."""
+    """A connection with pending packets. `handled` counts the handled ones."""
 
     def __init__(self, budget: PacketBudget, payer: str, packets: int) -> None:
         self.payer = payer
@@ -37,7 +37,7 @@ async def _turns_until(client: _Client, most: int) -> int:
 
 
 async def test_attack_sixty_flooding_connections_delay_no_login() -> None:
-    """Who had packets left went on before all that had come meanwhile: a login took eight seconds."""
+    """A connection with pending packets once continued before newly arrived work: a login took eight seconds."""
     budget = PacketBudget()
     for _ in range(60):
         _Client(budget, "viewer", _ENDLESS).take_turn()

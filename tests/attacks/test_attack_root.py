@@ -1,4 +1,4 @@
-"""The service's user prepares his folder for root, who makes a backup: root is led nowhere."""
+"""The service user prepares its folder for root's backup and restore. Root must not be misled."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = (
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """A service's store, its storage key where only root reads it, and the current folder `etc`."""
+    """A service's store, its storage key readable by root only, and the current folder `etc`."""
     needs_root()
     with public_folder() as folder:
         made = Service.make(folder)
@@ -40,13 +40,13 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 
 def _restoring(plan: str = PLAN) -> None:
-    """Lay out what a restore that was killed leaves."""
+    """Create the files that a killed restore leaves."""
     Path("console.db.restoring/keys").mkdir(parents=True)
     Path("console.db.restoring/plan.json").write_text(plan)
 
 
 def test_attack_finishing_a_restore_reads_no_root_file(service: Service) -> None:
-    """A link among the keys that wait for their place: root copied what it leads to into the service's folder."""
+    """Root once followed a link among the staged keys and copied its target into the service folder."""
 
     def plant() -> None:
         _restoring()
@@ -63,7 +63,7 @@ def test_attack_finishing_a_restore_reads_no_root_file(service: Service) -> None
 
 
 def test_attack_root_does_not_write_through_a_linked_keys_folder(service: Service) -> None:
-    """Root put files of the service's choice into a folder of root's."""
+    """Root once put files chosen by the service into a folder of root."""
 
     def plant() -> None:
         _restoring()
@@ -150,7 +150,7 @@ def _hard_link(path: Path, service: Service) -> None:
 def test_attack_root_follows_no_planted_file(
     service: Service, tmp_path: Path, put: Callable[[Path, Service], None]
 ) -> None:
-    """Links, FIFOs, folders and hard links under every name that root's subcommands touch."""
+    """Links, FIFOs, folders and hard links take every name that root's subcommands touch."""
     fresh = tmp_path / "fresh"
     shutil.copytree(service.var, fresh)
     before = service.roots()
@@ -179,7 +179,7 @@ def test_attack_root_follows_no_planted_file(
 
 
 def test_attack_files_swapped_between_check_and_use_do_not_mislead_root(service: Service) -> None:
-    """The keys folder, a waiting key and the database turn into links and back while root works."""
+    """The keys folder, a staged key and the database turn into links and back while root works."""
     before = service.roots()
     child = os.fork()
     if child == 0:
@@ -214,7 +214,7 @@ def test_attack_files_swapped_between_check_and_use_do_not_mislead_root(service:
 
 
 def test_attack_a_configuration_of_the_service_runs_with_its_rights(service: Service) -> None:
-    """The configuration says where root puts files: in the service's folder the service says it."""
+    """The configuration names the target of root's files. In the service folder, the service writes it."""
     before = service.roots()
     text = f'storage: {{url: "sqlite:///{service.home}/mine.db"}}\nkeys: {{dir: {service.home}}}\n'
     service.plants(lambda: Path("config.yaml").write_text(text))
@@ -240,7 +240,7 @@ def test_attack_a_database_link_in_the_service_folder_is_not_followed(service: S
 
 
 def test_attack_root_refuses_a_folder_that_others_may_write_to(service: Service) -> None:
-    """A folder of root's, in which the service's group may put links, is as bad as one of the service's."""
+    """A root folder with write access for the service's group is as dangerous as a service folder."""
     os.chown(service.var, 0, UID)
     service.var.chmod(0o770)
     ran = service.program("user", "list")
@@ -249,7 +249,7 @@ def test_attack_root_refuses_a_folder_that_others_may_write_to(service: Service)
 
 
 def test_attack_the_audits_log_is_not_written_through_a_link(stopped_console: ConsoleServer, service: Service) -> None:
-    """A server of root's, whose audit goes to a file in a folder of somebody else."""
+    """A server of root writes its audit log into a folder of another user."""
     service.plants(lambda: Path("audit.log").symlink_to(service.home / "made"))
     stopped_console.start(ECSS_CONSOLE_AUDIT__LOG=str(service.var / "audit.log"))
     stopped_console.run("domain/declare biysk.local")
@@ -259,7 +259,7 @@ def test_attack_the_audits_log_is_not_written_through_a_link(stopped_console: Co
 
 
 def test_documented_root_recipes_work(service: Service) -> None:
-    """The recipes of docs/operations.md and docs/backup.md, as root with a storage key that only root reads."""
+    """The recipes of docs/operations.md and docs/backup.md, as root, with a storage key only root can read."""
     scratch = service.folder / "scratch"
     scratch.mkdir(mode=0o700)
     scratch.chmod(0o711)
@@ -284,7 +284,7 @@ def test_documented_root_recipes_work(service: Service) -> None:
 
 
 def test_attack_a_backup_in_a_foreign_folder_replaces_no_root_file(service: Service) -> None:
-    """The folder of the backups is the service's: it becomes a link to root's, or has links under the file's name."""
+    """The service owns the backup folder. It links it to a root folder, or plants links at the file name."""
     before = service.roots()
 
     def plant() -> None:

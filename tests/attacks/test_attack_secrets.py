@@ -1,4 +1,4 @@
-"""A key without its last letter, or in two halves, was kept in the audit, the log and the history (an attack)."""
+"""A truncated or split API key was once stored in the audit, the log and the history (an attack)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a key works: an IPv4 address that is written as IPv6 is the same address, in exclusions too (an attack)."""
+"""An IPv4 address written as IPv6 is the same address, in exclusions too (an attack)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NOW = "2026-01-01T00:00:00.000+00:00"
 def test_attack_an_exclusion_written_as_ipv6_excludes_the_ipv4_address(
     stopped_console: ConsoleServer, tmp_path: Path, *, kept_before: bool
 ) -> None:
-    """`from="0.0.0.0/0,!::ffff:127.0.0.1"` opened from 127.0.0.1; what is stored so already is judged right too."""
+    """`from="0.0.0.0/0,!::ffff:127.0.0.1"` once admitted 127.0.0.1. Stored entries of this form now work too."""
     console = stopped_console
     key = new_key(tmp_path, "id_eve")
     line = key.with_suffix(".pub").read_text().strip()
@@ -111,7 +111,7 @@ def test_attack_networks_stored_by_older_versions_admit_no_more_than_written(
 
 
 def test_attack_the_lists_of_the_configuration_know_mapped_addresses() -> None:
-    """An exempt network written as IPv6 exempted nobody, and [::ffff:127.0.0.1] was this machine on one Python only."""
+    """An exempt network written as IPv6 once exempted no client. One Python took [::ffff:127.0.0.1] as loopback."""
     sources = Sources((32, 128), ("::ffff:192.0.2.0/120",))
     assert sources.is_exempt("192.0.2.7")
     assert sources.is_exempt("::ffff:192.0.2.7")
@@ -124,7 +124,7 @@ def test_attack_the_lists_of_the_configuration_know_mapped_addresses() -> None:
 
 
 def test_attack_a_list_of_thousands_of_networks_is_refused_before_it_is_read() -> None:
-    """One word of 9,000 IPv6 addresses, of which the first is wrong, is counted only: reading it took 75 ms."""
+    """9,000 IPv6 addresses, the first one wrong, are only counted: parsing them took 75 ms."""
     one_too_many = ",".join(["no address"] * (MOST_NETWORKS + 1))
     with pytest.raises(ValueError, match="1,001 addresses or networks, at most 1,000 are allowed"):
         parse_sources(one_too_many)

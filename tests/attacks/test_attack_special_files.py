@@ -1,4 +1,4 @@
-"""Files that are none: a FIFO, a folder, a device or a huge file under the name of a key or of the configuration."""
+"""A FIFO, folder, device or huge file takes the place of a key or of the configuration."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ KINDS: dict[Callable[[Path], None], str] = {
 def test_attack_a_special_file_does_not_block_a_reload(
     stopped_console: ConsoleServer, put: Callable[[Path], None]
 ) -> None:
-    """A FIFO as the next host key stopped everybody at SIGHUP until somebody wrote into it."""
+    """A FIFO as the next host key once blocked all sessions at SIGHUP until data arrived."""
     console = stopped_console
     config = "auth: {trusted_user_ca_keys: trusted}\n"
     (console.folder / "config.yaml").write_text(config)
@@ -100,7 +100,7 @@ def test_attack_a_special_file_fails_the_start_at_once(
 
 @pytest.mark.parametrize("name", ["console.db", "console.db-wal", "console.db.lock"])
 def test_attack_a_fifo_as_database_fails_a_subcommand(stopped_console: ConsoleServer, name: str) -> None:
-    """SQLite opens a database that it only reads like any file, and waits for ever for a FIFO."""
+    """SQLite opens a read-only database like any file, and waits for ever on a FIFO."""
     console = stopped_console
     path = console.database.with_name(name)
     path.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def test_attack_a_fifo_as_public_key_file_is_replaced(stopped_console: ConsoleSe
 
 
 def test_secrets_still_come_from_a_pipe(stopped_console: ConsoleServer) -> None:
-    """`--passphrase-file <(pass show backup)` names a pipe, which the person who types it waits for."""
+    """`--passphrase-file <(pass show backup)` names a pipe, and waiting for it is wanted."""
     backup = "backup b.age --passphrase-file <(echo a passphrase of ten)"
     user = "user add eve --role viewer --authorized-key <(cat id_admin.pub)"
     for words in (backup, user):
@@ -137,7 +137,7 @@ def test_secrets_still_come_from_a_pipe(stopped_console: ConsoleServer) -> None:
 
 
 def test_attack_concurrent_inits_show_one_working_password(tmp_path: Path) -> None:
-    """Each showed a password, of which all but one never worked, and left a record of it."""
+    """Each `init` once showed a password. Only one password worked, and all were recorded."""
     console = ConsoleServer(tmp_path)
     begun = [
         subprocess.Popen(

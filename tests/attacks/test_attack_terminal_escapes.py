@@ -1,4 +1,4 @@
-"""Text of other people moves no administrator's terminal and no parser: not in tables, lines, errors or documents."""
+"""Text of other users cannot control an administrator's terminal or break a parser."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_attack_a_cell_keeps_its_own_lines_and_no_others() -> None:
 
 @pytest.fixture
 def attacked(console: ConsoleServer) -> ConsoleServer:
-    """A console that has text of strangers and of a viewer in its audit, sessions and keys."""
+    """A console with hostile text in its audit, sessions and keys."""
     console.add_user("eve", "viewer")
     with closing(sqlite3.connect(console.database, timeout=10)) as database:  # a release before took such comments
         database.execute("UPDATE user_keys SET comment = ? WHERE user_name = 'eve'", (f"{_ODD}\n│forged│",))
@@ -78,7 +78,7 @@ def attacked(console: ConsoleServer) -> ConsoleServer:
 
 @pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
 def test_attack_one_line_of_a_key_file_does_not_bring_in_two_keys(console: ConsoleServer, end: str) -> None:
-    """Whoever looked at the file saw a comment; the console saw a line's end, and the key of somebody else."""
+    """A reader of the file saw a comment. The console saw a line break and a second user's key."""
     mine = Path(f"{console.key}.pub").read_text("utf-8").strip()
     other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNCm5BTBpYMPntsDaOcenjoZ5ypNpm8ovhgjLtQJ1hz"
     file = console.folder / "eve.pub"
@@ -129,7 +129,7 @@ def test_attack_stored_text_sends_no_terminal_controls(attacked: ConsoleServer, 
 def test_attack_replies_that_repeat_input_send_no_terminal_controls(
     attacked: ConsoleServer, line: str, told: str
 ) -> None:
-    """Nor does `echo`: its output is read by others too, in logs of a script, in a shared screen."""
+    """`echo` escapes too: script logs and shared screens show its output to other people."""
     line = line.replace("{}", _TYPED)
     shown = _printed(attacked, line)
     assert told.replace("{}", escaped(_TYPED)) in shown
@@ -153,7 +153,7 @@ def test_attack_letters_of_all_scripts_are_not_escaped(attacked: ConsoleServer) 
 
 
 def test_attack_a_damaged_record_sends_no_terminal_controls(attacked: ConsoleServer) -> None:
-    """Whoever can write into the database forges no line of `audit/verify` with a node's name."""
+    """Write access to the database cannot forge a line of `audit/verify` through a node's name."""
     with closing(sqlite3.connect(attacked.database, timeout=10)) as database:
         values = f"2021\u2028{_ODD}", f"node\n{_ODD}: 9 records are whole", "login", _ODD
         database.execute(

@@ -1,4 +1,4 @@
-"""What a defect and a crash leave behind holds no key: log, reply, audit, words of the process; no memory is dumped."""
+"""Defects and crashes reveal no key in the log, reply, audit or process arguments, and dump no core."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INCIDENT = re.compile(r"internal error, incident ([0-9A-F]{8})")
 
 
 def _damage(console: ConsoleServer, sql: str) -> None:
-    """Change the store as no program of ours would, while it is served."""
+    """Change the running store as no ecss-console program would."""
     with closing(sqlite3.connect(console.database)) as database:
         database.execute(sql)
         database.commit()
@@ -35,7 +35,7 @@ def _proc(console: ConsoleServer, name: str) -> bytes:
 
 
 def _kept(console: ConsoleServer) -> dict[str, bytes]:
-    """Return all that is kept of what has happened, but the storage key itself."""
+    """Return every stored or logged byte of the run except the storage key."""
     files = [path for path in console.folder.rglob("*") if path.is_file() and path.name != "storage.key"]
     return {"the log": "".join(console.log).encode(), **{path.name: path.read_bytes() for path in files}}
 
@@ -50,7 +50,7 @@ def _check_untold(console: ConsoleServer, secrets: list[str]) -> None:
 
 
 def _storage_key(console: ConsoleServer) -> list[str]:
-    """Return the storage key as it may be written down."""
+    """Return the storage key in each form in which it could be written."""
     text = (console.folder / "keys" / "storage.key").read_text().strip()
     return [text, base64.b64decode(text).hex(), repr(base64.b64decode(text))[2:-1]]
 
@@ -104,7 +104,7 @@ def test_a_defect_reveals_no_key(stopped_console: ConsoleServer, damage: str, co
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV], ids=lambda number: number.name)
 def test_a_crash_reveals_no_key_and_writes_no_core_dump(stopped_console: ConsoleServer, number: signal.Signals) -> None:
-    """The service manager's watchdog ends a stalled console with SIGABRT."""
+    """The watchdog of the service manager ends a blocked console with SIGABRT."""
     console = stopped_console
     console.start(PYTHONFAULTHANDLER="1")  # as whoever looks for the cause may set it
     console.run("domain/declare biysk.local")
@@ -123,7 +123,7 @@ def test_a_crash_reveals_no_key_and_writes_no_core_dump(stopped_console: Console
 
 
 def test_no_subcommand_writes_a_core_dump(stopped_console: ConsoleServer) -> None:
-    """`backup` and `user passwd` hold as much as `serve` does."""
+    """`backup` and `user passwd` hold the same secrets as `serve`."""
     words = ["from server.__main__ import main", "import resource", "main(['config', 'check'])"]
     told = "print(resource.getrlimit(resource.RLIMIT_CORE))"
     ran = subprocess.run(
