@@ -1,4 +1,4 @@
-"""One source attacks; from elsewhere, logins and open sessions go on, and nothing is left behind."""
+"""While one source attacks, logins from elsewhere and open sessions go on, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = "127.0.0.9"
 
 
 class Attack:
-    """Hostile connections from one source, some dozens at a time, of four kinds in turn."""
+    """Hostile connections of four kinds from one source, some dozens at a time."""
 
     def __init__(self, console: ConsoleServer) -> None:
         self._console = console
@@ -38,7 +38,7 @@ class Attack:
         self.made = 0
 
     async def run(self, number: int) -> None:
-        """Make so many connections."""
+        """Make this number of connections."""
         await asyncio.gather(*(self._one(each) for each in range(number)))
 
     async def _one(self, number: int) -> None:
@@ -71,7 +71,7 @@ class Attack:
 
 
 async def _log_in_until(console: ConsoleServer, over: asyncio.Event) -> int:
-    """Log in from elsewhere again and again, four at once, each way in turn; every login is to succeed."""
+    """Log in from elsewhere repeatedly, four at once, by each method in turn. Every login must succeed."""
     ways: list[dict[str, object]] = [{}, {"client_keys": None, "password": PASSWORD}]
     number = 0
     while not over.is_set() or number < 40:
@@ -81,7 +81,7 @@ async def _log_in_until(console: ConsoleServer, over: asyncio.Event) -> int:
 
 
 async def _besieged(console: ConsoleServer, connections: int) -> tuple[int, int]:
-    """Attack while others log in and one session goes on; return how many logins and answers there were."""
+    """Attack while other users log in and one session works. Return the numbers of logins and answers."""
     attack, over, answers = Attack(console), asyncio.Event(), 0
     with ExitStack() as held:
         for _ in range(20):  # some of the places stay taken by silent ones
@@ -142,7 +142,7 @@ async def test_logins_from_elsewhere_go_on_while_one_source_attacks(
 
 
 async def _flood(console: ConsoleServer) -> int:
-    """Send empty SSH packets as fast as they are taken, for as long as they are; return how many bytes were."""
+    """Send empty SSH packets at full speed until the server stops reading. Return the bytes sent."""
     sent = 0
     with suppress(OSError):
         _, writer = await asyncio.open_connection("127.0.0.1", console.port, local_addr=("127.0.0.2", 0))
@@ -175,7 +175,7 @@ async def test_megabytes_of_empty_packets_before_login_delay_no_session(console:
 
 
 async def test_logins_succeed_beside_reset_connections(stopped_console: ConsoleServer) -> None:
-    """A reset connection's descriptor is another's at once; that one's login once ended with the first one's end."""
+    """A reset connection's descriptor is reused at once, and its end once ended the new login."""
     console = stopped_console
     start(console, per_source_penalties="false")
     over = asyncio.Event()

@@ -37,9 +37,9 @@ async def _person(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClien
 
 
 async def test_the_keys_of_one_person_never_act_in_the_session_of_another(console: ConsoleServer) -> None:
-    """prompt_toolkit has one current application for the whole process unless told otherwise.
+    """prompt_toolkit shares one current application across the process by default.
 
-    A viewer who typed a key after an administrator had typed one went on in the administrator's session.
+    A viewer's key press after an administrator's once continued in the administrator's session.
     """
     console.program("user", "add", "eve", "--role", "viewer", "--password-stdin", text=PASSWORD + "\n")
     async with (
@@ -64,7 +64,7 @@ async def test_the_keys_of_one_person_never_act_in_the_session_of_another(consol
 
 
 async def test_a_script_of_many_lines_does_not_hold_the_other_sessions_up(console: ConsoleServer) -> None:
-    """Commands that never waited for anything ran back to back, and nobody else was heard for seconds."""
+    """Commands without a wait once ran back to back and blocked all other sessions for seconds."""
     async with console.asyncssh() as hog, console.asyncssh() as other:
         script = await hog.create_process(stdin=asyncssh.PIPE, stdout=asyncssh.DEVNULL)
         script.stdin.write("pwd\n" * 20_000)
@@ -81,7 +81,7 @@ async def test_a_script_of_many_lines_does_not_hold_the_other_sessions_up(consol
 
 
 async def test_a_signal_while_the_client_is_held_back_lets_it_send_again(console: ConsoleServer) -> None:
-    """The queue was emptied without telling the channel, and the session was deaf from then on."""
+    """The queue was once emptied without resuming the channel, and the session read nothing more."""
     async with console.asyncssh() as connection:
         shell = await connection.create_process(term_type="dumb", encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
@@ -94,7 +94,7 @@ async def test_a_signal_while_the_client_is_held_back_lets_it_send_again(console
 
 
 async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleServer) -> None:
-    """Ctrl-C and the disconnect met in one cancellation, which was taken for the Ctrl-C alone."""
+    """Ctrl-C and the disconnect arrived in one cancellation, which was handled as Ctrl-C only."""
     holder = sqlite3.connect(console.database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     connection = await console.connected()
@@ -115,7 +115,7 @@ async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleSer
 
 
 async def test_waiting_for_the_store_can_be_interrupted_and_does_not_add_up(console: ConsoleServer) -> None:
-    """Each of several clients waited its own five seconds after those of the one before it."""
+    """Each of several clients once waited five seconds after the one before it."""
     holder = sqlite3.connect(console.database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     async with console.asyncssh() as connection:
@@ -132,7 +132,7 @@ async def test_waiting_for_the_store_can_be_interrupted_and_does_not_add_up(cons
 
 
 async def test_a_stop_while_the_store_is_locked_stays_within_five_seconds(stopped_console: ConsoleServer) -> None:
-    """The command, the journal's batch and its last one each waited for the lock: fifteen seconds."""
+    """The command, the journal's batch and its last batch each waited for the lock: fifteen seconds."""
     console = stopped_console
     console.start()
     holder = sqlite3.connect(console.database, isolation_level=None)
@@ -191,7 +191,7 @@ async def test_a_command_that_ends_while_the_console_stops_keeps_its_status(stop
 
 @pytest.mark.parametrize("early", ["signal", "break", "window-change"])
 def test_a_request_before_the_shell_does_not_end_the_connection(console: ConsoleServer, early: str) -> None:
-    """What the session is made of did not exist yet, and the error took the whole connection down."""
+    """The session did not exist yet, and the error ended the whole connection."""
     with console.paramiko() as client:
         transport = client.get_transport()
         assert transport is not None
@@ -214,7 +214,7 @@ def test_a_request_before_the_shell_does_not_end_the_connection(console: Console
 
 
 async def test_terminal_reports_and_pastes_bring_no_control_character_into_the_line(console: ConsoleServer) -> None:
-    """A cursor report was inserted into the line as text, escape and all, and echoed."""
+    """A cursor report was once inserted into the line as text, with its escape, and echoed."""
     async with console.asyncssh(**PERSON) as connection:
         shell = await _person(connection)
         for keys in ("\x1b[5;5R", "\x1b[<0;10;10M", "\x1b[200~echo ", "a\x1b[201~"):
@@ -227,7 +227,7 @@ async def test_terminal_reports_and_pastes_bring_no_control_character_into_the_l
 
 
 async def test_ctrl_c_ends_a_command_of_several_lines(console: ConsoleServer) -> None:
-    """The lines behind the interrupted one were run, and the status was that of the last."""
+    """The lines after the interrupted one once ran, and the status was that of the last line."""
     async with console.asyncssh() as connection:
         process = await connection.create_process("sleep 60\necho after", term_type="dumb", encoding="utf-8")
         await asyncio.to_thread(console.runs_a_command)
@@ -267,7 +267,7 @@ def test_a_time_is_plain_digits(shared_console: ConsoleServer, text: str) -> Non
 
 
 async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(stopped_console: ConsoleServer) -> None:
-    """Every length of a batch was a statement of its own, and SQLite keeps the last 128 prepared: fifty megabytes."""
+    """Each batch length was once its own SQL statement. SQLite keeps 128 prepared ones: fifty megabytes."""
     key = (stopped_console.folder / "keys" / "storage.key").read_bytes()
     store = Store(await SqliteEngine.open(stopped_console.database), Vault(base64.b64decode(key)))
     statements: set[str] = set()
@@ -298,7 +298,7 @@ async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(sto
 
 
 async def _small_packets(port: int, count: int) -> None:
-    """Send the smallest packets before any login, then one that ends the connection when all before it is done."""
+    """Send the smallest packets before any login, then one that ends the connection after them."""
     ignored, wrong = struct.pack(">IBBI6x", 12, 6, 2, 0), struct.pack(">IBB10x", 12, 10, 5)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -318,10 +318,10 @@ def _cpu_seconds(process_id: int) -> float:
 async def test_found_by_fuzzing_small_packets_before_login_do_not_keep_others_waiting(
     stopped_console: ConsoleServer,
 ) -> None:
-    """All that was received from one client was worked through before anybody else had a turn.
+    """All received packets of one client were once handled before any other session ran.
 
-    Sixteen thousand packets at a time were a tenth of a second, and an answer takes several turns. What another
-    session waits for is counted in the server's CPU time, so other work on the machine does not matter.
+    Sixteen thousand packets took a tenth of a second, and an answer needs several turns of the loop.
+    The test counts the wait in CPU time of the server, so that a busy machine does not matter.
     """
     console = stopped_console
     console.start(ECSS_CONSOLE_LIMITS__MAX_LOGIN_BYTES="1000000000")
@@ -358,7 +358,7 @@ sys.exit(main(["serve"]))
 
 
 async def test_a_login_during_a_failing_start_is_recorded_and_notified(stopped_console: ConsoleServer) -> None:
-    """Whoever was let in before the start failed was cut without a word, and left no trace in the audit."""
+    """Such a client was once disconnected without a message, and left no audit record."""
     console = stopped_console
     console.launcher = (sys.executable, "-c", _START_FAILS)
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,4 +1,4 @@
-"""No client can hold up another, and none leaves anything behind: what a second session sees of the first."""
+"""No client blocks another or leaks resources: a second session measures the effects of the first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _resident_mb(console: ConsoleServer) -> float:
 
 @dataclass(frozen=True)
 class Held:
-    """What a server that nobody is connected to holds."""
+    """The resources of a server without connections."""
 
     connections: int
     tasks: int
@@ -41,7 +41,7 @@ class Held:
 
 
 def _held(console: ConsoleServer) -> Held:
-    """Ask the process what it holds, as an administrator does, and the kernel for its files."""
+    """Ask the process for its resources, as an administrator does, and the kernel for its files."""
     assert console.process is not None
     known = len(console.log)
     console.process.send_signal(signal.SIGUSR1)
@@ -57,9 +57,9 @@ def _held(console: ConsoleServer) -> Held:
 
 
 async def _held_at_rest(console: ConsoleServer) -> Held:
-    """Return the least of what is held within a second, once nobody is connected any more.
+    """Return the lowest usage within one second without connections.
 
-    Somebody has been there before: what the first session brings stays.
+    A session must have run before: caches that the first session fills stay.
     """
     await asyncio.to_thread(console.run, "whoami")
     readings: list[Held] = []
@@ -71,9 +71,9 @@ async def _held_at_rest(console: ConsoleServer) -> Held:
 
 
 async def _settled(console: ConsoleServer, before: Held) -> Held:
-    """Return what is held as soon as it is no more than `before`, or when it has had ten seconds to go.
+    """Return the usage once it is at most `before`, or after ten seconds.
 
-    Tasks that come and go, as the one that writes the audit's batch, may be caught at work; what is left behind stays.
+    Short-lived tasks, such as the audit's batch writer, may be running. Only leaks stay.
     """
     for _ in range(50):
         if (now := _held(console)).within(before):
@@ -84,7 +84,7 @@ async def _settled(console: ConsoleServer, before: Held) -> Held:
 
 @asynccontextmanager
 async def leaving_nothing(console: ConsoleServer) -> AsyncIterator[Held]:
-    """Compare what the server holds before with what it holds when all within has gone."""
+    """Compare the server's usage before and after the block."""
     before = await _held_at_rest(console)
     yield before
     after = await _settled(console, before)
@@ -92,7 +92,7 @@ async def leaving_nothing(console: ConsoleServer) -> AsyncIterator[Held]:
 
 
 class Witness:
-    """Somebody else's session, which is asked for its name again and again while something goes on."""
+    """A second session that asks for its name repeatedly while the test runs."""
 
     def __init__(self, console: ConsoleServer) -> None:
         self._console = console
@@ -116,7 +116,7 @@ class Witness:
             await asyncio.sleep(0.01)
 
     def check(self, case: str) -> None:
-        """Tell the longest wait, which docs/reliability.md has in a table, and fail when it was long."""
+        """Print the longest wait for the table in docs/reliability.md, and fail if it is too long."""
         print(f"\nwaited | {case} | {self.longest_seconds * 1000:.0f} ms | {self.answers}")  # noqa: T201  for the table
         assert self.longest_seconds < LONGEST_WAIT_SECONDS
 
@@ -222,7 +222,7 @@ async def test_a_hundred_megabytes_of_unread_output_delay_no_session(stopped_con
     ids=["one row of two million names", "a field of fifteen million numbers", "ten million rows"],
 )
 async def test_documents_of_thirty_megabytes_delay_no_session(console: ConsoleServer, document: str) -> None:
-    """One row was read in one step, and nobody was served for 3.7 seconds."""
+    """One row was once read in one step, and no session was served for 3.7 seconds."""
     console.run("domain/declare biysk.local")
     async with leaving_nothing(console), console.asyncssh() as connection:
         async with Witness(console) as witness:

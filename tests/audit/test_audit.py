@@ -1,4 +1,4 @@
-"""The audit as operators meet it: its commands, and what happens when it cannot be written."""
+"""The audit commands, and the console's behaviour when the audit cannot be written."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_denied_reads_of_the_audit_are_recorded(console: ConsoleServer, role: st
 def test_a_change_whose_record_cannot_be_written_leaves_nothing_behind(
     console: ConsoleServer, broken: str, mended: str
 ) -> None:
-    """The client is told, other commands work, and the chain goes on when it can: what waited is not lost."""
+    """The client gets an error, other commands work, and the chain continues later without a loss."""
     console.run("domain/declare kept")
     console.run("domain/kept/integrations/add first")
     tables = ("domains", "integrations")
@@ -256,7 +256,7 @@ def test_another_host_key_or_configuration_is_recorded_once(stopped_console: Con
 
 
 def test_unknown_commands_are_recorded_without_their_words(console: ConsoleServer) -> None:
-    """Whoever tries what there is leaves a trace, and what may be a secret among the words leaves none."""
+    """Probing leaves a record. The words may be secrets and are not stored."""
     assert console.ssh("cocon/user/ad hunter2").returncode == 127
     assert console.ssh("cocon/user/add hunter2 --password hunter3").returncode == 2
     assert console.ssh('echo "hunter4').returncode == 2

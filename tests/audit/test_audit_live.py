@@ -1,4 +1,4 @@
-"""What is done to the audit while the console serves, by somebody with the database and without the storage key."""
+"""An attacker with the database and no storage key changes the audit while the console serves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NODE = "ds1@ecss1"
 
 
 def _attack(database: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
-    """Run statements as whoever can write to the file does: what forbids them is dropped first, and put back."""
+    """Run statements with write access to the file: drop the triggers first, and restore them after."""
     with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
         guards = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         assert guards
@@ -28,7 +28,7 @@ def _attack(database: Path, *statements: tuple[str, tuple[object, ...]]) -> None
 
 
 def _settled(console: ConsoleServer) -> int:
-    """Return the number of the newest record, once all that waits is there."""
+    """Return the number of the newest record after all pending ones are stored."""
     return int(json.loads(console.run("cocon/audit/list --last 1 | json"))["rows"][0]["seq"])
 
 
@@ -39,7 +39,7 @@ def _findings(console: ConsoleServer) -> list[str]:
 
 
 def test_all_records_and_the_head_are_deleted_while_the_console_serves(console: ConsoleServer) -> None:
-    """The next record began at 1 again, and verify certified it."""
+    """The next record once began at 1 again, and verify accepted it."""
     console.run("domain/declare before.local")
     gone = _settled(console)
     _attack(console.database, ("DELETE FROM audit", ()), ("DELETE FROM audit_heads", ()))
@@ -53,7 +53,7 @@ def test_all_records_and_the_head_are_deleted_while_the_console_serves(console: 
 
 
 def test_an_older_signed_head_is_put_back_while_the_console_serves(console: ConsoleServer) -> None:
-    """A change was made, its record dropped, and the head of before put back: signed, and two records old."""
+    """Make a change, delete its record, restore the previous head: signed, and two records old."""
     console.run("domain/declare good.local")
     _settled(console)
     with closing(sqlite3.connect(console.database)) as connection:
@@ -74,7 +74,7 @@ def test_an_older_signed_head_is_put_back_while_the_console_serves(console: Cons
 
 
 def _written(log: Path, text: str) -> None:
-    """Wait until the log of the audit has a text."""
+    """Wait until the audit log contains a text."""
     deadline = time.monotonic() + 10
     while not log.exists() or text not in log.read_text(encoding="utf-8"):
         assert time.monotonic() < deadline, text
@@ -82,7 +82,7 @@ def _written(log: Path, text: str) -> None:
 
 
 def test_truncating_the_audit_does_not_stop_its_log(stopped_console: ConsoleServer) -> None:
-    """Ids began again below the last that was written, and nothing came any more."""
+    """Ids restarted below the last written one, and no record was written any more."""
     console = stopped_console
     log = console.folder / "audit.jsonl"
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(log))
@@ -118,7 +118,7 @@ def test_the_records_of_a_node_that_was_renamed_are_found_by_its_head(stopped_co
 
 
 def test_rolled_back_changes_raise_no_alarm(console: ConsoleServer) -> None:
-    """What was never committed is no head that the store should have."""
+    """The store need not have the head of an uncommitted change."""
     console.run("domain/declare biysk.local")
     for number in range(20):
         console.run(f"domain/biysk.local/integrations/add c{number} {'--check' if number % 2 else ''}")

@@ -1,4 +1,4 @@
-"""The log of the audit: every record once, whatever happens to its file."""
+"""The audit log has every record once, whatever happens to its file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _written(path: Path) -> list[dict[str, object]]:
 
 
 async def _lines(path: Path, most_id: int) -> list[dict[str, object]]:
-    """Return the lines of the log as soon as it has the record with this id."""
+    """Return the lines of the log once it has the record with this id."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
         lines = _written(path)
@@ -103,7 +103,7 @@ async def test_an_unwritable_log_is_reported_once_and_stops_nothing(stopped_cons
 
 
 def test_an_inaccessible_log_is_reported(stopped_console: ConsoleServer) -> None:
-    """The look for the log's end ended the export without a word, and the metric said that all was well."""
+    """Finding the log's end once ended the export silently, and the metric reported no fault."""
     stopped_console.start(ECSS_CONSOLE_AUDIT__LOG="x" * 300)
     stopped_console.run("whoami")
     assert stopped_console.logs("the audit's log cannot be written")

@@ -1,4 +1,4 @@
-"""The list of the audit's nodes: none goes with all its records unseen, whatever is done to the list."""
+"""The list of audit nodes: no node vanishes with all its records unnoticed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEAD_CHANGED = f"the head of {NODE} was changed"
 
 @pytest.fixture
 def chains(tmp_path: Path) -> Attacked:
-    """A store with a node in use and one whose name is not used any more, five records each."""
+    """A store with a node in use and a retired one, five records each."""
     store = Attacked.make(tmp_path)
     store.write(event(number) for number in range(1, 3))
     store.write(event(number, OTHER) for number in range(1, 6))
@@ -38,7 +38,7 @@ def _set(chains: Attacked, value: object) -> None:
 
 
 def test_a_removed_node_with_all_its_records_is_detected(chains: Attacked) -> None:
-    """Nothing told of it, once the name of the node was not in use any more."""
+    """Nothing revealed it once the node's name was out of use."""
     _remove(chains, OTHER)
     assert chains.found() == [_REMOVED]
     chains.write([event(6), event(7)])
@@ -46,7 +46,7 @@ def test_a_removed_node_with_all_its_records_is_detected(chains: Attacked) -> No
 
 
 def test_a_removed_node_with_an_older_list_is_detected(chains: Attacked, tmp_path: Path) -> None:
-    """The list of before that node is signed; the head of the other node is signed for the list of today."""
+    """The older list is signed, but the other node's head is signed for the current list."""
     older = Attacked(_copied(chains, tmp_path / "older"))
     older.sql("DELETE FROM audit", "DELETE FROM audit_heads", "DELETE FROM store WHERE name = 'audit nodes'")
     older.write([event(1)])
@@ -61,7 +61,7 @@ def test_a_removed_node_with_an_older_list_is_detected(chains: Attacked, tmp_pat
 
 
 def _copied(chains: Attacked, folder: Path) -> Prepared:
-    """Return a copy with the same storage key, as of an older backup."""
+    """Return a copy with the same storage key, like an older backup."""
     (folder / "keys").mkdir(parents=True)
     key = chains.prepared.database.parent.parent / "keys" / "storage.key"
     (folder / "keys" / "storage.key").write_bytes(key.read_bytes())
@@ -105,7 +105,7 @@ def test_every_byte_of_the_list_that_is_flipped_is_found_and_harms_no_chain(chai
 
 
 def test_a_list_that_was_changed_is_written_anew_with_the_next_record_of_a_console(chains: Attacked) -> None:
-    """No record was lost with it, as the heads fit to the nodes that are there."""
+    """No record was lost, because the heads match the nodes."""
     ((before,),) = chains.sql(_LIST)
     _set(chains, "nothing")
     chains.write([event(6)])
@@ -124,7 +124,7 @@ def test_a_new_node_is_listed_and_changed_heads_stay_reported(chains: Attacked) 
 
 
 def test_an_upgrade_lists_existing_nodes_and_repairs_no_head(chains: Attacked) -> None:
-    """What was removed before the list was made cannot be missed by it."""
+    """The list cannot reveal records removed before it was made."""
     audit = chains.prepared.vault.audit
     for node in (NODE, OTHER):
         chains.sql(

@@ -1,4 +1,4 @@
-"""What waits for the store: how long it has, that it goes in portions, and what becomes of it at the end."""
+"""Records that wait for the store: waiting time, batches, and their fate at the end."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def files(tmp_path: Path) -> Attacked:
 
 @pytest.fixture
 async def store(files: Attacked) -> AsyncIterator[Store]:
-    """The store, open as the server has it."""
+    """The store, opened as the server opens it."""
     store = await files.opened()
     yield store
     await store.close()
 
 
 def _held(files: Attacked) -> sqlite3.Connection:
-    """Return another program's connection that lets nobody else write."""
+    """Return the connection of another program that blocks all writers."""
     other = sqlite3.connect(files.prepared.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     return other
@@ -49,7 +49,7 @@ def _read(journal: Journal, metric: metrics.Metric) -> float:
 
 
 async def test_the_waiting_time_of_records_reveals_a_blocked_store(files: Attacked, store: Store) -> None:
-    """The alert looked at how many waited, which on a console with something to do is never none."""
+    """The alert once used the number of waiting records, which is never zero on a busy console."""
     journal = Journal(store)
     longest_seconds = 0.0
     began = monotonic()
@@ -107,7 +107,7 @@ async def test_queued_records_are_stored_in_order_between_changes(files: Attacke
 
 
 async def test_a_stop_with_a_blocked_store_logs_every_record(files: Attacked, store: Store, tmp_path: Path) -> None:
-    """A hundred thousand lines took four seconds at the end, of which the log's thread had room for ten thousand."""
+    """A hundred thousand lines once took four seconds at the stop, and the log queue holds ten thousand."""
     journal = Journal(store)
     with (tmp_path / "log").open("w+b") as file, closing(_held(files)):
         log = BackgroundLogHandler(file.fileno())
@@ -135,7 +135,7 @@ async def test_a_stop_with_a_blocked_store_logs_every_record(files: Attacked, st
 
 
 async def test_a_lone_surrogate_blocks_no_record(store: Store) -> None:
-    """One, of a configuration or of a name that is no UTF-8, kept every later record out of the store."""
+    """One in a configuration or a non-UTF-8 name once blocked every later record."""
     journal = Journal(store)
     for number, name in enumerate(("one", "\udcff two", "three")):
         journal.record_soon(replace(event(number), user_name=name))

@@ -1,4 +1,4 @@
-"""Logins and connections as real clients make them: what each report from the field told, and that it is over."""
+"""Logins and connections of real clients: each reported fault from the field, and its fix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sources import refused_lines, wait_until_all_have_left
 
 
 def _records(console: ConsoleServer, event: str) -> list[dict[str, object]]:
-    """Return the records of one kind, after the batch that the last ones are in."""
+    """Return the records of one kind after the pending batch is stored."""
     console.run("cocon/audit/list --last 1")
     return [each for each in console.audit() if each["event"] == event]
 
@@ -46,7 +46,7 @@ def agent(console: ConsoleServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_field_paramiko_tries_twice_on_one_connection(console: ConsoleServer, tmp_path: Path) -> None:
-    """It repeats the request for authentication before each method, and was told that the transport is shut down."""
+    """It repeats the service request before each method, and was once disconnected for it."""
     other = str(new_key(tmp_path, "other"))
     assert _whoami(console, password=None, key_filename=str(console.key)) == "admin"
     assert _whoami(console, password=None, key_filename=[other, str(console.key)]) == "admin"
@@ -79,7 +79,7 @@ async def test_field_no_other_service_is_given_before_the_login(console: Console
 def test_field_a_password_that_must_be_changed_fails_plainly_where_it_cannot_be_asked_for(
     console: ConsoleServer,
 ) -> None:
-    """The method `password` asked for another one: libssh waited for ever, and paramiko raised an error of its own."""
+    """The method `password` once asked for a new password: libssh hung, and paramiko raised its own error."""
     assert console.program("user", "add", "late", "--password-stdin", text="first\n").returncode == 0
     console.run("cocon/user/set late --change-password")
     with pytest.raises(paramiko.AuthenticationException), console.paramiko(username="late", password="first"):
@@ -107,7 +107,7 @@ def test_field_the_login_prompt_matches_automation_patterns(console: ConsoleServ
 
 @pytest.mark.parametrize("where", ["password", "user name", "answer"])
 async def test_field_bytes_that_are_not_utf8_are_a_wrong_login(console: ConsoleServer, where: str) -> None:
-    """A password in CP1251 ended the connection with Python's own words, counted as no try, and left no record."""
+    """A CP1251 password once ended the connection with a Python error, no counted try and no record."""
     word = "привет".encode("cp1251")
     async with stranger(console) as client:
         if where == "password":
@@ -124,7 +124,7 @@ async def test_field_bytes_that_are_not_utf8_are_a_wrong_login(console: ConsoleS
 
 
 def test_field_bytes_that_are_not_utf8_in_a_command_or_a_terminal_are_replaced(console: ConsoleServer) -> None:
-    """The same bytes on standard input were replaced, as a command they were refused, as TERM they ended it all."""
+    """The same bytes were replaced on standard input, refused in a command, and fatal as TERM."""
     word = "привет".encode("cp1251")
     expected = b"\xef\xbf\xbd" * len(word)
     assert expected in console.ssh(text=b"echo " + word + b"\n").stdout
@@ -151,7 +151,7 @@ async def test_field_invalid_text_in_a_request_keeps_the_connection(console: Con
 
 
 async def test_field_refused_tunnels_and_subsystems_are_recorded(console: ConsoleServer) -> None:
-    """Somebody with an account tried the console as a jump host, and nothing told of it."""
+    """A user who tried the console as a jump host once left no record."""
     async with console.asyncssh() as connection:
         for attempt in (
             connection.open_connection("10.0.0.1", 22),
@@ -177,7 +177,7 @@ async def test_field_refused_tunnels_and_subsystems_are_recorded(console: Consol
 
 
 async def test_field_a_failed_negotiation_is_logged_and_recorded(console: ConsoleServer) -> None:
-    """A client that finds no common algorithm was seen by nobody, on neither side."""
+    """A client without a common algorithm once left no trace on either side."""
     for more in (
         {"kex_algs": ["diffie-hellman-group14-sha1"]},
         {"encryption_algs": ["aes256-cbc"]},
@@ -195,7 +195,7 @@ async def test_field_a_failed_negotiation_is_logged_and_recorded(console: Consol
 
 
 async def test_field_data_after_a_channel_close_keeps_the_connection(console: ConsoleServer) -> None:
-    """paramiko's end of input came behind the close where session keys were changed: its transport was shut down."""  # noqa: D403
+    """After a rekey, paramiko's end of input arrived after the close and ended its transport."""
     async with console.asyncssh() as connection:
         for late in (b"", b"typed"):
             channel = await raw_channel(connection)
@@ -214,7 +214,7 @@ async def test_field_data_after_a_channel_close_keeps_the_connection(console: Co
 
 
 def test_field_an_idle_client_without_a_thread_is_not_cut_off(console: ConsoleServer) -> None:
-    """Clients of libssh and libssh2 answer a keepalive only when they are called; TCP's keepalive needs no client."""
+    """Clients of libssh and libssh2 answer a keepalive only when called. TCP keepalive needs no client."""
     shown = console.program("config", "check").stdout
     assert '"interval_seconds": 0' in shown
     with subprocess.Popen(console.ssh_words(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
@@ -228,7 +228,7 @@ def test_field_an_idle_client_without_a_thread_is_not_cut_off(console: ConsoleSe
 
 
 async def test_field_the_logout_says_why_the_console_ended_a_connection(console: ConsoleServer) -> None:
-    """An administrator could not tell a client that left from one that was sent away."""
+    """An administrator could not distinguish a client's own exit from a disconnect by the server."""
     console.add_user("vera", "viewer")
     leaving, killed, broken = [await console.connected(username=name) for name in ("admin", "vera", "admin")]
     (row,) = [

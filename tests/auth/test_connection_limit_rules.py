@@ -1,4 +1,4 @@
-"""The rules of limits before the login, with the clock passed in."""
+"""The rules of the limits before login, with the clock passed in."""
 
 from __future__ import annotations
 

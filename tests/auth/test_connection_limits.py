@@ -1,4 +1,4 @@
-"""Limits before and at the login, over the wire: each refuses whom it should, is told once, and leaves others alone."""
+"""Limits before and at the login: each refuses the right clients, is logged once, and spares others."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_sessions_of_a_connection_are_limited(stopped_console: ConsoleServ
 
 
 async def _run_when_there_is_room(connection: asyncssh.SSHClientConnection, command: str) -> str:
-    """Run a command as soon as the server has noticed that a session is closed."""
+    """Run a command once the server has noticed the close of a session."""
     for _ in range(500):
         with suppress(asyncssh.ChannelOpenError):
             return str((await connection.run(command, check=True)).stdout)
@@ -152,7 +152,7 @@ def test_openssh_says_that_it_offered_too_many_keys(console: ConsoleServer) -> N
 
 
 class _Guesser(asyncssh.SSHClient):
-    """Knows many passwords, the right one last."""
+    """A client that tries many passwords, the right one last."""
 
     def __init__(self, wrong: int) -> None:
         self._left = [PASSWORD, *("wrong" for _ in range(wrong))]
@@ -292,7 +292,7 @@ async def test_sixteen_logins_at_once_from_one_address(console: ConsoleServer) -
 
 @contextmanager
 def _few_descriptors(soft: int) -> Iterator[None]:
-    """Limit the open files of programs that are started meanwhile."""
+    """Limit the open files of programs started within the block."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""Ways to log in, and what stands against it: passwords, keys with options, certificates; locked and expired users."""
+"""Passwords, keys with options, certificates, and locked and expired users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSED = 255
 
 
 async def _enters(console: ConsoleServer, user: str, **more: object) -> bool:
-    """Tell whether a user gets in, with the key of `admin` unless told otherwise."""
+    """Return whether a user can log in, with the key of `admin` by default."""
     try:
         async with console.asyncssh(username=user, **more) as connection:
             ran = await connection.run("whoami")
@@ -119,7 +119,7 @@ async def test_trusted_certificates_log_in_their_principals(
 async def test_refused_certificates_are_recorded_and_scanners_are_not(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A certificate that is over was told as `no key offered`, as was every scanner that asked what there is."""
+    """An expired certificate was once recorded as `no key offered`, as was every scanner."""
     console = stopped_console
     authority = Authority(console, tmp_path_factory.mktemp("authority"))
     folder = tmp_path_factory.mktemp("stranger")
@@ -138,7 +138,7 @@ async def test_refused_certificates_are_recorded_and_scanners_are_not(
 async def test_an_unknown_condition_of_a_certificate_keeps_openssh_out(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """OpenSSH's client sends the certificate as it is: the refusal is the server's."""
+    """The OpenSSH client sends the certificate unchanged. The server refuses it."""
     authority = Authority(stopped_console, tmp_path_factory.mktemp("authority"))
     stopped_console.start()
 
@@ -238,7 +238,7 @@ def test_a_client_that_cannot_change_the_password_is_refused(console: ConsoleSer
 
 
 async def test_refused_keys_are_recorded(stopped_console: ConsoleServer, tmp_path: Path) -> None:
-    """They left none at all: whoever tried stolen keys at night was seen by nobody."""
+    """Attempts with stolen keys once left no record."""
     console = stopped_console
     console.start(ECSS_CONSOLE_LIMITS__PER_SOURCE_PENALTIES="false")
     unknown, other = new_key(tmp_path, "unknown"), new_key(tmp_path, "other")
@@ -259,7 +259,7 @@ async def test_refused_keys_are_recorded(stopped_console: ConsoleServer, tmp_pat
 
 
 def test_renewing_a_hash_does_not_block_a_password_change(console: ConsoleServer) -> None:
-    """It was renewed between the question and the change, which then took it for somebody else's change."""
+    """The renewal between question and change was once taken for a change by another session."""
     weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
     _set(console, "UPDATE users SET password_hash = ? WHERE name = 'admin'", weak)
     changed = console.ssh("passwd", text=f"{PASSWORD}\nsecond\nsecond\n")

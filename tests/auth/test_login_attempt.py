@@ -1,4 +1,4 @@
-"""One client's attempt to log in: tries are counted, results are values, and their texts are fixed."""
+"""One login attempt: tries are counted, results are values, and their texts are fixed."""
 
 from __future__ import annotations
 

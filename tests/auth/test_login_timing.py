@@ -1,6 +1,6 @@
-"""Who is refused is refused alike: no answer and no work tells a stranger who is a user, or how things stand with one.
+"""Failed logins get equal answers after equal work, so a client learns nothing about users.
 
-The work is counted in a server that says what it does for each login; the times are measured by the scorecard.
+The tests count the work that the server logs for each login. The scorecard measures the times.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ sys.exit(main(["serve"]))
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the client was sent, and what the server did for it."""
+    """The server's answer to a client, and its work for it."""
 
     told: tuple[object, ...]
     did: tuple[str, ...]
@@ -62,7 +62,7 @@ class Refusal:
 
 @dataclass
 class Stranger:
-    """Tries to log in, and notes what came of it."""
+    """A client that tries to log in and notes the result."""
 
     console: ConsoleServer
     seen: pytest.LogCaptureFixture
@@ -70,7 +70,7 @@ class Stranger:
     certificate: Path
 
     async def refused(self, way: str, name: str, password: str = "") -> Refusal:
-        """Return what came of a login that is to fail."""
+        """Return the result of a login that must fail."""
         before = len(self.console.log)
         self.seen.clear()
         if way == "key, signed at once":
@@ -89,7 +89,7 @@ class Stranger:
         return Refusal((refused.value.reason.replace(name, "USER"), *packets), self._work(before))
 
     def _signed(self, name: str) -> str:
-        """Send key and signature at once, as paramiko does, without asking first whether the key is known."""
+        """Send key and signature at once, as paramiko does, without a query first."""
         key = paramiko.Ed25519Key.from_private_key_file(str(self.key))
         with (
             pytest.raises(paramiko.AuthenticationException) as refused,
@@ -99,7 +99,7 @@ class Stranger:
         return str(refused.value)
 
     def _work(self, before: int) -> tuple[str, ...]:
-        """Return the steps that were told; the answer to SIGUSR1 comes behind all of them."""
+        """Return the logged steps. The answer to SIGUSR1 follows all of them."""
         assert self.console.process is not None
         self.console.process.send_signal(signal.SIGUSR1)
         deadline = time.monotonic() + 10
@@ -133,7 +133,7 @@ def stranger(
     caplog: pytest.LogCaptureFixture,
     request: pytest.FixtureRequest,
 ) -> Iterator[Stranger]:
-    """A server that tells its work, with users of every kind, and what their owners have."""
+    """A server that logs its work, with users of every kind and their credentials."""
     console, folder = stopped_console, tmp_path_factory.mktemp("owned")
     key, authority = _key(folder / "id"), _key(folder / "ca")
     lines = [f"auth: {{trusted_user_ca_keys: {authority}.pub}}"] if request.param else []
@@ -190,7 +190,7 @@ async def test_a_refused_key_reveals_no_user(stranger: Stranger) -> None:
 
 
 async def test_field_a_weak_key_is_refused_like_an_unknown_key(stranger: Stranger, tmp_path: Path) -> None:
-    """Also by somebody who has only found its public half: the same packets after the same work."""
+    """A client with only the public half gets the same packets after the same work."""
     needs("openssl")
     stranger.key, line = weak_rsa(tmp_path)
     stored(stranger.console, "admin", line)

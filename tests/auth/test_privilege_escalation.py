@@ -1,4 +1,4 @@
-"""Each idea of getting more than was given, kept as a test that tells its story."""
+"""Each known idea of gaining more rights than granted, as a test."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_escalation_completion_offers_nothing_unauthorized(staffed: Consol
 
 
 def test_escalation_suggestions_name_no_unauthorized_command(staffed: ConsoleServer) -> None:
-    """It is refused when it is typed, and was suggested all the same."""
+    """Running it was refused, but the suggestion named it."""
     assert staffed.told("admin", "cocon/user/lst") == (
         127,
         "There is no such command: cocon/user/lst\nDid you mean cocon/user/list?\n",
@@ -85,7 +85,7 @@ def test_escalation_a_readded_user_inherits_no_grant_or_key(console: ConsoleServ
 
 
 async def test_escalation_a_demoted_user_cannot_confirm_a_pending_question(console: ConsoleServer) -> None:
-    """Somebody who is demoted cannot answer yes to what they began before."""
+    """A demoted user cannot answer yes to a question from before."""
     console.run("domain/declare biysk.local")
     console.add_user("oleg", "admin")
     async with console.asyncssh(username="oleg") as connection:
@@ -99,7 +99,7 @@ async def test_escalation_a_demoted_user_cannot_confirm_a_pending_question(conso
 
 
 async def test_escalation_queued_commands_cannot_undo_a_demotion(console: ConsoleServer) -> None:
-    """A user demoted while a change waited for the store could become an administrator again."""
+    """A user demoted during the wait for the store could once become an administrator again."""
     console.add_user("oleg", "admin")
     async with console.asyncssh(username="oleg") as oleg, console.asyncssh() as admin:
 
@@ -177,7 +177,7 @@ def test_a_restricted_key_does_not_count_as_the_last_administrators_login(consol
 
 
 async def test_escalation_a_readded_user_inherits_no_history(console: ConsoleServer) -> None:
-    """The lines of the last half second, and of a session that was still open, went to who had the name then."""
+    """Lines of the last half second and of an open session once went to the next user of that name."""
     key = (console.folder / "id_admin.pub").read_text().strip()
     console.add_user("vera", "viewer")
     async with console.asyncssh(username="vera+rich") as old, console.asyncssh() as admin:

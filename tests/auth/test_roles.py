@@ -1,4 +1,4 @@
-"""Who may do what: roles, grants per domain, users with their passwords and keys."""
+"""Permissions of roles, grants for domains, and users with their passwords and keys."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _word(metavar: str) -> str:
 
 
 def test_a_mistyped_domain_suggests_only_granted_domains(staffed: ConsoleServer) -> None:
-    """A `cd` to it was suggested, which then said that there is no such domain."""
+    """A suggested domain for `cd` once turned out not to exist for the user."""
     for typed in ("domain/nosuch", "domain/nosuch/integrations/lst"):
         bare = f"There is no such command: {typed}\n"
         assert staffed.told("admin", typed) == (127, bare + "There is no domain nosuch.\n")

@@ -1,4 +1,4 @@
-"""Weak keys: an RSA key of 512 bits, which an afternoon factors, was added and let in (a report from the field)."""
+"""Weak keys: a 512-bit RSA key, factored in an afternoon, was accepted (a report from the field)."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_field_a_log_names_twenty_weak_keys_and_counts_the_others(stopped_consol
 
 
 def test_field_an_administrator_whose_only_way_in_is_a_weak_key_does_not_count(console: ConsoleServer) -> None:
-    """It counted: the other administrator, the only one who could log in, was removed for ever."""
+    """It counted once: the only administrator able to log in was removed for good."""
     needs("openssl")
     _, line = weak_rsa(console.folder)
     console.add_user("ghost", "admin")
@@ -206,7 +206,7 @@ def test_field_forgeable_and_costly_keys_are_weak() -> None:
 
 
 def test_field_a_signature_without_any_private_key_fits_a_point_of_small_order() -> None:
-    """Why such a key is refused: the signature below was made by nobody, and the library takes it."""
+    """The library accepts the signature below, which was made without a private key."""
     forged = (1).to_bytes(32, "little") + bytes(32)
     for point in [y.to_bytes(32, "little") for y in (0, 1, _P - 1)] + [bytes.fromhex(y) for y in _ORDER_8]:
         public = ed25519.Ed25519PublicKey.from_public_bytes(point)
@@ -231,7 +231,7 @@ def test_field_malformed_keys_are_never_strong(blob: str) -> None:
 
 
 def test_field_a_certificate_for_a_weak_key_is_refused(stopped_console: ConsoleServer, tmp_path: Path) -> None:
-    """A trusted authority may be asked to sign for any key; who factors that key has the certificate too."""
+    """A trusted authority may sign any key. An attacker who factors that key has the certificate too."""
     needs("openssl")
     console = stopped_console
     authority = Authority(console, tmp_path)

@@ -1,4 +1,4 @@
-"""The archive of a backup: archives of before open, and new ones are as long as programs of before allow."""
+"""Backup archives: older ones open, and new ones have a length that older programs accept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _manifest(database: Path) -> Manifest:
 
 
 def _packed_before(manifest: Manifest, database: Path) -> bytes:
-    """Return the archive as the program wrote it before `tarfile` did: each file padded, then two empty blocks."""
+    """Return the archive as written before `tarfile` was used: each file padded, then two empty blocks."""
     blocks = b""
     contents = {MANIFEST_NAME: manifest.text(), f"keys/{STORAGE_KEY_NAME}": KEYS[STORAGE_KEY_NAME]}
     for name, content in {**contents, DATABASE_NAME: database.read_bytes()}.items():

@@ -1,4 +1,4 @@
-"""Backups: made while the server writes, opened by others, found when damaged, put back whole or not at all."""
+"""Backups: consistent during writes, opened by standard tools, checked, restored whole or not at all."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_a_damaged_or_absent_store_gives_no_backup(filled: ConsoleServer, capsys
 
 
 def test_a_backup_without_audit_record_is_made_with_a_warning(filled: ConsoleServer) -> None:
-    """As on a disk that only reads: that is when a backup is wanted most."""
+    """For example on a read-only disk, when a backup is needed most."""
     with closing(sqlite3.connect(filled.database, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         ran = filled.program("backup", "b", *CLEAR)
@@ -234,7 +234,7 @@ def test_a_backup_without_audit_record_is_made_with_a_warning(filled: ConsoleSer
 
 
 def test_the_record_of_a_backup_makes_no_checkpoint_beside_a_server(filled: ConsoleServer) -> None:
-    """Two that make one at once may damage a database, with SQLite before 3.51.3."""
+    """Two simultaneous checkpoints may damage a database with SQLite before 3.51.3."""
     with closing(sqlite3.connect(filled.database, isolation_level=None)) as serving:
         serving.execute("PRAGMA wal_autocheckpoint = 0")
         lines = [("x" * 4000,)] * 1500
@@ -250,7 +250,7 @@ def test_the_record_of_a_backup_makes_no_checkpoint_beside_a_server(filled: Cons
 def test_a_store_replaced_during_a_backup_fails_the_backup(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its database and its keys would be those of two stores, and the file could not be restored."""
+    """Database and keys would be of different stores, and the file could not be restored."""
     copied = snapshot
 
     def replaced(database: Path, target: Path) -> None:

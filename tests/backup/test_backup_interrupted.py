@@ -1,4 +1,4 @@
-"""Backups and restores that end in the midst: killed, interrupted, without room."""
+"""Backups and restores that are killed, interrupted or out of disk space."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from server.cli import restore as restore_subcommand
 
 
 def _copies(filled: ConsoleServer, folder: Path) -> Iterator[None]:
-    """Give the store's folder as it is now, again and again."""
+    """Yield copies of the store's current folder."""
     shutil.copytree(filled.folder, folder, ignore=shutil.ignore_patterns("*.before-restore-*"))
     while True:
         yield
@@ -70,7 +70,7 @@ def test_a_backup_killed_at_any_step_leaves_no_partial_file(
 def test_a_restore_killed_at_any_step_leaves_the_old_or_new_store(
     filled: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Another store with other keys is replaced, and its last changes lie in its -wal: the most there can be to do."""
+    """The replaced store has other keys and changes in its -wal, so the restore has the most steps."""
     backup = backup_made("b", *CLEAR)
     new = dump_of(filled.database, "audit", "audit_heads"), (filled.folder / "keys" / "storage.key").read_bytes()
     lose(filled)
@@ -125,7 +125,7 @@ def test_without_room_there_is_no_backup(filled: ConsoleServer, words: Sequence[
 
 
 def test_a_backup_finishes_a_restore_that_was_killed(filled: ConsoleServer) -> None:
-    """It was told that the database has another storage key: one was the restored one, the other was not."""
+    """One storage key was restored and the other was not, and the backup once failed on the mismatch."""
     backup = backup_made("b", *CLEAR)
     key = (filled.folder / "keys" / "storage.key").read_bytes()
     lose(filled)
@@ -138,7 +138,7 @@ def test_a_backup_finishes_a_restore_that_was_killed(filled: ConsoleServer) -> N
 
 
 def _ended_in(place: object, name: str, number: signal.Signals) -> None:
-    """Let a signal come whenever something is called; whoever runs the tests may ignore it."""
+    """Send a signal whenever a function is called, even where the test runner ignores the signal."""
     called = getattr(place, name)
     signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
@@ -153,7 +153,7 @@ def _ended_in(place: object, name: str, number: signal.Signals) -> None:
 def test_a_signal_leaves_no_copy_of_the_store_behind(
     filled: ConsoleServer, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """A terminal that is closed left the opened backup, password hashes and all, in TMPDIR."""
+    """A closed terminal once left the decrypted backup with all password hashes in TMPDIR."""
     backup = backup_made("b", *CLEAR)
     scratch = filled.folder / "scratch"
     scratch.mkdir()
@@ -167,7 +167,7 @@ def test_a_signal_leaves_no_copy_of_the_store_behind(
 
 
 def test_ctrl_c_ends_an_encryption_cleanly(filled: ConsoleServer) -> None:
-    """It was told as "the backup cannot be encrypted: KeyboardInterrupt:"."""
+    """The message was once "the backup cannot be encrypted: KeyboardInterrupt:"."""
     before = sorted(filled.folder.rglob("*"))
     set_trap = partial(_ended_in, create._Hashing, "write", signal.SIGINT)  # noqa: SLF001  what the library calls
     assert in_child(partial(status_of, "backup", "b", *LOCKS["recipient"][0]), set_trap) == 130

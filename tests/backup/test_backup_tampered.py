@@ -1,4 +1,4 @@
-"""Backups that were cut, changed or forged: found, and nothing written."""
+"""Truncated, changed or forged backups are detected, and nothing is written."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from server.storage.sqlite.snapshot import contents
 
 
 def _places(size: int) -> list[int]:
-    """Return places all over a file, its first and last bytes among them."""
+    """Return positions throughout a file, with its first and last bytes."""
     return [*range(40), *range(40, size, max(1, size // 60)), *range(size - 10, size)]
 
 
 def _says_the_same(whole: bytes, changed: bytes) -> bool:
-    """Tell whether a change means nothing: the time in a gzip header, another way to pack the same zeros."""
+    """Return whether a change is meaningless: the gzip time, or another packing of the same zeros."""
     return whole.startswith(b"\x1f\x8b") and gzip.decompress(whole) == gzip.decompress(changed)
 
 
@@ -135,7 +135,7 @@ def test_malicious_archive_members_write_nothing(
 def test_a_database_that_was_changed_needs_the_storage_key(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever has a backup without the key and its place cannot put an administrator into it."""
+    """A backup without the key does not let an attacker add an administrator."""
     backup = backup_made("b", "--unencrypted", "--without-keys")
     manifest, (info, database) = _members(backup)
     changed = filled.folder / "changed.db"

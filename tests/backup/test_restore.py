@@ -1,4 +1,4 @@
-"""Restoring: a store is put back whole or not at all, and what was there is kept."""
+"""A restore is whole or does nothing, and keeps the existing store."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_backup_of_a_newer_or_older_schema(
 def test_files_restored_by_root_belong_to_the_folder_owner(
     filled: ConsoleServer, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """The service runs as a user of its own, and could not read a store of root's."""
+    """The service has its own user, and could not read a store that belongs to root."""
     needs_root()
     with public_folder() as folder:
         shutil.copytree(filled.folder, folder / "service")
@@ -213,7 +213,7 @@ def test_files_restored_by_root_belong_to_the_folder_owner(
 
 
 def test_a_linked_database_is_backed_up_and_restored_in_place(filled: ConsoleServer) -> None:
-    """Its write-ahead log lies beside the file and not beside the link: a server in use passed for one at rest."""
+    """The write-ahead log is beside the target of the link, so a store in use once looked unused."""
     disk = filled.folder / "disk"
     disk.mkdir()
     filled.database.rename(disk / "real.db")
@@ -253,7 +253,7 @@ def test_two_restores_in_one_second_keep_what_was_there_before_each(
 def test_a_server_with_a_deleted_database_blocks_a_restore(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It would go on with the file that has no name any more, and what it acknowledges would be lost."""
+    """The server would go on with the deleted file and lose acknowledged changes."""
     backup = backup_made("b", *CLEAR)
     filled.start()
     assert filled.process is not None
