@@ -1,4 +1,4 @@
-"""The benchmark works: every scene and every store, with tiny counts, on our own server."""
+"""The benchmark runs every scene and store with tiny counts on the real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program's command line: what it makes, what it says, its exit statuses."""
+"""The command line program: its files, messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from console import PASSWORD, PROGRAM, ConsoleServer
 
 @pytest.fixture
 def empty(tmp_path: Path) -> ConsoleServer:
-    """A folder with nothing in it."""
+    """An empty folder."""
     return ConsoleServer(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The program on the host in the hands of people: Ctrl-C at its questions, what is typed, and nobody who reads it."""
+"""Subcommands with Ctrl-C at questions, invalid input, and closed output."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _asked(console: ConsoleServer, words: tuple[str, ...], question: str) -> pex
 def test_ctrl_c_at_a_question_ends_it_at_once(
     stopped_console: ConsoleServer, words: tuple[str, ...], question: str
 ) -> None:
-    """The first one was kept until both passwords were typed, and then said that nothing was changed."""
+    """The first Ctrl-C was once held until both passwords were typed."""
     client = _asked(stopped_console, words, question)
     client.sendintr()
     client.expect_exact("ecss-console: interrupted, nothing was changed")
@@ -75,7 +75,7 @@ _INTERRUPTIONS = 30
 
 
 def _interrupted(console: ConsoleServer, words: tuple[str, ...], step: int | None) -> tuple[int, int, str]:
-    """Run the program, and interrupt it at a step; return its status, the steps it took and what it said."""
+    """Run the program and interrupt it at a step. Return its status, its steps and its output."""
     read, write = os.pipe()
     with subprocess.Popen(
         [*PROGRAM, *words],
@@ -101,7 +101,7 @@ def _interrupted(console: ConsoleServer, words: tuple[str, ...], step: int | Non
 @pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize("words", [("user", "list"), ("config", "check"), ("audit", "verify")])
 def test_ctrl_c_at_any_moment_prints_at_most_one_line(stopped_console: ConsoleServer, words: tuple[str, ...]) -> None:
-    """While it parsed, made its loop or opened the store it left tracebacks and warnings of the interpreter."""
+    """While parsing or opening the store, it once printed tracebacks and interpreter warnings."""
     folder = stopped_console.folder / "steps"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(_TELLS_STEPS)
@@ -141,7 +141,7 @@ def _shell(console: ConsoleServer, script: str) -> subprocess.CompletedProcess[s
 def test_a_closed_standard_output_is_reported_on_standard_error(
     stopped_console: ConsoleServer, script: str, answer: str
 ) -> None:
-    """With standard output closed a change was made and then ended in a traceback."""
+    """With standard output closed, a change was made and then ended in a traceback."""
     ran = _shell(stopped_console, script)
     assert ran.returncode == 1
     assert "ecss-console: the answer cannot be written: " in ran.stderr
@@ -165,7 +165,7 @@ def test_the_console_serves_without_a_standard_error(stopped_console: ConsoleSer
 
 
 def _listens(process_id: int) -> bool:
-    """Tell whether a process has a socket that listens."""
+    """Return whether a process has a listening socket."""
     sockets = {path.readlink().name for path in Path(f"/proc/{process_id}/fd").iterdir() if path.is_symlink()}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(row[3] == "0A" and f"socket:[{row[9]}]" in sockets for row in rows)

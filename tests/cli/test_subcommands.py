@@ -1,4 +1,4 @@
-"""Words of the program on the console's host: interrupted, on a full disk, beside a server of an older version."""
+"""Subcommands on the server's host: interrupted, on a full disk, beside a server of an older version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SLOW_SYNC = Path(__file__).parents[2] / "bench" / "peers" / "slow_sync.c"
 
 @pytest.fixture(scope="session")
 def slow_sync(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that makes every sync slower."""
+    """A library that slows every disk sync."""
     needs("cc")
     library = tmp_path_factory.mktemp("slow") / "slow_sync.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(_SLOW_SYNC), "-ldl"], check=True)
@@ -50,7 +50,7 @@ def _in_use(console: ConsoleServer) -> str:
 
 
 def _begun(console: ConsoleServer, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a word in the midst of something; its password is on standard input."""
+    """Start a subcommand that will be interrupted; its password is on standard input."""
     began = subprocess.Popen(
         [*PROGRAM, *words],
         cwd=console.folder,
@@ -82,7 +82,7 @@ def _holds_open(begun: subprocess.Popen[str], file: Path) -> bool:
 
 @pytest.mark.usefixtures("heard_ctrl_c")
 def test_ctrl_c_while_the_modules_load_prints_no_traceback(stopped_console: ConsoleServer) -> None:
-    """Half a second of every start was answered with the name of the module that was being read."""
+    """Ctrl-C in the first half second once printed a traceback of the import."""
     begun = _begun(stopped_console, "user", "list")
     maps = Path(f"/proc/{begun.pid}/maps")
     _until(begun, lambda: "pydantic_core" in maps.read_text())
@@ -105,7 +105,7 @@ def test_ctrl_c_while_the_modules_load_prints_no_traceback(stopped_console: Cons
 def test_ctrl_c_claims_nothing_was_changed_only_before_the_commit(
     stopped_console: ConsoleServer, slow_sync: Path, words: tuple[str, ...], said: str
 ) -> None:
-    """While a slow disk synced what was committed, Ctrl-C was answered with `nothing was changed`."""
+    """While a slow disk synced the commit, Ctrl-C once printed `nothing was changed`."""
     console = stopped_console
     assert console.program("user", "add", "eve", "--password-stdin", text=PASSWORD + "\n").returncode == 0
     if "--finish" in words:
@@ -138,7 +138,7 @@ def test_ctrl_c_claims_nothing_was_changed_only_before_the_commit(
 def test_a_host_key_is_used_only_after_its_record_on_a_full_disk(
     stopped_console: ConsoleServer, faults: Faults
 ) -> None:
-    """The key was swapped before the commit: where that failed, the old key was gone, and `nothing was changed`."""
+    """The key was once swapped before the commit. When the commit failed, the old key was lost."""
     console = stopped_console
     assert console.program("hostkey", "rotate").returncode == 0
     old, following = host_keys(console.folder / "keys").fingerprints
@@ -160,7 +160,7 @@ def test_a_host_key_is_used_only_after_its_record_on_a_full_disk(
 
 
 def test_a_disk_failure_during_a_rotation_is_one_error_line(stopped_console: ConsoleServer, faults: Faults) -> None:
-    """The key that could not be recorded could not be removed either, and the operator got a traceback."""
+    """The unrecorded key could not be removed either, and the operator got a traceback."""
     console, told = stopped_console, set()
     for passing in range(0, 100, 3):
         faults.fail(CHANGES | Kind.SYNC, errno.EIO, passing=passing)
@@ -177,13 +177,13 @@ def test_a_disk_failure_during_a_rotation_is_one_error_line(stopped_console: Con
 
 
 def _made_older(console: ConsoleServer) -> None:
-    """Take the store for one of an older schema: a migration of today's program would run again."""
+    """Mark the store with an older schema, so that a migration of this version would run again."""
     with closing(sqlite3.connect(console.database)) as database, database:
         database.execute("UPDATE store SET value = ? WHERE name = 'schema'", (str(schema.newest() - 1),))
 
 
 def test_no_newer_subcommand_upgrades_a_store_under_a_running_server(console: ConsoleServer) -> None:
-    """`user list` of the new version, before the old server was stopped, left that with a schema it does not know."""
+    """`user list` of the new version once upgraded the schema under the running older server."""
     _made_older(console)
     before = console.database.read_bytes()
     for words in (("user", "list"), ("audit", "verify"), ("hostkey", "list"), ("user", "remove", "eve")):
@@ -202,7 +202,7 @@ def test_no_newer_subcommand_upgrades_a_store_under_a_running_server(console: Co
 def test_a_backup_without_disk_space_names_the_scratch_option(
     console: ConsoleServer, faults: Faults, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """While the disk of the store was full, it was told that the store cannot be opened."""
+    """With the store's disk full, the error once said that the store cannot be opened."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     words = ("backup", str(elsewhere / "b"), "--unencrypted", "--without-keys")
     faults.fail(Kind.WRITE, errno.ENOSPC)

@@ -1,4 +1,4 @@
-"""Each client with each terminal: the stream is a contract. The table in docs/automation.md names these tests."""
+"""Each client with each terminal: the stream is a contract. docs/automation.md names these tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = "echo " + " ".join(["long"] * 40)
 
 
 class Log:
-    """Keeps what a client reads."""
+    """Keeps the text that a client reads."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -31,7 +31,7 @@ class Log:
 
 
 def check_stream(stream: str) -> None:
-    """Hold a stream of `whoami`, a long echo and `exit 6`, each sent after a prompt, against the contract."""
+    """Check the stream of `whoami`, a long echo and `exit 6`, each sent after a prompt."""
     assert "\x1b" not in stream
     assert stream.count(f"{PROMPT}whoami\r\nadmin\r\n\r\n[exec at: ") == 1
     assert stream.count(f"{PROMPT}{LONG}\r\n{LONG[5:]}\r\n\r\n[exec at: ") == 1

@@ -1,4 +1,4 @@
-"""Domain names keep the case in which they were declared; two that differ only in case are one domain."""
+"""Domain names keep their declared case; names that differ only in case are one domain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AT = "2021-02-16T08:00:00Z"
 
 @pytest.fixture
 def named(console: ConsoleServer) -> ConsoleServer:
-    """A console with the domain RM-test, in which is the integration crm, and a domain before and behind it."""
+    """A console with the domain RM-test, which has the integration crm, and two neighbour domains."""
     for name in ("RM-test", "Zeta.local", "alpha.local"):
         console.run(f"domain/declare {name}")
     console.run(f"{_OTHER}/add crm")
@@ -35,7 +35,7 @@ def named(console: ConsoleServer) -> ConsoleServer:
 
 
 def test_field_listings_show_the_name_as_declared(named: ConsoleServer) -> None:
-    """A public script declares RM-test, looks for it in `domain/list` and `ls /domain/`, and found rm-test."""
+    """A public script declares RM-test, searches `domain/list` and `ls /domain/`, and once found rm-test."""
     assert named.told("admin", "domain/declare Upper.Local") == (0, "Domain Upper.Local declared\n")
     assert re.findall(r"^│([\w.-]+) *│\d", named.run("domain/list"), re.MULTILINE) == [
         "alpha.local",
@@ -157,7 +157,7 @@ def test_field_the_audit_names_a_domain_as_declared_and_finds_it_in_any_case(nam
 
 
 def test_field_a_directory_named_like_a_domain_keeps_its_spelling(named: ConsoleServer) -> None:
-    """The name of the domain stood for every part of the path that was spelt so."""
+    """The domain's name once replaced every path part spelt like it."""
     for name in ("Integrations", "DOMAIN"):
         named.run(f"domain/declare {name}")
     lines = "cd domain/integrations/integrations\npwd\ncd /domain/domain/integrations\nlist | count\n"
@@ -213,7 +213,7 @@ async def test_field_tab_ignores_case_for_an_operator_and_keeps_that_of_commands
 
 
 def _schema_4(folder: Path) -> None:
-    """Make the store of the program before, with a key in it; nobody serves it."""
+    """Make a store of schema 4 with a key in it; no server uses it."""
     vault = Vault(base64.b64decode((folder / "keys" / "storage.key").read_bytes()))
     with closing(sqlite3.connect(folder / "var" / "console.db")) as database:
         database.execute("INSERT INTO domains VALUES ('biysk.local', ?)", (_AT,))

@@ -1,4 +1,4 @@
-"""What a domain's integrations are taken out as builds them again: every id, type, number, key, and their order."""
+"""An export rebuilds a domain's integrations: every id, type, number, key, and their order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DOMAIN = st.lists(
 
 
 def _rows(domain: Sequence[tuple[str, str, list[str]]]) -> list[dict[str, Any]]:
-    """Return what `list | json` shows of these integrations, each with a new key."""
+    """Return the rows of `list | json` for these integrations, each with a new key."""
     rows = []
     for client_id, kind, numbers in sorted(domain):
         kept = parse_numbers(",".join(numbers)) if numbers else ()
@@ -64,7 +64,7 @@ def _database(console: ConsoleServer, sql: str) -> list[Any]:
 
 
 def test_every_domain_is_rebuilt_from_its_export(shared_console: ConsoleServer) -> None:
-    """The proof: made-up domains over the real server, as commands and as a document, compared whole."""
+    """Random domains on the real server, as commands and as a document, compared whole."""
     console = shared_console
     domain = "rebuilt.local"
     here = f"domain/{domain}/integrations"
@@ -266,7 +266,7 @@ def test_all_mistakes_of_a_document_are_reported_together() -> None:
 
 
 async def test_summarising_many_numbers_yields_the_event_loop() -> None:
-    """An export of ten thousand services of a hundred numbers held every other session up for a second."""
+    """An export of ten thousand services with a hundred numbers once blocked all other sessions for a second."""
     turns = 0
 
     async def count() -> None:

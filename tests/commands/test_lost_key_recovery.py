@@ -1,4 +1,4 @@
-"""Somebody is called at night because a key has stopped working."""
+"""An API key stops working: find the change that disabled it, and restore the key from a backup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from console import ConsoleServer
 
 
 def test_one_audit_query_finds_the_change_that_disabled_a_key(console: ConsoleServer) -> None:
-    """Not among the lists of a script that polls, not among checks; and a domain that was removed names its keys."""
+    """The result has no polling lists and no checks; a domain removal names its keys."""
     here = "domain/biysk.local/integrations"
     console.run("domain/declare biysk.local")
     console.add_user("ops", "operator", "biysk.local")
@@ -39,7 +39,7 @@ def test_one_audit_query_finds_the_change_that_disabled_a_key(console: ConsoleSe
 
 
 def test_the_documented_recipe_restores_one_key_from_a_backup(console: ConsoleServer, tmp_path: Path) -> None:
-    """As docs/backup.md tells it: a second console on the backup, one line of its export, and the rest as it is."""
+    """As docs/backup.md says: serve the backup on a second console and import one line of its export."""
     recipe = (Path(__file__).parents[2] / "docs" / "backup.md").read_text(encoding="utf-8")
     exported = re.search(r"ssh -p 8024 admin@127\.0\.0\.1 '(.*)' > crm\.script", recipe)
     assert exported

@@ -1,4 +1,4 @@
-"""The configuration: every key is in the example with its default, every mistake is told at once and where it is."""
+"""The example has every configuration key with its default; all mistakes are reported with their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGHUP: the configuration and the keys are read again, whole or not at all, and it is told what counts when."""
+"""SIGHUP reloads the configuration and the keys whole or not at all, and logs when changes apply."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _write(console: ConsoleServer, **sections: dict[str, object]) -> None:
 
 
 def _reload(console: ConsoleServer, *words: str) -> None:
-    """Ask for a reload and wait until the log tells of its end."""
+    """Request a reload and wait until the log reports its end."""
     assert console.process is not None
     console.log.clear()
     console.process.send_signal(signal.SIGHUP)
@@ -80,7 +80,7 @@ def _reload(console: ConsoleServer, *words: str) -> None:
 
 
 def _banner(console: ConsoleServer) -> str:
-    """Return what is shown before the login."""
+    """Return the text shown before the login."""
     program, *words = console.ssh_words()
     ran = subprocess.run(
         [program, "-o", "LogLevel=INFO", *words, "whoami"], capture_output=True, check=True, timeout=60
@@ -282,7 +282,7 @@ def test_certificate_authorities_are_reloaded(stopped_console: ConsoleServer) ->
 
 
 def test_a_failed_reload_does_not_stop_later_reloads(stopped_console: ConsoleServer) -> None:
-    """What no reload had thought of ended the task that waits for SIGHUP: later ones did nothing and said nothing."""
+    """An unexpected error once ended the SIGHUP task: later reloads did nothing, silently."""
     console = stopped_console
     _write(console)
     console.start()
@@ -295,7 +295,7 @@ def test_a_failed_reload_does_not_stop_later_reloads(stopped_console: ConsoleSer
 
 
 def test_a_lone_surrogate_in_the_configuration_is_refused(stopped_console: ConsoleServer) -> None:
-    """YAML can write one as an escape. It was taken, no record could be stored any more, and a banner let nobody in."""
+    """A YAML escape can make one. Accepted, it blocked every audit record, and a banner blocked all logins."""
     console = stopped_console
     console.start()
     (console.folder / "config.yaml").write_text('greeting: {banner: "\\ud800", motd: "\\udfff"}\n')

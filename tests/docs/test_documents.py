@@ -1,4 +1,4 @@
-"""What the documents show is what the program prints."""
+"""The documents show the real output of the program."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_what_the_readme_tells_newcomers_to_type_works(console: ConsoleServer) -> None:
-    """Its block of commands, then the five commands in the order of their table."""
+    """Run its block of commands, then the five commands in the order of their table."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (first,) = re.findall(r"^```\n(domain/declare .*?)\n```$", readme, re.MULTILINE | re.DOTALL)
     commands = re.findall(r"^\| `((?:add|list|set|replace|remove)\b.*?)` \|", readme, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Disks that lose, tear and refuse, and clocks that jump: what was told is not lost, and every fault is told."""
+"""Disk faults and clock jumps lose no acknowledged change, and every fault is reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(300)  # much is written to a disk that others u
 
 @pytest.fixture
 def faulty(stopped_console: ConsoleServer, faults: Faults) -> Iterator[ConsoleServer]:
-    """A server with a domain, whose faults are steered by `faults`."""
+    """A server with a domain; `faults` controls its disk."""
     stopped_console.start(**faults.environment())
     stopped_console.run(f"domain/declare {DOMAIN}")
     yield stopped_console
@@ -60,14 +60,14 @@ async def _add(connection: SSHClientConnection, client_id: str) -> tuple[int | N
 
 
 def _integrations(folder: Path) -> set[str]:
-    """Return the client ids that are in a copy of the store as it lies there."""
+    """Return the client ids in a copy of the store."""
     copy = copied(folder, folder / "copy")
     with closing(sqlite3.connect(copy / "var" / "console.db")) as database:
         return {name for (name,) in database.execute("SELECT client_id FROM integrations")}
 
 
 def _verified(console: ConsoleServer) -> None:
-    """The store is whole, and so is the audit."""
+    """Check that the store and the audit are intact."""
     with closing(sqlite3.connect(console.database)) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     verified = console.program("audit", "verify")
@@ -109,7 +109,7 @@ def test_a_first_start_cut_by_power_loss_is_whole_or_repeats(
 
 
 def _begins_or_is_whole(folder: Path, *, whole: bool) -> None:
-    """The next start makes the store or finds it; what `init` has told is there."""
+    """Check that the next start makes or finds the store, with all that `init` acknowledged."""
     prepared = prepare(folder / "var" / "console.db", folder / "keys")
     with closing(sqlite3.connect(prepared.database)) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -354,7 +354,7 @@ def test_a_damaged_store_is_a_permanent_fault(stopped_console: ConsoleServer) ->
 def test_a_file_written_during_its_check_is_checked_again(
     stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start or `backup` beside a program that had just written said once in 1,651 times that the store is damaged."""
+    """A start or `backup` beside a writer once reported a damaged store in 1 of 1,651 cases."""
     console = stopped_console
     vault = Vault(read_storage_key(console.folder / "keys" / STORAGE_KEY_NAME))
     whole = console.database.read_bytes()

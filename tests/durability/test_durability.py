@@ -1,4 +1,4 @@
-"""What was acknowledged is there: after SIGKILL, and after a stop that cuts nothing."""
+"""Acknowledged changes survive SIGKILL, and a stop interrupts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Half a minute of what `make soak` does for half an hour."""
+"""Half a minute of the load that `make soak` runs for half an hour."""
 
 from __future__ import annotations
 

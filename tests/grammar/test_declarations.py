@@ -1,4 +1,4 @@
-"""The contract of declarations: every command has help, permission, completion, and its place in the reference."""
+"""Every declared command has help, permission, completion, and its place in the reference."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_generated_reference_is_up_to_date() -> None:
 
 
 def test_every_declared_command_is_registered() -> None:
-    """One that its module does not list in COMMANDS would be missing without a word."""
+    """A command missing from its module's COMMANDS would silently not exist."""
     declared = {
         name: value
         for module in pkgutil.iter_modules(server.commands.__path__)

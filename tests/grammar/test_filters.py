@@ -1,4 +1,4 @@
-"""Filters and JSON over real SSH: what scripts read instead of tables."""
+"""Filters and JSON over real SSH, which scripts read in place of tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stocked(console: ConsoleServer) -> ConsoleServer:
 
 
 def document(console: ConsoleServer, command: str, status: int = 0) -> dict[str, object]:
-    """Return the only thing that a command under `| json` prints."""
+    """Return the single document that a command under `| json` prints."""
     ran = console.ssh(command)
     assert ran.returncode == status
     assert ran.stdout.endswith(b"}\n")
@@ -222,7 +222,7 @@ async def test_a_wrong_login_option_is_reported_only_after_the_login(console: Co
 
 @pytest.mark.parametrize(("user", "line"), [("admin", "sleep 60 | json"), ("admin+json", "sleep 60")])
 async def test_an_interrupted_command_still_prints_its_document(console: ConsoleServer, user: str, line: str) -> None:
-    """With the time at which the command began, and no `^C` beside it."""
+    """It has the start time of the command, and no `^C` beside it."""
     async with console.asyncssh(username=user) as connection:
         process = await connection.create_process(line, encoding="utf-8")
         while not await asyncio.to_thread(console.run, "node/metrics | match /sleep"):

@@ -1,4 +1,4 @@
-"""Tokens, matching and completion: properties that hold for any line."""
+"""Tokens, matching and completion: properties of any line."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_a_last_filter_without_its_argument_is_incomplete(text: str) -> None:
 
 
 def test_found_by_fuzzing_thousands_of_expressions_in_one_line_are_not_compiled() -> None:
-    """They took a minute of the whole server's time and two gigabytes, from any user."""
+    """Any user could once block the server for a minute and use two gigabytes."""
     line = "echo" + "".join(f" | regex \\pL{{40}}{number}" for number in range(1300))
     outcome = match(ROOT, (), tokenize(line))
     assert isinstance(outcome, Invalid)
@@ -210,7 +210,7 @@ def test_found_by_fuzzing_thousands_of_expressions_in_one_line_are_not_compiled(
 
 
 def test_found_by_fuzzing_a_long_expression_is_not_compiled() -> None:
-    """Sixteen thousand classes in one expression took seconds whatever memory the engine was given."""
+    """Sixteen thousand classes in one expression took seconds at any memory limit of the engine."""
     outcome = match(ROOT, (), tokenize("echo | regex " + "\\pL|" * 16_000))
     assert isinstance(outcome, Invalid)
     assert outcome.message == "| regex: the expression is longer than 500 characters"

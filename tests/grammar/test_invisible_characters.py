@@ -1,4 +1,4 @@
-"""Characters that nobody sees and letters that look like others: refused by name wherever they stand in a line."""
+"""Invisible characters and lookalike letters are refused by name wherever they are in a line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PLACES = (
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", WORD)
 def test_field_an_invisible_character_is_named_with_its_column(place: str, name: str) -> None:
-    """A filter with one found nothing and ended with 0; a number range did not say what was wrong."""
+    """A filter with one found nothing and ended with 0; a number range gave no reason."""
     text = place.format(WORD[name])
     outcome = match(ROOT, (), tokenize(text))
     assert isinstance(outcome, Invalid)
@@ -93,7 +93,7 @@ def test_field_controls_are_refused_in_quotes_too_and_a_quote_that_is_open_is_na
 
 
 def test_field_every_blank_and_format_character_is_listed_as_invisible() -> None:
-    """Holds the list in the code against the interpreter's tables, so that a new one is noticed."""
+    """Compare the list with the interpreter's Unicode tables to notice new characters."""
     unprinted = [
         each
         for each in map(chr, range(0x80, sys.maxunicode + 1))
@@ -140,7 +140,7 @@ def test_field_every_blank_and_format_character_is_listed_as_invisible() -> None
     ids=lambda text: quote(text)[:60],
 )
 def test_field_a_lookalike_letter_is_named(shared_console: ConsoleServer, line: str, named: str) -> None:
-    """`24O100` with a Cyrillic O was "no number range", and nobody could see why."""
+    """`24O100` with a Cyrillic O was "no number range", without a visible cause."""
     ran = shared_console.ssh(line)
     assert ran.returncode in {1, 2, 127}
     assert named in ran.stdout.decode()

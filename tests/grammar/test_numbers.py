@@ -1,4 +1,4 @@
-"""Number ranges: what they expand to, and that nothing makes them expand past the limit."""
+"""Number ranges expand to the right numbers and never past the limit."""
 
 from __future__ import annotations
 

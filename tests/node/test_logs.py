@@ -1,4 +1,4 @@
-"""The log: for people or for collectors, one line for one thing, whatever somebody puts into it."""
+"""The log for people and collectors: one line for each event, whatever input it contains."""
 
 from __future__ import annotations
 

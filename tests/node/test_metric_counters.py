@@ -1,4 +1,4 @@
-"""What the metrics are counted with."""
+"""The counters behind the metrics."""
 
 from __future__ import annotations
 

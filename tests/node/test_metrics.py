@@ -1,4 +1,4 @@
-"""What Prometheus, probes and `/node/` are told: the same figures, of what really happened, to whom may ask."""
+"""Prometheus, probes and `/node/` show the same true figures to authorized readers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def _start(console: ConsoleServer, **environment: str) -> str:
-    """Start with the endpoint on; return where it is."""
+    """Start with the endpoint on; return its address."""
     console.start(ECSS_CONSOLE_METRICS__LISTEN="127.0.0.1:0", **environment)
     return _address(console)
 
@@ -48,7 +48,7 @@ def _address(console: ConsoleServer) -> str:
 
 @pytest.fixture
 def address(stopped_console: ConsoleServer) -> str:
-    """Where the endpoint of `stopped_console` is, which is started."""
+    """The endpoint address of `stopped_console`, which is started."""
     return _start(stopped_console)
 
 

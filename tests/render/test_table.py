@@ -1,4 +1,4 @@
-"""Our table against rich's, which is the oracle of its shape."""
+"""The table compared with rich's table as the reference of its shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELLS = st.lists(CELL, min_size=1, max_size=3).map("\n".join)
 
 
 def by_rich(table: Table) -> str:
-    """Return the table as rich draws it; its headers are centred by hand, as rich puts the odd blank left."""
+    """Return rich's table with manually centred headers, as rich puts the odd blank left."""
     rich = RichTable(box=box.SQUARE, show_lines=True, padding=0, pad_edge=False)
     for column in table.columns:
         rich.add_column(column.title, no_wrap=True)

@@ -1,4 +1,4 @@
-"""Long work lets others run: how many turns somebody else gets while rows are looked through."""
+"""Long work yields the event loop: how many turns another task gets during a filter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 200
 
 
 def slow(value: str) -> str:
-    """Return what people read of a value that takes its time, as a key that is opened does."""
+    """Return the display text of a value that is slow to make, such as a decrypted key."""
     time.sleep(0.001)
     return value
 
@@ -50,7 +50,7 @@ async def test_filtering_many_rows_yields_the_event_loop(reply: Reply, typed: st
 
 
 async def test_short_work_does_not_yield() -> None:
-    """A reply that is at hand is sent in the turn that made it: another one would cost a loop's round for each line."""
+    """A ready reply is sent in the same turn. Another turn would cost one loop round for each line."""
     turned = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(turned.set_result, None)
     assert await filtered(

@@ -1,4 +1,4 @@
-"""`exec time` is the time of the work, without the waits for an operator's answers."""
+"""`exec time` is the working time, without waits for an operator's answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DOCUMENT = '[{"client_id": "j1", "type": "widget", "api_key": "' + KEY + '"}]'
 def test_field_exec_time_excludes_waits_for_answers(
     console: ConsoleServer, line: str, answers: list[tuple[str, str]], path: str
 ) -> None:
-    """An operator who thought for a minute got `exec time: 60123ms`, and the alarm on slow commands went off."""
+    """A minute of thinking once gave `exec time: 60123ms` and raised the slow-command alarm."""
     console.run("domain/declare biysk.local")
     with console.paramiko() as client:
         channel = client.invoke_shell(term="vt100")

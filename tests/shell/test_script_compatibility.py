@@ -1,4 +1,4 @@
-"""Habits of people and scripts from the field: logout, comments, shell syntax, prompts of older consoles."""
+"""Scripts from the field: logout, comments, shell syntax, key formats, prompts of older consoles."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PUBLIC = f"ssh-ed25519 {BLOB}"
 
 @pytest.mark.parametrize("word", ["exit", "quit", "logout"])
 def test_field_a_tool_that_ends_with_logout_gets_its_status(shared_console: ConsoleServer, word: str) -> None:
-    """Tools of one family end with `logout`: it was unknown, and they waited for the end of the session."""
+    """A family of tools ends with `logout`, once unknown: they waited until the session ended."""
     assert shared_console.ssh(f"{word} 4").returncode == 4
     ran = shared_console.ssh(text=f"cd domain\n{word}\nwhoami\n")
     assert (ran.returncode, ran.stdout.decode()) == (0, PROMPT + PROMPT.replace("/$", "/domain$"))
@@ -48,7 +48,7 @@ SCRIPT = "# set a domain up\n\n  \t# indented: \"open ' | && \x01 \u00a0\nnonsen
 def test_field_a_script_with_comments_runs_and_its_status_is_that_of_its_last_command(
     shared_console: ConsoleServer, options: tuple[str, ...]
 ) -> None:
-    """Each line that began with # was an unknown command: 127, and under +strict the end."""
+    """Each line with a leading # was once an unknown command: 127, and the end under +strict."""
     ran = shared_console.ssh(text=SCRIPT.replace("\x01", "") + ("\n\x04" if options else ""), options=options)
     printed = ran.stdout.decode()
     assert ran.returncode == 127
@@ -90,7 +90,7 @@ def test_field_a_number_sign_inside_a_line_is_text(shared_console: ConsoleServer
 
 
 def test_field_a_comment_is_in_the_history_and_has_no_completion(console: ConsoleServer) -> None:
-    """A half-typed line is put aside behind a # and brought back later, as in bash; one with a secret is not kept."""
+    """As in bash, # puts a half-typed line aside for later. A line with a secret is not kept."""
     with pexpect.spawn(console.ssh_words()[0], console.ssh_words("-tt")[1:], encoding="utf-8", timeout=20) as person:
         person.delaybeforesend = None
         secret = "k" * 64
@@ -180,7 +180,7 @@ def test_field_quotes_and_long_lines_get_no_hint() -> None:
     ],
 )
 def test_field_a_public_key_that_lost_its_quotes_is_taken(shared_console: ConsoleServer, line: str) -> None:
-    """`--key ssh-ed25519 AAAA… comment` failed with "one word too many", and a script had to quote twice."""
+    """`--key ssh-ed25519 AAAA… comment` once failed with "one word too many"."""
     assert "SHA256:4xMQbuWtqNt3TftX8zakRiS1fqyiVzjfkarIn4NkSyc" in shared_console.run(line)
 
 
@@ -242,7 +242,7 @@ goes on"\r
 
 
 def test_field_a_puttygen_key_file_works(stopped_console: ConsoleServer) -> None:
-    """Keys that PuTTYgen saves by its button, as RFC 4716 has them, were "no public key of a known kind"."""
+    """Keys saved by PuTTYgen's button (RFC 4716) were once "no public key of a known kind"."""
     console = stopped_console
     made = subprocess.run(["ssh-keygen", "-e", "-f", f"{console.key}.pub"], capture_output=True, text=True, check=True)
     (console.folder / "exported").write_text(made.stdout + "\n# and one of OpenSSH\n" + PUBLIC + " last\n")
@@ -282,7 +282,7 @@ def _configured(console: ConsoleServer, prompt: str) -> None:
 
 
 def test_field_a_script_that_waits_for_the_prompt_of_an_older_console(stopped_console: ConsoleServer) -> None:
-    """One public script waits for `]:/$ `: with the format of older consoles it works, at a terminal and without."""
+    """One public script waits for `]:/$ `. The older prompt format serves it with and without a terminal."""
     console = stopped_console
     _configured(console, "{user}@[{node}]:{path}$ ")
     console.start()

@@ -1,4 +1,4 @@
-"""Sessions that are open: listed, killed, and ended when they are idle or open for too long."""
+"""Open sessions: listed, killed, and ended when idle or at their longest duration."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_an_idle_session_is_warned_and_ended(stopped_console: ConsoleServe
 
 @dataclass
 class Clocked:
-    """A login whose times are given."""
+    """A login with given times."""
 
     idle: float | None = 0.0
     lasted: float = 0.0
@@ -104,20 +104,20 @@ class Clocked:
     operator: Operator = ADMIN
 
     def described(self) -> OpenSession:
-        """Return an idle time as it was given."""
+        """Return the given idle time."""
         began = datetime(2026, 11, 24, tzinfo=UTC)
         return OpenSession(ADMIN.session_id, ADMIN.name, ADMIN.role, ADMIN.source, began, self.idle, 1)
 
     def open_seconds(self) -> float:
-        """Return how long it has lasted, as it was given."""
+        """Return the given duration."""
         return self.lasted
 
     def tell(self, text: str) -> None:
-        """Note what people are told."""
+        """Note the warning."""
         self.told.append(text)
 
     def end(self, shutdown: Shutdown) -> None:
-        """Note what its client is shown."""
+        """Note the message to the client."""
         self.ended.append(shutdown.sentence)
 
 
@@ -245,7 +245,7 @@ async def test_a_killed_session_runs_no_more_commands(console: ConsoleServer) ->
 
 @pytest.mark.parametrize("end", ["killed", "stopped"])
 async def test_a_channel_opened_before_the_end_runs_no_command_after_it(console: ConsoleServer, end: str) -> None:
-    """Who held one ready could still make an administrator when the session was killed."""
+    """A killed session with a spare channel could once still make an administrator."""
     ready = paramiko.Transport(("127.0.0.1", console.port))
     with closing(ready):
         ready.start_client(timeout=20)

@@ -1,4 +1,4 @@
-"""Every commit is announced with what it has changed, whoever waits for it, and nothing else is."""
+"""Every commit is announced with its changed topics, whichever caller waits for it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_a_rolled_back_change_is_not_announced(any_store: Store) -> None:
 
 
 async def test_a_commit_of_a_cancelled_caller_is_announced_at_once(any_store: Store) -> None:
-    """The caller may be gone when its change is committed; the caches still drop what is wrong."""
+    """The caller may be gone at the commit; the caches still drop outdated entries."""
     await _fill(any_store)
     authorizer = Authorizer(any_store)
     operator = Operator("eve", Role.OPERATOR, "127.0.0.1:22", "00000000", {"biysk": "Biysk"}, NOW)

@@ -1,4 +1,4 @@
-"""What the store needs of an engine: the contract that SQLite keeps and every other engine has to keep."""
+"""The engine contract of the store: SQLite fulfils it, and every other engine must."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes that wait for the disk together are committed together, and each still stands or falls alone."""
+"""Changes that wait for the disk share a commit, and each succeeds or fails alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRITERS = 32
 
 @pytest_asyncio.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A new store, open."""
+    """A new, open store."""
     prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
     opened = Store(await SqliteEngine.open(prepared.database), prepared.vault)
     yield opened
@@ -36,7 +36,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 def commits(database: Path) -> int:
-    """Count the commits that lie in the write-ahead log: frames that say how large the database is after them."""
+    """Count the commits in the write-ahead log: frames with the database size after the commit."""
     log = database.with_name(database.name + "-wal").read_bytes()
     (page_size,) = struct.unpack(">I", log[8:12])
     salts = log[16:24]
@@ -51,7 +51,7 @@ async def declare(store: Store, name: str) -> None:
 
 
 async def declared(store: Store) -> set[str]:
-    """Return the names of the domains that are stored."""
+    """Return the names of the stored domains."""
     return {name for (name,) in await store.read("SELECT name FROM domains")}
 
 
@@ -81,7 +81,7 @@ async def test_a_failing_change_rolls_back_only_itself(store: Store, failing: in
 
 
 async def test_a_caller_cancelled_during_the_group_commit_learns_of_the_commit(store: Store) -> None:
-    """A change that has ended well inside waits for those behind it; nobody may be told that it did not happen."""
+    """A change that succeeded waits for the group. Its caller must not be told that it failed."""
     ended, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def first() -> None:
@@ -129,7 +129,7 @@ async def test_a_caller_cancelled_inside_is_rolled_back_alone(store: Store) -> N
 
 
 async def test_an_audit_batch_with_an_interrupted_waiter_is_stored_once(store: Store) -> None:
-    """Ctrl-C in audit/list while its batch was committed put the stored records back, to be stored again."""
+    """Ctrl-C in audit/list during the commit once queued the stored records again."""
     journal = Journal(store)
     journal.record_soon(Event(EventKind.LOGIN, NOW, "ds1", "eve", "127.0.0.1:22", "00000000"))
     ended, may_go_on = asyncio.Event(), asyncio.Event()
@@ -153,7 +153,7 @@ async def test_an_audit_batch_with_an_interrupted_waiter_is_stored_once(store: S
 
 
 async def test_a_group_on_a_full_disk_is_refused_whole(store: Store) -> None:
-    """SQLite rolls a transaction back by itself when the disk is full: what had gone well before it went with it."""
+    """SQLite rolls the transaction back by itself on a full disk, with the changes that had succeeded."""
     await declare(store, "before")
 
     async def fill() -> None:
@@ -177,7 +177,7 @@ async def test_a_group_on_a_full_disk_is_refused_whole(store: Store) -> None:
 
 @pytest.mark.parametrize("behind", [0, 1, 5])
 async def test_an_unseen_sqlite_rollback_is_not_acknowledged(store: Store, behind: int) -> None:
-    """The next change's savepoint began another transaction, whose commit was told to those of the first one."""
+    """The next savepoint began a new transaction, and its commit was reported to the callers of the first."""
 
     async def roll_back_unseen() -> None:
         async with store.transaction() as query:
@@ -201,14 +201,14 @@ async def record(store: Store, name: str, *, fails: bool = False) -> None:
 
 
 async def recorded(store: Store) -> list[str]:
-    """Return the users of the audit's records in their order; the audit is whole."""
+    """Return the users of the audit records in order, after a check of the chain."""
     inspection = await inspect(store, None, Turns().of("test"), lambda _done, _total: None)
     assert findings(inspection) == []
     return [name for (name,) in await store.read("SELECT user_name FROM audit ORDER BY id")]
 
 
 async def test_the_records_of_a_group_update_their_chain_head_once(store: Store) -> None:
-    """Each change moved it and added its row: two statements of every change, each a hop to the store's thread."""
+    """Each change once updated the head and added its row: two statements on the store's thread."""
     async with store.transaction() as query:
         await query("CREATE TABLE moves (seq INTEGER)")
         for when in ("INSERT", "UPDATE"):

@@ -1,4 +1,4 @@
-"""No API key and no password lies in clear in the database, its WAL, the log, the audit or the history."""
+"""No API key or password is in clear text in the database, WAL, log, audit or history."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_no_stored_file_holds_a_secret(console: ConsoleServer) -> None:
 
 
 async def test_a_key_pasted_as_a_client_id_is_stored_nowhere(stopped_console: ConsoleServer) -> None:
-    """A key is a valid client id, a valid part of a path and a valid word: audit and history had it in clear."""
+    """A key is a valid client id, path part and word, so the audit and history once stored it."""
     console = stopped_console
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(console.folder / "audit.jsonl"))
     console.run("domain/declare biysk.local")
@@ -153,7 +153,7 @@ async def test_a_change_whose_audit_row_cannot_be_written_does_not_happen(stoppe
 
 
 def test_a_key_across_the_cut_of_a_record_is_not_stored_in_part(console: ConsoleServer) -> None:
-    """A record holds the first 256 characters, a login name 64: a key across that end was no key to the mask."""
+    """A record holds 256 characters, a login name 64. The mask once missed a key across that limit."""
     key = "Kk" * 32
     with pytest.raises(paramiko.AuthenticationException), console.paramiko(username=f"crm {key}", password="wrong"):
         pass

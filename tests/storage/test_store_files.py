@@ -1,4 +1,4 @@
-"""The store's files: made once, closed to others, and left alone when they cannot be opened safely."""
+"""Store files are made once, are private, and stay untouched when they cannot be opened safely."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVERY_COMMAND = (*SERVE, ("init",), ("user", "list"), ("user", "add", "eve", "--
 
 
 def _refused(console: ConsoleServer, *words: str, commands: tuple[tuple[str, ...], ...] = SERVE) -> None:
-    """The program refuses the store with these words and touches nothing."""
+    """Check that the program refuses the store with this message and touches nothing."""
     before = _contents(console.folder)
     for command in commands:
         ran = console.program(*command, text="secret\n")
@@ -88,7 +88,7 @@ def test_a_locked_database_is_not_called_damaged(stopped_console: ConsoleServer)
 
 
 def test_a_flipped_byte_anywhere_is_refused_plainly_or_harmless(stopped_console: ConsoleServer) -> None:
-    """SQLite keeps no checksums: a flip in a value or a free part of a page is not seen, but none is unhandled."""
+    """SQLite has no checksums: a flip in a value or free space may pass, but none causes a traceback."""
     whole = stopped_console.database.read_bytes()
     refused = 0
     for place in range(0, len(whole), 61):
@@ -186,7 +186,7 @@ def test_an_upgrade_from_before_grants_removes_no_access(stopped_console: Consol
 
 
 def test_files_made_by_root_belong_to_the_service_user() -> None:
-    """A host key of root's, made by `hostkey rotate`, was one that the service could not read: it did not start."""
+    """The service could not read a host key that root made with `hostkey rotate`, and did not start."""
     needs_root()
     service = 65_534
     with public_folder() as place:

@@ -1,4 +1,4 @@
-"""Stores of every released schema come up to the newest whole, or stay as they were."""
+"""Stores of every released schema are upgraded whole, or stay unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CLIENTS = 300
 
 
 def _older_store(folder: Path, number: int) -> Path:
-    """Make a store as the program of that schema has left it, with something in every table."""
+    """Make a store of that schema with rows in every table."""
     database, keys = folder / "var" / "console.db", folder / "keys"
     database.parent.mkdir(parents=True)
     keys.mkdir(mode=0o700)

@@ -1,6 +1,6 @@
-"""The console as a service: what systemd is told, the sockets and the key that it hands over, the unit's sandbox.
+"""The console as a systemd service: notifications, passed sockets and keys, sandbox.
 
-The tests play systemd; docs/adr/0005 tells what was tried under a real one.
+The tests play systemd; docs/adr/0005 reports the trials under a real one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ sys.exit(main(["serve"]))
 
 
 class Manager:
-    """Takes what the program tells its service manager."""
+    """Receives the notifications of the program."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -66,7 +66,7 @@ class Manager:
         return messages
 
     def told_already(self) -> list[dict[str, str]]:
-        """Return what waits, without waiting."""
+        """Return the pending messages without waiting."""
         self._socket.settimeout(0)
         messages = []
         try:
@@ -77,7 +77,7 @@ class Manager:
             return messages
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()
 
 
@@ -140,7 +140,7 @@ def test_a_watchdog_of_another_process_is_not_pinged() -> None:
 
 
 def test_a_failed_notification_does_not_stop_later_ones(manager: Manager) -> None:
-    """It ended the task that beats: systemd killed a server that was only short of descriptors for a moment."""
+    """The watchdog task once ended, and systemd killed a server that briefly lacked descriptors."""
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -159,7 +159,7 @@ async def test_without_a_service_manager_no_notification_is_sent() -> None:
 
 
 def _activated(server: ConsoleServer, *sockets: socket.socket) -> None:
-    """Let the program be started with these sockets."""
+    """Start the program with these sockets, as systemd does."""
     server.descriptors = tuple(each.fileno() for each in sockets)
     numbers = ",".join(map(str, server.descriptors))
     server.launcher = (sys.executable, SUPPORT / "activate.py", numbers, *PROGRAM)
@@ -220,7 +220,7 @@ def test_an_unsuitable_socket_descriptor_is_refused(stopped_console: ConsoleServ
 
 
 def _credential(server: ConsoleServer) -> Path:
-    """Move the storage key to where systemd hands credentials over, and return that folder."""
+    """Move the storage key to the credentials folder of systemd, and return that folder."""
     folder = server.folder / "credentials"
     folder.mkdir()
     (server.folder / "keys" / "storage.key").rename(folder / "storage.key")
@@ -325,7 +325,7 @@ def test_the_nightly_backup_runs_in_the_sandbox_of_the_server() -> None:
 
 
 def _sandbox(unit: Path) -> dict[str, list[str]]:
-    """Return the settings of a unit that confine it, from `User=` on, without those of a server that listens."""
+    """Return a unit's settings from `User=` on, without those of a listening server."""
     lines = unit.read_text().partition("\nUser=")[2].partition("[Install]")[0].splitlines()
     named = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
     found: dict[str, list[str]] = {}
@@ -336,7 +336,7 @@ def _sandbox(unit: Path) -> dict[str, list[str]]:
 
 
 def test_the_console_works_under_the_units_system_call_filters(stopped_console: ConsoleServer) -> None:
-    """SystemCallFilter, MemoryDenyWriteExecute and RestrictAddressFamilies of the unit, put in force by libseccomp."""
+    """The unit's system call, memory and address family restrictions, applied through libseccomp."""
     confinable()
     with socket.create_server(("127.0.0.1", 0)) as held:
         _activated(stopped_console, held)

@@ -1,4 +1,4 @@
-"""The overrides of asyncssh follow its internals: these tests fail when a new version moves what they stand on."""
+"""The overrides depend on internals of asyncssh: these tests fail when a new version changes them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_version_of_asyncssh_is_pinned() -> None:
 
 
 def test_each_override_replaces_something() -> None:
-    """A method that asyncssh has dropped would never be called again, and its bound would be gone without a word."""
+    """A method dropped by asyncssh would never be called, and its bound would silently vanish."""
     own = {
         connection.ServerConnection: {
             *("take_turn", "budget", "unsent", "holds_output", "_asked", "_may_handle_packet", "_requests_wait"),

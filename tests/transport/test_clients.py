@@ -1,4 +1,4 @@
-"""The clients that drive consoles in the field: OpenSSH, paramiko, asyncssh; what each of them sees of the stream."""
+"""OpenSSH, paramiko and asyncssh, the clients of the field: the stream that each of them gets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SURE = "Are you sure?: yes/no ?> "
 
 
 def test_paramiko_sends_ten_commands_and_exit_at_once(shared_console: ConsoleServer) -> None:
-    """What public automation does: one sendall, wait for the status, read, cut at `:/$ exit`."""
+    """The pattern of public automation: one sendall, wait for the status, read, cut at `:/$ exit`."""
     commands = [f"echo reply {number}" for number in range(10)]
     with shared_console.paramiko() as client:
         channel = client.invoke_shell()

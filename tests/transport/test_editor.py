@@ -1,4 +1,4 @@
-"""The line editor in a real terminal (tmux) over OpenSSH, and what it leaves behind in a long-lived process."""
+"""The line editor in a real terminal (tmux) over OpenSSH, and its leaks in a long-lived process."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_banner_and_message_of_the_day_are_for_people(stopped_console: ConsoleSe
 
 
 def test_automation_never_receives_escape_sequences(console: ConsoleServer) -> None:
-    """Lines that come whole need no editor: the stream is the same as with the plain reader."""
+    """Lines sent whole need no editor: the stream is the same as with the plain editor."""
     plain = console.ssh(text="whoami\necho x\nexit\n", options=["-tt", "-o", "SetEnv=X=1"])
     assert b"\x1b" not in plain.stdout
 

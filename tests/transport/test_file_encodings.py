@@ -1,4 +1,4 @@
-"""Files as Windows writes them: with a byte order mark, in UTF-16. Streams, documents, keys, configuration."""
+"""Files as Windows writes them, with a byte order mark or in UTF-16: input, documents, keys, settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DOCUMENT = '{"rows": [{"client_id": "j1", "type": "widget", "api_key": "' + KEY 
 def test_field_a_script_with_a_byte_order_mark_runs_from_its_first_line(
     shared_console: ConsoleServer, options: tuple[str, ...], end: str
 ) -> None:
-    """Its first line was lost as an unknown command, and the status was that of the last: 0."""
+    """The first line was once an unknown command, and the status was that of the last line: 0."""
     ran = shared_console.ssh(text=MARK + (SCRIPT + "exit 3\n").replace("\n", end).encode(), options=options)
     assert ran.returncode == 3
     assert ran.stdout.decode().count("[exec at: ") == 2
@@ -71,7 +71,7 @@ def test_field_only_one_mark_at_the_start_is_dropped(shared_console: ConsoleServ
 def test_field_a_script_in_utf_16_is_refused_once_and_nothing_of_it_runs(
     shared_console: ConsoleServer, options: tuple[str, ...], name: str
 ) -> None:
-    """NUL was dropped: the first line was unknown, the others ran, and letters beyond ASCII became others."""
+    """NUL was dropped: all lines but the first ran, with letters beyond ASCII changed."""
     ran = shared_console.ssh(text=(UTF_16 | UTF_32)[name], options=options)
     printed = ran.stdout.decode()
     encoding = "UTF-32" if name in UTF_32 else "UTF-16"
@@ -82,7 +82,7 @@ def test_field_a_script_in_utf_16_is_refused_once_and_nothing_of_it_runs(
 
 
 def test_field_utf_16_in_the_midst_of_a_stream_is_refused_line_by_line(shared_console: ConsoleServer) -> None:
-    """As of two files that were put together: what came through would have run without its letters beyond ASCII."""
+    """For example two concatenated files: the lines would have run without letters beyond ASCII."""
     ran = shared_console.ssh(text=b"whoami\n" + "\ufeffecho x\necho Бийск\n".encode("utf-16-le"))
     printed = ran.stdout.decode()
     assert ran.returncode == 2
@@ -120,7 +120,7 @@ def test_field_an_answer_in_utf_16_confirms_nothing(console: ConsoleServer) -> N
 
 
 def _files(text: str) -> dict[str, tuple[bytes, str]]:
-    """Return contents of a file, each with what is told of it; nothing where it is right."""
+    """Return file contents, each with the expected error, empty for a valid file."""
     utf_16 = "this is UTF-16 text; save it as UTF-8"
     return {
         "mark": (MARK + text.encode(), ""),
@@ -176,7 +176,7 @@ def test_field_a_configuration_in_windows_encodings(tmp_path: Path, name: str) -
 
 
 def test_field_a_passphrase_file_with_a_mark_opens_old_and_new_backups(tmp_path: Path) -> None:
-    """In backups that an older version made, the mark is part of the passphrase: such a file still opens them."""
+    """Older versions took the mark as part of the passphrase. Such a file still opens their backups."""
     marked, utf_16 = tmp_path / "marked", tmp_path / "utf-16"
     marked.write_bytes(MARK + b"correct horse battery\r\n")
     utf_16.write_text("correct horse battery\n", encoding="utf-16")

@@ -1,4 +1,4 @@
-"""The host key follows another without a client being warned; a kill in between loses nothing."""
+"""Host key rotation warns no client, and a kill in between loses no key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEXT = f"keys/{NEXT_HOST_KEY_NAME}"
 
 
 def _reload(server: ConsoleServer) -> None:
-    """Send SIGHUP and wait for the log to tell of it."""
+    """Send SIGHUP and wait until the log reports it."""
     before = len(server.log)
     assert server.process is not None
     server.process.send_signal(signal.SIGHUP)
@@ -46,7 +46,7 @@ def _ssh(server: ConsoleServer, known_hosts: Path, *options: str) -> subprocess.
 
 
 def _listed(server: ConsoleServer) -> dict[str, str]:
-    """Return place -> fingerprint, as `hostkey list` tells."""
+    """Return the fingerprints of `hostkey list` by place."""
     listed = server.program("hostkey", "list")
     assert listed.returncode == 0, listed.stderr
     return {place: fingerprint for place, fingerprint, _ in (line.split("\t") for line in listed.stdout.splitlines())}
@@ -133,7 +133,7 @@ def test_rotating_is_recorded_and_refused_out_of_turn(stopped_console: ConsoleSe
 
 
 def test_a_rotation_that_cannot_be_recorded_leaves_no_key(stopped_console: ConsoleServer) -> None:
-    """It would have been announced at the next start, and nobody could have said who made it."""
+    """The next start would have announced a key of unknown origin."""
     with closing(sqlite3.connect(stopped_console.database)) as connection, connection:
         connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no audit'); END")
     assert stopped_console.program("hostkey", "rotate").returncode == 1
@@ -153,7 +153,7 @@ def test_unreadable_host_keys_leave_the_running_server_its_keys(console: Console
 
 
 def test_a_rotation_killed_in_between_leaves_keys_that_work(tmp_path: Path) -> None:
-    """The files as they lie after a kill behind each step of the two rotations."""
+    """Uses the files as left by a kill after each step of both rotations."""
     first = host_keys(tmp_path)
     following = make_next(tmp_path).next
     assert following is not None
@@ -198,7 +198,7 @@ def test_a_key_of_another_kind_is_no_ecdsa_host_key(tmp_path: Path) -> None:
 
 
 def test_a_reload_does_not_wait_for_the_keys_folder(console: ConsoleServer) -> None:
-    """A program that holds the folder may wait for the store, and the store for the loop that would wait here."""
+    """A program with the folder lock may wait for the store, whose loop would wait here: a deadlock."""
     assert console.process is not None
     (console.folder / "config.yaml").write_text("listen: {port: 0}\nssh: {policy: compatible}\n")
     descriptor = os.open(console.folder / "keys", os.O_RDONLY)

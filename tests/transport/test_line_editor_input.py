@@ -1,4 +1,4 @@
-"""What real terminals and habits did to the line editor: pasted tabs, endless pastes, windows of other widths."""
+"""Line editor input of real terminals: pasted tabs, unfinished pastes, changed window widths."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _remaining(console: ConsoleServer) -> bool:
 async def test_field_a_tab_in_a_whole_line_is_a_blank(
     console: ConsoleServer, term: str | None, version: dict[str, str], line: str
 ) -> None:
-    """Rows of a spreadsheet, pasted: `remove<TAB>crm<TAB>` removed the client `crm-backup`."""
+    """Pasted spreadsheet rows: `remove<TAB>crm<TAB>` once removed the client `crm-backup`."""
     console.run("domain/declare tab.local")
     console.run("domain/tab.local/integrations/add crm-backup")
     async with console.asyncssh(**version) as connection:
@@ -71,7 +71,7 @@ async def test_field_a_tab_is_a_blank_when_the_end_of_its_line_arrives_in_a_late
 
 @pytest.mark.parametrize("key", ["\t", "?"])
 async def test_field_a_late_completion_is_not_applied_to_an_ended_line(key: str) -> None:
-    """A slow look-up: the rest of the line arrives while the store is asked."""
+    """The rest of the line arrives during a slow look-up in the store."""
 
     async def complete(_text: str) -> Completion:
         tty.feed(b"more\r")
@@ -146,7 +146,7 @@ async def test_field_a_question_mark_and_a_search_key_in_a_whole_line(console: C
     ids=["paste", "two pastes", "OSC", "DCS", "APC", "PM", "SOS", "CSI and a letter", "a long CSI", "SS3 and a letter"],
 )
 async def test_field_an_unfinished_escape_sequence_swallows_no_later_input(reader: str, begun: str, line: str) -> None:
-    """`ESC [ 2 0 0 ~`, cut off by a bad link, swallowed all that was typed until the session ended."""
+    """`ESC [ 2 0 0 ~` on a broken link once swallowed all input until the session ended."""
     tty, _, editor, lines = a_terminal()
     reading = asyncio.create_task((editor if reader == "editor" else PlainEditor(tty)).edit("$ "))
     tty.feed(begun.encode())
@@ -202,7 +202,7 @@ async def test_field_a_lone_escape_is_a_key_after_half_a_second() -> None:
 def test_field_a_line_stands_once_in_a_window_of_other_widths(
     console: ConsoleServer, text: str, keys: tuple[str, ...], columns: list[int]
 ) -> None:
-    """A line of 56 columns, 40 columns and then 100 again: tmux showed the line twice."""
+    """A line of 56 columns, then widths 40 and 100: tmux once showed the line twice."""
     needs("tmux")
     person = Person(console, str(console.folder / f"tmux{os.getpid()}"))
     try:

@@ -1,4 +1,4 @@
-"""Packaged libraries that are older than the console's algorithms: `ssh.policy: compatible` lets them in."""
+"""Packaged libraries older than the console's algorithms log in with `ssh.policy: compatible`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
 
 @dataclass(frozen=True)
 class _Library:
-    """A library: how to see that it is installed, its client, the kind of key it reads, what it agrees on."""
+    """A library: its installation check, client, key type and negotiated algorithms."""
 
     check: tuple[str, ...]
     words: tuple[str, ...]
@@ -80,7 +80,7 @@ def _run(
 
 
 def _assert_all_went_well(ran: subprocess.CompletedProcess[str], library: _Library) -> None:
-    """The client logged in, saw a status of a command, and ended a shell with a status of its own."""
+    """Check the login, the status of a command, and a shell that ended with its own status."""
     lines = ran.stdout.replace("\r", "").split("\n")
     assert lines[0] == f"negotiated {library.negotiates}", ran.stdout + ran.stderr
     assert lines[1] == "There is no such command: nosuch"
@@ -91,7 +91,7 @@ def _assert_all_went_well(ran: subprocess.CompletedProcess[str], library: _Libra
 
 
 def test_field_old_libraries_log_in_by_password(compatible: ConsoleServer, library: _Library) -> None:
-    """They found no common algorithm: each misses either a key exchange, or Ed25519, or encrypt-then-MAC."""
+    """Each library lacks a key exchange, Ed25519 or encrypt-then-MAC of the default policy."""
     _assert_all_went_well(_run(compatible, library), library)
 
 
@@ -103,14 +103,14 @@ def test_field_old_libraries_log_in_by_key(compatible: ConsoleServer, library: _
 
 
 def test_field_an_idle_old_library_is_not_cut_off(compatible: ConsoleServer, library: _Library) -> None:
-    """Two of them have no thread: they answer nothing while their program is busy with something else."""
+    """Two of them have no thread and answer nothing while their program is busy."""
     _assert_all_went_well(_run(compatible, library, idle_seconds=3), library)
 
 
 def test_field_an_idle_library_without_a_thread_is_cut_off_by_ssh_keepalives(
     stopped_console: ConsoleServer,
 ) -> None:
-    """The test above would see it: here a keepalive of the console is not answered."""
+    """Shows that the test above can fail: here the client does not answer a keepalive of the console."""
     library = _LIBRARIES["net-ssh"]
     needs_library("net-ssh", *library.check)
     keepalive = {"ECSS_CONSOLE_KEEPALIVE__INTERVAL_SECONDS": "1", "ECSS_CONSOLE_KEEPALIVE__COUNT": "1"}
@@ -156,7 +156,7 @@ def _reload(console: ConsoleServer, policy: str) -> None:
 
 
 def test_the_log_of_the_policy_compatible_has_no_line_of_a_library(compatible: ConsoleServer) -> None:
-    """The group of 2048 bits is offered on purpose; a warning about it went to standard error as it was."""
+    """The group of 2048 bits is intended, but its library warning once went to standard error."""
     words = ["-o", "KexAlgorithms=diffie-hellman-group14-sha256", "-o", "HostKeyAlgorithms=ecdsa-sha2-nistp256"]
     ran = compatible.ssh("whoami", options=[*words, "-o", "MACs=hmac-sha2-256", "-c", "aes128-ctr"])
     assert ran.stdout.startswith(b"admin\n"), ran.stderr

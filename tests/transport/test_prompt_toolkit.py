@@ -1,4 +1,4 @@
-"""What the editor takes from prompt_toolkit: it is there still, and leaves nothing behind."""
+"""The patched parts of prompt_toolkit still exist and leak nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_patched_attributes_of_prompt_toolkit_exist() -> None:
 
 
 def test_methods_overridden_by_the_bounded_buffer_exist() -> None:
-    """Every change of the text goes through `set_document`, every search through `_search`."""
+    """Every text change goes through `set_document`, every search through `_search`."""
     assert "set_document" in Buffer.document.fset.__code__.co_names  # type: ignore[attr-defined]
     assert "document" in Buffer.insert_text.__code__.co_names
     assert "document" in Buffer.paste_clipboard_data.__code__.co_names

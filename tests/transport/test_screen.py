@@ -1,4 +1,4 @@
-"""The edited line on a terminal emulator: what it shows is what a fresh terminal shows of the same text."""
+"""The edited line on a terminal emulator equals the same text on a fresh terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = st.integers(8, 30)
 
 
 def shown(text: str, columns: int) -> tuple[list[str], tuple[int, int]]:
-    """Return what a fresh terminal shows of a text, and where its cursor stands (row, column)."""
+    """Return a fresh terminal's display of a text, and its cursor (row, column)."""
     screen = pyte.Screen(columns, 24)
     pyte.Stream(screen).feed(text.replace("\n", "\r\n"))
     return [row.rstrip() for row in screen.display], (screen.cursor.y, screen.cursor.x)

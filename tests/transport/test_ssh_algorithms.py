@@ -1,4 +1,4 @@
-"""What protects a connection: algorithms as ssh-audit judges them, the clients that log in, new keys by volume."""
+"""Algorithms as ssh-audit rates them, the clients that log in with them, and rekeying by volume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POST_QUANTUM = {"ECSS_CONSOLE_SSH__POLICY": "post-quantum"}
 
 
 def _audit(server: ConsoleServer) -> dict[str, dict[str, dict[str, list[str]]]]:
-    """Return what ssh-audit finds: kind -> algorithm -> severity -> texts."""
+    """Return the findings of ssh-audit: kind -> algorithm -> severity -> texts."""
     ran = subprocess.run(
         [SSH_AUDIT, "-jj", "--skip-rate-test", "-p", str(server.port), "127.0.0.1"],
         capture_output=True,
@@ -38,7 +38,7 @@ def _audit(server: ConsoleServer) -> dict[str, dict[str, dict[str, list[str]]]]:
 
 
 def _findings(report: dict[str, dict[str, dict[str, list[str]]]]) -> list[tuple[str, str, str]]:
-    """Return (severity, algorithm, text) of all that is worse than a remark."""
+    """Return (severity, algorithm, text) of all findings above a remark."""
     return sorted(
         (severity, algorithm, text)
         for algorithms in report.values()
@@ -83,7 +83,7 @@ async def test_the_policy_post_quantum_refuses_clients_without_ml_kem(post_quant
 
 
 def test_ssh_audit_names_what_the_policy_compatible_weakens(stopped_console: ConsoleServer) -> None:
-    """Curves of NIST, a group of 2048 bits, encrypt-and-MAC: nothing else, and only where it is asked for."""
+    """NIST curves, a group of 2048 bits, encrypt-and-MAC: only these, and only under this policy."""
     stopped_console.start(ECSS_CONSOLE_SSH__POLICY="compatible")
     report = _audit(stopped_console)
     curves = "using elliptic curves that are suspected as being backdoored by the U.S. National Security Agency"
@@ -105,7 +105,7 @@ def test_ssh_audit_names_what_the_policy_compatible_weakens(stopped_console: Con
 
 @pytest.fixture
 def key_exchanges(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What asyncssh's client logs of its key exchanges."""
+    """The client's log lines about its key exchanges."""
     asyncssh.set_debug_level(2)
     with caplog.at_level(logging.DEBUG, "asyncssh"):
         yield caplog
@@ -144,7 +144,7 @@ def test_terrapin_openssh_sees_strict_key_exchange(shared_console: ConsoleServer
 
 
 def test_openssh_uses_its_preferred_offered_key_exchange(shared_console: ConsoleServer) -> None:
-    """From 9.9 on it has ML-KEM, from 10.0 on it prefers it; before it may prefer sntrup761, which is not offered."""
+    """OpenSSH has ML-KEM from 9.9 and prefers it from 10.0; older ones may prefer sntrup761, not offered."""
     words = ["ssh", "-F", "none", "-G", "127.0.0.1"]
     known = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     preferred = re.search(r"^kexalgorithms (\S+)", known, re.MULTILINE)
@@ -202,14 +202,14 @@ def test_dropbear_logs_in_with_its_own_algorithms(shared_console: ConsoleServer,
 
 
 def _several_megabytes() -> tuple[str, bytes]:
-    """Return lines to type and what comes back at least: 5 MB of replies."""
+    """Return the lines to type and the least size of the reply: 5 MB."""
     word = "x" * 50_000
     return f"echo {word}\n" * 100 + "whoami\n", word.encode()
 
 
 @pytest.fixture
 def often_rekeying(stopped_console: ConsoleServer) -> ConsoleServer:
-    """A server that wants new session keys after every megabyte."""
+    """A server that rekeys after every megabyte."""
     stopped_console.start(ECSS_CONSOLE_SSH__REKEY_MEGABYTES="1")
     return stopped_console
 

@@ -1,4 +1,4 @@
-"""The queue between a channel and its reader: nothing is lost, cut or doubled however the bytes arrive."""
+"""The queue between a channel and its reader loses, cuts and doubles nothing, however bytes arrive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.transport.terminal.tty import PAUSE_ABOVE, RESUME_BELOW, Tty
 
 
 class Wire:
-    """A channel that keeps what is sent."""
+    """A channel that keeps the sent text."""
 
     def __init__(self) -> None:
         self.sent = b""
@@ -35,7 +35,7 @@ class Wire:
 
 
 def terminal(*, pty: bool) -> tuple[Tty, Wire, list[str]]:
-    """Return a terminal, its wire, and what notes interrupts."""
+    """Return a terminal, its wire, and its record of interrupts."""
     wire, interrupts = Wire(), list[str]()
     return Tty(wire, pty=pty, interrupt=lambda: interrupts.append("^C")), wire, interrupts
 
