@@ -71,7 +71,7 @@ async def flood(server: Server, count: int) -> Counter[str]:
 
 
 def start(server: Server, count: int) -> subprocess.Popen[str]:
-    """Flood from a process of its own, lest its work delay whoever measures."""
+    """Flood from a separate process, so that its CPU work does not delay the measuring process."""
     words = [sys.executable, __file__, str(server.port), str(server.key), str(count)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
 

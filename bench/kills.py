@@ -1,4 +1,4 @@
-"""Kills the console at random moments under load, and cuts its power, and looks what is lost: nothing may be.
+"""Kill the console and cut its power at random moments under load: no acknowledged change may be lost.
 
 PYTHONPATH=tests/support python bench/kills.py [--kills N] [--cuts N] [--at-once N]
 
@@ -32,7 +32,7 @@ _KILLS_PER_STORE = 50
 
 
 async def kill_many(kills: int) -> tuple[Counter[str], list[str]]:
-    """Kill a server on one store so many times; return what was done, counted, and what was lost."""
+    """Kill a server on one store this many times; return counts of the changes and the lost ones."""
     told: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         console, ledger = ConsoleServer(Path(name)), Ledger()
@@ -50,7 +50,7 @@ def _killed(kills: int) -> tuple[Counter[str], list[str]]:
 
 
 def cut(cuts: int) -> Cuts:
-    """Cut the power at so many moments of one run."""
+    """Cut the power at this many moments of one run."""
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as aside:
         console = ConsoleServer(Path(name))
         console.prepare()

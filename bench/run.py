@@ -41,7 +41,7 @@ SCENES: dict[str, Callable[[Stage], Awaitable[None]]] = {
 
 
 async def measured(folder: Path, counts: Counts, scenes: list[str], *, with_peers: bool) -> Figures:
-    """Prepare and start everybody, and play the scenes in each round."""
+    """Prepare and start all contenders, and run the scenes in each round."""
     key = folder / "id"
     make_key(key)
     print("preparing", flush=True)
@@ -72,7 +72,7 @@ async def measured(folder: Path, counts: Counts, scenes: list[str], *, with_peer
 
 
 async def _check(stage: Stage, replies: dict[str, bytes]) -> None:
-    """See that everybody gives the same replies, but for the footer's time; raises RuntimeError when not."""
+    """Check that all contenders give the same replies, except the footer's time. Raises RuntimeError if not."""
     for server in stage.servers:
         async with await server.connect() as connection:
             for command, reply in replies.items():

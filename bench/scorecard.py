@@ -1,4 +1,4 @@
-"""The scorecard of security: every row is measured, now, on a real server that is started for it.
+"""The security scorecard: each row is measured on a real server started for it.
 
 python bench/scorecard.py [--only NAME …] [--fuzz-lines N] [--fuzz-packets N]
 
@@ -25,14 +25,14 @@ from rich.table import Table
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
 _BEGIN, _END = "<!-- scorecard -->", "<!-- /scorecard -->"
-#: What docs/security.md promises to have tried.
+#: The number of tries that docs/security.md states.
 FUZZED_LINES, FUZZED_PACKETS = 10_000_000, 100_000
 _VERDICTS = {True: "pass", False: "FAIL", None: "not measured"}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row: its name, what it is about, how it is measured, what is wanted."""
+    """One row: name, subject, method and wanted result."""
 
     name: str
     what: str
@@ -140,7 +140,7 @@ def experiments_of(fuzz_lines: int, fuzz_packets: int) -> tuple[Experiment, ...]
 
 
 def as_markdown(rows: list[tuple[Experiment, Finding]], known: dict[str, str]) -> str:
-    """Return the table of Markdown: the rows that were measured, and of the others those that are `known`."""
+    """Return the Markdown table: measured rows, and `known` rows for the others."""
     measured = {
         each.what: f"| {each.what} | {each.how} | {found.result} | {each.wanted} | {_VERDICTS[found.passed]} |"
         for each, found in rows

@@ -1,4 +1,4 @@
-"""The client of every scene: asyncssh, as a person's OpenSSH or as a script, and what it counts."""
+"""The client of every scene: asyncssh in the style of OpenSSH or of a script, with its counters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WINDOW_BYTES = 16 * 1024 * 1024
 
 
 class Batch:
-    """CPU of the server, of this client, and the latency of each operation, while it is entered; as often as wanted."""
+    """CPU of the server and of this client, and the latency of each operation, while entered; reusable."""
 
     def __init__(self, server: Server) -> None:
         """Take whom to measure."""
@@ -82,7 +82,7 @@ class Shell:
         return shell
 
     async def line(self, text: str) -> bytes:
-        """Send a line whole and return what came up to the next prompt."""
+        """Send a whole line and return the output up to the next prompt."""
         self._process.stdin.write(f"{text}\r".encode())
         return await self.prompted()
 
@@ -93,7 +93,7 @@ class Shell:
             pass
 
     async def press(self, keys: str, quiet_until: str) -> None:
-        """Send keys and wait until what has come ends with these characters."""
+        """Send keys and wait until the output ends with these characters."""
         self._process.stdin.write(keys.encode())
         await self._process.stdout.readuntil(quiet_until.encode())
 

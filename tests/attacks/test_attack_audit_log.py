@@ -100,7 +100,7 @@ def test_attack_an_overlong_line_is_reported_until_the_file_is_moved(stopped_con
     assert console.logs("the audit's log cannot be written, its lines wait: there is no record in its last 262,144")
     began = _last(console)
     console.run("domain/declare two")
-    path.write_bytes(before)  # somebody mends it
+    path.write_bytes(before)  # an operator repairs it
     ids = _waited(console, path, _last(console))
     assert began in ids
     assert ids == list(range(2, _last(console) + 1))

@@ -23,7 +23,7 @@ from server.transport.certificate import read_offered
 _MARKS = ("a" + "\u0300\u0316" * 14_900).encode()
 #: Each becomes eighteen characters.
 _GROWING = ("\ufdfa" * 19_900).encode()
-#: A wrong password takes 20 ms; what was normalised in the event loop took more than a second.
+#: A wrong password takes 20 ms. Normalisation in the event loop took more than a second.
 _MOST_CPU_SECONDS = 0.7
 
 

@@ -313,7 +313,7 @@ async def test_attack_the_queue_of_one_source_is_bounded() -> None:
         await pool.run("eve", go.wait)
     running.append(asyncio.create_task(pool.run("olga", go.wait)))
     await asyncio.sleep(0)
-    running[1].cancel()  # one that waits: its place is free
+    running[1].cancel()  # cancel a waiting one: its place is free
     go.set()
     await asyncio.wait(running)
     assert [task.cancelled() for task in running] == [False, True, False, False]

@@ -242,7 +242,7 @@ async def test_attack_floods_of_keys_at_many_terminals_take_turns() -> None:
     while not all(each.done() for each in editing):
         await asyncio.sleep(0)
         now = [len(tty) for tty in ttys]
-        # a flood's last few keys wait for nobody, as a person's do
+        # the last few keys of a flood run at once, as a person's do
         most = max(most, sum(old - new > 200 for old, new in zip(before, now, strict=True)))
         before = now
     turns.close()
@@ -278,7 +278,7 @@ async def test_attack_an_overlong_recalled_line_continues_in_the_plain_editor(co
             shell.stdin.write(keys)
             if more == "two":
                 await shell.stdout.readuntil("wo': ")
-                shell.stdin.write("\r")  # takes what was found
+                shell.stdin.write("\r")  # accepts the match
             await shell.stdout.readuntil(text + stood)
             shell.stdin.write(f"{more}\r")
             assert f"\r\n{text}{stood}{more}\r\n" in await shell.stdout.readuntil(PROMPT)

@@ -70,7 +70,7 @@ def test_attack_a_cell_keeps_its_own_lines_and_no_others() -> None:
 def attacked(console: ConsoleServer) -> ConsoleServer:
     """A console with hostile text in its audit, sessions and keys."""
     console.add_user("eve", "viewer")
-    with closing(sqlite3.connect(console.database, timeout=10)) as database:  # a release before took such comments
+    with closing(sqlite3.connect(console.database, timeout=10)) as database:  # accepted by an earlier release
         database.execute("UPDATE user_keys SET comment = ? WHERE user_name = 'eve'", (f"{_ODD}\n│forged│",))
         database.commit()
     return console

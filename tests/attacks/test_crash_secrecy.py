@@ -106,7 +106,7 @@ def test_a_defect_reveals_no_key(stopped_console: ConsoleServer, damage: str, co
 def test_a_crash_reveals_no_key_and_writes_no_core_dump(stopped_console: ConsoleServer, number: signal.Signals) -> None:
     """The watchdog of the service manager ends a blocked console with SIGABRT."""
     console = stopped_console
-    console.start(PYTHONFAULTHANDLER="1")  # as whoever looks for the cause may set it
+    console.start(PYTHONFAULTHANDLER="1")  # as a developer may set it to find the cause
     console.run("domain/declare biysk.local")
     keys = [console.run(f"{_HERE}add first").split("API key: ")[1][:64], new_key()]
     console.run(f"{_HERE}adopt second {keys[1]}")

@@ -148,7 +148,7 @@ async def test_a_stop_while_the_store_is_locked_stays_within_five_seconds(stoppe
     holder.close()
     log = "".join(console.log)
     assert "Traceback" not in log
-    assert "not in the store" in log  # what could not be recorded is told to the log, not lost
+    assert "not in the store" in log  # records that could not be stored go to the log
 
 
 async def test_a_command_that_ends_while_the_console_stops_keeps_its_status(stopped_console: ConsoleServer) -> None:

@@ -86,7 +86,7 @@ def test_field_a_password_that_must_be_changed_fails_plainly_where_it_cannot_be_
         pass
     settings = ("PreferredAuthentications=password", "PubkeyAuthentication=no", "NumberOfPasswordPrompts=1")
     words = console.ssh_words(*(word for each in settings for word in ("-o", each)), user="late")
-    words[words.index("LogLevel=ERROR")] = "LogLevel=INFO"  # shows what the server says before the login
+    words[words.index("LogLevel=ERROR")] = "LogLevel=INFO"  # shows the server's messages before the login
     client = pexpect.spawn(words[0], words[1:], timeout=20)
     client.expect("password: ")
     client.sendline("first")

@@ -84,7 +84,7 @@ async def test_connections_of_one_user_are_limited_with_a_reason(stopped_console
     console = stopped_console
     start(console, max_sessions_per_user=2)
     first, second = await logged_in(console, "127.0.0.2"), await logged_in(console, "127.0.0.3")
-    for _ in range(8):  # nobody is penalised for a login that was right
+    for _ in range(8):  # a successful login gives no penalty
         ran = await asyncio.to_thread(console.ssh, "whoami", options=["-o", "BindAddress=127.0.0.4"])
         assert ran.returncode == 255
         assert b"Too many connections of admin: 2 are allowed (max_sessions_per_user)" in ran.stderr

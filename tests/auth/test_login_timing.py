@@ -21,7 +21,7 @@ import pytest
 from console import PASSWORD, ConsoleServer, needs
 from weak_keys import stored, weak_rsa
 
-#: Tells each costly step of a login on standard error, then serves.
+#: Logs each costly step of a login on standard error, then serves.
 _COUNTED = """
 import sys
 import asyncssh

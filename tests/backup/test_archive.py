@@ -53,4 +53,4 @@ def test_a_new_archive_differs_from_older_ones_only_in_padding(database: Path) -
     now, before = gzip.decompress(packed.getvalue()), gzip.decompress(_packed_before(manifest, database))
     assert now.startswith(before)
     assert now.strip(b"\0") == before.strip(b"\0")
-    assert len(now) - len(before) + 1024 <= 10_240 + 1024  # what programs of before accept
+    assert len(now) - len(before) + 1024 <= 10_240 + 1024  # accepted by older programs

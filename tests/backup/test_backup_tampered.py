@@ -167,7 +167,7 @@ def test_a_tampered_audit_is_backed_up_and_reported(filled: ConsoleServer, capsy
 
 def test_manifest_text_sends_no_terminal_controls(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
     backup = backup_made("b", "--unencrypted", "--without-keys")
-    (filled.folder / "keys" / "storage.key").unlink()  # nobody knows then who made it
+    (filled.folder / "keys" / "storage.key").unlink()  # its origin is unknown then
     members = _members(backup)
     _said(lambda said: said.update(node="\x1b]0;evil\x07", findings=["\x9b31m"]))(members)
     Path(os.fsdecode(b"\xff")).write_bytes(_archive(members))

@@ -124,7 +124,7 @@ def test_ctrl_c_claims_nothing_was_changed_only_before_the_commit(
     settings = {"LD_PRELOAD": str(slow_sync), "SYNC_MICROSECONDS": "1000000"}
     wal = console.database.with_name("console.db-wal")
     begun = _begun(console, *words, **settings)
-    _until(begun, lambda: wal.exists() and wal.stat().st_size > 0)  # what is committed is written, and is being synced
+    _until(begun, lambda: wal.exists() and wal.stat().st_size > 0)  # the commit is written and is being synced
     begun.send_signal(signal.SIGINT)
     out, err = begun.communicate(timeout=120)
     assert begun.returncode == 0, err

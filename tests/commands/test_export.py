@@ -195,7 +195,7 @@ def test_every_conflict_is_named_and_nothing_is_changed(console: ConsoleServer) 
     assert _database(console, "SELECT * FROM integrations") == before
     again = console.ssh(f"{_HERE}/adopt tester {new_key()}")
     assert again.stdout.startswith(b"Command error: integration tester exists already in domain biysk.local, give --")
-    # what is called at night: the key of yesterday, in one step, and nothing of it is kept where others read
+    # restore yesterday's key in one step, and store no part of it where others read
     assert console.ssh(f"{_HERE}/adopt nobody {new_key()} --replace").stdout.startswith(
         b"Command error: there is no integration nobody in domain biysk.local, adopt it without --replace"
     )
@@ -331,7 +331,7 @@ async def test_a_typed_api_key_is_stored_nowhere(console: ConsoleServer) -> None
         shell.stdin.write(lines[-3] + "\r")
         seen += await shell.stdout.readuntil(PROMPT)
         assert documented not in seen, "it is not echoed"
-        shell.stdin.write("\x1b[A\x1b[A")  # what the arrow brings back is not the line with the key
+        shell.stdin.write("\x1b[A\x1b[A")  # the arrow key does not recall the line with the key
         await asyncio.sleep(0)
         shell.stdin.write("\x15" + lines[-2] + "\r")
         await shell.stdout.readuntil(PROMPT)

@@ -24,7 +24,7 @@ from server.config import Config, load_config
 from server.config.current import declared, differences, takeable
 from server.config.values import Counts
 
-#: A value other than the default for every key: what a reload finds changed.
+#: A value other than the default for every key, so that a reload finds each one changed.
 OTHER = {
     "listen.host": "127.0.0.2",
     "listen.port": 1,
@@ -221,7 +221,7 @@ async def test_reloaded_values_apply_to_open_and_new_sessions(stopped_console: C
         with pytest.raises(asyncssh.ChannelOpenError, match="max_sessions"):
             await connection.create_process("whoami")
         assert "curve25519-sha256" not in await asyncio.to_thread(_key_exchanges, console)
-        # which side gives up first is chance, and so what the client sees of it
+        # either side may give up first, so the client's error varies
         with pytest.raises(asyncssh.DisconnectError):
             await console.connected(kex_algs=["curve25519-sha256"])
         _write(console, greeting={"motd": "the disk is changed tonight"}, limits={"max_sessions_per_user": 1})
@@ -276,7 +276,7 @@ def test_certificate_authorities_are_reloaded(stopped_console: ConsoleServer) ->
     assert not comes_in()
     (folder / "trusted").unlink()
     _reload(console, "not reloaded", "auth.trusted_user_ca_keys")
-    os.mkfifo(folder / "trusted")  # everybody waited until somebody wrote into it
+    os.mkfifo(folder / "trusted")  # all sessions once waited until data was written to it
     _reload(console, "not reloaded", "auth.trusted_user_ca_keys", "no file")
     assert not comes_in()
 

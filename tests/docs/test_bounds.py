@@ -29,7 +29,7 @@ def _rows() -> Iterator[list[str]]:
 
 
 ROWS = [*_rows()]
-#: Where what a client sends is handled, and constants there that bound something else.
+#: Modules that handle client input, and their constants that bound other things.
 ROOMS = ("auth", "commands", "grammar", "http", "transport")
 NO_INPUT = {
     "penalties.MOST_SECONDS": "how long a penalty may get, as in OpenSSH",

@@ -147,7 +147,7 @@ async def test_a_disk_fault_at_each_operation_is_reported_and_atomic(
             if not faults.mend():
                 assert status == 0, text
                 break
-            if status == 0:  # what failed came after the commit
+            if status == 0:  # the failure came after the commit
                 assert after_a_kill
                 continue
             refused += 1
@@ -216,7 +216,7 @@ async def test_a_passing_read_error_is_reported_and_needs_no_repair(faulty: Cons
     async with faulty.asyncssh() as connection:
         for passing in range(100):
             with closing(sqlite3.connect(faulty.database)) as database:
-                database.execute("PRAGMA user_version = 0")  # what the server has in memory counts no more
+                database.execute("PRAGMA user_version = 0")  # the server's memory is lost
             faults.fail(Kind.READ, errno.EIO, passing=passing)
             ran = [await _told(connection, "domain/list"), await _add(connection, f"c{passing}")]
             failed = faults.mend()

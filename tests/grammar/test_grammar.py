@@ -83,7 +83,7 @@ def test_every_completion_parses(text: str, here: tuple[str, ...]) -> None:
     found = [candidate.text for candidate in offered.candidates]
     if offered.lookup is not None:
         name = offered.lookup.beginning + "a"
-        if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):  # what the store can hold under either kind of name
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):  # names that the store can hold under either kind
             found.append(offered.lookup.before + name + offered.lookup.after)
     for candidate in found:
         assert candidate.startswith(offered.typed)

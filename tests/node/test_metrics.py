@@ -331,7 +331,7 @@ def test_slow_and_many_http_clients_delay_no_other(stopped_console: ConsoleServe
     with suppress(OSError):
         for each in slow:
             each.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
-    assert _get(f"{address}/healthz") == (200, "ok\n")  # was cut: who watches would have restarted the console
+    assert _get(f"{address}/healthz") == (200, "ok\n")  # was cut: a monitor would have restarted the console
     assert console.run("whoami").startswith("admin\n")
     for each in slow:  # few are held, and those no longer than five seconds
         each.settimeout(20)

@@ -38,7 +38,7 @@ def test_field_exec_time_excludes_waits_for_answers(
         channel.sendall(f"{line}\n".encode())
         for question, answer in answers:
             read_until_suffix(channel, question)
-            time.sleep(THOUGHT_SECONDS)  # the operator thinks; this is what is measured
+            time.sleep(THOUGHT_SECONDS)  # the operator's thinking time is under test
             channel.sendall(f"{answer}\n".encode())
         reply = read_until_suffix(channel, "$ ")
     found = re.search(r"exec time: (\d+)ms", reply)

@@ -189,7 +189,7 @@ def test_field_an_unquoted_key_ends_at_the_next_option() -> None:
     assert isinstance(ready, Ready)
     assert (ready.arguments["key"].comment, ready.arguments["role"]) == ("at home", Role.VIEWER)
     swallowed = match(ROOT, (), tokenize(f"cocon/user/add --key {PUBLIC} zoe"))
-    assert isinstance(swallowed, Incomplete)  # as the words of a comment cannot be told from a name
+    assert isinstance(swallowed, Incomplete)  # a comment's words look the same as a name
     assert "<USER> is missing" in swallowed.message
     open_value = offer(ROOT, (), f"cocon/user/add zoe --key {PUBLIC} ", ADMIN)
     assert (open_value.lookup, open_value.expected and open_value.expected.metavar) == (None, "<KEY>")

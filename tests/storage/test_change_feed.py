@@ -180,7 +180,7 @@ async def test_a_commit_of_another_program_is_announced(opened: Opened, tmp_path
     store.feed.subscribe(lambda _changed: heard.set())
     watching = asyncio.create_task(store.watch())
     try:
-        await heard.wait()  # whatever was before is unknown
+        await heard.wait()  # the earlier state is unknown
         heard.clear()
         await _fill(other)
         await asyncio.wait_for(heard.wait(), 30)

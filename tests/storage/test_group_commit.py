@@ -181,7 +181,7 @@ async def test_an_unseen_sqlite_rollback_is_not_acknowledged(store: Store, behin
 
     async def roll_back_unseen() -> None:
         async with store.transaction() as query:
-            await query("ROLLBACK")  # as SQLite does by itself; who is interrupted at that moment does not see it
+            await query("ROLLBACK")  # as SQLite does by itself; an interrupted caller does not see it
 
     changes = [declare(store, f"d{number}") for number in range(behind)]
     outcomes = await asyncio.gather(declare(store, "first"), roll_back_unseen(), *changes, return_exceptions=True)

@@ -23,7 +23,7 @@ LIBRARY = "libseccomp.so.2"
 
 
 class Comparison(ctypes.Structure):
-    """`scmp_arg_cmp`: what an argument of a system call is held against."""
+    """`scmp_arg_cmp`: how a filter compares an argument of a system call."""
 
     _fields_ = (("argument", ctypes.c_uint), ("operator", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
 
@@ -38,7 +38,7 @@ class Filter:
         self._context = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(otherwise)))
 
     def rule(self, action: int, call: str, *comparisons: Comparison) -> None:
-        """Add a rule; a call that this architecture does not have needs none."""
+        """Add a rule, unless this architecture lacks the call."""
         number = self._library.seccomp_syscall_resolve_name(call.encode())
         if number < 0:
             return
@@ -50,13 +50,13 @@ class Filter:
             raise OSError(-failed, call)
 
     def load(self) -> None:
-        """Put it in force, for good."""
+        """Apply the filter permanently."""
         if failed := self._library.seccomp_load(self._context):
             raise OSError(-failed, "seccomp_load")
 
 
 def confinable() -> None:
-    """Skip the test where these filters cannot be put in force; with CI=true that is a failure."""
+    """Skip the test where these filters cannot be applied; with CI=true fail instead."""
     import pytest  # noqa: PLC0415  a confined program needs none of it
     from console import needs  # noqa: PLC0415
 
@@ -76,7 +76,7 @@ def settings(unit: Path, name: str) -> list[str]:
 
 
 def calls(group: str) -> set[str]:
-    """Return the system calls of a group such as `@system-service`, those of the groups in it among them."""
+    """Return the system calls of a group such as `@system-service`, with nested groups."""
     if not group.startswith("@"):
         return {group}
     words = ["systemd-analyze", "syscall-filter", "--no-pager", group]
@@ -86,7 +86,7 @@ def calls(group: str) -> set[str]:
 
 
 def allowed(unit: Path) -> set[str]:
-    """Return what `SystemCallFilter` leaves, beginning with an allow-list."""
+    """Return the calls that `SystemCallFilter` allows, starting from an allow-list."""
     left = calls("@default")
     for value in settings(unit, "SystemCallFilter"):
         named = set().union(*(calls(group) for group in value.removeprefix("~").split()))
@@ -95,7 +95,7 @@ def allowed(unit: Path) -> set[str]:
 
 
 def confine(unit: Path) -> None:
-    """Put the unit's filters in force for this process."""
+    """Apply the unit's filters to this process."""
     permitted = allowed(unit)  # before anything is refused: it asks systemd-analyze
     families, memory = Filter(ALLOW), Filter(ALLOW)
     if settings(unit, "RestrictAddressFamilies") == ["AF_UNIX"]:

@@ -1,4 +1,4 @@
-"""The engines that the contract of the store is tested on: another one is another value of `ENGINES`."""
+"""The engines for the tests of the store contract. Add another engine to `ENGINES`."""
 
 from __future__ import annotations
 

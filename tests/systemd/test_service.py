@@ -104,7 +104,7 @@ def test_systemd_is_notified_of_start_reload_and_end(stopped_console: ConsoleSer
     assert manager.told()["READY"] == "1"
     assert stopped_console.stop() == 0
     assert manager.told()["STOPPING"] == "1"
-    assert manager.told_already() == []  # nobody has asked for a watchdog
+    assert manager.told_already() == []  # no watchdog is configured
 
 
 def test_an_abstract_notify_socket_is_used(stopped_console: ConsoleServer) -> None:
@@ -126,8 +126,8 @@ def test_watchdog_pings_stop_when_the_event_loop_is_blocked(stopped_console: Con
     stopped_console.process.send_signal(signal.SIGUSR2)
     while "the loop stands still\n" not in stopped_console.log:
         time.sleep(0.02)
-    manager.told_already()  # what was on its way
-    time.sleep(1.6)  # four times what systemd would wait
+    manager.told_already()  # messages already sent
+    time.sleep(1.6)  # four times systemd's timeout
     assert manager.told_already() == []
     (stopped_console.folder / "go-on").touch()
     assert manager.told()["WATCHDOG"] == "1"
@@ -176,7 +176,7 @@ def test_clients_wait_through_a_restart_on_the_socket_that_systemd_holds(stopped
             [*stopped_console.ssh_words(), "whoami"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
         time.sleep(1)
-        assert waiting.poll() is None  # connected, to nobody yet
+        assert waiting.poll() is None  # connected, but not accepted yet
         stopped_console.start()
         answered, _ = waiting.communicate(timeout=60)
         assert answered.startswith(b"admin\n")

@@ -39,7 +39,7 @@ def _ssh(server: ConsoleServer, known_hosts: Path, *options: str) -> subprocess.
     """Run `whoami` with OpenSSH and a file of known hosts."""
     kept = f"UserKnownHostsFile={known_hosts}"
     words = ["-o", kept, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "UpdateHostKeys=yes"]
-    # what comes first counts for OpenSSH
+    # OpenSSH uses the first value
     base = server.ssh_words()
     ran = [*base[:1], *words, *(word for option in options for word in ("-o", option)), *base[1:], "whoami"]
     return subprocess.run(ran, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)

@@ -124,7 +124,7 @@ async def test_field_a_question_mark_and_a_search_key_in_a_whole_line(console: C
         shell.stdin.write("\x15echo ? a\r")
         assert "\n? a\r\n" in await shell.stdout.readuntil("585]")
         await shell.stdout.readuntil(PROMPT)
-        shell.stdin.write("\x12echo\r\x05 b\r")  # as typed slowly: the first Enter takes what was found
+        shell.stdin.write("\x12echo\r\x05 b\r")  # as typed slowly: the first Enter accepts the match
         assert "\n? a b\r\n" in await shell.stdout.readuntil("585]")
 
 

@@ -91,5 +91,5 @@ async def test_sessions_with_the_editor_leak_nothing() -> None:
         gc.collect()
         counts.append(len(gc.get_objects()))
     assert len(asyncio.all_tasks()) == 1
-    # a leak grows with every hundred sessions; what the test runner makes meanwhile comes once
+    # a leak grows with every hundred sessions; objects of the test runner appear once
     assert min(after - before for before, after in pairwise(counts)) < 100, counts
