@@ -2,7 +2,7 @@
 
 python bench/compare.py BEFORE.json AFTER.json
 
-Only what is outside the other's rounds counts as a change: where the ranges of least to most overlap, it is noise.
+A figure has changed only if its range over the rounds, least to most, does not overlap the other result's range.
 """
 
 from __future__ import annotations

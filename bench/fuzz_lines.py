@@ -2,8 +2,8 @@
 
 python bench/fuzz_lines.py COUNT [--seed N]
 
-Every line must have one of the four outcomes, whatever is offered must not make it wrong, nothing may raise, take long
-or grow. The figures are CPU time of one line. Ends with status 1 when it has found something.
+Every line must have one of the four outcomes, and no completion may make it wrong. No line may raise, take long or
+grow the memory. The figures are CPU time of one line. Ends with status 1 when a line breaks a rule.
 """
 
 from __future__ import annotations

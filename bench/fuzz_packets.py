@@ -1,10 +1,10 @@
-"""Fuzz a real server with SSH packets: in clear before keys, encrypted in the middle of a login, and after it.
+"""Fuzz a real server with SSH packets: before the key exchange, during a login, and after it.
 
 python bench/fuzz_packets.py COUNT [--seed N]
 
-The server must live, log no defect, keep answering another session, and hold no more at the end than it did after the
-first rounds. The fuzzer uses the insides of its own asyncssh client, never of the server. Ends with status 1 when it
-has found something. Linux only.
+The server must survive, log no defect, answer another session, and use no more resources at the end than after the
+first rounds. The fuzzer uses internals of its own asyncssh client, never of the server. Ends with status 1 when it
+finds a fault. Linux only.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 PYTHONPATH=tests/support python bench/kills.py [--kills N] [--cuts N] [--at-once N]
 
-Eight clients on two connections add, replace, remove and set integrations. The server is killed with SIGKILL up to
-0.4 s after the load has begun, every tenth time while it still starts. After each kill a copy of the store is opened as
-the console does and compared with what the clients were told; the server goes on with the store as the kill left it.
-Every fifty kills begin with an empty store. For the power cuts one run is recorded, and the states that a cut may leave
-are rebuilt from that. Loopback only; ends with status 1 when something was lost.
+Eight clients on two connections add, replace, remove and set integrations. SIGKILL ends the server up to 0.4 s after
+the load begins, every tenth time during its start. After each kill the script opens a copy of the store as the console
+does, and compares it with the acknowledged changes. The server then continues with the killed store. Every fifty kills
+begin with an empty store. For the power cuts the script records one run, and rebuilds the states that a cut may leave.
+Loopback only; ends with status 1 when a change was lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines for the fuzzer: what an operator could type, from the grammar itself, and what no operator should."""
+"""Lines for the fuzzer: valid ones from the grammar, and ones that no operator should type."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 python bench/run.py [--quick | --tiny] [--ours] [--only SCENE …] [--results FOLDER]
 
-The peers are the exchange's own stack (Erlang/OTP) and Go's; they do no work at all, ours does the whole. What noise
-hurts least is CPU: time of all threads of the server's process. Prints tables of medians with their ratios and whether
-the targets are met, keeps the figures in bench/results, and writes the tables of a whole run into docs/performance.md.
+The peers use the exchange's own stack (Erlang/OTP) and Go's. They only send replies, while our console does all the
+work. CPU time of all threads of the server is the measure with the least noise. Prints tables of medians with ratios
+and targets, saves the figures in bench/results, and writes the tables of a whole run into docs/performance.md.
 Linux only; about three minutes.
 """
 

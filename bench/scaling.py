@@ -2,8 +2,8 @@
 
 python bench/scaling.py [--tiny] [--results FOLDER]
 
-Every store has a server of its own; the rounds go from one to the next. Nothing but `list` may cost more on a larger
-store. Prints tables, keeps the figures in bench/results, writes the tables into docs/performance.md. Linux only; about
+Every store has its own server; each round measures all of them in turn. Only `list` may cost more on a larger store.
+Prints tables, saves the figures in bench/results, and writes the tables into docs/performance.md. Linux only; about
 three minutes.
 """
 

@@ -2,10 +2,9 @@
 
 python bench/scorecard.py [--only NAME …] [--fuzz-lines N] [--fuzz-packets N]
 
-Prints the table, and writes the rows that were measured between the marks of docs/security.md, where the others stay.
-Ends with status 1 when a row fails; one that cannot be measured here says so and does not. Loopback only. All of it
-takes an hour, most of it ten million lines; with fewer of them, or of packets, than are promised, that row is not
-written.
+Prints the table, and writes the measured rows between the marks of docs/security.md; the other rows stay. Ends with
+status 1 when a row fails. A row that cannot be measured here says so and does not fail. Loopback only. A whole run
+takes an hour, mostly for ten million lines. With fewer lines or packets than promised, that row is not written.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 PYTHONPATH=tests/support python bench/soak.py [--seconds N]
 
-Fifty writers, half of them in pairs on the same integration, with readers, people who type and vandals, while the store
-is locked by another program, the disk is full or fails, the clock jumps, and the host keys are read anew. At the end
-every change that a client was told of is looked for. Loopback only; ends with status 1 when anything was wrong.
+Fifty writers work, half of them in pairs on the same integration, with readers, interactive users and vandals.
+Another program locks the store, the disk is full or fails, the clock jumps, and the host keys are reloaded. At the end
+the script looks for every acknowledged change. Loopback only; ends with status 1 when it finds a fault.
 """
 
 from __future__ import annotations

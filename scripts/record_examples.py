@@ -1,7 +1,7 @@
 """Record the program's real output: the examples of the help pages, and the picture in the README.
 
-python scripts/record_examples.py            write what has changed, but for times and keys, which always differ
-python scripts/record_examples.py --check    fail when something has
+python scripts/record_examples.py            write changed examples; times and keys alone are no change
+python scripts/record_examples.py --check    fail when an example has changed
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _COLUMNS = 96
 
 
 async def recorded(connection: asyncssh.SSHClientConnection, lines: str) -> str:
-    """Type lines at a terminal and return what it shows, the prompt behind the last reply included."""
+    """Type lines at a terminal and return its display, with the prompt after the last reply."""
     shell = await connection.create_process(term_type="xterm", term_size=(_COLUMNS, 40))
     shell.stdin.write(lines + "\n")
     shell.stdin.write_eof()

@@ -1,7 +1,7 @@
 """The peer: asyncssh with the callbacks and algorithms of the console, and without its work.
 
-It shows what the library itself costs. Environment: PEER_DIR has host_key, authorized_key and replies/, a file for each
-command that it answers, named like the command with _ for /. PEER_PORT is where it listens.
+It shows the cost of the library itself. Environment: PEER_DIR has host_key, authorized_key and replies/ with a file
+for each answered command, named like the command with _ for /. PEER_PORT is the port to listen on.
 """
 
 from __future__ import annotations

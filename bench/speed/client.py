@@ -25,7 +25,7 @@ class Batch:
     """CPU of the server and of this client, and the latency of each operation, while entered; reusable."""
 
     def __init__(self, server: Server) -> None:
-        """Take whom to measure."""
+        """Take the server to measure."""
         self._server = server
         self._cpu_ms = self._own_ms = self._seconds = 0.0
         self._latencies_ms: list[float] = []
@@ -109,7 +109,7 @@ class Shell:
 
 
 async def run(connection: asyncssh.SSHClientConnection, command: str) -> bytes:
-    """Run a command on an open connection and return what it printed.
+    """Run a command on an open connection and return its output.
 
     No end of input is sent, for the reason of WINDOW_BYTES.
     """

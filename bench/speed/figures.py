@@ -21,7 +21,7 @@ class Spread:
 
 @dataclass
 class Figures:
-    """What has been measured so far, rows in the order of their first figure."""
+    """The figures so far, with rows in the order of their first figure."""
 
     rows: Rows = field(default_factory=dict)
 

@@ -298,7 +298,7 @@ def test_unbound_alt_keys_are_dropped() -> None:
         assert bool(key_presses(f"\x1b{letter}")) == known
 
 
-async def test_the_end_of_input_behind_an_unfinished_sequence_ends_the_session() -> None:
+async def test_the_end_of_input_after_an_unfinished_sequence_ends_the_session() -> None:
     tty, _, _, reader = a_terminal()
     reading = asyncio.create_task(reader.read_line("$ "))
     await typed(tty, "x", "\x7f")

@@ -37,7 +37,7 @@ async def _rows(console: ConsoleServer, count: int) -> None:
     await console.seed("big.local", rows)
 
 
-async def test_attack_a_client_that_reads_nothing_behind_a_window_of_four_gigabytes(
+async def test_attack_a_non_reading_client_with_a_window_of_four_gigabytes(
     stopped_console: ConsoleServer,
 ) -> None:
     """The process once kept 300 MB in 5 seconds for 376 bytes sent: only SSH windows were bounded."""
@@ -104,7 +104,7 @@ async def test_attack_requests_to_listen_come_faster_than_they_are_refused(
             await asyncio.sleep(0.01)
 
 
-async def test_attack_requests_whose_replies_nobody_reads(console: ConsoleServer) -> None:
+async def test_attack_requests_with_unread_replies(console: ConsoleServer) -> None:
     """Unread replies once accumulated. Now the client must read some before it may ask for more."""
     async with console.asyncssh() as connection, console.asyncssh() as other:
         # the kernel alone would keep as much as the replies are
@@ -148,7 +148,7 @@ async def test_attack_packets_of_one_byte(console: ConsoleServer) -> None:
         assert cpu_seconds(console) - before < 1
 
 
-async def test_attack_keys_without_a_line_end_whose_echo_nobody_reads(console: ConsoleServer) -> None:
+async def test_attack_keys_without_a_line_end_with_unread_echo(console: ConsoleServer) -> None:
     """No session waits for the echo to drain, so the unread echo of a client once grew without limit."""
     async with console.asyncssh(username="admin+plain") as connection, console.asyncssh() as other:
         process = await connection.create_process(term_type="dumb", encoding=None)

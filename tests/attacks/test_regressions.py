@@ -36,7 +36,7 @@ async def _person(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClien
     return shell
 
 
-async def test_the_keys_of_one_person_never_act_in_the_session_of_another(console: ConsoleServer) -> None:
+async def test_key_presses_never_act_in_another_session(console: ConsoleServer) -> None:
     """prompt_toolkit shares one current application across the process by default.
 
     A viewer's key press after an administrator's once continued in the administrator's session.
@@ -63,7 +63,7 @@ async def test_the_keys_of_one_person_never_act_in_the_session_of_another(consol
     assert "by-low" not in console.run("domain/list")
 
 
-async def test_a_script_of_many_lines_does_not_hold_the_other_sessions_up(console: ConsoleServer) -> None:
+async def test_a_script_of_many_lines_does_not_block_other_sessions(console: ConsoleServer) -> None:
     """Commands without a wait once ran back to back and blocked all other sessions for seconds."""
     async with console.asyncssh() as hog, console.asyncssh() as other:
         script = await hog.create_process(stdin=asyncssh.PIPE, stdout=asyncssh.DEVNULL)
@@ -80,7 +80,7 @@ async def test_a_script_of_many_lines_does_not_hold_the_other_sessions_up(consol
         script.close()
 
 
-async def test_a_signal_while_the_client_is_held_back_lets_it_send_again(console: ConsoleServer) -> None:
+async def test_a_signal_while_reading_is_paused_resumes_reading(console: ConsoleServer) -> None:
     """The queue was once emptied without resuming the channel, and the session read nothing more."""
     async with console.asyncssh() as connection:
         shell = await connection.create_process(term_type="dumb", encoding="utf-8")
@@ -93,7 +93,7 @@ async def test_a_signal_while_the_client_is_held_back_lets_it_send_again(console
         assert (await asyncio.wait_for(shell.wait(), 20)).exit_status == 3
 
 
-async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleServer) -> None:
+async def test_lines_typed_ahead_by_a_vanished_client_are_not_run(console: ConsoleServer) -> None:
     """Ctrl-C and the disconnect arrived in one cancellation, which was handled as Ctrl-C only."""
     holder = sqlite3.connect(console.database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -152,10 +152,10 @@ async def test_a_stop_while_the_store_is_locked_stays_within_five_seconds(stoppe
 
 
 async def test_a_command_that_ends_while_the_console_stops_keeps_its_status(stopped_console: ConsoleServer) -> None:
-    """The client was disconnected in the moment in which the last command had ended.
+    """The client was once disconnected at the moment when its last command had ended.
 
-    To OpenSSH a disconnect is status 255, also when it is read together with the exit status: scripts took what had
-    worked for a failure, and might have done it again. On this line everything from the server comes together.
+    To OpenSSH a disconnect is status 255, even when it arrives together with the exit status. Scripts took a success
+    for a failure, and might have repeated the command. The relay here delivers all data of the server together.
     """
     console = stopped_console
     console.start()
@@ -254,7 +254,7 @@ async def test_a_leaving_client_gets_no_shutdown_message(console: ConsoleServer)
         assert "stopping" not in str((await shell.wait()).stdout)
 
 
-def test_letters_beyond_ascii_do_not_fold_into_a_domain_name(console: ConsoleServer) -> None:
+def test_non_ascii_letters_do_not_fold_into_a_domain_name(console: ConsoleServer) -> None:
     """KELVIN SIGN in lower case is k."""
     ran = console.ssh("domain/declare bi\u212a")
     assert ran.returncode == 2
@@ -262,11 +262,11 @@ def test_letters_beyond_ascii_do_not_fold_into_a_domain_name(console: ConsoleSer
 
 
 @pytest.mark.parametrize("text", ["1_0", "' 0.01 '", "1e-3", "inf", "nan", "-0"])
-def test_a_time_is_plain_digits(shared_console: ConsoleServer, text: str) -> None:
+def test_malformed_durations_are_argument_errors(shared_console: ConsoleServer, text: str) -> None:
     assert shared_console.ssh(f"sleep {text}").returncode == 2
 
 
-async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(stopped_console: ConsoleServer) -> None:
+async def test_found_by_fuzzing_audit_batches_prepare_few_statements(stopped_console: ConsoleServer) -> None:
     """Each batch length was once its own SQL statement. SQLite keeps 128 prepared ones: fifty megabytes."""
     key = (stopped_console.folder / "keys" / "storage.key").read_bytes()
     store = Store(await SqliteEngine.open(stopped_console.database), Vault(base64.b64decode(key)))
@@ -315,7 +315,7 @@ def _cpu_seconds(process_id: int) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="CPU time is read from /proc")
-async def test_found_by_fuzzing_small_packets_before_login_do_not_keep_others_waiting(
+async def test_found_by_fuzzing_small_packets_before_login_do_not_delay_others(
     stopped_console: ConsoleServer,
 ) -> None:
     """All received packets of one client were once handled before any other session ran.

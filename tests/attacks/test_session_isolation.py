@@ -244,7 +244,7 @@ async def test_windows_of_any_size(console: ConsoleServer, size: tuple[int, int]
         assert "admin" in await shell.stdout.readuntil("585]\r\n")
 
 
-async def test_four_hundred_abrupt_disconnects_leave_nothing_behind(console: ConsoleServer) -> None:
+async def test_four_hundred_abrupt_disconnects_leak_nothing(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     states = (b"", b"half", b"sleep 60\n", b"domain/remove biysk.local\n", b"\x1b", b"wh\t", b"x\x12y", b"pwd\n" * 500)
 

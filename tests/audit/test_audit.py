@@ -153,9 +153,7 @@ def test_denied_reads_of_the_audit_are_recorded(console: ConsoleServer, role: st
         ),
     ],
 )
-def test_a_change_whose_record_cannot_be_written_leaves_nothing_behind(
-    console: ConsoleServer, broken: str, mended: str
-) -> None:
+def test_a_change_without_a_writable_record_changes_nothing(console: ConsoleServer, broken: str, mended: str) -> None:
     """The client gets an error, other commands work, and the chain continues later without a loss."""
     console.run("domain/declare kept")
     console.run("domain/kept/integrations/add first")
@@ -185,7 +183,7 @@ def test_a_change_whose_record_cannot_be_written_leaves_nothing_behind(
     console.log[:] = [line for line in console.log if "Traceback" not in line]  # the defects' own, as they should be
 
 
-def test_an_upgrade_keeps_what_was_recorded_before_the_chain(stopped_console: ConsoleServer) -> None:
+def test_an_upgrade_keeps_records_from_before_the_chain(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     columns = "at, node, event, user_name, source, session_id, command, arguments, status, detail, duration_ms"
     _sql(

@@ -134,7 +134,7 @@ def test_a_full_rollback_is_detected_by_an_exported_head(chain: Attacked) -> Non
     assert chain.found(exported) == [f"record 210 of {NODE} is not the one that was exported"]
 
 
-def test_records_with_an_older_head_are_found(chain: Attacked) -> None:
+def test_records_with_an_older_head_are_detected(chain: Attacked) -> None:
     ((seq, mac, signature),) = chain.sql("SELECT seq, mac, signature FROM audit_heads")
     chain.write([event(201), event(202)])
     chain.sql(("UPDATE audit_heads SET seq = ?, mac = ?, signature = ?", [seq, mac, signature]))

@@ -38,7 +38,7 @@ def _findings(console: ConsoleServer) -> list[str]:
     return ran.stderr.splitlines()[1:]
 
 
-def test_all_records_and_the_head_are_deleted_while_the_console_serves(console: ConsoleServer) -> None:
+def test_deleting_all_records_and_the_head_while_serving_is_detected(console: ConsoleServer) -> None:
     """The next record once began at 1 again, and verify accepted it."""
     console.run("domain/declare before.local")
     gone = _settled(console)
@@ -52,7 +52,7 @@ def test_all_records_and_the_head_are_deleted_while_the_console_serves(console: 
     assert f"record {int(missing[1]) + 1} of {NODE}" in told[1]
 
 
-def test_an_older_signed_head_is_put_back_while_the_console_serves(console: ConsoleServer) -> None:
+def test_restoring_an_older_signed_head_while_serving_is_detected(console: ConsoleServer) -> None:
     """Make a change, delete its record, restore the previous head: signed, and two records old."""
     console.run("domain/declare good.local")
     _settled(console)
@@ -96,7 +96,7 @@ def test_truncating_the_audit_does_not_stop_its_log(stopped_console: ConsoleServ
     _written(log, "after.local")
 
 
-def test_the_records_of_a_node_that_was_renamed_are_found_by_its_head(stopped_console: ConsoleServer) -> None:
+def test_records_of_a_renamed_node_are_detected_by_its_head(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     console.run("whoami")

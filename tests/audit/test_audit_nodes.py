@@ -104,7 +104,7 @@ def test_every_byte_of_the_list_that_is_flipped_is_found_and_harms_no_chain(chai
     assert chains.found() == []
 
 
-def test_a_list_that_was_changed_is_written_anew_with_the_next_record_of_a_console(chains: Attacked) -> None:
+def test_a_changed_node_list_is_rewritten_with_the_next_record(chains: Attacked) -> None:
     """No record was lost, because the heads match the nodes."""
     ((before,),) = chains.sql(_LIST)
     _set(chains, "nothing")

@@ -301,7 +301,7 @@ def _few_descriptors(soft: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_as_many_files_may_be_open_as_there_may_be_connections(stopped_console: ConsoleServer) -> None:
+def test_the_open_file_limit_covers_the_connection_limit(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 2100:

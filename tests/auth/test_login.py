@@ -135,7 +135,7 @@ async def test_refused_certificates_are_recorded_and_scanners_are_not(
     assert printed == [("vera", "key: 1 key, 1 certificate offered, nothing proved")] * 2
 
 
-async def test_an_unknown_condition_of_a_certificate_keeps_openssh_out(
+async def test_a_certificate_with_an_unknown_condition_is_refused(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The OpenSSH client sends the certificate unchanged. The server refuses it."""
@@ -159,7 +159,7 @@ def _failures(console: ConsoleServer) -> list[tuple[str, str]]:
     return [(row["user_name"], row["detail"]) for row in json.loads(printed)["rows"]]
 
 
-async def test_a_forced_command_of_a_certificate_is_what_runs(
+async def test_the_forced_command_of_a_certificate_runs(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     authority = Authority(stopped_console, tmp_path_factory.mktemp("authority"))

@@ -149,7 +149,7 @@ def test_field_a_log_names_twenty_weak_keys_and_counts_the_others(stopped_consol
     assert sum("opens nothing, it is too weak" in each for each in console.log) == 20
 
 
-def test_field_an_administrator_whose_only_way_in_is_a_weak_key_does_not_count(console: ConsoleServer) -> None:
+def test_field_an_administrator_with_only_a_weak_key_does_not_count(console: ConsoleServer) -> None:
     """It counted once: the only administrator able to log in was removed for good."""
     needs("openssl")
     _, line = weak_rsa(console.folder)

@@ -150,7 +150,7 @@ def _ended_in(place: object, name: str, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_leaves_no_copy_of_the_store_behind(
+def test_a_signal_leaves_no_copy_of_the_store(
     filled: ConsoleServer, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """A closed terminal once left the decrypted backup with all password hashes in TMPDIR."""

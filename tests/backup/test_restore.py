@@ -232,7 +232,7 @@ def test_a_linked_database_is_backed_up_and_restored_in_place(filled: ConsoleSer
     assert status_of("user", "list") == 0
 
 
-def test_two_restores_in_one_second_keep_what_was_there_before_each(
+def test_two_restores_in_one_second_keep_both_earlier_stores(
     filled: ConsoleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Clock(datetime):

@@ -19,7 +19,7 @@ def empty(tmp_path: Path) -> ConsoleServer:
     return ConsoleServer(tmp_path)
 
 
-def test_init_makes_what_a_first_start_needs_and_shows_the_password_once(empty: ConsoleServer) -> None:
+def test_init_prepares_the_first_start_and_shows_the_password_once(empty: ConsoleServer) -> None:
     first = empty.program("init")
     assert first.returncode == 0
     found = re.search(r"^Password, shown only now: (\S{20})$", first.stdout, re.MULTILINE)
@@ -36,7 +36,7 @@ def test_init_makes_what_a_first_start_needs_and_shows_the_password_once(empty: 
     assert empty.stop() == 0
 
 
-def test_serve_makes_a_store_and_says_what_to_type(empty: ConsoleServer) -> None:
+def test_serve_makes_a_store_and_prints_the_next_commands(empty: ConsoleServer) -> None:
     empty.start()
     assert empty.stop() == 0
     log = "".join(empty.log)

@@ -130,7 +130,7 @@ def test_field_grants_ignore_case_and_are_shown_as_declared(named: ConsoleServer
     assert named.told("oleg", f"{_HERE}/list")[0] == 126
 
 
-def test_field_a_name_declared_anew_in_another_case_inherits_nothing(named: ConsoleServer) -> None:
+def test_field_a_name_redeclared_in_another_case_inherits_nothing(named: ConsoleServer) -> None:
     named.add_user("oleg", "operator", "RM-test")
     named.run("domain/remove rm-test --force")
     named.run("domain/declare rm-TEST")

@@ -22,7 +22,7 @@ _LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_examples_and_picture_are_what_the_program_prints_today() -> None:
+def test_examples_and_picture_match_the_program_output() -> None:
     ran = subprocess.run(
         [sys.executable, "scripts/record_examples.py", "--check"], cwd=ROOT, capture_output=True, check=False
     )
@@ -51,7 +51,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 600
 
 
-def test_what_the_readme_tells_newcomers_to_type_works(console: ConsoleServer) -> None:
+def test_the_commands_of_the_readme_work(console: ConsoleServer) -> None:
     """Run its block of commands, then the five commands in the order of their table."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (first,) = re.findall(r"^```\n(domain/declare .*?)\n```$", readme, re.MULTILINE | re.DOTALL)

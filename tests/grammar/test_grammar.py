@@ -163,7 +163,7 @@ def test_values_with_leading_dashes_need_equals_or_end_of_options() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.path)
-def test_every_command_shows_its_help_whatever_else_is_typed(command: object) -> None:
+def test_every_command_shows_its_help_with_any_other_words(command: object) -> None:
     for each in commands_below(ROOT):
         path = each.path.replace("<DOMAIN>", "x")
         for line in (f"{path} --help", f"{path} wrong words --help --no-such-option"):
@@ -190,7 +190,7 @@ def test_filters_are_offered_only_after_a_valid_command(text: str, expected: lis
     assert [candidate.text for candidate in offer(ROOT, (), text, ADMIN).candidates] == expected
 
 
-def test_filters_are_not_offered_behind_a_command_that_is_not_allowed() -> None:
+def test_filters_are_not_offered_after_a_command_without_permission() -> None:
     viewer = Operator("eve", Role.VIEWER, "127.0.0.1:22", "00000000")
     assert offer(ROOT, (), "cocon/user/list | ", viewer).candidates == ()
 

@@ -232,7 +232,7 @@ async def test_a_rolled_back_change_leaves_no_record(store: Store, failing: int)
 
 
 @pytest.mark.parametrize("failing", [0, 3, 5])
-async def test_a_group_whose_records_cannot_be_written_is_refused_whole(store: Store, failing: int) -> None:
+async def test_a_group_without_writable_records_is_refused_whole(store: Store, failing: int) -> None:
     async with store.transaction() as query:
         refused = f"WHEN new.user_name = 'd{failing}' BEGIN SELECT RAISE(ABORT, 'no record'); END"
         await query(f"CREATE TRIGGER refuse BEFORE INSERT ON audit {refused}")

@@ -134,7 +134,7 @@ async def test_every_change_has_its_audit_row_and_reads_follow_within_a_second(c
     assert kinds.count("user.change") == 1
 
 
-async def test_a_change_whose_audit_row_cannot_be_written_does_not_happen(stopped_console: ConsoleServer) -> None:
+async def test_a_change_without_a_writable_audit_row_does_not_happen(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     with sqlite3.connect(console.database) as database:
         database.execute(

@@ -1,7 +1,7 @@
-"""Runs a program under the system call filters of a service unit: `confine.py UNIT PROGRAM WORD …`.
+"""Run a program under the system call filters of a service unit: `confine.py UNIT PROGRAM WORD …`.
 
-With libseccomp, and as systemd makes them from `SystemCallFilter`, `MemoryDenyWriteExecute` and
-`RestrictAddressFamilies`: what a machine can try of the sandbox that systemd does not run on.
+libseccomp makes the filters as systemd does from `SystemCallFilter`, `MemoryDenyWriteExecute` and
+`RestrictAddressFamilies`. A machine without systemd can test this part of the sandbox.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Filter:
     """One seccomp filter."""
 
     def __init__(self, otherwise: int) -> None:
-        """Begin with what happens to calls that no rule names."""
+        """Start with the default action for calls without a rule."""
         self._library = ctypes.CDLL(LIBRARY)
         self._library.seccomp_init.restype = ctypes.c_void_p
         self._context = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(otherwise)))

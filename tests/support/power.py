@@ -1,7 +1,7 @@
-"""What a power cut may leave of a folder: rebuilt from the trace that `faults.c` records.
+"""Rebuild the states that a power cut may leave of a folder, from the trace that `faults.c` records.
 
-What was synced is there. Of what was not, writes are lost, kept, kept in part by sectors of 512 bytes, or there as
-garbage; and of the names that were given or taken in a folder since it was synced, a beginning is kept.
+Synced data is kept. An unsynced write is lost, kept, kept in part by sectors of 512 bytes, or replaced by garbage. Of
+the unsynced changes of names in a folder, the first ones are kept.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class File:
         self.pending.clear()
 
     def cut(self, how: How, dice: random.Random) -> bytes:
-        """Return what is there after a power cut."""
+        """Return the content after a power cut."""
         content = bytearray(self.durable)
         for offset, data in self.pending:
             if data is None or how in {"lost", "kept", "some"}:
@@ -124,7 +124,7 @@ class Disk:
         self.pending.setdefault(folder, []).append(naming)
 
     def cut(self, folder: Path, how: How, dice: random.Random) -> None:
-        """Write what a power cut leaves into an empty folder."""
+        """Write a possible state after a power cut into an empty folder."""
         names = dict(self.durable)
         for namings in self.pending.values():
             kept = {"lost": 0, "kept": len(namings)}.get(how, dice.randint(0, len(namings)))

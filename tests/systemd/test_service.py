@@ -241,7 +241,7 @@ def test_the_storage_key_comes_as_a_credential(stopped_console: ConsoleServer) -
     assert not (stopped_console.folder / "keys" / "storage.key").exists()
 
 
-def test_the_storage_key_lies_where_the_configuration_says(stopped_console: ConsoleServer) -> None:
+def test_the_storage_key_is_read_from_the_configured_path(stopped_console: ConsoleServer) -> None:
     folder = _credential(stopped_console)
     stopped_console.start(ECSS_CONSOLE_KEYS__STORAGE_KEY_FILE="credentials/storage.key")
     assert stopped_console.run("whoami").startswith("admin\n")

@@ -82,7 +82,7 @@ def test_exec_asks_on_standard_input_and_the_end_of_input_is_no(console: Console
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_openssh_pipes_a_script_whatever_ends_its_lines(shared_console: ConsoleServer, end: str) -> None:
+def test_openssh_pipes_a_script_with_any_line_ending(shared_console: ConsoleServer, end: str) -> None:
     ran = shared_console.ssh(text=end.join(["echo one", "nonsense", "echo half typed"]))
     printed = without_wildcards(ran.stdout.decode())
     footer = "\n[exec at: TIME, nodes: ds1@ecss1 v.3.14.7.585]\n"

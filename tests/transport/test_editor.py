@@ -37,7 +37,7 @@ def test_tab_completes_paths_domains_client_ids_and_options(person: Person) -> N
     assert f"{PROMPT}domain/biysk.local/integrations/add x --service --numbers 7\n" in screen
 
 
-def test_a_second_tab_lists_what_can_come_next(person: Person) -> None:
+def test_a_second_tab_lists_the_completions(person: Person) -> None:
     person.types("domain/b", "Tab")
     person.sees_at_end("domain/b")
     person.types("Tab")
@@ -182,7 +182,7 @@ def test_history_keeps_a_thousand_lines_and_no_password(console: ConsoleServer, 
     database.close()
 
 
-def test_a_question_mark_at_the_start_of_a_word_shows_what_can_come_next(person: Person) -> None:
+def test_a_question_mark_at_the_start_of_a_word_lists_the_completions(person: Person) -> None:
     person.types("sleep ", "?")
     screen = person.sees("<SECONDS>")
     assert re.search(r"^<SECONDS>  seconds from 0 to 86400, as in 0\.5\n", screen, re.MULTILINE)

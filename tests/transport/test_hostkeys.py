@@ -97,7 +97,7 @@ async def test_an_open_session_outlives_the_rotation(console: ConsoleServer) -> 
         assert (await connection.run("whoami", check=True)).exit_status == 0
 
 
-async def test_the_server_proves_that_it_holds_what_it_announces(console: ConsoleServer) -> None:
+async def test_the_server_proves_possession_of_announced_host_keys(console: ConsoleServer) -> None:
     assert console.program("hostkey", "rotate").returncode == 0
     _reload(console)
     keys = host_keys(console.folder / "keys")
@@ -213,7 +213,7 @@ def test_a_reload_does_not_wait_for_the_keys_folder(console: ConsoleServer) -> N
     assert host_keys(console.folder / "keys", make=False, ecdsa=True).ecdsa is not None
 
 
-def test_an_ecdsa_key_that_is_removed_is_made_anew_at_a_reload_and_recorded(stopped_console: ConsoleServer) -> None:
+def test_a_removed_ecdsa_key_is_recreated_at_a_reload_and_recorded(stopped_console: ConsoleServer) -> None:
     (stopped_console.folder / "config.yaml").write_text("listen: {port: 0}\nssh: {policy: compatible}\n")
     stopped_console.start()
     before = _listed(stopped_console)

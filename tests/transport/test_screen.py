@@ -68,7 +68,7 @@ def test_a_combining_character_is_drawn_with_the_one_before_it() -> None:
     assert [text.replace("\x1b[K", "") for text in sent] == ["e", "\be\u0301", "x"]
 
 
-def test_clear_and_resize_draw_the_line_anew() -> None:
+def test_clear_and_resize_redraw_the_line() -> None:
     sent: list[str] = []
     screen = Screen(sent.append, reflows=False)
     screen.begin(PROMPT, 20, PROMPT)

@@ -82,7 +82,7 @@ async def test_the_policy_post_quantum_refuses_clients_without_ml_kem(post_quant
     assert post_quantum.logs("no common key exchange algorithm", "curve25519-sha256", ML_KEM)
 
 
-def test_ssh_audit_names_what_the_policy_compatible_weakens(stopped_console: ConsoleServer) -> None:
+def test_ssh_audit_names_the_weaknesses_of_the_policy_compatible(stopped_console: ConsoleServer) -> None:
     """NIST curves, a group of 2048 bits, encrypt-and-MAC: only these, and only under this policy."""
     stopped_console.start(ECSS_CONSOLE_SSH__POLICY="compatible")
     report = _audit(stopped_console)

@@ -134,7 +134,7 @@ def test_erased_text_disappears_from_the_screen() -> None:
     assert wire.sent.decode() == "a漢\b \b\b \b\b \b\r\n"
 
 
-def test_ctrl_c_while_a_command_runs_drops_what_was_typed_before_it() -> None:
+def test_ctrl_c_while_a_command_runs_drops_earlier_input() -> None:
     tty, _, interrupts = terminal(pty=True)
     tty.feed(b"lost\rhalf")
     tty.feed(b" lost too\x03kept\r")
