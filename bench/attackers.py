@@ -294,7 +294,7 @@ def main() -> None:
             await asyncio.wait_for(ATTACKS[who][attack](int(port), key), SECONDS * 4)
 
     asyncio.run(go())
-    os._exit(0)  # channels that are left need no farewell
+    os._exit(0)  # open channels need no close
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ def _told_apart(ask: _Ask) -> Finding:
         least = min(least, p)
         told.append(f"{kind} {statistics.median(seconds) * 1000:.3f} ms, p = {p:.3f}, faster in {above:.1%} of pairs")
     enough = min(len(unknown), *(len(each) for each in times.values())) >= _TIMED_TRIES
-    # of several comparisons each may be wrong more rarely, for all of them to be so in one of a hundred
+    # Bonferroni: a smaller limit for each comparison keeps the total error at one in a hundred
     return Finding("; ".join(told), passed=enough and least >= _DIFFERS_BELOW / len(times))
 
 

@@ -77,7 +77,7 @@ def start(server: Server, count: int) -> subprocess.Popen[str]:
 
 
 if __name__ == "__main__":
-    os.nice(5)  # a flood comes over a network: it does not take the server's CPU
+    os.nice(5)  # a real flood comes over a network and does not use the server's CPU
     port, key, connections = sys.argv[1:]
     target = Server("", subprocess.Popen(["true"], text=True), int(port), Path(key))
     print(dict(asyncio.run(flood(target, int(connections)))))

@@ -33,7 +33,7 @@ from server.model.access import Operator, Role
 from lines import LineMaker  # isort: skip  a neighbour, not a package
 
 _ADMIN = Operator("admin", Role.ADMIN, "127.0.0.1:22", "00000000")
-#: A line holds up everybody else for as long as it takes.
+#: A line blocks all other sessions for its whole time.
 MOST_LINE_SECONDS = 0.2
 MOST_GROWTH_KB = 16 * 1024
 _HANGS_AFTER_SECONDS = 60

@@ -185,7 +185,7 @@ class Fuzzer:
             opened += kind == OPEN
             connection.send_packet(kind, payload)
             self._spent()
-            if random.random() < 0.005:  # no good ciphertext
+            if random.random() < 0.005:  # invalid ciphertext
                 connection._send(random.randbytes(random.choice((1, 16, 100, 5000))))  # noqa: SLF001
             if (await asyncio.wait([closed], timeout=_REPLY_SECONDS / 5))[0] or self.budget <= 0:
                 break

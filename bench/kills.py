@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=2000)
     parser.add_argument("--at-once", type=int, default=2, help="servers that are killed at the same time")
     options = parser.parse_args()
-    logging.disable()  # asyncio's complaints of servers that are gone
+    logging.disable()  # hide asyncio's warnings about ended servers
     told: Counter[str] = Counter()
     wrong: list[str] = []
     began = time.monotonic()

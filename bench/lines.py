@@ -11,7 +11,7 @@ from server.grammar.filters import FILTERS
 from server.grammar.tokens import MOST_CHARACTERS
 from server.grammar.tree import Directory, Location, commands_below
 
-#: Where the lines are typed; the last two exist in no store and some names in them never can.
+#: Current directories of the lines. The last two exist in no store, and some of their names never can.
 PLACES: tuple[Location, ...] = (
     (),
     ("domain",),

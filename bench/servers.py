@@ -63,7 +63,7 @@ class Server:
 
     def kill(self) -> None:
         """Kill the process."""
-        self.process.kill()  # Erlang takes long to end otherwise
+        self.process.kill()  # Erlang ends slowly otherwise
         self.process.wait()
 
     async def connect(self, **more: object) -> asyncssh.SSHClientConnection:

@@ -19,7 +19,7 @@ HERE = f"domain/{DOMAIN}/integrations/"
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
 _PERSON = {"client_version": "OpenSSH_9.9"}
 _READS = (f"{HERE}list", f"{HERE}list | json", f"{HERE}list | match 7", "domain/list", "whoami", "cocon/session/list")
-#: Something wrong, and right, in each state of a connection.
+#: Wrong and right input for each state of a connection.
 _NOISE = (
     b"",
     b"SSH-2.0-x\r\n" + bytes(64),

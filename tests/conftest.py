@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from server.storage.engine import Engine
 from server.storage.store import Store
 
-# the same examples on every machine, as slow as it may be: `make scorecard` is where chance looks for more
+# the same examples on every machine, without deadlines; `make scorecard` runs random ones
 settings.register_profile(
     "suite", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -52,7 +52,7 @@ def _served(prepared: Path, folder: Path, **environment: str) -> Iterator[Consol
 @pytest.fixture(scope="session")
 def shared_console(prepared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleServer]:
     """A server shared by tests that leave no traces outside their own domains."""
-    # the failed logins of one test are not to shut out the next
+    # failed logins of one test must not penalise the next
     exempt = {"ECSS_CONSOLE_LIMITS__PER_SOURCE_PENALTY_EXEMPT_LIST": "[127.0.0.1]"}
     yield from _served(prepared_folder, tmp_path_factory.mktemp("shared"), **exempt)
 

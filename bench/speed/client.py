@@ -14,7 +14,7 @@ from servers import Server  # isort: skip  a neighbour, not a package
 from witness import quantile  # isort: skip
 
 PROMPT = b"admin@ds1@ecss1:/$ "
-#: How clients call themselves: a person gets the line editor at a terminal, a script the plain one.
+#: Client version strings: a person's client gets the line editor at a terminal, a script's the plain one.
 PERSON, SCRIPT = "OpenSSH_9.9", "paramiko_3.5.1"
 #: Nothing that is read comes near half of it, so that no adjustment of it is sent: OTP drops the connection when one
 #: comes for a channel that it has just closed.

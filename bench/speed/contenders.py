@@ -109,7 +109,7 @@ def peers(folder: Path, key: Path, replies: Mapping[str, bytes]) -> list[Contend
             (inside / "replies" / command.replace("/", "_")).write_bytes(reply)
         try:
             words, environment = build(inside)
-        except subprocess.CalledProcessError:  # the compiler has said why; its libraries are packages of their own
+        except subprocess.CalledProcessError:  # the compiler has printed the reason; its libraries may be missing
             print(f"no peer {name}: it does not compile; it needs {needs}")
             continue
         environment |= {"PEER_DIR": str(inside)}

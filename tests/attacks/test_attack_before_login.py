@@ -21,7 +21,7 @@ from server.transport.certificate import read_offered
 
 #: Sorting these is quadratic: 60 KB of them stopped the console for 1.5 seconds.
 _MARKS = ("a" + "\u0300\u0316" * 14_900).encode()
-#: Each becomes eighteen characters.
+#: Normalisation turns each into eighteen characters.
 _GROWING = ("\ufdfa" * 19_900).encode()
 #: A wrong password takes 20 ms. Normalisation in the event loop took more than a second.
 _MOST_CPU_SECONDS = 0.7

@@ -142,7 +142,7 @@ async def test_attack_48_busy_sessions_share_one_time_slice() -> None:
                 work()
 
     working = [asyncio.create_task(session()) for _ in range(48)]
-    await asyncio.sleep(0)  # each has begun
+    await asyncio.sleep(0)  # each one has started
     while not all(task.done() for task in working):
         before = slices
         await asyncio.sleep(0)

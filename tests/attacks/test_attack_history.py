@@ -124,7 +124,7 @@ async def test_lines_typed_while_the_store_is_busy_are_stored_once(stopped_conso
     journal.remember_soon(admin, "one")
     flushing = asyncio.create_task(journal.flush())
     for number in range(40):
-        await asyncio.sleep(0)  # the transaction begins somewhere here
+        await asyncio.sleep(0)  # the transaction starts during this loop
         journal.remember_soon(admin, f"then {number}")
     await flushing
     await journal.close()

@@ -107,7 +107,7 @@ async def test_attack_requests_to_listen_come_faster_than_they_are_refused(
 async def test_attack_requests_with_unread_replies(console: ConsoleServer) -> None:
     """Unread replies once accumulated. Now the client must read some before it may ask for more."""
     async with console.asyncssh() as connection, console.asyncssh() as other:
-        # the kernel alone would keep as much as the replies are
+        # the kernel's buffers alone would hold the replies
         connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         before = resident_megabytes(console)
         async with _asleep(connection):
@@ -115,7 +115,7 @@ async def test_attack_requests_with_unread_replies(console: ConsoleServer) -> No
             transport = connection._transport  # noqa: SLF001
             assert transport is not None
             sizes = [-1, transport.get_write_buffer_size()]
-            while sizes[-1] != sizes[-20:][0] or len(sizes) < 20:  # it is taken no more
+            while sizes[-1] != sizes[-20:][0] or len(sizes) < 20:  # the server reads no more
                 assert (await other.run("whoami")).exit_status == 0
                 sizes.append(transport.get_write_buffer_size())
             assert sizes[-1] > 0

@@ -56,7 +56,7 @@ async def test_attack_connections_of_one_user_take_turns() -> None:
     somebody = _Client(budget, "admin", 1)
     somebody.take_turn()
     ahead = -(-len(flooding) * PACKETS_AT_ONCE // PACKETS_PER_TURN)
-    assert await _turns_until(somebody, 1000) <= 20 * ahead  # more where the time of a turn ends first
+    assert await _turns_until(somebody, 1000) <= 20 * ahead  # more turns if the time of a turn ends first
     assert all(client.handled for client in flooding)
 
 

@@ -19,9 +19,9 @@ from server.escaping import escaped, escaped_json
 from server.render.reply import Column, Table
 from server.render.table import table_rows
 
-#: Turns the direction, ends a line for parsers, hides, and stands for the prompt of a terminal.
+#: Text that reverses direction, breaks lines for parsers, hides, and imitates a terminal prompt.
 _ODD = "a\u202eb\u2028c\u2029d\u200be\u061cf\u2066g\x85h\x9bi\x7fj\xadk\ufeffl\U000e0041m"
-#: Controls are refused in a line.
+#: Without control characters, which a line refuses.
 _TYPED = re.sub("[\x7f-\x9f]", "", _ODD)
 _LETTERS = "Prüfung → gut │ e\u0301 𝄞 عربي 電話 \xa0"
 

@@ -84,7 +84,7 @@ async def _besieged(console: ConsoleServer, connections: int) -> tuple[int, int]
     """Attack while other users log in and one session works. Return the numbers of logins and answers."""
     attack, over, answers = Attack(console), asyncio.Event(), 0
     with ExitStack() as held:
-        for _ in range(20):  # some of the places stay taken by silent ones
+        for _ in range(20):  # silent connections keep some of the slots
             held.enter_context(knock(console, HOSTILE))
         async with console.asyncssh() as connection:
             shell = await connection.create_process(term_type="xterm", encoding="utf-8")

@@ -340,7 +340,7 @@ async def test_found_by_fuzzing_small_packets_before_login_do_not_delay_others(
     assert statistics.median(waited) < 0.2
 
 
-#: Serves as ever, but the start fails behind the listening, as soon as a file is there.
+#: Serves normally, but the start fails after it listens, once a file exists.
 _START_FAILS = """
 import asyncio, os, sys
 from server import app

@@ -138,7 +138,7 @@ async def _shell(
 
 
 PERSON = {"client_version": "OpenSSH_9.9"}
-#: Four times the worst that was measured while both cores were busy, the work of this hostile client included.
+#: Four times the worst time measured with both cores busy, including this hostile client's work.
 LONGEST_WAIT_SECONDS = 1.0
 
 

@@ -180,7 +180,7 @@ def test_a_change_without_a_writable_record_changes_nothing(console: ConsoleServ
     assert _CERTIFICATE.match(console.run("cocon/audit/verify"))
     statuses = [row["status"] for row in json.loads(console.run("cocon/audit/list | json"))["rows"]]
     assert statuses.count(70) == 6
-    console.log[:] = [line for line in console.log if "Traceback" not in line]  # the defects' own, as they should be
+    console.log[:] = [line for line in console.log if "Traceback" not in line]  # the records of the defects themselves
 
 
 def test_an_upgrade_keeps_records_from_before_the_chain(stopped_console: ConsoleServer) -> None:

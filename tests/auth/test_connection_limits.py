@@ -171,7 +171,7 @@ async def test_the_sixth_wrong_password_ends_the_connection_and_penalties_follow
         with pytest.raises(asyncssh.ProtocolError, match="Too many authentication failures"):
             await _guess(console, "127.0.0.2", wrong=6)
     await asyncio.to_thread(wait_until_all_have_left, console)
-    assert leave_without_a_try(console, "127.0.0.2") == NOT_NOW  # 4 times 5 seconds
+    assert leave_without_a_try(console, "127.0.0.2") == NOT_NOW  # four penalties of 5 seconds
     await log_in_and_leave(console, "127.0.0.3", client_keys=None, password=PASSWORD)
     assert state(console)[2] == {"max_auth_tries": 4, "per_source_penalties": 1}
     assert len([line for line in console.log if "failed by password" in line]) == 5 + 4 * 6

@@ -64,7 +64,7 @@ async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
 
 async def test_tries_that_are_cut_short_count_and_an_accepted_key_does_not(attempt: Attempt) -> None:
     tries = attempt(3)
-    for _ in range(2):  # the question and the signature of a login by key
+    for _ in range(2):  # the query and the signature of a public key login
         assert (await tries.public_key("anna", KNOWN.public_key)).user is not None
         assert not tries.any_failed
     assert (await tries.public_key("anna", KNOWN.public_key)).user is not None

@@ -176,7 +176,7 @@ async def test_unknown_wrong_locked_and_expired_get_the_same_answer_after_the_sa
                 assert await stranger.refused(way, name, password) == usual, (way, name, reason)
                 assert console.logs(f"login of {name} from 127.0.0.1:", f"failed by password: {reason}")
     expected = {(name, f"password: {why}") for told in (_WRONG, _RIGHT) for name, why in told.items()}
-    assert console.stop() == 0  # then all is recorded
+    assert console.stop() == 0  # all records are stored by then
     failed = [record for record in console.audit() if record["event"] == "login.failed"]
     assert {(record["user_name"], record["detail"]) for record in failed} == expected
 

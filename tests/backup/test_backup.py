@@ -44,7 +44,7 @@ def test_a_restore_brings_back_a_whole_lost_console(filled: ConsoleServer, lock:
     assert status_of("restore", backup, *opening) == 0
     assert dump_of(filled.database, "audit", "audit_heads") == [line for line in before if 'INTO "audit' not in line]
     assert events_in(filled.database)[-1] == "backup.restored"
-    assert status_of("hostkey", "list") == 0  # makes the public half anew
+    assert status_of("hostkey", "list") == 0  # recreates the public key file
     assert files_in(filled.folder / "keys") == keys
     for path in (*filled.folder.glob("var/*"), *filled.folder.glob("keys/*")):
         assert path.stat().st_mode & 0o777 == 0o600

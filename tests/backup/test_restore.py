@@ -130,7 +130,7 @@ def test_an_existing_store_is_kept_and_a_running_one_is_untouched(
     backup = backup_made("b", *CLEAR)
     filled.start()
     filled.run("domain/declare later.local")
-    before = dump_of(filled.database, "audit", "audit_heads")  # where the login is written soon
+    before = dump_of(filled.database, "audit", "audit_heads")  # the login is written here soon
     for words in ((), ("--force",)):
         assert status_of("restore", backup, *words) == 1
         assert "stop it first" in capsys.readouterr().err

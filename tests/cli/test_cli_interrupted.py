@@ -56,8 +56,8 @@ def test_an_undecodable_secret_is_refused_and_not_shown(
     assert b"secret" not in left
 
 
-#: Writes a byte for each file and module that is opened, from the first import of the program's own on: before it, the
-#: interpreter still starts, and Ctrl-C is not the program's.
+#: Writes a byte for each opened file and module, from the program's first own import on. Before that the interpreter
+#: still starts, and the program cannot handle Ctrl-C.
 _TELLS_STEPS = """
 import os, sys
 
@@ -114,7 +114,7 @@ def test_ctrl_c_at_any_moment_prints_at_most_one_line(stopped_console: ConsoleSe
         assert status in {0, 130, -signal.SIGINT}
         assert said in {"", "ecss-console: interrupted, nothing was changed\n"}
         statuses.add(status)
-    assert -signal.SIGINT in statuses  # while it still loads its modules
+    assert -signal.SIGINT in statuses  # while the program still loads its modules
 
 
 def _shell(console: ConsoleServer, script: str) -> subprocess.CompletedProcess[str]:

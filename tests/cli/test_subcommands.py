@@ -74,7 +74,7 @@ def _until(begun: subprocess.Popen[str], found: Callable[[], bool]) -> None:
 
 def _holds_open(begun: subprocess.Popen[str], file: Path) -> bool:
     for opened in Path(f"/proc/{begun.pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed since it was listed
+        with suppress(FileNotFoundError):  # closed after the listing
             if opened.readlink() == file:
                 return True
     return False
@@ -113,10 +113,10 @@ def test_ctrl_c_claims_nothing_was_changed_only_before_the_commit(
     command = " ".join(word for word in words if word not in {"bob", "eve", "--password-stdin"})
     users, records = _users(console), len(_recorded(console, command))
     with closing(sqlite3.connect(console.database, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")  # the word waits for its turn
+        other.execute("BEGIN IMMEDIATE")  # the subcommand waits for the lock
         begun = _begun(console, *words)
         _until(begun, lambda: _holds_open(begun, console.database))
-        sleep(1)  # longer than the rest of the start takes, shorter than it waits
+        sleep(1)  # longer than the rest of the start, shorter than the lock timeout
         begun.send_signal(signal.SIGINT)
         out, err = begun.communicate(timeout=60)
         assert (begun.returncode, out, err) == (130, "", "ecss-console: interrupted, nothing was changed\n")

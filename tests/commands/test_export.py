@@ -78,7 +78,7 @@ def test_every_domain_is_rebuilt_from_its_export(shared_console: ConsoleServer) 
         async def listed() -> object:
             return json.loads(await told(f"{here}/list | json"))["rows"]
 
-        await connection.run(f"domain/remove {domain} --force")  # of the example before
+        await connection.run(f"domain/remove {domain} --force")  # from the previous example
         await console.seed(domain, _stored(rows))
         script, document = await told(f"{here}/export"), await told(f"{here}/export | json")
         assert await listed() == rows
@@ -161,7 +161,7 @@ async def test_export_progress_is_shown_to_its_own_session_only(stopped_console:
         shell.stdin.write_eof()
     assert re.search(r"━+╸? +\d+ of 600 keys", told)
     assert re.search(r"━+╸? +\d+ of 600 commands", told)
-    assert re.search(r"\r\x1b\[K\S*Count: 601\r\n", told)  # in place of the bar
+    assert re.search(r"\r\x1b\[K\S*Count: 601\r\n", told)  # replaces the progress bar
     script = await asyncio.to_thread(console.ssh, text=f"{_HERE}/export | count\n", options=["-tt"])
     assert b"Count: 601" in script.stdout
     assert b" of 600 " not in script.stdout

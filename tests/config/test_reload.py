@@ -94,7 +94,7 @@ def _key_exchanges(console: ConsoleServer) -> list[str]:
         client.sendall(b"SSH-2.0-test\r\n")
         assert stream.readline().startswith(b"SSH-2.0-")
         packet = stream.read(int.from_bytes(stream.read(4), "big"))
-    names = packet[1 + 1 + 16 :]  # behind the length of the padding, the kind of packet and the cookie
+    names = packet[1 + 1 + 16 :]  # after the padding length, the packet type and the cookie
     return names[4 : 4 + int.from_bytes(names[:4], "big")].decode().split(",")
 
 
@@ -114,7 +114,7 @@ def _sections(values: dict[str, object]) -> dict[str, dict[str, object]]:
 
 
 def test_every_key_documents_when_a_change_applies() -> None:
-    names = [f"{section}.{key}" for section, key, _ in declared()]  # raises where one does not
+    names = [f"{section}.{key}" for section, key, _ in declared()]  # raises for a key without one
     assert set(names) == set(OTHER)
     root = Path(__file__).parents[2]
     words = [sys.executable, str(root / "scripts" / "configuration_page.py"), "--check"]
@@ -140,7 +140,7 @@ def test_a_reload_logs_each_changed_key_and_whether_it_applies(stopped_console: 
     console = stopped_console
     console.start()
     (console.folder / "ca.pub").write_bytes((console.folder / "id_admin.pub").read_bytes())
-    # the port comes from the environment of the test's server, and the policy would shut the test's client out
+    # the port comes from the environment of the test's server, and the policy would refuse the test's client
     changed = {name: value for name, value in OTHER.items() if name not in {"listen.port", "ssh.policy"}}
     _write(console, **_sections(changed))
     _reload(console)  # the file was not there at the start
@@ -179,7 +179,7 @@ def test_a_reload_with_mistakes_reports_all_and_changes_nothing(stopped_console:
     assert _banner(console) == "before"
     assert not any("→" in line for line in console.log)
     assert "│ecss_console_config_reload_ok│      │0" in console.run("node/metrics | match reload_ok")
-    # a key that is gone is not made anew: every client would be warned
+    # a missing key is not recreated: every client would be warned
     (console.folder / "keys" / "ssh_host_ed25519_key").unlink()
     (console.folder / "config.yaml").unlink()
     _reload(console, "not reloaded", "config.yaml cannot be read")
@@ -311,7 +311,7 @@ def test_a_reload_while_the_console_begins_or_stops_does_no_harm(stopped_console
     console = stopped_console
     console.start()
     assert console.process is not None
-    console.process.send_signal(signal.SIGHUP)  # it listens, and is not ready yet
+    console.process.send_signal(signal.SIGHUP)  # it listens but is not ready yet
     assert console.logs("reloaded the defaults: 0 keys changed")
     with subprocess.Popen([*console.ssh_words(), "sleep 2"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as busy:
         _until(lambda: "│ecss_console_commands_running│      │2" in console.run("node/metrics | match running"))

@@ -13,7 +13,7 @@ import pytest
 from server.config.schema import Config
 
 ROOT = Path(__file__).parents[2]
-#: `module.NAME` or `limits.name`, and the value behind it.
+#: `module.NAME` or `limits.name`, followed by its value.
 _BOUND = re.compile(r"`(\w+)\.(\w+)` (\([\d, ]+\)|[\d,.:]*\d)(?: (KiB|MiB|ms|s)\b)?")
 _UNITS = {"": 1, "KiB": 1024, "MiB": 1024 * 1024, "s": 1, "ms": 0.001}
 _TEST = re.compile(r"`(test_\w+\.py)::(test_\w+)`")

@@ -161,7 +161,7 @@ async def test_a_disk_fault_at_each_operation_is_reported_and_atomic(
     assert faulty.stop() == 0
     with closing(sqlite3.connect(faulty.database)) as database:
         ((recorded,),) = database.execute("SELECT count(*) FROM audit WHERE status = 75").fetchall()
-    assert recorded == refused  # also those wait until there is space
+    assert recorded == refused  # these also wait for space
     _verified(faulty)
 
 
@@ -272,7 +272,7 @@ async def test_a_clock_that_jumps_an_hour_ends_no_session_and_changes_no_order(
         assert status == 0, sessions
     assert not reader.at_eof()
     writer.close()
-    stopped_console.ssh(options=("-o", "PreferredAuthentications=none"))  # a penalty, reckoned without the clock
+    stopped_console.ssh(options=("-o", "PreferredAuthentications=none"))  # a penalty, computed without the wall clock
     stopped_console.run("whoami")
     assert stopped_console.stop() == 0
     log = "".join(stopped_console.log)
@@ -300,7 +300,7 @@ def test_a_second_server_on_a_store_is_refused_while_the_first_lives(stopped_con
     assert {path: path.read_bytes() for path in console.folder.rglob("*.key")} == before
     console.run(f"domain/declare {DOMAIN}")
     console.stop(signal.SIGKILL)
-    console.start()  # the lock has died with the process
+    console.start()  # the lock ended with the process
     assert DOMAIN in console.run("domain/list")
     assert console.stop() == 0
     assert not list(console.folder.rglob("*.lock"))

@@ -82,7 +82,7 @@ def test_field_a_filter_with_an_invisible_character_is_refused(
 @pytest.mark.parametrize("name", WORD)
 def test_field_an_invisible_character_in_quotes_is_text(shared_console: ConsoleServer, name: str) -> None:
     for quoted in (f'echo "a{WORD[name]}b"', f"echo 'a{WORD[name]}b'", f"echo x 'a{WORD[name]}b'"):
-        document = json.loads(shared_console.run(f"{quoted} | json"))  # as text a reply has it as an escape
+        document = json.loads(shared_console.run(f"{quoted} | json"))  # a text reply shows it as an escape
         assert f"a{WORD[name]}b" in document["lines"][0]
 
 

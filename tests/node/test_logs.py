@@ -180,7 +180,7 @@ def test_an_unread_log_blocks_no_session(stopped_console: ConsoleServer) -> None
         said += os.read(read, 4096)
     console.port = int(found[1])
     for _ in range(100):
-        process.send_signal(signal.SIGUSR1)  # a line each
+        process.send_signal(signal.SIGUSR1)  # one line each
         time.sleep(0.01)
     assert console.run("echo still here").startswith("still here")
     process.terminate()

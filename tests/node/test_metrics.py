@@ -98,7 +98,7 @@ def test_every_metric_is_documented_and_scraped(stopped_console: ConsoleServer) 
         assert (row[1], row[2]) == (metric.kind.value, ", ".join(f"`{each}`" for each in metric.labels) or "none")
         assert row[3].removesuffix(" |") == metric.meaning
         assert {label for each in families[name].samples for label in each.labels} - {"le"} <= set(metric.labels)
-    assert len(families) == len(METRICS)  # nothing of the library's own
+    assert len(families) == len(METRICS)  # no default metrics of the library
     for alert in re.findall(r"\b((?:ecss_console|process)_\w+)", document.split("## Alerts")[1]):
         assert any(alert in {m.name, f"{m.name}_bucket", f"{m.name}_count", f"{m.name}_sum"} for m in METRICS), alert
 
@@ -237,7 +237,7 @@ async def test_probes_report_draining_during_shutdown(stopped_console: ConsoleSe
     assert "Traceback" not in "".join(console.log)
 
 
-#: Serves as ever, but SIGUSR2 makes every read of the store wait until a file appears.
+#: Serves normally, but SIGUSR2 makes every read of the store wait until a file appears.
 _STORE_STOPS = """
 import asyncio, os, signal, sys
 from server.storage.store import Store
@@ -317,7 +317,7 @@ def test_only_minimal_http_is_served_and_a_damaged_store_is_not_ready(
     assert _raw(address, b"GET / HTTP/1.1\r\nX: ", b"x" * 100_000, b"\r\n\r\n")[:13] in {b"HTTP/1.1 431 ", b""}
     status, page = _get(f"{address}/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert (status, page.endswith("# EOF\n")) == (200, True)
-    # a version that is no number was a traceback in the log, and no answer
+    # a non-numeric version once logged a traceback and gave no answer
     for version in ("application/openmetrics-text; version=abc", "text/plain; version=1..0; escaping=x"):
         assert _get(f"{address}/metrics", Accept=version)[0] == 200
     assert console.stop() == 0
@@ -333,14 +333,14 @@ def test_slow_and_many_http_clients_delay_no_other(stopped_console: ConsoleServe
             each.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
     assert _get(f"{address}/healthz") == (200, "ok\n")  # was cut: a monitor would have restarted the console
     assert console.run("whoami").startswith("admin\n")
-    for each in slow:  # few are held, and those no longer than five seconds
+    for each in slow:  # few connections are held, each for at most five seconds
         each.settimeout(20)
         with suppress(ConnectionError):
             assert each.recv(1) == b""
         each.close()
     assert _get(f"{address}/healthz") == (200, "ok\n")
     unread = [socket.create_connection((host, int(port)), 20) for _ in range(3)]
-    for each in unread:  # they ask and never read
+    for each in unread:  # these send requests and never read
         each.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     assert _get(f"{address}/healthz") == (200, "ok\n")
     for each in unread:

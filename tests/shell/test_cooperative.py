@@ -45,7 +45,7 @@ async def test_filtering_many_rows_yields_the_event_loop(reply: Reply, typed: st
     ones = 1 + 10 + 100  # client1, client1x, client1xx
     left = ROWS - ones + isinstance(reply, Script) if typed.startswith("except") else ones
     assert found.fields[0].value == left
-    # 200 rows of a millisecond in turns of five; two are had without any
+    # 200 rows of a millisecond in slices of five; two turns come without a yield
     assert turns >= ROWS / 10
 
 

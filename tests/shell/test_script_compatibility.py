@@ -166,7 +166,7 @@ def test_field_quotes_and_long_lines_get_no_hint() -> None:
     assert habit_hints(tokenize("nonsense " + "x" * 60_000 + "|y")) == ()
 
 
-# keys that lost their quotes, or come in another format
+# keys without quotes or in another format
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_field_a_puttygen_key_file_works(stopped_console: ConsoleServer) -> None
     console.start()
     assert console.told("eve", "whoami")[:2] == (0, "eve\n")
     listed = console.run("cocon/user/key/list eve | json")
-    assert '"comment": "a comment of many words that goes on"' in listed  # of two comments of one key the last counts
+    assert '"comment": "a comment of many words that goes on"' in listed  # the last of two comments of one key applies
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ async def test_an_audit_batch_with_an_interrupted_waiter_is_stored_once(store: S
     flushing = asyncio.create_task(journal.flush())
     await asyncio.sleep(0)
     other = asyncio.create_task(behind())
-    await ended.wait()  # the batch has ended well and waits for the commit
+    await ended.wait()  # the batch has succeeded and waits for the commit
     flushing.cancel()
     may_go_on.set()
     with pytest.raises(CommittedError):

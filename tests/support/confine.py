@@ -91,12 +91,12 @@ def allowed(unit: Path) -> set[str]:
     for value in settings(unit, "SystemCallFilter"):
         named = set().union(*(calls(group) for group in value.removeprefix("~").split()))
         left = left - named if value.startswith("~") else left | named
-    return left | {"execve"}  # systemd lets the program itself be started
+    return left | {"execve"}  # systemd allows the start of the program itself
 
 
 def confine(unit: Path) -> None:
     """Apply the unit's filters to this process."""
-    permitted = allowed(unit)  # before anything is refused: it asks systemd-analyze
+    permitted = allowed(unit)  # runs before the filters apply, because it asks systemd-analyze
     families, memory = Filter(ALLOW), Filter(ALLOW)
     if settings(unit, "RestrictAddressFamilies") == ["AF_UNIX"]:
         families.rule(REFUSE | errno.EAFNOSUPPORT, "socket", Comparison(0, NOT_EQUAL, socket.AF_UNIX, 0))

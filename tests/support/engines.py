@@ -18,5 +18,5 @@ async def _sqlite(folder: Path) -> tuple[Engine, Vault]:
     return await SqliteEngine.open(prepared.database), prepared.vault
 
 
-#: Each makes the store of a folder where there is none, and opens it, as another program may do a second time.
+#: Each opens the store of a folder, and makes it first if missing. Another program may open it too.
 ENGINES: dict[str, Opened] = {"sqlite": _sqlite}

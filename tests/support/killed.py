@@ -51,7 +51,7 @@ def _watched(steps: _Steps) -> None:
 def in_child(work: Callable[[], object], before: Callable[[], None]) -> int:
     """Do work in a child process; return its exit status, negative for the signal that killed it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads that are not there in the child: it uses none of them
+        warnings.simplefilter("ignore")  # fork warns about threads, which the child does not use
         child = os.fork()
     if child == 0:
         status = _FAILED

@@ -132,7 +132,7 @@ class Disk:
         folder.mkdir(parents=True, exist_ok=True)
         for name, file in sorted(names.items()):
             if not (folder / name).parent.is_dir():
-                continue  # its folder is not there
+                continue  # its folder does not exist
             if file is None:
                 (folder / name).mkdir()
             else:

@@ -111,7 +111,7 @@ class Service:
         def run() -> None:
             signal.alarm(seconds)
             os.environ["CREDENTIALS_DIRECTORY"] = str(self.etc)
-            with told.open("w") as file:  # main may stay the service's user
+            with told.open("w") as file:  # the main program may run as the service's user
                 file.write(" ".join(str(main(self.words(*words))) for words in subcommands))
 
         status = in_child(run, lambda: None)

@@ -29,7 +29,7 @@ UNITS = SUPPORT.parents[1] / "systemd"
 SERVICE, SOCKET = UNITS / "ecss-console.service", UNITS / "ecss-console.socket"
 METRICS = UNITS / "ecss-console-metrics.socket"
 BACKUP = [UNITS / f"ecss-console-backup.{kind}" for kind in ("service", "timer")]
-#: Serves as ever, but SIGUSR2 keeps the event loop from running until a file appears; other threads go on.
+#: Serves normally, but SIGUSR2 blocks the event loop until a file appears; other threads continue.
 STALLING = """
 import os, signal, sys, time
 
@@ -113,7 +113,7 @@ def test_an_abstract_notify_socket_is_used(stopped_console: ConsoleServer) -> No
     stopped_console.start(NOTIFY_SOCKET=f"@{name}")
     assert listening.told()["READY"] == "1"
     listening.close()
-    assert stopped_console.stop() == 0  # and a manager that is gone is no reason to fail
+    assert stopped_console.stop() == 0  # a missing service manager is no failure
 
 
 def test_watchdog_pings_stop_when_the_event_loop_is_blocked(stopped_console: ConsoleServer, manager: Manager) -> None:
@@ -237,7 +237,7 @@ def test_the_storage_key_comes_as_a_credential(stopped_console: ConsoleServer) -
     stopped_console.start(CREDENTIALS_DIRECTORY=str(folder))
     assert key in stopped_console.run("domain/a.example/integrations/list")
     assert stopped_console.stop() == 0
-    assert (folder / "storage.key").stat().st_mode & 0o777 == 0o440  # it is systemd's
+    assert (folder / "storage.key").stat().st_mode & 0o777 == 0o440  # systemd owns it
     assert not (stopped_console.folder / "keys" / "storage.key").exists()
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from server.transport.asyncssh_overrides import authentication, channel, connection
 
-#: What is replaced or relied upon, with the beginning of the SHA-256 of its source. Where one differs, read what has
-#: changed in asyncssh beside the override, then write the new digest here.
+#: Replaced or required code of asyncssh, with the first digits of the SHA-256 of its source. If one differs, compare
+#: the change in asyncssh with the override, then write the new digest here.
 FOLLOWED = [
     ("asyncssh.connection.SSHConnection.data_received", "b2d14a83b2604db6"),
     ("asyncssh.connection.SSHConnection._recv_data", "fc4e0735191bb0fd"),

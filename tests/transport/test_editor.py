@@ -64,7 +64,7 @@ def test_help_teaches_the_console_on_one_screen_of_80_by_24(console: ConsoleServ
     screen = someone.screen()
     someone.leaves()
     told = console.ssh(text=f"cd {here}\nhelp\n").stdout.decode().partition("Commands form")[2].split("\n\n[exec at")[0]
-    assert f"Commands form{told}\n\n[exec at: " in screen  # whole, and no line is broken by the terminal
+    assert f"Commands form{told}\n\n[exec at: " in screen  # whole, without a line wrapped by the terminal
     words = (
         "cd domain",
         "domain/list",

@@ -84,7 +84,7 @@ def test_a_client_that_knows_only_the_next_key_is_let_in_by_reload_alone(
     known.write_text(f"[127.0.0.1]:{console.port} {public}")
     assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 255
     assert console.program("hostkey", "rotate", "--finish").returncode == 0
-    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 255  # the server runs on with the old one
+    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 255  # the server continues with the old one
     _reload(console)
     assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 0
 
@@ -157,7 +157,7 @@ def test_a_rotation_killed_in_between_leaves_keys_that_work(tmp_path: Path) -> N
     first = host_keys(tmp_path)
     following = make_next(tmp_path).next
     assert following is not None
-    (tmp_path / f"{NEXT_HOST_KEY_NAME}.pub").unlink()  # killed before the public half was there
+    (tmp_path / f"{NEXT_HOST_KEY_NAME}.pub").unlink()  # killed before the public key file existed
     (tmp_path / f"{NEXT_HOST_KEY_NAME}.new").write_text("half")
     keys = host_keys(tmp_path)
     assert [key.get_fingerprint() for key in keys.announced] == [
@@ -165,11 +165,11 @@ def test_a_rotation_killed_in_between_leaves_keys_that_work(tmp_path: Path) -> N
         following.get_fingerprint(),
     ]
     assert (tmp_path / f"{NEXT_HOST_KEY_NAME}.pub").read_bytes() == following.export_public_key("openssh")
-    (tmp_path / NEXT_HOST_KEY_NAME).replace(tmp_path / HOST_KEY_NAME)  # killed right behind the step that counts
+    (tmp_path / NEXT_HOST_KEY_NAME).replace(tmp_path / HOST_KEY_NAME)  # killed right after the deciding step
     keys = host_keys(tmp_path)
     assert [key.get_fingerprint() for key in keys.announced] == [following.get_fingerprint()]
     assert (tmp_path / f"{HOST_KEY_NAME}.pub").read_bytes() == following.export_public_key("openssh")
-    assert make_next(tmp_path).next is not None  # and a further rotation begins and ends
+    assert make_next(tmp_path).next is not None  # a further rotation works
     assert take_next(tmp_path).next is None
 
 

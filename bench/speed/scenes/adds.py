@@ -25,7 +25,7 @@ GAIN = "rate of 32 writers ÷ of one"
 SLOW = ", syncs take 10 ms more"
 DOMAIN = "adds.local"
 _SLOW_MICROSECONDS = 10_000
-_SLOWER = 5  # so many times fewer adds where each waits for a slow disk
+_SLOWER = 5  # divides the number of adds where each waits for a slow disk
 _BLOCK = b"\1" * 4096
 _FILE_BYTES = 4 * 1024 * 1024
 
@@ -83,7 +83,7 @@ async def _at_once(server: Server, writers: int, adds: int) -> Batch:
 
 
 def _line() -> str:
-    return f"domain/{DOMAIN}/integrations/add at{time.monotonic_ns()}"  # a name that was not there
+    return f"domain/{DOMAIN}/integrations/add at{time.monotonic_ns()}"  # the name was free
 
 
 def _slow_sync(folder: Path) -> Path | None:

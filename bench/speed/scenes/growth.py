@@ -17,7 +17,7 @@ TAB_CLIENT, TAB_DOMAIN = "Tab behind a whole client id", "Tab behind a whole dom
 TAB_CLIENTS, TAB_DOMAINS = "Tab where all client ids begin so", "Tab where all domains begin so"
 #: These may grow: `list` with what it shows, Tab up to the number of names that it offers.
 MAY_GROW = (LIST, TAB_CLIENTS, TAB_DOMAINS)
-#: All domains but one are named so, with a number behind it.
+#: The prefix of all domain names but one; a number follows.
 DOMAIN = "pbx{:05d}.local"
 _INTERRUPT = "\x03"
 
