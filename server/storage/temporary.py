@@ -1,4 +1,7 @@
-"""Failures that pass or can be mended from outside: the operator is told `temporary locked`, the log why."""
+"""Temporary failures of the store: the operator sees `temporary locked`, the log shows the cause.
+
+They pass by themselves, or an administrator can mend them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _log = logging.getLogger("ecss-console.storage")
 
 
 def temporary(reason: str) -> TemporaryError:
-    """Return the error that tells the operator that nothing was changed, and to try again."""
+    """Return the error that tells the operator to try again because nothing was changed."""
     return TemporaryError(f"{reason}, nothing was changed; try again")
 
 
@@ -30,9 +33,9 @@ class _Told:
 
 
 class Failures:
-    """Turns failures of an engine that pass into TemporaryError, and logs each kind of them once a minute.
+    """Turns temporary failures of an engine into TemporaryError, and logs each kind once a minute.
 
-    A full disk fails many times a second.
+    The limit is needed because a full disk fails many times a second.
     """
 
     def __init__(self, reason: Callable[[BaseException], Reason | None]) -> None:
@@ -42,7 +45,7 @@ class Failures:
 
     @contextmanager
     def passing_as_temporary(self) -> Iterator[None]:
-        """Raise TemporaryError for errors that pass; the others are defects and go on."""
+        """Raise TemporaryError for temporary errors; others are defects and pass through."""
         try:
             yield
         except Exception as error:
