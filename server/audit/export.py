@@ -1,8 +1,9 @@
-"""The audit as JSON lines, to standard error or a file, for whoever collects logs.
+"""Write the audit as JSON lines to standard error or a file, for log collectors.
 
-Follows the store and not the program: what is committed is written, in its order, whoever recorded it, so a line never
-tells of what was rolled back, and a change never waits for the log. A log that cannot be read or written is told once
-and tried again; the lines wait in the store. As each line has seq and mac, the log is an export of the head.
+The exporter reads the store, not the program. It writes every committed record in order, also those of other programs.
+So no line tells of a change that was rolled back, and no change waits for the log. A log that cannot be read or written
+is reported once and tried again; the lines wait in the store. Each line has `seq` and `mac`, so the log also exports
+the head.
 """
 
 from __future__ import annotations
@@ -35,27 +36,27 @@ T = TypeVar("T")
 LOOK_SECONDS = 0.5
 _ROWS_PER_WRITE = 500
 _LAST_SECONDS = 0.5
-#: A write that takes longer is told: a pipe that nobody reads, a file server that is away.
+#: A longer write is reported: nobody may be reading the pipe, or a file server may be down.
 _SLOW_SECONDS = 5.0
 _TAIL_BYTES = 262_144
-#: A whole line as this program writes it. Nothing else in the file is parsed, whatever somebody has put there.
+#: A whole line as this program writes it. Nothing else in the file is parsed.
 _RECORD = re.compile(rb'^\{"id": ([1-9][0-9]{0,17}), "at": .*\}$', re.MULTILINE)
 
 _log = logging.getLogger("ecss-console.audit")
 
 
 class _Place(NamedTuple):
-    """Where a log ends: the id in its last record, 0 where there is none, and whether it ends within a line."""
+    """The end of a log: the id of its last record, or 0, and whether its last line is incomplete."""
 
     last_id: int
     torn: bool
 
 
 class Exporter:
-    """Writes what comes to the audit to a log: `start` it once, `stop` it once, before the store is closed."""
+    """Writes new audit records to a log. `start` it once, and `stop` it once before the store is closed."""
 
     def __init__(self, store: Store, path: Path | None) -> None:
-        """Take the store, and the file; None is standard error."""
+        """Take the store and the file; None means standard error."""
         self._store = store
         self._path = path
         self._last_id = 0
@@ -64,13 +65,16 @@ class Exporter:
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
-        """Begin behind the last line of the file, so that what came while nobody served is written; else from now."""
+        """Start after the last record in the file, or after the newest record if the file has none.
+
+        Records from the time without a server are thus written too.
+        """
         self._last_id = (await events.outline(self._store)).last_id
         self._following = asyncio.get_running_loop().create_task(self._follow())
         self._following.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        """Write what has come since; a log that takes nothing does not hold the end up."""
+        """Write the remaining records, but do not wait long for a log that cannot be written."""
         if self._following is None:
             return
         self._stopping.set()
@@ -78,11 +82,11 @@ class Exporter:
         self._following.cancel()
 
     def readings(self) -> Iterator[Reading]:
-        """Yield whether the log cannot be written."""
+        """Yield whether writing the log fails."""
         yield single(metrics.AUDIT_LOG_FAILING, int(self._broken))
 
     def _ended(self, following: asyncio.Task[None]) -> None:
-        """Tell that nobody follows the store any more, unless that is the end of the program."""
+        """Report that the log is no longer written, unless the exporter is stopping."""
         if not self._stopping.is_set():
             self._broken = True
             error = None if following.cancelled() else following.exception()
@@ -90,7 +94,7 @@ class Exporter:
 
     async def _find_place(self) -> None:
         place = await _in_thread(partial(_last_written, self._path))
-        if place.torn:  # by a power cut; what follows must not become part of that line
+        if place.torn:  # by a power cut; the next record must not become part of that line
             await _in_thread(partial(_append, self._path, b"\n"))
         if place.last_id > self._last_id:
             self._begin_again(place.last_id, self._last_id)
@@ -98,7 +102,7 @@ class Exporter:
             self._last_id = place.last_id
 
     def _begin_again(self, written: int, there: int) -> None:
-        """Write all that is there: where records were taken away, lines that come twice are better than none."""
+        """Start from the first record. If records were removed, repeated lines are better than missing ones."""
         told = (
             "the audit's log goes on to id %d, the store ended at %d: cut or rolled back; all that is there is written"
         )
@@ -116,7 +120,7 @@ class Exporter:
                     await self._find_place()
                     placed = True
                 await self._catch_up()
-            except Exception as error:  # noqa: BLE001  whatever it is, the next look may find it mended
+            except Exception as error:  # noqa: BLE001  whatever the error is, the next try may succeed
                 self._tell(error)
 
     async def _catch_up(self) -> None:
@@ -145,13 +149,13 @@ class Exporter:
 
 
 def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Run what may block for ever in a thread that does not keep the process alive."""
+    """Run work that may block for ever in a thread that does not keep the process alive."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def tell(result: T | None, error: Exception | None) -> None:
         if done.done():
-            return  # nobody waits any more
+            return  # the caller no longer waits
         if error is not None:
             done.set_exception(error)
         else:
@@ -162,9 +166,9 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
         failed: Exception | None = None
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001  told where it is waited for
+        except Exception as error:  # noqa: BLE001  raised where the future is awaited
             failed = error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
             loop.call_soon_threadsafe(tell, result, failed)
 
     threading.Thread(target=run, name="audit log", daemon=True).start()
@@ -172,9 +176,9 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 def _append(path: Path | None, text: bytes) -> None:
-    """Write the lines whole or not at all. Opens the file each time: one that was moved away is begun anew."""
+    """Write all lines or none. The file is opened each time, so a moved file is created again."""
     if path is None:
-        for line in text.splitlines(keepends=True):  # a line at a time: a pipe keeps it whole among the program's own
+        for line in text.splitlines(keepends=True):  # a pipe keeps a single write whole
             os.write(sys.stderr.fileno(), line)
         return
     if os.geteuid() == ROOT and owners_of(path):
@@ -195,9 +199,9 @@ def _append(path: Path | None, text: bytes) -> None:
 
 
 def _last_written(path: Path | None) -> _Place:
-    """Return where a log ends. Raises OSError or ValueError when it is a file in which that cannot be found.
+    """Return the end of a log. Raises OSError or ValueError when the end of a file cannot be found.
 
-    A pipe or a device has no place, and is not opened: that may block.
+    A pipe or a device has no end. It is not opened, because that may block.
     """
     if path is None or not path.is_file():
         return _Place(0, torn=False)
