@@ -33,7 +33,7 @@ async def record_host(
         await journal.flush()  # the last such record may still wait in the journal
         event = await _change(store, config, host_keys, cause)
     except TemporaryError as error:
-        _log.warning("what is configured is not recorded: %s", error.message)
+        _log.warning("the configuration is not recorded in the audit: %s", error.message)
         return
     if event is not None:
         journal.record_soon(event)

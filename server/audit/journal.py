@@ -154,7 +154,7 @@ class Journal:
             del self._events[:_LINES_AT_ONCE]
             await asyncio.sleep(_LOG_SECONDS)
         if self._events:
-            _log.error("%d more records are not in the store; there was no time to tell them", len(self._events))
+            _log.error("%d more records are not in the store; there was no time to log them", len(self._events))
 
     def _wake(self) -> None:
         if self._writing is None or self._writing.done():

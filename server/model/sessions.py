@@ -1,4 +1,4 @@
-"""Sessions that are open: one is a login, with as many shells and commands as its client asks for."""
+"""Open sessions: one is a login, with all the shells and commands that its client opens."""
 
 from __future__ import annotations
 
