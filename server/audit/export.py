@@ -45,11 +45,11 @@ _RECORD = re.compile(rb'^\{"id": ([1-9][0-9]{0,17}), "at": .*\}$', re.MULTILINE)
 _log = logging.getLogger("ecss-console.audit")
 
 
-class _Place(NamedTuple):
+class _LogEnd(NamedTuple):
     """The end of a log: the id of its last record, or 0, and whether its last line is incomplete."""
 
     last_id: int
-    torn: bool
+    is_incomplete: bool
 
 
 class Exporter:
@@ -92,55 +92,55 @@ class Exporter:
             error = None if following.cancelled() else following.exception()
             _log.critical("the audit's log is not written any more, restart the server", exc_info=error)
 
-    async def _find_place(self) -> None:
-        place = await _in_thread(partial(_last_written, self._path))
-        if place.torn:  # by a power cut; the next record must not become part of that line
+    async def _find_end(self) -> None:
+        log_end = await _in_thread(partial(_last_written, self._path))
+        if log_end.is_incomplete:  # by a power cut; the next record must not become part of that line
             await _in_thread(partial(_append, self._path, b"\n"))
-        if place.last_id > self._last_id:
-            self._begin_again(place.last_id, self._last_id)
-        elif place.last_id:
-            self._last_id = place.last_id
+        if log_end.last_id > self._last_id:
+            self._restart(log_end.last_id, self._last_id)
+        elif log_end.last_id:
+            self._last_id = log_end.last_id
 
-    def _begin_again(self, written: int, there: int) -> None:
+    def _restart(self, written: int, there: int) -> None:
         """Start from the first record. If records were removed, repeated lines are better than missing ones."""
-        told = (
+        message = (
             "the audit's log goes on to id %d, the store ended at %d: cut or rolled back; all that is there is written"
         )
-        _log.error(told, written, there)
+        _log.error(message, written, there)
         self._last_id = 0
 
     async def _follow(self) -> None:
-        placed = False
+        end_found = False
         while not self._stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._stopping.wait()
             try:
-                if not placed:
-                    await self._find_place()
-                    placed = True
+                if not end_found:
+                    await self._find_end()
+                    end_found = True
                 await self._catch_up()
             except Exception as error:  # noqa: BLE001  whatever the error is, the next try may succeed
-                self._tell(error)
+                self._report(error)
 
     async def _catch_up(self) -> None:
         there = (await events.last_id(self._store)) if self._last_id else 0
         if there < self._last_id:
-            self._begin_again(self._last_id, there)
+            self._restart(self._last_id, there)
         while rows := await events.after(self._store, self._last_id, _ROWS_PER_WRITE):
             lines = "".join(escaped_json(json.dumps(row)) + "\n" for row in rows)
             await self._write(lines.encode())
             self._last_id = int(str(rows[-1]["id"]))
-            self._tell(None)
+            self._report(None)
 
     async def _write(self, lines: bytes) -> None:
         writing = _in_thread(partial(_append, self._path, lines))
         await asyncio.wait({writing}, timeout=_SLOW_SECONDS)
         if not writing.done():
-            self._tell(TimeoutError(f"it has taken nothing for {_SLOW_SECONDS:.0f} seconds"))
+            self._report(TimeoutError(f"it has taken nothing for {_SLOW_SECONDS:.0f} seconds"))
         await writing
 
-    def _tell(self, error: Exception | None) -> None:
+    def _report(self, error: Exception | None) -> None:
         if error is not None and not self._broken:
             _log.error("the audit's log cannot be written, its lines wait: %s", error)
         elif error is None and self._broken:
@@ -198,13 +198,13 @@ def _append(path: Path | None, text: bytes) -> None:
         os.close(descriptor)
 
 
-def _last_written(path: Path | None) -> _Place:
+def _last_written(path: Path | None) -> _LogEnd:
     """Return the end of a log. Raises OSError or ValueError when the end of a file cannot be found.
 
     A pipe or a device has no end. It is not opened, because that may block.
     """
     if path is None or not path.is_file():
-        return _Place(0, torn=False)
+        return _LogEnd(0, is_incomplete=False)
     with plain(path) as descriptor:
         size = os.fstat(descriptor).st_size
         lines, _, rest = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).rpartition(b"\n")
@@ -212,4 +212,4 @@ def _last_written(path: Path | None) -> _Place:
     if not records and size > _TAIL_BYTES:
         message = f"there is no record in its last {_TAIL_BYTES:,} bytes; move it away, and it is begun anew"
         raise ValueError(message)
-    return _Place(records[-1] if records else 0, torn=bool(rest))
+    return _LogEnd(records[-1] if records else 0, is_incomplete=bool(rest))

@@ -28,20 +28,20 @@ BATCH_SECONDS = 0.5
 #: A transaction delays every change. So a backlog, as after an outage of the store, is written in portions.
 _MOST_PER_TRANSACTION = 2_000
 #: Users whose lines go in one portion; the lines of each user are bounded.
-_MOST_TYPISTS_PER_TRANSACTION = 4
+_MOST_USERS_PER_TRANSACTION = 4
 #: How long a batch waits for another program. It is short, because a refused batch is tried again, and the last batch
 #: must not delay the end of the program.
 _PATIENCE_SECONDS = 0.3
 #: More waiting records go to the log at once. Logging this many at the end takes up to a second.
 MOST_WAITING = 10_000
-_TELL_AGAIN_SECONDS = 60.0
+_REPORT_AGAIN_SECONDS = 60.0
 #: At the end, logging stops after this time. The log takes `_LINES_AT_ONCE` lines at a time.
 _LAST_SECONDS = 1.0
 _LINES_AT_ONCE = 500
 _LOG_SECONDS = 0.01
 
 #: The name of a user and the time of its addition, which tells it from a later user of that name.
-_Typist = tuple[str, str]
+_UserIdentity = tuple[str, str]
 
 _log = logging.getLogger("ecss-console.audit")
 
@@ -58,13 +58,13 @@ class Journal:
         """Take the store, which must be closed after the journal."""
         self._store = store
         self._events: list[tuple[float, Event]] = []  # each with the monotonic time of its arrival
-        self._lines: dict[_Typist, LastLines] = {}
+        self._lines: dict[_UserIdentity, LastLines] = {}
         self._shared = SharedLines()
         self._writing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._lost = 0
-        self._refusal = ""
-        self._told_at_seconds = 0.0
+        self._reason = ""
+        self._reported_at_seconds = 0.0
 
     async def record(self, query: Query, event: Event) -> None:
         """Record an event with its change: both are committed, or neither."""
@@ -106,28 +106,26 @@ class Journal:
     async def flush(self) -> None:
         """Write all waiting records; on TemporaryError they go on waiting."""
         async with self._turn:
-            left, typists = len(self._events), [*self._lines]
-            while left > 0 or typists:
-                await self._write(self._events[:_MOST_PER_TRANSACTION], typists[:_MOST_TYPISTS_PER_TRANSACTION])
+            left, users = len(self._events), [*self._lines]
+            while left > 0 or users:
+                await self._write(self._events[:_MOST_PER_TRANSACTION], users[:_MOST_USERS_PER_TRANSACTION])
                 left -= _MOST_PER_TRANSACTION
-                del typists[:_MOST_TYPISTS_PER_TRANSACTION]
+                del users[:_MOST_USERS_PER_TRANSACTION]
 
     async def close(self) -> None:
         """Write the rest; records that the store does not take go to the log, within a second."""
         try:
             await self.flush()
         except Exception as error:  # noqa: BLE001  no error may keep the program from ending
-            await self._tell_left(error)
+            await self._log_remaining(error)
         if self._writing is not None:
             self._writing.cancel()  # the task sleeps now: `flush` has waited for any batch
 
-    async def _write(self, waiting: list[tuple[float, Event]], typists: list[_Typist]) -> None:
+    async def _write(self, waiting: list[tuple[float, Event]], users: list[_UserIdentity]) -> None:
         """Write a portion in one transaction, and drop it here once it is stored."""
         stored = False
         # until the transaction begins, users may type more lines and the oldest may be dropped
-        portions = [
-            (self._lines[typist], typist, [*self._lines[typist]], self._lines[typist].end) for typist in typists
-        ]
+        portions = [(self._lines[user], user, [*self._lines[user]], self._lines[user].end) for user in users]
         try:
             async with self._store.transaction(_PATIENCE_SECONDS, Rank.FIRST) as query:
                 query.audit.add(*(event for _, event in waiting))
@@ -140,12 +138,12 @@ class Journal:
         finally:
             if stored:
                 del self._events[: len(waiting)]
-                for kept, typist, _, end in portions:
+                for kept, user, _, end in portions:
                     kept.drop(end - kept.dropped)
                     if not kept:
-                        del self._lines[typist]
+                        del self._lines[user]
 
-    async def _tell_left(self, error: Exception) -> None:
+    async def _log_remaining(self, error: Exception) -> None:
         """Log the records that the store does not take; the log's thread has room for limited batches."""
         until = monotonic() + _LAST_SECONDS
         while self._events and monotonic() < until:
@@ -166,18 +164,18 @@ class Journal:
             try:
                 await self.flush()
             except TemporaryError as error:
-                self._tell(error.message)
+                self._report(error.message)
             except Exception:  # noqa: BLE001  a defect must not end the recording for good
-                _log.exception("audit waits")
+                _log.exception("audit records wait for the store")
             else:
-                self._tell("")
+                self._report("")
 
-    def _tell(self, refusal: str) -> None:
+    def _report(self, reason: str) -> None:
         """Log why records wait: at once for a new reason, then once a minute, and when they are written."""
-        due = refusal != self._refusal or monotonic() - self._told_at_seconds >= _TELL_AGAIN_SECONDS
-        if refusal and due:
-            _log.warning("audit waits: %s (%d records)", refusal, len(self._events))
-            self._told_at_seconds = monotonic()
-        elif self._refusal and not refusal:
-            _log.info("audit waits no longer")
-        self._refusal = refusal
+        due = reason != self._reason or monotonic() - self._reported_at_seconds >= _REPORT_AGAIN_SECONDS
+        if reason and due:
+            _log.warning("audit records wait for the store: %s (%d records)", reason, len(self._events))
+            self._reported_at_seconds = monotonic()
+        elif self._reason and not reason:
+            _log.info("audit records are stored again")
+        self._reason = reason

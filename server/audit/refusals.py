@@ -25,7 +25,7 @@ _log = logging.getLogger("ecss-console.limits")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RefusalLine:
     """One log line: `count` refusals of a source for a reason; no source means all unnamed sources.
 
     `what` is the first refused request.
@@ -49,7 +49,7 @@ class Tally:
         self._named: Counter[tuple[Refusal, str, str]] = Counter()
         self._others: Counter[Refusal] = Counter()
 
-    def note(self, reason: Refusal, source: str, user_name: str, what: str = "") -> Told | None:
+    def note(self, reason: Refusal, source: str, user_name: str, what: str = "") -> RefusalLine | None:
         """Count a refusal; return the line to log at once, None when it waits for the summary."""
         self.counted[reason] += 1
         key = (reason, source, user_name)
@@ -60,14 +60,14 @@ class Tally:
             self._others[reason] += 1
             return None
         self._named[key] = 0
-        return Told(reason, source, user_name, 1, first=True, what=what)
+        return RefusalLine(reason, source, user_name, 1, first=True, what=what)
 
-    def summary(self) -> list[Told]:
+    def summary(self) -> list[RefusalLine]:
         """Return the lines that were not logged yet. A source without new refusals then counts as new."""
-        named = [Told(*key, count, first=False) for key, count in self._named.items() if count]
-        others = [Told(reason, "", "", count, first=False) for reason, count in self._others.items()]
+        named = [RefusalLine(*key, count, first=False) for key, count in self._named.items() if count]
+        others = [RefusalLine(reason, "", "", count, first=False) for reason, count in self._others.items()]
         self._others.clear()
-        self._named = Counter({(told.reason, told.source, told.user_name): 0 for told in named})
+        self._named = Counter({(line.reason, line.source, line.user_name): 0 for line in named})
         return named + others
 
     @property
@@ -96,9 +96,9 @@ class Refusals:
 
         `what` is the refused request. It may be the client's own text, so it is shortened and escaped.
         """
-        told = self._tally.note(reason, address, user_name, ascii(what[:MOST_WHAT_CHARACTERS])[1:-1])
-        if told is not None:
-            self._tell(told)
+        line = self._tally.note(reason, address, user_name, ascii(what[:MOST_WHAT_CHARACTERS])[1:-1])
+        if line is not None:
+            self._log_line(line)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SUMMARY_SECONDS, self._sum_up)
 
@@ -106,33 +106,33 @@ class Refusals:
         """Log the rest. Call `refuse` no more afterwards."""
         if self._timer is not None:
             self._timer.cancel()
-        for told in self._tally.summary():
-            self._tell(told)
+        for line in self._tally.summary():
+            self._log_line(line)
 
     def _sum_up(self) -> None:
-        for told in self._tally.summary():
-            self._tell(told)
+        for line in self._tally.summary():
+            self._log_line(line)
         again = not self._tally.idle
         self._timer = asyncio.get_running_loop().call_later(SUMMARY_SECONDS, self._sum_up) if again else None
 
-    def _tell(self, told: Told) -> None:
-        source = told.source or "other sources"
-        number = "" if told.first else f"{told.count:,} more from "
-        user = f" as {told.user_name}" if told.user_name else ""
-        fields = {"source": told.source, "user": told.user_name, "reason": told.reason.value, "count": told.count}
-        fields |= {"what": told.what} if told.what else {}
-        kind = EventKind.NEGOTIATION_FAILED if told.reason is Refusal.NEGOTIATION else EventKind.CONNECTION_REFUSED
+    def _log_line(self, line: RefusalLine) -> None:
+        source = line.source or "other sources"
+        number = "" if line.first else f"{line.count:,} more from "
+        user = f" as {line.user_name}" if line.user_name else ""
+        fields = {"source": line.source, "user": line.user_name, "reason": line.reason.value, "count": line.count}
+        fields |= {"what": line.what} if line.what else {}
+        kind = EventKind.NEGOTIATION_FAILED if line.reason is Refusal.NEGOTIATION else EventKind.CONNECTION_REFUSED
         extra = about(kind.value, **fields)
-        what = f": {told.what}" if told.what else ""
-        _log.warning("refused %s%s%s: %s%s", number, source, user, told.reason.value, what, extra=extra)
+        what = f": {line.what}" if line.what else ""
+        _log.warning("refused %s%s%s: %s%s", number, source, user, line.reason.value, what, extra=extra)
         event = Event(
             kind,
             utc_now(),
             self._node_name,
-            told.user_name,
-            told.source,
+            line.user_name,
+            line.source,
             "",
             status=1,
-            detail=f"{told.reason.value} {told.count}{what}",
+            detail=f"{line.reason.value} {line.count}{what}",
         )
         self._journal.record_soon(event)

@@ -44,7 +44,7 @@ class Authorizer:
         if read is not None:
             user = await users.find(read, operator.name)
         else:
-            user = self._known.get(operator.name) or await self._looked_up(operator.name)
+            user = self._known.get(operator.name) or await self._look_up(operator.name)
         if user is None or user.added_at != operator.added_at or user.shut_out(utc_now()):
             return None
         if (user.role, user.domains) == (operator.role, operator.domains):
@@ -68,7 +68,7 @@ class Authorizer:
             self._declared.clear()
             self._changes += 1
 
-    async def _looked_up(self, name: str) -> User | None:
+    async def _look_up(self, name: str) -> User | None:
         changes = self._changes
         user = await users.find(self._store.read, name)
         if changes == self._changes:  # otherwise it may have been read before the change

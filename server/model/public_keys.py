@@ -59,7 +59,7 @@ def blob_weakness(blob: bytes) -> str | None:
         return _too_long(len(blob))
     try:
         kind, *fields = _fields(blob)
-        return _judged(kind.decode("ascii"), fields)
+        return _weakness_by_kind(kind.decode("ascii"), fields)
     except ValueError:  # too few fields, a point that is not on the curve, or letters that are not ASCII
         return DAMAGED
 
@@ -68,7 +68,7 @@ def _too_long(size: int) -> str:
     return f"a key of {size:,} bytes"
 
 
-def _judged(kind: str, fields: list[bytes]) -> str | None:
+def _weakness_by_kind(kind: str, fields: list[bytes]) -> str | None:
     if kind == "ssh-rsa":
         exponent, modulus = fields
         return _rsa(_integer(exponent), _integer(modulus))

@@ -13,15 +13,15 @@ from itertools import groupby
 from server.model.events import Event
 from server.storage.chain import ANEW, COLUMNS, FIRST, NODE, NODES, Head, Sealer
 from server.storage.engine import Read, Value
-from server.storage.heads import Outline, found
+from server.storage.heads import Outline, read_outline
 
 #: Runs one statement for every row of values.
 RunMany = Callable[[str, Sequence[Sequence[Value]]], Awaitable[None]]
 
 #: Rows written per hop to the store's thread.
 _ROWS_AT_ONCE = 256
-_ADDED = (*COLUMNS, "seq", "mac")
-_INSERT = f"INSERT INTO audit ({', '.join(_ADDED)}) VALUES ({', '.join('?' * len(_ADDED))})"
+_INSERT_COLUMNS = (*COLUMNS, "seq", "mac")
+_INSERT = f"INSERT INTO audit ({', '.join(_INSERT_COLUMNS)}) VALUES ({', '.join('?' * len(_INSERT_COLUMNS))})"
 _MOVE_HEAD = """
 UPDATE audit_heads SET seq = ?, mac = ?, signature = ?
 WHERE node = ? AND seq = ? AND mac = ? AND signature = ? RETURNING seq
@@ -35,7 +35,7 @@ INSERT INTO store (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET v
 """
 #: The upper bound skips a `seq` that was replaced by text, because SQLite sorts text above all numbers.
 _NEWEST = "SELECT seq FROM audit WHERE node = ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
-_MOST = 2**63 - 1
+_LARGEST_SEQ = 2**63 - 1
 
 _Signed = tuple[Head, str]
 _Columns = tuple[Value, ...]
@@ -76,7 +76,7 @@ class AuditChain:
         """Write the waiting records, last before the commit, and move each node's head once."""
         records, self._records = self._records, []
         for node, of_node in groupby(records, key=lambda columns: str(columns[NODE])):
-            await self._extend(query, run_many, node, list(of_node))
+            await self._append_records(query, run_many, node, list(of_node))
 
     def committed(self) -> None:
         """Note that the written heads are stored."""
@@ -87,19 +87,19 @@ class AuditChain:
         self._records.clear()
         self._heads.clear()
 
-    async def _extend(self, query: Read, run_many: RunMany, node: str, records: Sequence[_Columns]) -> None:
+    async def _append_records(self, query: Read, run_many: RunMany, node: str, records: Sequence[_Columns]) -> None:
         """Move the head and add the records.
 
         For one event this takes two hops to the store's thread, unless another program has moved the head.
         """
         known = self._heads.get(node)
         if known is not None:
-            rows, moved = self._sealed(node, known[0].mac.encode(), known[0].seq, records)
+            rows, moved = self._seal(node, known[0].mac.encode(), known[0].seq, records)
             if not await query(_MOVE_HEAD, *_head_values(moved), node, *_head_values(known)):
                 known = None
         if known is None:
             previous, seq = await self._end_of_chain(query, node)
-            rows, moved = self._sealed(node, previous, seq, records)
+            rows, moved = self._seal(node, previous, seq, records)
             await query(_SET_HEAD, *_head_values(moved), node)
         if len(rows) == 1:
             await query(_INSERT, *rows[0])
@@ -110,12 +110,12 @@ class AuditChain:
 
     async def _end_of_chain(self, query: Read, node: str) -> tuple[bytes, int]:
         """Return the mac that the next record follows and the last number used; add the node to the list."""
-        outline = await found(query, self._sealer)
-        newest = max((int(seq) for (seq,) in await query(_NEWEST, node, _MOST)), default=None)
+        outline = await read_outline(query, self._sealer)
+        newest = max((int(seq) for (seq,) in await query(_NEWEST, node, _LARGEST_SEQ)), default=None)
         known = self._committed.get(node)
         kept = next((each for each in outline.heads if each.node == node), None)
         is_new = kept is None and newest is None and known is None and node not in outline.nodes
-        self._nodes = await self._listed(query, outline, node)
+        self._nodes = await self._add_to_list(query, outline, node)
         if is_new:
             return FIRST, 0
         head = kept.head if kept is not None and kept.signed else None
@@ -125,7 +125,7 @@ class AuditChain:
         _log.error("the audit's head of %s was %s: ecss-console audit verify tells more", node, was)
         return ANEW, max(newest or 0, head.seq if head else 0, known.seq if known else 0)
 
-    async def _listed(self, query: Read, outline: Outline, node: str) -> tuple[str, ...]:
+    async def _add_to_list(self, query: Read, outline: Outline, node: str) -> tuple[str, ...]:
         """Return the list of nodes with this node added. When the list grows, sign it and the heads again.
 
         A head that the console did not write stays as it is, so that verify finds it.
@@ -142,7 +142,7 @@ class AuditChain:
         await query(_SET_STORE, NODES, self._sealer.listed(nodes))
         return nodes
 
-    def _sealed(
+    def _seal(
         self, node: str, previous: bytes, seq: int, records: Sequence[_Columns]
     ) -> tuple[list[_Columns], _Signed]:
         """Return the records as rows with numbers and macs, and the new head with its signature."""

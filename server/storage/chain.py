@@ -85,21 +85,21 @@ class Sealer:
     def listed(self, nodes: Iterable[str]) -> str:
         """Return the signed list of nodes in its stored form."""
         text = json.dumps(sorted(set(nodes)), ensure_ascii=False, separators=(",", ":"))
-        return f"{self._listed(text)}:{text}"
+        return f"{self._list_signature(text)}:{text}"
 
     def nodes(self, listed: str) -> tuple[str, ...] | None:
         """Return the nodes of a stored list, sorted; None when the signature is not the console's."""
         signature, _, text = listed.partition(":")
-        if not hmac.compare_digest(self._listed(text).encode(), signature.encode()):
+        if not hmac.compare_digest(self._list_signature(text).encode(), signature.encode()):
             return None
         return tuple(json.loads(text))
 
-    def _listed(self, text: str) -> str:
+    def _list_signature(self, text: str) -> str:
         return _digest(self._head_key, (text.encode(),)).decode()
 
     def mark(self, beginning: Beginning) -> str:
         """Return the signed beginning in its stored form. No later record can pass for an older one."""
-        return f"{beginning.last_id}:{beginning.count}:{self._mark(beginning)}"
+        return f"{beginning.last_id}:{beginning.count}:{self._mark_signature(beginning)}"
 
     def beginning(self, mark: str) -> Beginning | None:
         """Return the beginning of a stored mark; None when the signature is not the console's."""
@@ -108,9 +108,9 @@ class Sealer:
         if not (last_id.isdecimal() and count.isdecimal() and len(mark) < _LONGEST_MARK):
             return None
         found = Beginning(int(last_id), int(count))
-        return found if hmac.compare_digest(self._mark(found).encode(), signature.encode()) else None
+        return found if hmac.compare_digest(self._mark_signature(found).encode(), signature.encode()) else None
 
-    def _mark(self, beginning: Beginning) -> str:
+    def _mark_signature(self, beginning: Beginning) -> str:
         return _digest(self._head_key, (b"%d" % beginning.last_id, b"%d" % beginning.count)).decode()
 
 

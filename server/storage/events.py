@@ -10,7 +10,7 @@ from server.cooperative import Share
 from server.model.domains import folded
 from server.storage.chain import COLUMNS
 from server.storage.engine import Row, Value
-from server.storage.heads import Outline, found
+from server.storage.heads import Outline, read_outline
 from server.storage.store import Store
 
 #: Every column of a record, in the order of lists and logs.
@@ -47,14 +47,14 @@ class Kept:
 
 async def outline(store: Store) -> Outline:
     """Return the start and end of every chain at one moment."""
-    return await found(store.read, store.vault.audit)
+    return await read_outline(store.read, store.vault.audit)
 
 
 async def kept(store: Store, first_id: int, last_id: int, most: int) -> list[Kept]:
     """Return the stored records between two ids, in the order of insertion."""
     rows = await store.read(_KEPT, first_id, last_id, most)
     return [
-        Kept(id_, seq, bool(unchained), _bytes(mac), bool(whole), tuple(map(_bytes, columns)))
+        Kept(id_, seq, bool(unchained), _as_bytes(mac), bool(whole), tuple(map(_as_bytes, columns)))
         for id_, seq, unchained, mac, whole, *columns in rows
     ]
 
@@ -67,7 +67,9 @@ async def last_id(store: Store) -> int:
 
 async def after(store: Store, last_id: int, most: int) -> list[dict[str, Value]]:
     """Return the records after an id, oldest first, each as a dict by column name."""
-    rows = await store.read(f"SELECT {_shown(SHOWN)} FROM audit WHERE id > ? ORDER BY id LIMIT ?", last_id, most)
+    rows = await store.read(
+        f"SELECT {_columns_as_bytes(SHOWN)} FROM audit WHERE id > ? ORDER BY id LIMIT ?", last_id, most
+    )
     return [dict(zip(SHOWN, map(_readable, row), strict=True)) for row in rows]
 
 
@@ -84,7 +86,7 @@ async def newest(
     texts = {name: folded(value) if name == "domain" else value for name, value in about.items()}
     values = [*wanted.values(), *(f'"{name}": "{value}"' for name, value in texts.items())]
     where = " AND ".join(["id >= ?", "id <= ?", *tests])
-    sql = f"SELECT {_shown(('seq', *COLUMNS))} FROM audit WHERE {where} ORDER BY id DESC LIMIT ?"
+    sql = f"SELECT {_columns_as_bytes(('seq', *COLUMNS))} FROM audit WHERE {where} ORDER BY id DESC LIMIT ?"
     found: list[Row] = []
     last = await last_id(store)
     while len(found) < most:
@@ -98,12 +100,12 @@ async def newest(
     return found[::-1]
 
 
-def _shown(columns: Sequence[str]) -> str:
+def _columns_as_bytes(columns: Sequence[str]) -> str:
     """Return a SELECT of these columns with texts as bytes, so that a damaged row does not hide others."""
     return ", ".join(column if column in {"id", "seq", *_NUMBERS} else f"AS_BYTES({column})" for column in columns)
 
 
-def _bytes(value: object) -> bytes:
+def _as_bytes(value: object) -> bytes:
     """Return a column that was read as bytes. Engines with strict types return other values unchanged."""
     if isinstance(value, bytes):
         return value

@@ -14,7 +14,7 @@ from server.storage.engine import Read
 from server.storage.schema_numbers import NODE_LIST_SCHEMA
 
 #: One statement, so that all values are of one moment. They are read as bytes, because changed values need not be text.
-_FOUND = """
+_SELECT = """
 SELECT 0, coalesce(max(id), 0), (SELECT AS_BYTES(value) FROM store WHERE name = ?),
     (SELECT AS_BYTES(value) FROM store WHERE name = ?), (SELECT AS_BYTES(value) FROM store WHERE name = ?)
 FROM audit
@@ -54,9 +54,9 @@ class _Stored:
     signature: str
 
 
-async def found(read: Read, audit: Sealer) -> Outline:
+async def read_outline(read: Read, audit: Sealer) -> Outline:
     """Return the start and end of every chain, as `read` sees them."""
-    ((_, last_id, mark, listed, number), *rows) = await read(_FOUND, BEGINNING, NODES, "schema")
+    ((_, last_id, mark, listed, number), *rows) = await read(_SELECT, BEGINNING, NODES, "schema")
     schema = _number(_text(number))
     stored = [
         _Stored(_text(node), Head(seq if isinstance(seq, int) else 0, _text(mac)), _text(signature))

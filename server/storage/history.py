@@ -73,7 +73,7 @@ class LastLines(Sequence[str]):
         return self._lines[index][0]
 
 
-class _Held(list[str]):
+class _SharedList(list[str]):
     """Lines that a shell holds; unlike a plain list, they allow weak references."""
 
 
@@ -81,7 +81,7 @@ class SharedLines:
     """The earlier lines of open shells. All shells of one user share the same string objects."""
 
     def __init__(self) -> None:
-        self._held: dict[str, list[ref[_Held]]] = {}
+        self._held: dict[str, list[ref[_SharedList]]] = {}
 
     def shared(self, user_name: str, lines: Iterable[str]) -> Sequence[str]:
         """Return the lines, as the objects that another shell of the user already holds."""
@@ -89,7 +89,7 @@ class SharedLines:
         held = self._held.setdefault(user_name, [])
         newest = held[-1]() if held else None
         known = {line: line for line in newest or ()}
-        taken = _Held(known.get(line, line) for line in lines)
+        taken = _SharedList(known.get(line, line) for line in lines)
         held.append(ref(taken))
         return taken
 

@@ -111,14 +111,14 @@ def opened_folder(path: Path) -> int:
             name = steps.pop()
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISLNK(found.st_mode):
-                folder = _stepped(folder, name)
+                folder = _enter_folder(folder, name)
                 continue
             links += 1
             if links > _MOST_LINKS or _is_foreign(found) or _is_foreign(os.fstat(folder)):
                 _refuse_link(path)
             target = Path(os.readlink(name, dir_fd=folder))
             if target.is_absolute():
-                folder = _stepped(folder, "/")
+                folder = _enter_folder(folder, "/")
             steps += [part for part in reversed(target.parts) if part != "/"]
     except BaseException:
         os.close(folder)
@@ -140,7 +140,7 @@ def _refuse_link(path: Path) -> NoReturn:
     raise OSError(errno.ELOOP, "a link that root does not follow is on the way", str(path))
 
 
-def _stepped(folder: int, name: str) -> int:
+def _enter_folder(folder: int, name: str) -> int:
     """Open the folder `name` in an open folder, close that one, and return the new descriptor."""
     opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     os.close(folder)

@@ -23,7 +23,7 @@ from server.storage.writer import Query, Writer
 #: How long a change waits for its turn and for other programs before it is refused as temporary.
 PATIENCE_SECONDS = 5.0
 #: The pause before the next look for other programs' commits when one look has failed.
-_LOOK_AGAIN_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
 
 _log = logging.getLogger("ecss-console.storage")
 
@@ -51,20 +51,20 @@ class Store:
         """Announce the commits of other programs, for ever."""
         while True:
             try:
-                with self._failures.passing_as_temporary():
+                with self._failures.raised_as_temporary():
                     topics = await self._engine.changed_elsewhere()
             except TemporaryError as error:
                 _log.warning("changes of other programs cannot be seen: %s", error.message)
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
             except Exception:  # noqa: BLE001  whatever it is, the next look must come
                 _log.exception("changes of other programs cannot be seen")
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self.feed.announce(Changed(topics, elsewhere=True))
 
     async def read(self, sql: str, *values: Value) -> list[Row]:
         """Run one SELECT over committed data. Raises TemporaryError while the store is busy or unavailable."""
-        with self._failures.passing_as_temporary(), self._reads.timed():
+        with self._failures.raised_as_temporary(), self._reads.timed():
             return await self._engine.read(sql, *values)
 
     def readings(self) -> Iterator[Reading]:

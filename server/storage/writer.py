@@ -23,7 +23,7 @@ from server.storage.uncut import awaited
 
 #: The least patience of an urgent change, because at most one long change may run before it.
 _FIRST_PATIENCE_SECONDS = 5.0
-_TAKEN_BACK = "the store took back what was to be stored with it"
+_ROLLED_BACK = "the store rolled back the transaction"
 
 
 class Query:
@@ -87,16 +87,16 @@ class Writer:
         changed.
         """
         deadline = asyncio.get_running_loop().time() + patience_seconds
-        with self._failures.passing_as_temporary(), self.changes.timed():
+        with self._failures.raised_as_temporary(), self.changes.timed():
             await self._take_turn(rank, deadline)
             try:
-                group = await self._joined(deadline)
+                group = await self._join_group(deadline)
                 query, recorded = Query(self._engine, self._audit), self._audit.waiting
                 try:
                     yield query
                 except BaseException as error:
                     self._audit.drop_after(recorded)
-                    await self._take_back(group, error)
+                    await self._undo(group, error)
                     raise
                 group.changes += 1
                 group.topics |= query.topics
@@ -114,12 +114,12 @@ class Writer:
         except TimeoutError:
             raise temporary(BUSY) from None
 
-    async def _joined(self, deadline: float) -> _Group:
+    async def _join_group(self, deadline: float) -> _Group:
         """Return the open group with a new savepoint, or a new group in a new transaction."""
         if self._group is not None and not self._engine.in_transaction:
             # the transaction is gone, so a savepoint would begin another one; the old changes would count as committed
             # with it
-            await self._fail(self._group, temporary(_TAKEN_BACK))
+            await self._fail(self._group, temporary(_ROLLED_BACK))
         if self._group is None:
             await self._engine.begin(deadline)
             self._group = _Group()
@@ -127,21 +127,21 @@ class Writer:
             await self._engine.savepoint()
         return self._group
 
-    async def _take_back(self, group: _Group, error: BaseException) -> None:
+    async def _undo(self, group: _Group, error: BaseException) -> None:
         """Undo the failed change. If it cannot be undone alone, the whole group fails."""
         if not (group.changes and self._engine.in_transaction):
-            await self._fail(group, error if self._is_of_the_store(error) else temporary(_TAKEN_BACK))
+            await self._fail(group, error if self._is_store_failure(error) else temporary(_ROLLED_BACK))
             return
-        taking_back = asyncio.ensure_future(self._engine.rollback_to())
+        undoing = asyncio.ensure_future(self._engine.rollback_to())
         try:
-            await awaited(taking_back)
+            await awaited(undoing)
         except (Exception, asyncio.CancelledError) as ended:
-            if broken := taking_back.exception():  # also if a cancellation came first
-                await self._fail(group, broken)
+            if failure := undoing.exception():  # also if a cancellation came first
+                await self._fail(group, failure)
             if isinstance(ended, asyncio.CancelledError):
                 raise
 
-    def _is_of_the_store(self, error: BaseException) -> bool:
+    def _is_store_failure(self, error: BaseException) -> bool:
         return isinstance(error, TemporaryError) or self._failures.reason(error) is not None
 
     def _commit_soon(self, group: _Group, rank: Rank) -> None:
@@ -159,7 +159,7 @@ class Writer:
             if self._group is not group:
                 return  # the group has failed or is committed
             if not self._engine.in_transaction:
-                await self._fail(group, temporary(_TAKEN_BACK))
+                await self._fail(group, temporary(_ROLLED_BACK))
                 return
             query = Query(self._engine, self._audit)
             try:
@@ -182,5 +182,5 @@ class Writer:
         try:
             await self._engine.rollback()
         finally:
-            group.outcome.set_exception(error if isinstance(error, Exception) else temporary(_TAKEN_BACK))
+            group.outcome.set_exception(error if isinstance(error, Exception) else temporary(_ROLLED_BACK))
             group.outcome.exception()  # mark as retrieved: nothing awaits it when the group's only change failed

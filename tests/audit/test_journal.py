@@ -84,10 +84,10 @@ async def test_the_log_is_told_once_why_records_wait_and_once_that_they_do_not(
     while _read(journal, metrics.AUDIT_WAITING):  # noqa: ASYNC110  the journal tells nobody when it has written
         await asyncio.sleep(0.05)
     await journal.close()
-    told = [text for text in caplog.messages if text.startswith("audit waits")]
+    told = [text for text in caplog.messages if text.startswith("audit records")]
     assert told == [
-        "audit waits: the store is busy, nothing was changed; try again (1 records)",
-        "audit waits no longer",
+        "audit records wait for the store: the store is busy, nothing was changed; try again (1 records)",
+        "audit records are stored again",
     ]
 
 

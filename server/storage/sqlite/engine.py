@@ -27,9 +27,9 @@ from server.storage.uncut import uncut
 _STATEMENT_SECONDS = 0.2
 _RETRY_SECONDS = 0.02
 #: The interval between two looks for other programs' commits.
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 #: SQLite's syntax for the functions of the shared SQL: see `server.storage.engine`.
-_WORDS = (
+_TRANSLATIONS = (
     (re.compile(r"AS_BYTES\((\w+)\)"), r"CAST(\1 AS BLOB)"),
     (re.compile(r"IS_(TEXT|INTEGER)\((\w+)\)"), lambda found: f"typeof({found[2]}) = '{found[1].lower()}'"),
     (re.compile(r"BYTE_LENGTH\((\w+)\)"), r"LENGTH(CAST(\1 AS BLOB))"),
@@ -43,8 +43,8 @@ _log = logging.getLogger("ecss-console.storage")
 @lru_cache(maxsize=512)
 def translated(sql: str) -> str:
     """Translate the shared SQL to SQLite's."""
-    for word, own in _WORDS:
-        sql = word.sub(own, sql)
+    for pattern, replacement in _TRANSLATIONS:
+        sql = pattern.sub(replacement, sql)
     return sql
 
 
@@ -65,12 +65,12 @@ class SqliteEngine:
         A program that runs beside a server sets `checkpoints=False`: SQLite before 3.51.3 may damage a database when
         two connections make a checkpoint at the same time. The last connection still makes one when it closes.
         """
-        with Failures(open_reason).passing_as_temporary():
-            writer = await _connected(path)
+        with Failures(open_reason).raised_as_temporary():
+            writer = await _connect(path)
             try:
                 if not checkpoints:
                     await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
-                return cls(writer, await _connected(path), path)
+                return cls(writer, await _connect(path), path)
             except BaseException:
                 await writer.close()
                 raise
@@ -87,7 +87,7 @@ class SqliteEngine:
         """
         while True:
             try:
-                return await self._whole("BEGIN IMMEDIATE")
+                return await self._run_to_end("BEGIN IMMEDIATE")
             except asyncio.CancelledError:
                 await self.rollback()
                 raise
@@ -98,11 +98,11 @@ class SqliteEngine:
 
     async def savepoint(self) -> None:
         """Set the savepoint; `rollback_to` goes back to the newest one of this name."""
-        await self._whole("SAVEPOINT change")
+        await self._run_to_end("SAVEPOINT change")
 
     async def rollback_to(self) -> None:
         """Undo all writes since the savepoint."""
-        await self._whole("ROLLBACK TO change")
+        await self._run_to_end("ROLLBACK TO change")
 
     async def commit(self) -> None:
         """Commit to the disk. After a failed sync, overwrite the commit in the write-ahead log."""
@@ -110,14 +110,14 @@ class SqliteEngine:
             await self.run("COMMIT")
         except sqlite3.Error as error:
             if is_failed_sync(error):  # other failures leave nothing, because the commit mark is written last
-                await self._write_over(error)
+                await self._overwrite_failed_commit(error)
             raise
 
     async def rollback(self) -> None:
         """Roll back the transaction if there is one."""
         if self.in_transaction:
             with suppress(sqlite3.Error):
-                await self._whole("ROLLBACK")
+                await self._run_to_end("ROLLBACK")
 
     async def run(self, sql: str, *values: Value) -> list[Row]:
         """Run a statement inside the transaction: one hop to the thread."""
@@ -140,7 +140,7 @@ class SqliteEngine:
         """Look once a second for commits of other programs; SQLite does not tell what they changed."""
         while True:
             if self._version is not None:
-                await asyncio.sleep(_LOOK_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
             ((version,),) = await self.run("PRAGMA data_version")  # does not count this connection's own commits
             before, self._version = self._version, version
             if version != before:
@@ -161,7 +161,7 @@ class SqliteEngine:
         await self._writer.close()
         await self._reader.close()
 
-    async def _write_over(self, error: sqlite3.Error) -> None:
+    async def _overwrite_failed_commit(self, error: sqlite3.Error) -> None:
         """Overwrite the rest of a commit in the write-ahead log when only its sync has failed.
 
         Otherwise the commit would be in force after a restart, although its clients were told that nothing was changed.
@@ -170,7 +170,7 @@ class SqliteEngine:
         """
         await self.rollback()
         try:
-            await self._whole("PRAGMA user_version = 0")
+            await self._run_to_end("PRAGMA user_version = 0")
         except sqlite3.Error as again:
             if not is_failed_sync(again):
                 _log.error("a commit has failed and cannot be taken off the disk: %s", error)
@@ -178,7 +178,7 @@ class SqliteEngine:
                 message = f"{what}; look before you try again"
                 raise TemporaryError(message) from again
 
-    async def _whole(self, sql: str) -> None:
+    async def _run_to_end(self, sql: str) -> None:
         """Run a statement to its end, even if the caller is cancelled meanwhile."""
         await uncut(self.run(sql))
 
@@ -194,14 +194,14 @@ def _size(path: Path) -> int:
         return 0
 
 
-async def _opened(connection: aiosqlite.Connection) -> None:
+async def _wait_until_open(connection: aiosqlite.Connection) -> None:
     await connection
 
 
-async def _connected(path: Path) -> aiosqlite.Connection:
+async def _connect(path: Path) -> aiosqlite.Connection:
     connection = aiosqlite.connect(path, isolation_level=None, timeout=_STATEMENT_SECONDS)
     try:
-        await uncut(_opened(connection))
+        await uncut(_wait_until_open(connection))
     except asyncio.CancelledError:
         await connection.close()
         raise

@@ -9,7 +9,7 @@ from server.storage.engine import Reason
 from server.storage.temporary import BUSY
 
 #: Texts by SQLite's primary result code.
-_PASSING = {
+_TEMPORARY = {
     sqlite3.SQLITE_BUSY: BUSY,
     sqlite3.SQLITE_LOCKED: BUSY,
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -19,22 +19,22 @@ _PASSING = {
     sqlite3.SQLITE_NOMEM: "the machine is out of memory",
 }
 #: In an open store, SQLite also reports an unreadable sector with these codes. At the start they mean damage.
-_DAMAGED = {
+_DAMAGE = {
     sqlite3.SQLITE_CORRUPT: "the disk cannot be read or the store is damaged",
     sqlite3.SQLITE_NOTADB: "the disk cannot be read or the store is damaged",
 }
 
 
-def passing_reason(error: sqlite3.Error) -> str | None:
+def temporary_reason(error: sqlite3.Error) -> str | None:
     """Return the plain text of an error that is temporary or can be mended; None for others."""
-    return _PASSING.get(_primary_code(error))
+    return _TEMPORARY.get(_primary_code(error))
 
 
 def open_reason(error: BaseException) -> Reason | None:
     """Return why an error of an open database is temporary; None for any other error."""
     if not isinstance(error, sqlite3.Error):
         return None
-    text = passing_reason(error) or _DAMAGED.get(_primary_code(error))
+    text = temporary_reason(error) or _DAMAGE.get(_primary_code(error))
     return Reason(text, error.sqlite_errorname, busy=text == BUSY) if text else None
 
 

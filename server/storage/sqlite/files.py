@@ -21,7 +21,7 @@ from server.file_names import STORAGE_KEY_NAME
 from server.model.lines import one_line
 from server.storage.owner import working_for
 from server.storage.sqlite import schema
-from server.storage.sqlite.errors import passing_reason
+from server.storage.sqlite.errors import temporary_reason
 from server.storage.sqlite.restoring import SIDE_FILES, finish, restoring_folder
 from server.storage.storage_key import read_storage_key, storage_key_there
 from server.storage.vault import Vault, new_storage_key
@@ -67,7 +67,7 @@ def prepare(
             if not database.exists():
                 _finish_or_refuse(database, staged, storage_key)
             found = _check(database, vault)
-            _close_to_others(keys_dir, database, storage_key)
+            _restrict_permissions(keys_dir, database, storage_key)
             if found < schema.newest():
                 with upgrading(database) if upgrading else nullcontext():
                     schema.upgrade(database, vault)
@@ -90,7 +90,7 @@ def store_errors() -> Iterator[None]:
         message = f"the store cannot be opened: {error}"
         raise StartError(message) from error
     except sqlite3.Error as error:
-        message = f"the store cannot be opened: {passing_reason(error) or error}; nothing was changed"
+        message = f"the store cannot be opened: {temporary_reason(error) or error}; nothing was changed"
         raise StartError(message) from error
 
 
@@ -148,9 +148,9 @@ def check(database: Path, vault: Vault) -> int:
 def _check(database: Path, vault: Vault) -> int:
     """Return the schema number. Unless the store is open, the check makes no locks or side files."""
     try:
-        verdict, values = _looked_at(database)
+        verdict, values = _inspect(database)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        if isinstance(error, sqlite3.DatabaseError) and passing_reason(error):
+        if isinstance(error, sqlite3.DatabaseError) and temporary_reason(error):
             raise
         verdict, values = str(error), {}
     number = values.get("schema", "")
@@ -170,7 +170,7 @@ def _check(database: Path, vault: Vault) -> int:
     return int(number)
 
 
-def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
+def _inspect(database: Path) -> tuple[str, dict[str, str]]:
     """Return SQLite's verdict on the file, or a missing table, and the values of the table `store`.
 
     Without locks, a file may look damaged while another program writes it. Then it is read again.
@@ -179,13 +179,13 @@ def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
     while True:
         before = _stamp(database)
         try:
-            looked = _look(database, "mode=ro" if before.in_use else "mode=ro&immutable=1")
+            result = _inspect_once(database, "mode=ro" if before.in_use else "mode=ro&immutable=1")
         except (sqlite3.DatabaseError, UnicodeDecodeError):
             if _stamp(database) == before:
                 raise
         else:
-            if looked[0] == "ok" or _stamp(database) == before:
-                return looked
+            if result[0] == "ok" or _stamp(database) == before:
+                return result
 
 
 def _refuse_unless_plain(database: Path) -> None:
@@ -210,7 +210,7 @@ def _stamp(database: Path) -> _Stamp:
     return _Stamp(found.st_mtime_ns, found.st_size, database.with_name(database.name + "-wal").exists())
 
 
-def _look(database: Path, mode: str) -> tuple[str, dict[str, str]]:
+def _inspect_once(database: Path, mode: str) -> tuple[str, dict[str, str]]:
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True)) as connection:
         verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         values = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}
@@ -220,7 +220,7 @@ def _look(database: Path, mode: str) -> tuple[str, dict[str, str]]:
     return (f"the table {min(missing)} is missing" if missing else verdict), values
 
 
-def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
+def _restrict_permissions(keys_dir: Path, database: Path, storage_key: Path) -> None:
     """Remove the permissions of group and others on the keys folder and on files with secrets.
 
     A storage key outside the keys folder keeps its owner and mode: a group may read it, like systemd's credentials.

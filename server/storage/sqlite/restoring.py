@@ -106,7 +106,7 @@ def finish(database: Path, keys_dir: Path) -> list[Path]:
     folder = restoring_folder(database)
     if not os.path.lexists(folder):
         return []
-    ready = _looked_through(folder)
+    ready = _read_prepared(folder)
     moved: list[Path] = []
     if ready is not None:
         for name, content in sorted(ready.keys.items()):
@@ -120,7 +120,7 @@ def finish(database: Path, keys_dir: Path) -> list[Path]:
     return moved
 
 
-def _looked_through(folder: Path) -> _Ready | None:
+def _read_prepared(folder: Path) -> _Ready | None:
     """Check and return the content of the folder; None if only the empty folder is left to remove.
 
     Raises StartError for a folder that no restore has made.
@@ -132,18 +132,18 @@ def _looked_through(folder: Path) -> _Ready | None:
         plan = json.loads(read_plain(folder / RESTORE_PLAN_NAME, _MOST_PLAN_BYTES, links=False))
         aside = plan.get(_ASIDE) if isinstance(plan, dict) else None
         if not isinstance(aside, str) or not _ASIDE_NAME.fullmatch(aside):
-            raise _foreign(folder, _NO_PLAN)
+            raise _not_from_restore(folder, _NO_PLAN)
         _require_folder(folder / KEYS_FOLDER_NAME)
         names = {path.name for path in (folder / KEYS_FOLDER_NAME).iterdir()}
         if not names <= {*KEY_NAMES}:
-            raise _foreign(folder, f"{KEYS_FOLDER_NAME} has files that no backup has")
+            raise _not_from_restore(folder, f"{KEYS_FOLDER_NAME} has files that no backup has")
         keys = {name: read_plain(folder / KEYS_FOLDER_NAME / name, MOST_KEY_BYTES, links=False) for name in names}
         if STORAGE_KEY_NAME in keys:
             parse_storage_key(keys[STORAGE_KEY_NAME], str(folder / KEYS_FOLDER_NAME / STORAGE_KEY_NAME))
         if os.path.lexists(folder / DATABASE_NAME) and not stat.S_ISREG((folder / DATABASE_NAME).lstat().st_mode):
-            raise _foreign(folder, f"{DATABASE_NAME} is no plain file")
+            raise _not_from_restore(folder, f"{DATABASE_NAME} is no plain file")
     except (OSError, ValueError, RecursionError) as error:
-        raise _foreign(
+        raise _not_from_restore(
             folder, getattr(error, "strerror", None) or f"{RESTORE_PLAN_NAME} is no plan of a restore"
         ) from error
     return _Ready(aside, keys)
@@ -151,16 +151,16 @@ def _looked_through(folder: Path) -> _Ready | None:
 
 def _require_folder(path: Path) -> None:
     if not stat.S_ISDIR(path.lstat().st_mode):
-        raise _foreign(path, "it is no folder")
+        raise _not_from_restore(path, "it is no folder")
 
 
-def _foreign(folder: Path, why: str) -> StartError:
+def _not_from_restore(folder: Path, why: str) -> StartError:
     return StartError(f"{folder} was not left by a restore: {why}; look at it and move it away; nothing was changed")
 
 
 def _place_key(content: bytes, target: Path, aside: str) -> list[Path]:
     """Copy a key, because the keys folder may be on another file system; return the old key's new name."""
-    if _holds(target, content):
+    if _has_content(target, content):
         return []
     moved = _move_aside(target, target.with_name(target.name + aside))
     staged = target.with_name(target.name + ".new")
@@ -170,7 +170,7 @@ def _place_key(content: bytes, target: Path, aside: str) -> list[Path]:
     return moved
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def _has_content(path: Path, content: bytes) -> bool:
     try:
         return read_plain(path, MOST_KEY_BYTES, links=False) == content
     except OSError:

@@ -68,7 +68,7 @@ def upgrade(database: Path, vault: Vault) -> None:
     Raises StartError, sqlite3.Error or OSError, and then leaves the store as it was.
     """
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        schema = _schema(connection)
+        schema = _schema_number(connection)
         kept = kept_copy(database, schema)
         with scratch_folder(database) as folder:
             copy = folder / kept.name
@@ -90,25 +90,25 @@ def _rehearse(copy: Path, vault: Vault) -> None:
         found = damage(connection)
         connection.execute("ROLLBACK")
     if found is not None:
-        raise _refused(found)
+        raise _upgrade_refused(found)
 
 
 def _migrate_checked(connection: sqlite3.Connection, vault: Vault) -> None:
     """Run the missing migrations inside the caller's transaction; StartError if row counts change."""
     before = counts(connection)
-    _migrate(connection, _schema(connection), vault)
+    _migrate(connection, _schema_number(connection), vault)
     after = counts(connection)
     for table in sorted(before.keys() & after.keys() - {_STORE}):
         if before[table] != after[table]:
             what = f"the table {table} would have {after[table]} rows in place of {before[table]}"
-            raise _refused(what)
+            raise _upgrade_refused(what)
 
 
-def _refused(what: str) -> StartError:
+def _upgrade_refused(what: str) -> StartError:
     return StartError(f"the store cannot be upgraded to schema {newest()}: {what}; nothing was changed")
 
 
-def _schema(connection: sqlite3.Connection) -> int:
+def _schema_number(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT value FROM store WHERE name = 'schema'").fetchone()[0])
 
 

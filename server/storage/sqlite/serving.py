@@ -55,7 +55,7 @@ def serving(database: Path) -> Iterator[None]:
     lock = database.with_name(database.name + ".lock")
     try:
         make_folder(lock.parent)
-        descriptor = _locked(lock)
+        descriptor = _lock_file(lock)
     except BlockingIOError as error:
         message = (
             f"another ecss-console serves or restores the store {database}, process {_holder(lock)}: "
@@ -72,7 +72,7 @@ def serving(database: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(lock: Path) -> int:
+def _lock_file(lock: Path) -> int:
     """Lock and return the file of this name; try again if its former holder has just removed it."""
     while True:
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -115,20 +115,21 @@ def scratch_folder(database: Path, folder: Path | None = None) -> Iterator[Path]
     folder = folder or database.parent
     prefix = f"{database.name}.scratch-"
     for left in folder.glob(f"{prefix}*"):
-        with _held(left) as alone:
+        with _locked_folder(left) as alone:
             if alone:
                 _empty_and_remove(left)
     with ExitStack() as stack:
-        made = _made(prefix, folder)
-        while not (stack.enter_context(_held(made)) and made.exists()):  # another program has removed it as left behind
-            made = _made(prefix, folder)
+        made = _make_folder(prefix, folder)
+        # another program may have removed the new folder as left behind
+        while not (stack.enter_context(_locked_folder(made)) and made.exists()):
+            made = _make_folder(prefix, folder)
         try:
             yield made
         finally:
             _remove(made)
 
 
-def _made(prefix: str, folder: Path) -> Path:
+def _make_folder(prefix: str, folder: Path) -> Path:
     """Make a new folder that the store's owner owns, even in a folder of root's (see --scratch)."""
     uid, gid = os.geteuid(), os.getegid()
     with working_for(folder, shared=True):
@@ -161,7 +162,7 @@ def _empty_and_remove(folder: Path) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
+def _locked_folder(folder: Path) -> Iterator[bool]:
     """Lock a folder; give False when another program holds it or it is not a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
