@@ -103,9 +103,7 @@ class Exporter:
 
     def _restart(self, written: int, there: int) -> None:
         """Start from the first record. If records were removed, repeated lines are better than missing ones."""
-        message = (
-            "the audit's log goes on to id %d, the store ended at %d: cut or rolled back; all that is there is written"
-        )
+        message = "the audit's log ends at id %d, the store at %d: it was cut or rolled back; all its records are written again"
         _log.error(message, written, there)
         self._last_id = 0
 
@@ -210,6 +208,6 @@ def _last_written(path: Path | None) -> _LogEnd:
         lines, _, rest = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).rpartition(b"\n")
     records = [int(found[1]) for found in _RECORD.finditer(lines)]
     if not records and size > _TAIL_BYTES:
-        message = f"there is no record in its last {_TAIL_BYTES:,} bytes; move it away, and it is begun anew"
+        message = f"there is no record in its last {_TAIL_BYTES:,} bytes; move it away, and the server starts a new one"
         raise ValueError(message)
     return _LogEnd(records[-1] if records else 0, is_incomplete=bool(rest))

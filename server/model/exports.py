@@ -134,9 +134,9 @@ def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
         client_id = row.integration.client_id
         where = f"{where}, {client_id}"
         if client_id in clients:
-            yield f"{where}: the client id is that of integration {clients[client_id]} too"
+            yield f"{where}: the client id is already used by integration {clients[client_id]}"
         elif row.key in keys:
-            yield f"{where}: the key is that of integration {keys[row.key]} too"
+            yield f"{where}: the key is already used by integration {keys[row.key]}"
         else:
             yield row
         clients.setdefault(client_id, count)
@@ -158,7 +158,7 @@ def _decoded(text: str, at: int) -> tuple[Any, int]:
             return said, at + length
     at_its_end = wrong.pos > MOST_ROW_CHARACTERS - _MOST_AT_FIRST or wrong.msg.startswith("Unterminated string")
     if at_its_end and len(text) - at > MOST_ROW_CHARACTERS:
-        message = f"what begins at character {at + 1} is longer than {MOST_ROW_CHARACTERS:,} characters"
+        message = f"the value at character {at + 1} is longer than {MOST_ROW_CHARACTERS:,} characters"
         raise ValueError(message)
     raise json.JSONDecodeError(wrong.msg, text, at + wrong.pos)
 
@@ -207,7 +207,7 @@ def _type(text: str) -> IntegrationType:
     try:
         return IntegrationType(text)
     except ValueError:
-        message = f"{ascii(text)[:60]} is no type: {', '.join(kind.value for kind in IntegrationType)} are"
+        message = f"unknown type {ascii(text)[:60]}; use {' or '.join(kind.value for kind in IntegrationType)}"
         raise ValueError(message) from None
 
 

@@ -69,7 +69,7 @@ def parse_api_key(text: str) -> str:
     if "*" in text:
         message = "the key is masked: an export has it in full"
     else:
-        message = f"the key is not one of ours: {KEY_CHARACTERS} of A-Z a-z 0-9 are expected"
+        message = f"the key is not an API key: {KEY_CHARACTERS} of A-Z a-z 0-9 are expected"
     raise ValueError(with_foreign(message, text))
 
 

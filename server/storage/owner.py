@@ -173,7 +173,8 @@ def _owner_of(ways: Sequence[Sequence[os.stat_result]], where: str) -> _Owner | 
     if len(foreign) > 1:
         names = " and ".join(_name(uid) for uid in sorted(foreign))
         message = (
-            f"what {names} own is on the way to {where}, so root does not work there: run this as the service's user"
+            f"{names} own folders or links on the way to {where}, so root does not work there: "
+            "run this as the service's user"
         )
         raise StartError(message)
     ((uid, found),) = foreign.items()

@@ -1,7 +1,7 @@
 """The schema of the database: numbered migrations, and the upgrade of a store to the newest. Blocking.
 
-An upgrade has three steps. It makes a copy beside the store, rehearses the migrations on the copy and rolls them back,
-then runs all of them in one transaction on the store. Only the last step touches the store: until its commit, every
+An upgrade has three steps. It copies the store beside it. It rehearses the migrations on the copy and rolls them back.
+Then it runs all of them in one transaction on the store. Only the last step touches the store: until its commit, every
 failure leaves the store as it was.
 """
 
