@@ -103,7 +103,10 @@ class Exporter:
 
     def _restart(self, written: int, there: int) -> None:
         """Start from the first record. If records were removed, repeated lines are better than missing ones."""
-        message = "the audit's log ends at id %d, the store at %d: it was cut or rolled back; all its records are written again"
+        message = (
+            "the audit's log ends at id %d, the store at %d: "
+            "it was cut or rolled back; all its records are written again"
+        )
         _log.error(message, written, there)
         self._last_id = 0
 
