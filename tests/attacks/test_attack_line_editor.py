@@ -6,7 +6,8 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import asyncssh
@@ -248,6 +249,28 @@ async def test_attack_floods_of_keys_at_many_terminals_take_turns() -> None:
     turns.close()
     assert most == 1
     assert [each.result() for each in editing] == [""] * 48
+
+
+async def test_attack_floods_of_keys_in_many_line_editors_take_turns() -> None:
+    """Each of a user's sessions acted on a key in every turn: with 200 sessions others waited for 62 ms."""
+    turns, reads = Turns(), 0
+    ttys = [Tty(Sink(), pty=True, interrupt=lambda: None, share=turns.of("vi")) for _ in range(48)]
+    inputs = [QueueInput(tty, lambda _: True) for tty in ttys]
+
+    def read(keys: QueueInput) -> None:
+        nonlocal reads
+        reads += bool(keys.read_keys())
+
+    with ExitStack() as attached:
+        for tty, keys in zip(ttys, inputs, strict=True):
+            attached.enter_context(keys.attach(partial(read, keys)))
+            tty.feed(b"\x01\x05" * 20)
+        most = 0
+        while any(len(tty) > 20 for tty in ttys):
+            await asyncio.sleep(0)
+            most, reads = max(most, reads), 0
+    turns.close()
+    assert most == 1
 
 
 @pytest.mark.parametrize("reader", ["editor", "plain"])

@@ -19,6 +19,9 @@ PAGES = (*sorted(ROOT.glob("*.md")), ROOT / "keys" / "README.md", *sorted((ROOT 
 #: `test_file.py`, with or without `::test_name` behind it.
 _NAMED = re.compile(r"\b(test_\w+\.py)(?:::(test_\w+))?")
 _LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+#: `y.py`, `x/y.py` and `server/x`; `KeyFolder` and its like are classes.
+_PATH = re.compile(r"(?<![\w/.])((?:\w+/)*\w+\.py|(?:server|tests)/\w+)\b")
+_CLASS = re.compile(r"`([A-Z][a-z]\w*)`")
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -101,3 +104,16 @@ def test_every_row_of_the_threat_model_names_a_test() -> None:
     part = page.split("## Who attacks")[1].split("## What does not")[0]
     claims = [row for row in part.splitlines() if row.startswith("| ") and not row.startswith("| claim")]
     assert all("::test_" in row for row in claims)
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_path_and_class_that_is_named_exists(name: str) -> None:
+    """Paths are below the root, `server/` or `tests/support/`; classes are those of the server."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(_PATH.findall(text))
+    assert len(named) > 10
+    roots = (ROOT, ROOT / "server", ROOT / "tests" / "support")
+    assert {path for path in named if not any((root / path).exists() for root in roots)} == set()
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server").rglob("*.py"))
+    classes = set(re.findall(r"^class (\w+)", code, re.MULTILINE))
+    assert set(_CLASS.findall(text)) - classes == set()

@@ -94,6 +94,16 @@ def store_errors() -> Iterator[None]:
         raise StartError(message) from error
 
 
+@contextmanager
+def read_errors() -> Iterator[None]:
+    """Turn an SQLite error of an open store into StartError, as when its file is replaced between check and use."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        message = f"the store cannot be read: {passing_reason(error) or error}"
+        raise StartError(message) from error
+
+
 def _refuse_without_key(database: Path, storage_key: Path, *, make: bool) -> None:
     if database.exists():
         message = (
