@@ -92,7 +92,7 @@ def test_truncating_the_audit_does_not_stop_its_log(stopped_console: ConsoleServ
     _written(log, "d4.local")
     _attack(console.database, ("DELETE FROM audit", ()))
     console.run("domain/declare after.local")
-    assert console.logs("cut or rolled back; all that is there is written")
+    assert console.logs("cut or rolled back; all its records are written again")
     _written(log, "after.local")
 
 

@@ -82,10 +82,10 @@ async def test_waiting_records_are_logged_once_and_their_end_once(
     while _read(journal, metrics.AUDIT_WAITING):  # noqa: ASYNC110  the journal tells nobody when it has written
         await asyncio.sleep(0.05)
     await journal.close()
-    told = [text for text in caplog.messages if text.startswith("audit waits")]
+    told = [text for text in caplog.messages if text.startswith("audit records")]
     assert told == [
-        "audit waits: the store is busy, nothing was changed; try again (1 records)",
-        "audit waits no longer",
+        "audit records wait for the store: the store is busy, nothing was changed; try again (1 records)",
+        "audit records are stored again",
     ]
 
 

@@ -198,7 +198,7 @@ async def test_logins_and_reads_work_on_a_full_disk_and_records_follow(faulty: C
             status, text = await _told(connection, f"domain/{DOMAIN}/integrations/{change}")
             assert (status, text) == (75, f"{LOCKED}the disk is full, nothing was changed; try again")
         await connection.run("domain/declare other.local", check=False)
-    assert faulty.logs("audit waits: the disk is full")
+    assert faulty.logs("audit records wait for the store: the disk is full")
     assert faulty.logs("SQLITE_FULL")
     assert faults.mend() > 0
     faulty.run("domain/declare after.local")
