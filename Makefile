@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test check docs lock bench scaling kills scorecard soak clean
+.PHONY: install run test test-slow test-all coverage check docs lock bench scaling kills scorecard soak clean
 
 install: $(VENV)/.installed
 
@@ -14,8 +14,22 @@ run: install
 	@$(BIN)/ecss-console init
 	@exec $(BIN)/ecss-console serve
 
+# One file of tests runs on one worker, because its tests may share a server. Servers mostly wait: more workers than cores.
+PYTEST := $(BIN)/pytest --numprocesses=$(or $(WORKERS),4) --dist=loadfile
+
+# Every promise once, in minutes.
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(PYTEST) -m "not slow" $(if $(COVERAGE),--cov --cov-report=)
+
+# What takes long, and what measures time: one test after another.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/pytest -m slow $(if $(COVERAGE),--cov --cov-append --cov-report=)
+
+test-all: test test-slow
+
+# The branches that `make test COVERAGE=1` has reached, by folder.
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python scripts/coverage_by_folder.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""The worst that a stranger, a viewer or an operator may send, each in a process of its own.
+"""Attacks by an unauthenticated client, a viewer or an operator, each in its own process.
 
 python bench/attackers.py WHO ATTACK PORT KEY    makes one attack of `ATTACKS` and ends; loopback only
 
@@ -69,7 +69,7 @@ async def _stranger(port: int, source: str) -> _Stranger:
 
 
 async def _strangers(port: int, act: Callable[[_Stranger], Awaitable[None]]) -> None:
-    """Let many strangers act, again and again, from so many addresses that no limit of one ends it soon."""
+    """Run many unauthenticated clients repeatedly, from enough addresses that no per-source limit stops them."""
     end = time.monotonic() + SECONDS
 
     async def work(number: int) -> None:
@@ -140,7 +140,7 @@ async def _shells(port: int, key: str, name: str, terminal: str | None = None) -
 
 
 async def _typed(port: int, key: str, name: str, keys: bytes, *, terminal: str | None = None) -> None:
-    """Type the same on many channels of one connection, then read what comes until the time is over."""
+    """Type the same text on many channels of one connection, then read the output until the time is over."""
     shells = await _shells(port, key, name, terminal)
 
     async def read(shell: _Process) -> None:
@@ -256,7 +256,7 @@ _NUMBERS = (
     f"domain/{DOMAIN}/integrations/add n --service --numbers " + "24{0-9}{0-9}{0-9}{0-9}," * 2_500 + "1 --check\n"
 )
 
-#: By who attacks and how: what is done with a port and a key.
+#: Attacker and attack name -> the function that attacks, with a port and a key.
 ATTACKS: dict[str, dict[str, Callable[[int, str], Awaitable[None]]]] = {
     "stranger": {
         "passwords": _passwords,
@@ -285,7 +285,7 @@ ATTACKS: dict[str, dict[str, Callable[[int, str], Awaitable[None]]]] = {
 
 
 def main() -> None:
-    """Make one attack, with less right to the CPU than the console: another machine's attacker has its own."""
+    """Make one attack at a lower CPU priority than the console, as if from another machine."""
     os.nice(10)
     who, attack, port, key = sys.argv[1:]
 
@@ -294,7 +294,7 @@ def main() -> None:
             await asyncio.wait_for(ATTACKS[who][attack](int(port), key), SECONDS * 4)
 
     asyncio.run(go())
-    os._exit(0)  # channels that are left need no farewell
+    os._exit(0)  # open channels need no close
 
 
 if __name__ == "__main__":

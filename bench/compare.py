@@ -1,8 +1,8 @@
-"""Print what changed from one kept result to another.
+"""Print the changes between two saved results.
 
 python bench/compare.py BEFORE.json AFTER.json
 
-Only what is outside the other's rounds counts as a change: where the ranges of least to most overlap, it is noise.
+A figure has changed only if its range over the rounds, least to most, does not overlap the other result's range.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from speed.tables import Grid, number, of_circumstances
 
 
 def compared(before: Figures, after: Figures) -> Grid:
-    """Return each figure that both have, with the ratio of the later one to the earlier."""
+    """Return each figure that both results have, with the ratio of the later one to the earlier."""
     lines = []
     for row, by_server in after.rows.items():
         for server, measures in by_server.items():

@@ -1,4 +1,4 @@
-"""The experiments of the scorecard: each starts a server of its own and says what it found."""
+"""The experiments of the scorecard: each starts its own server and returns its finding."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _AT_ONCE, _LOGIN_ROUNDS, _LAG_SECONDS = 50, 5, 0.5
 _EXPOSURE = 1.5
 _ATTACKED_SECONDS = 0.1
 
-#: Asks so often, on one connection to a server, as somebody of a name; returns the seconds of each refusal.
+#: Logs in with a wrong credential under a name, this many times on one connection; returns the seconds of each refusal.
 _Ask = Callable[[Server, str, int], Awaitable[list[float]]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one experiment found. `passed` is None where it could not be made."""
+    """The result of one experiment. `passed` is None if it could not run."""
 
     result: str
     passed: bool | None
@@ -67,7 +67,7 @@ def serving(**settings: str) -> Iterator[Server]:
 
 
 def ssh_audit() -> Finding:
-    """Count what ssh-audit says of the algorithms."""
+    """Count the findings of ssh-audit about the algorithms."""
     program = shutil.which("ssh-audit", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     if program is None:
         return Finding("ssh-audit is not installed", None)
@@ -79,7 +79,7 @@ def ssh_audit() -> Finding:
 
 
 def tries() -> Finding:
-    """Count the passwords that are taken on one connection, and in a minute from one address."""
+    """Count the passwords accepted for checking on one connection, and in a minute from one address."""
     with serving() as server:
         on_one = len(asyncio.run(refusals(server, "admin", _MOST_TRIES, "127.0.0.7")))
         a_minute = asyncio.run(_tries_in(server, 60.0, "127.0.0.6"))
@@ -103,7 +103,7 @@ async def _tries_in(server: Server, seconds: float, source: str) -> int:
 
 
 def sockets() -> Finding:
-    """Open many silent connections from one address and see how many are held, and for how long."""
+    """Open many silent connections from one address; measure how many are held, and for how long."""
     with serving(limits__login_grace_time=str(_GRACE_SECONDS)) as server:
         held, seconds = asyncio.run(_held(server))
     passed = held <= _SOCKETS_HELD and seconds < _GRACE_SECONDS + 2
@@ -111,7 +111,7 @@ def sockets() -> Finding:
 
 
 async def _held(server: Server) -> tuple[int, float]:
-    """Return how many of the connections are there after a second, and after how long the last has gone."""
+    """Return how many connections are open after a second, and when the last one is closed."""
     loop, lived = asyncio.get_running_loop(), list[float]()
 
     async def silent() -> None:
@@ -163,12 +163,12 @@ async def _logins_during(server: Server, flooding: subprocess.Popen[str]) -> tup
 
 
 def user_or_password() -> Finding:
-    """Tell wrong passwords of all kinds of users from unknown users by the time of the refusal."""
+    """Compare refusal times: wrong passwords of all kinds of users with unknown users."""
     return _told_apart(refusals)
 
 
 def user_or_key() -> Finding:
-    """Tell all kinds of users from unknown users by the time of the refusal of a key that is nobody's."""
+    """Compare refusal times of an unknown key: all kinds of users with unknown users."""
     key = generate_private_key("ssh-ed25519")
     return _told_apart(lambda server, name, most: offers(server, name, most, key))
 
@@ -184,12 +184,12 @@ def _told_apart(ask: _Ask) -> Finding:
         least = min(least, p)
         told.append(f"{kind} {statistics.median(seconds) * 1000:.3f} ms, p = {p:.3f}, faster in {above:.1%} of pairs")
     enough = min(len(unknown), *(len(each) for each in times.values())) >= _TIMED_TRIES
-    # of several comparisons each may be wrong more rarely, for all of them to be so in one of a hundred
+    # Bonferroni: a smaller limit for each comparison keeps the total error at one in a hundred
     return Finding("; ".join(told), passed=enough and least >= _DIFFERS_BELOW / len(times))
 
 
 async def _make_users(server: Server) -> None:
-    """Add a user of each kind that is refused, as an administrator does."""
+    """Add a user of each kind that cannot log in, with an administrator's commands."""
     async with await server.connect() as connection:
         for name in ("haswrong", "islocked", "hasended"):
             added = await connection.run(f"cocon/user/add {name}", input=f"{_PASSWORD}\n{_PASSWORD}\n")
@@ -205,12 +205,12 @@ async def _make_users(server: Server) -> None:
 
 
 async def _refusal_times(server: Server, ask: _Ask) -> dict[str, list[float]]:
-    """Return the seconds of refusals by the kind of user, taken in turn."""
-    # all names are of one length: a longer one takes longer, and whoever gives it knows how long it is
+    """Return the seconds of refusals by the kind of user, measured in turn."""
+    # names have equal length: a longer one takes longer, and the client knows its length anyway
     names = {"wrong": "haswrong", "locked": "islocked", "expired": "hasended", "keys only": "keysonly"}
     times: dict[str, list[float]] = {kind: [] for kind in ("unknown", *names)}
-    order = random.Random(1)  # whoever comes behind whom is not to look slower for it
-    end = time.monotonic() + _TIMING_SECONDS  # of a machine that is slow, what it manages
+    order = random.Random(1)  # the order must not make a kind of user look slower
+    end = time.monotonic() + _TIMING_SECONDS  # a slow machine does as many as it can
     for turn in range(_TIMED_TRIES // _TRIES_EACH):
         if time.monotonic() > end:
             break
@@ -220,7 +220,7 @@ async def _refusal_times(server: Server, ask: _Ask) -> dict[str, list[float]]:
 
 
 def lag() -> Finding:
-    """Log in fifty times at once by password, and see how much longer another session waits."""
+    """Log in fifty times at once by password; measure the added wait of another session."""
     with serving() as server:
         with Witness(server.port, server.key) as alone:
             time.sleep(3)
@@ -247,7 +247,7 @@ async def _logins_at_once(server: Server) -> int:
 
 
 def attacked_by(who: str) -> Finding:
-    """Let a stranger, a viewer or an operator make each attack, and see how long another session waits."""
+    """Run each attack as a stranger, viewer or operator; measure the wait of another session."""
     longest: dict[str, float] = {}
     usual, failures = 0.0, list[str]()
     for attack in ATTACKS[who]:
@@ -270,7 +270,7 @@ def attacked_by(who: str) -> Finding:
 
 
 async def _make_attackers(server: Server) -> None:
-    """Add the users that attack, and a domain for the operator."""
+    """Add the attacking users, and a domain for the operator."""
     public = server.key.with_suffix(".pub").read_text().strip()
     async with await server.connect() as connection:
         for command in (
@@ -283,7 +283,7 @@ async def _make_attackers(server: Server) -> None:
 
 
 def tampering() -> Finding:
-    """Run the tests that flip every byte of an audit trail of 200 records, and attack it in other ways."""
+    """Run the tests that flip every byte of an audit trail of 200 records or attack it in other ways."""
     words = [sys.executable, "-m", "pytest", "tests/audit/test_audit_chain.py", "tests/audit/test_audit_nodes.py", "-q"]
     ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     return Finding(
@@ -312,7 +312,7 @@ def packets(count: int) -> Finding:
 
 
 def exposure() -> Finding:
-    """Ask systemd how exposed the service is."""
+    """Ask systemd for the exposure score of the service."""
     if shutil.which("systemd-analyze") is None:
         return Finding("systemd-analyze is not installed", None)
     words = [

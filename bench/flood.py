@@ -71,13 +71,13 @@ async def flood(server: Server, count: int) -> Counter[str]:
 
 
 def start(server: Server, count: int) -> subprocess.Popen[str]:
-    """Flood from a process of its own, lest its work delay whoever measures."""
+    """Flood from a separate process, so that its CPU work does not delay the measuring process."""
     words = [sys.executable, __file__, str(server.port), str(server.key), str(count)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
 
 
 if __name__ == "__main__":
-    os.nice(5)  # a flood comes over a network: it does not take the server's CPU
+    os.nice(5)  # a real flood comes over a network and does not use the server's CPU
     port, key, connections = sys.argv[1:]
     target = Server("", subprocess.Popen(["true"], text=True), int(port), Path(key))
     print(dict(asyncio.run(flood(target, int(connections)))))

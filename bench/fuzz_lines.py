@@ -1,9 +1,9 @@
-"""Fuzz the grammar: random and mutated lines through tokens, match and completion, in as many processes as cores.
+"""Fuzz the grammar: random and mutated lines through tokens, match and completion, on all cores.
 
 python bench/fuzz_lines.py COUNT [--seed N]
 
-Every line must have one of the four outcomes, whatever is offered must not make it wrong, nothing may raise, take long
-or grow. The figures are CPU time of one line. Ends with status 1 when it has found something.
+Every line must have one of the four outcomes, and no completion may make it wrong. No line may raise, take long or
+grow the memory. The figures are CPU time of one line. Ends with status 1 when a line breaks a rule.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from server.model.access import Operator, Role
 from lines import LineMaker  # isort: skip  a neighbour, not a package
 
 _ADMIN = Operator("admin", Role.ADMIN, "127.0.0.1:22", "00000000")
-#: A line holds up everybody else for as long as it takes.
+#: A line blocks all other sessions for its whole time.
 MOST_LINE_SECONDS = 0.2
 MOST_GROWTH_KB = 16 * 1024
 _HANGS_AFTER_SECONDS = 60
@@ -43,12 +43,12 @@ _BUCKET_SECONDS = 10e-6
 
 
 class _FoundError(Exception):
-    """A line that breaks a promise; the text says which."""
+    """A line that breaks a rule; the text names the rule."""
 
 
 @dataclass
 class Findings:
-    """What came of many lines. `buckets` counts lines by CPU time, in steps of 10 microseconds."""
+    """The results of many lines. `buckets` counts lines by CPU time, in steps of 10 microseconds."""
 
     lines: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -78,7 +78,7 @@ class Findings:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found."""
+        """Whether the run found nothing."""
         return not self.fault_count and self.growth_kb <= MOST_GROWTH_KB
 
 
@@ -115,7 +115,7 @@ def _share(count: int, seed: int) -> Findings:
     for index in range(count):
         if index % _LINES_A_LOOK == 0:
             faulthandler.dump_traceback_later(_HANGS_AFTER_SECONDS, exit=True)
-        if index == count // 4:  # by then what is compiled or cached once has been
+        if index == count // 4:  # one-time compilation and caching have ended by then
             gc.collect()
             settled_kb = _resident_kb()
         _one(maker, found)
@@ -168,7 +168,7 @@ def _offered(root: Directory, here: Location, text: str) -> Iterable[tuple[int, 
 
 
 def _can_be_stored(beginning: str, kind: Kind | None) -> bool:
-    """Tell whether the store could hold a name that begins so, of this kind, or be it a domain's or a client's."""
+    """Return whether the store could hold a name with this prefix, of this kind or as a domain or client."""
     if kind is not None:
         try:
             kind.parse(f"{beginning}a")
@@ -179,7 +179,7 @@ def _can_be_stored(beginning: str, kind: Kind | None) -> bool:
 
 
 def _mistaken(root: Directory, here: Location, before: str, typed: str, candidate: str) -> str | None:
-    """Return what is wrong with an offered word put in place of what was typed."""
+    """Return the fault of a completion that replaces the typed word."""
     if not candidate.startswith(typed):
         return f"offers {candidate!r}, which does not begin with {typed!r}"
     line = tokenize(before + candidate)
@@ -199,7 +199,7 @@ def _resident_kb() -> float:
 
 
 def report(found: Findings) -> list[str]:
-    """Return the lines that say what came of it."""
+    """Return the lines of the report."""
     rate = found.lines / found.wall_seconds
     outcomes = ", ".join(f"{name} {found.outcomes[name]:,}" for name in sorted(found.outcomes))
     slowest = f"max {found.slowest_seconds * 1000:.1f} ms: {found.slowest_line}"

@@ -1,10 +1,10 @@
-"""Fuzz a real server with SSH packets: in clear before keys, encrypted in the middle of a login, and after it.
+"""Fuzz a real server with SSH packets: before the key exchange, during a login, and after it.
 
 python bench/fuzz_packets.py COUNT [--seed N]
 
-The server must live, log no defect, keep answering another session, and hold no more at the end than it did after the
-first rounds. The fuzzer uses the insides of its own asyncssh client, never of the server. Ends with status 1 when it
-has found something. Linux only.
+The server must survive, log no defect, answer another session, and use no more resources at the end than after the
+first rounds. The fuzzer uses internals of its own asyncssh client, never of the server. Ends with status 1 when it
+finds a fault. Linux only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _VERSIONS = (b"SSH-2.0-OpenSSH_9.9\r\n",) * 12 + (
 
 @dataclass(frozen=True)
 class Sample:
-    """What the server holds when everybody but the witness has left."""
+    """The server's resources when only the witness is connected."""
 
     files: int
     resident_kb: float
@@ -56,7 +56,7 @@ class Sample:
 
 @dataclass
 class Findings:
-    """What came of it."""
+    """The results of the run."""
 
     packets: int = 0
     connections: int = 0
@@ -67,12 +67,12 @@ class Findings:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found."""
+        """Whether the run found nothing."""
         return not self.faults
 
 
 class _Ignored(dict[int, "_Ignored"]):
-    """Channels of the fuzzer's client: whatever the server says on them is right."""
+    """Channels of the fuzzer's client, which accept any message of the server."""
 
     def __missing__(self, number: int) -> _Ignored:
         return self
@@ -81,7 +81,7 @@ class _Ignored(dict[int, "_Ignored"]):
         """Log nothing."""
 
     def process_packet(self, *_words: object) -> bool:
-        """Take everything."""
+        """Accept every packet."""
         return True
 
 
@@ -95,7 +95,7 @@ class Fuzzer:
     budget: int = 0
 
     async def spend(self, packets: int, phase: Callable[[], Awaitable[None]]) -> None:
-        """Send that many packets in one phase, over a few connections at once."""
+        """Send this number of packets in one phase, over a few connections at once."""
         self.budget = packets
 
         async def work() -> None:
@@ -107,7 +107,7 @@ class Fuzzer:
         await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
 
     def source(self) -> tuple[str, int]:
-        """Return an address of this machine to come from."""
+        """Return a loopback address for the next connection."""
         return f"127.0.0.{self.maker.random.randrange(2, 250)}", 0
 
     def _spent(self) -> None:
@@ -115,7 +115,7 @@ class Fuzzer:
         self.found.packets += 1
 
     async def in_clear(self) -> None:
-        """Send packets before any keys are agreed on."""
+        """Send packets before the key exchange."""
         random = self.maker.random
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port, local_addr=self.source())
         try:
@@ -141,7 +141,7 @@ class Fuzzer:
                 pass
 
     async def in_login(self) -> None:
-        """Send packets under keys, in the middle of a login that never ends well."""
+        """Send encrypted packets in the middle of a login that never succeeds."""
         fuzzer = self
 
         class Client(asyncssh.SSHClient):
@@ -155,7 +155,7 @@ class Fuzzer:
         await self.server.connect(client_factory=Client, client_keys=None, local_addr=self.source())
 
     async def after_login(self) -> None:
-        """Send packets under keys after a login that ended well."""
+        """Send encrypted packets after a successful login."""
         connection = await self.server.connect(local_addr=self.source())
         try:
             await self._send(connection, logged_in=True)
@@ -164,7 +164,7 @@ class Fuzzer:
             await connection.wait_closed()
 
     def _under_keys(self, opened: int, *, logged_in: bool) -> tuple[int, bytes]:
-        """Return the next message of a connection that has opened so many channels."""
+        """Return the next message for a connection with this number of open channels."""
         random, maker = self.maker.random, self.maker
         out_of_place = random.random() < 0.03
         if out_of_place:
@@ -185,14 +185,14 @@ class Fuzzer:
             opened += kind == OPEN
             connection.send_packet(kind, payload)
             self._spent()
-            if random.random() < 0.005:  # no good ciphertext
+            if random.random() < 0.005:  # invalid ciphertext
                 connection._send(random.randbytes(random.choice((1, 16, 100, 5000))))  # noqa: SLF001
             if (await asyncio.wait([closed], timeout=_REPLY_SECONDS / 5))[0] or self.budget <= 0:
                 break
         closed.cancel()
 
     async def settle(self) -> None:
-        """Wait until nobody but the witness is there, and take a sample."""
+        """Wait until only the witness is connected, and take a sample."""
         end = time.monotonic() + _SETTLED_SECONDS
         while (held := await self.server.held())[:2] > (1, 1) and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
@@ -200,7 +200,7 @@ class Fuzzer:
 
 
 async def fuzz(server: Server, count: int, seed: int) -> Findings:
-    """Send `count` packets in rounds and check what the server has made of them."""
+    """Send `count` packets in rounds and check the server's state."""
     fuzzer = Fuzzer(server, PacketMaker(seed))
     found, began, share = fuzzer.found, time.monotonic(), count // _ROUNDS
     with Witness(server.port, server.key) as witness:
@@ -240,7 +240,7 @@ def _faults(server: Server, found: Findings) -> list[str]:
 
 
 def report(found: Findings) -> list[str]:
-    """Return the lines that say what came of it."""
+    """Return the lines of the report."""
     p99, worst = quantile(found.delays_seconds, 0.99), max(found.delays_seconds, default=0)
     lines = [
         f"{found.packets:,} packets over {found.connections:,} connections in {found.wall_seconds:.0f} s",
@@ -255,7 +255,7 @@ def report(found: Findings) -> list[str]:
 
 
 def run(count: int, seed: int) -> Findings:
-    """Start a server of our own and fuzz it."""
+    """Start a server and fuzz it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_key(folder / "id")

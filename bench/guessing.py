@@ -1,4 +1,4 @@
-"""Clients that try passwords or keys, and how long the server takes to refuse each."""
+"""Clients that try passwords or keys, and the server's time for each refusal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PATIENCE_SECONDS = 30
 
 
 class _Guesser(asyncssh.SSHClient):
-    """Gives wrong passwords, at most so many, and notes how long each refusal took."""
+    """Sends wrong passwords up to a limit, and notes the time of each refusal."""
 
     def __init__(self, most: int) -> None:
         self.refused_after_seconds: list[float] = []
@@ -22,7 +22,7 @@ class _Guesser(asyncssh.SSHClient):
         self._asked_at = 0.0
 
     def password_auth_requested(self) -> str | None:
-        """Note the refusal of the last password and give another, as long as all of them."""
+        """Note the refusal of the last password and send another of the same length."""
         now = time.perf_counter()
         if self._asked_at:
             self.refused_after_seconds.append(now - self._asked_at)
@@ -32,7 +32,7 @@ class _Guesser(asyncssh.SSHClient):
         return f"wrong-{len(self.refused_after_seconds):06d}"
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The last password was refused by the end of the connection."""
+        """The end of the connection is the refusal of the last password."""
         if (
             isinstance(exc, asyncssh.DisconnectError)
             and self._asked_at
@@ -42,7 +42,7 @@ class _Guesser(asyncssh.SSHClient):
 
 
 async def refusals(server: Server, name: str, most: int, source: str = "127.0.0.1") -> list[float]:
-    """Try wrong passwords on one connection until it is ended or there were so many; return the seconds of each."""
+    """Try wrong passwords on one connection until its end or the limit; return the seconds of each."""
     guesser = _Guesser(most)
     words = {"client_factory": lambda: guesser, "client_keys": None, "local_addr": (source, 0), "username": name}
     with suppress(asyncssh.Error, OSError, TimeoutError):
@@ -52,7 +52,7 @@ async def refusals(server: Server, name: str, most: int, source: str = "127.0.0.
 
 
 class _Offerer(asyncssh.SSHClient):
-    """Offers the same key, so often, and notes how long each refusal took."""
+    """Offers the same key up to a limit, and notes the time of each refusal."""
 
     def __init__(self, key: asyncssh.SSHKey, most: int) -> None:
         self.refused_after_seconds: list[float] = []
@@ -60,7 +60,7 @@ class _Offerer(asyncssh.SSHClient):
         self._asked_at = 0.0
 
     def public_key_auth_requested(self) -> asyncssh.SSHKey | None:
-        """Note the refusal of the last offer and make another, as long as all of them."""
+        """Note the refusal of the last offer and make another of the same length."""
         now = time.perf_counter()
         if self._asked_at:
             self.refused_after_seconds.append(now - self._asked_at)
@@ -72,7 +72,7 @@ class _Offerer(asyncssh.SSHClient):
 
 
 async def offers(server: Server, name: str, most: int, key: asyncssh.SSHKey) -> list[float]:
-    """Offer a key that is nobody's on one connection so many times at most; return the seconds of each refusal."""
+    """Offer an unknown key on one connection up to a limit; return the seconds of each refusal."""
     offerer = _Offerer(key, most)
     words = {"client_factory": lambda: offerer, "client_keys": None, "username": name, "preferred_auth": "publickey"}
     with suppress(asyncssh.Error, OSError, TimeoutError):

@@ -1,12 +1,12 @@
-"""Kills the console at random moments under load, and cuts its power, and looks what is lost: nothing may be.
+"""Kill the console and cut its power at random moments under load: no acknowledged change may be lost.
 
 PYTHONPATH=tests/support python bench/kills.py [--kills N] [--cuts N] [--at-once N]
 
-Eight clients on two connections add, replace, remove and set integrations. The server is killed with SIGKILL up to
-0.4 s after the load has begun, every tenth time while it still starts. After each kill a copy of the store is opened as
-the console does and compared with what the clients were told; the server goes on with the store as the kill left it.
-Every fifty kills begin with an empty store. For the power cuts one run is recorded, and the states that a cut may leave
-are rebuilt from that. Loopback only; ends with status 1 when something was lost.
+Eight clients on two connections add, replace, remove and set integrations. SIGKILL ends the server up to 0.4 s after
+the load begins, every tenth time during its start. After each kill the script opens a copy of the store as the console
+does, and compares it with the acknowledged changes. The server then continues with the killed store. Every fifty kills
+begin with an empty store. For the power cuts the script records one run, and rebuilds the states that a cut may leave.
+Loopback only; ends with status 1 when a change was lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KILLS_PER_STORE = 50
 
 
 async def kill_many(kills: int) -> tuple[Counter[str], list[str]]:
-    """Kill a server on one store so many times; return what was done, counted, and what was lost."""
+    """Kill a server on one store this many times; return counts of the changes and the lost ones."""
     told: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         console, ledger = ConsoleServer(Path(name)), Ledger()
@@ -50,7 +50,7 @@ def _killed(kills: int) -> tuple[Counter[str], list[str]]:
 
 
 def cut(cuts: int) -> Cuts:
-    """Cut the power at so many moments of one run."""
+    """Cut the power at this many moments of one run."""
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as aside:
         console = ConsoleServer(Path(name))
         console.prepare()
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=2000)
     parser.add_argument("--at-once", type=int, default=2, help="servers that are killed at the same time")
     options = parser.parse_args()
-    logging.disable()  # asyncio's complaints of servers that are gone
+    logging.disable()  # hide asyncio's warnings about ended servers
     told: Counter[str] = Counter()
     wrong: list[str] = []
     began = time.monotonic()

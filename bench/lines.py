@@ -1,4 +1,4 @@
-"""Lines for the fuzzer: what an operator could type, from the grammar itself, and what no operator should."""
+"""Lines for the fuzzer: valid ones from the grammar, and ones that no operator should type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.grammar.filters import FILTERS
 from server.grammar.tokens import MOST_CHARACTERS
 from server.grammar.tree import Directory, Location, commands_below
 
-#: Where the lines are typed; the last two exist in no store and some names in them never can.
+#: Current directories of the lines. The last two exist in no store, and some of their names never can.
 PLACES: tuple[Location, ...] = (
     (),
     ("domain",),

@@ -1,4 +1,4 @@
-"""SSH messages for the fuzzer: right ones by the phase of a connection, and what becomes of them by mutation."""
+"""SSH messages for the fuzzer: valid ones by connection phase, and mutations of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USERAUTH_REQUEST, USERAUTH_FAILURE, USERAUTH_SUCCESS, USERAUTH_BANNER = 50, 51, 
 GLOBAL_REQUEST, REQUEST_SUCCESS, REQUEST_FAILURE = 80, 81, 82
 OPEN, OPEN_CONFIRMATION, OPEN_FAILURE, WINDOW_ADJUST, DATA, EXTENDED_DATA, EOF, CLOSE = range(90, 98)
 REQUEST, SUCCESS, FAILURE, PING = 98, 99, 100, 192
-#: Types that nobody has given a meaning.
+#: Message types without a defined meaning.
 _UNKNOWN = (0, 8, 19, 29, 49, 79, 89, 101, 127, 128, 191, 193, 255)
 _LISTS = (
     (b"curve25519-sha256", b"ext-info-c", b"kex-strict-c-v00@openssh.com"),
@@ -62,7 +62,7 @@ class PacketMaker:
         self._lines = LineMaker(self.seed)
 
     def before_login(self) -> tuple[int, bytes]:
-        """Return a message that can come before keys are agreed on, or should come later."""
+        """Return a message that belongs before the key exchange, or one that belongs after it."""
         random = self.random
         return random.choice(
             (
@@ -82,7 +82,7 @@ class PacketMaker:
         )
 
     def kexinit(self) -> bytes:
-        """Return a KEXINIT that is right, or one with absurd lists."""
+        """Return a valid KEXINIT, or one with absurd lists."""
         random = self.random
         lists = list(_LISTS)
         if random.random() < 0.3:
@@ -158,7 +158,7 @@ class PacketMaker:
         )
 
     def opening(self) -> bytes:
-        """Return the payload of a request for a channel, most for a session."""
+        """Return the payload of a channel request, mostly for a session."""
         random = self.random
         kind = b"session" if random.random() < 0.7 else random.choice(_CHANNELS)
         window, most = UInt32(random.choice((2**21, *ABSURD))), UInt32(random.choice((32768,) * 40 + ABSURD))
@@ -188,7 +188,7 @@ class PacketMaker:
         return bytes(words)
 
     def mutated(self, kind: int, payload: bytes, often: float) -> tuple[int, bytes]:
-        """Return what becomes of a message that is mutated so `often`."""
+        """Return the message after this number of mutations."""
         random = self.random
         if random.random() >= often:
             return kind, payload
@@ -210,7 +210,7 @@ class PacketMaker:
         )
 
     def framed(self, kind: int, payload: bytes) -> bytes:
-        """Return a message as it goes over the wire in clear, its frame right or not."""
+        """Return the message as unencrypted wire bytes, with a valid or an invalid frame."""
         random = self.random
         body = Byte(kind) + payload
         padding = -(5 + len(body)) % 8 + 8

@@ -1,4 +1,4 @@
-"""The Mann-Whitney test: whether two sets of measurements can be told apart."""
+"""The Mann-Whitney test: whether two sets of measurements can be distinguished."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from math import erfc, sqrt
 
 
 def mann_whitney(first: list[float], second: list[float]) -> tuple[float, float]:
-    """Return how often a value of `first` is above one of `second` (0.5 is never a hint), and the two-sided p-value.
+    """Return how often a value of `first` exceeds one of `second`, and the two-sided p-value.
 
-    By the normal approximation with the correction for ties: for twenty or more values each.
+    0.5 means no difference. Uses the normal approximation with tie correction, for twenty or more values each.
     """
     count_first, count_second = len(first), len(second)
     total = count_first + count_second

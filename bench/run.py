@@ -2,9 +2,9 @@
 
 python bench/run.py [--quick | --tiny] [--ours] [--only SCENE …] [--results FOLDER]
 
-The peers are the exchange's own stack (Erlang/OTP) and Go's; they do no work at all, ours does the whole. What noise
-hurts least is CPU: time of all threads of the server's process. Prints tables of medians with their ratios and whether
-the targets are met, keeps the figures in bench/results, and writes the tables of a whole run into docs/performance.md.
+The peers use the exchange's own stack (Erlang/OTP) and Go's. They only send replies, while our console does all the
+work. CPU time of all threads of the server is the measure with the least noise. Prints tables of medians with ratios
+and targets, saves the figures in bench/results, and writes the tables of a whole run into docs/performance.md.
 Linux only; about three minutes.
 """
 
@@ -41,7 +41,7 @@ SCENES: dict[str, Callable[[Stage], Awaitable[None]]] = {
 
 
 async def measured(folder: Path, counts: Counts, scenes: list[str], *, with_peers: bool) -> Figures:
-    """Prepare and start everybody, and play the scenes in each round."""
+    """Prepare and start all contenders, and run the scenes in each round."""
     key = folder / "id"
     make_key(key)
     print("preparing", flush=True)
@@ -72,7 +72,7 @@ async def measured(folder: Path, counts: Counts, scenes: list[str], *, with_peer
 
 
 async def _check(stage: Stage, replies: dict[str, bytes]) -> None:
-    """See that everybody gives the same replies, but for the footer's time; raises RuntimeError when not."""
+    """Check that all contenders give the same replies, except the footer's time. Raises RuntimeError if not."""
     for server in stage.servers:
         async with await server.connect() as connection:
             for command, reply in replies.items():

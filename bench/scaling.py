@@ -1,9 +1,9 @@
-"""Measure what grows with the store: list, add, Tab and login, 10 to 100,000 integrations, 1 to 10,000 domains.
+"""Measure list, add, Tab and login on stores of 10 to 100,000 integrations and 1 to 10,000 domains.
 
 python bench/scaling.py [--tiny] [--results FOLDER]
 
-Every store has a server of its own; the rounds go from one to the next. Nothing but `list` may cost more on a larger
-store. Prints tables, keeps the figures in bench/results, writes the tables into docs/performance.md. Linux only; about
+Every store has its own server; each round measures all of them in turn. Only `list` may cost more on a larger store.
+Prints tables, saves the figures in bench/results, and writes the tables into docs/performance.md. Linux only; about
 three minutes.
 """
 
@@ -38,14 +38,14 @@ _SIZES = {
     "10,000 domains": Size(10_000, 10),
 }
 _TINY = {"1 domain, 10 integrations": _SMALLEST, "3 domains": Size(3, 10)}
-#: What is called growth over four powers of ten: more than so many times the smallest store's figure, by the least of
+#: The limit of growth over four powers of ten: more than so many times the smallest store's figure, by the least of
 #: the rounds, which other work on the machine disturbs least.
 _GROWS_ABOVE = 1.5
 _ROUNDS = 5
 
 
 async def measured(folder: Path, sizes: Mapping[str, Size], repeats: Repeats, rounds: int) -> Figures:
-    """Make and serve every store, and measure one after another in each round."""
+    """Create and serve every store, and measure one after another in each round."""
     figures, servers, key = Figures(), dict[str, Server](), folder / "id"
     make_key(key)
     try:
@@ -65,7 +65,7 @@ async def measured(folder: Path, sizes: Mapping[str, Size], repeats: Repeats, ro
 
 
 def table(figures: Figures, measure: str, title: str) -> Grid:
-    """Return the medians by size, and how many times the smallest store's the most is."""
+    """Return the medians by size, and the largest as a multiple of the smallest store's median."""
     labels = figures.servers()
     lines = [
         (row, *(number(figures.median(row, label, measure) or 0) for label in labels), grown(figures, row, measure))
@@ -75,7 +75,7 @@ def table(figures: Figures, measure: str, title: str) -> Grid:
 
 
 def grown(figures: Figures, row: str, measure: str) -> str:
-    """Return `no`, or how many times the smallest store's figure the largest one is."""
+    """Return `no`, or the largest figure as a multiple of the smallest store's figure."""
     smallest, *others = [figures.spread(row, label, measure) for label in figures.servers()]
     if smallest is None:
         return "–"
@@ -84,7 +84,7 @@ def grown(figures: Figures, row: str, measure: str) -> str:
 
 
 def main() -> int:
-    """Measure, print, keep; return 1 when something grows that must not."""
+    """Measure, print and save; return 1 when a figure grows that must not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="to see that it works; the figures mean nothing")
     parser.add_argument("--results", type=Path, default=FOLDER, metavar="FOLDER")

@@ -1,11 +1,10 @@
-"""The scorecard of security: every row is measured, now, on a real server that is started for it.
+"""The security scorecard: each row is measured on a real server started for it.
 
 python bench/scorecard.py [--only NAME …] [--fuzz-lines N] [--fuzz-packets N]
 
-Prints the table, and writes the rows that were measured between the marks of docs/security.md, where the others stay.
-Ends with status 1 when a row fails; one that cannot be measured here says so and does not. Loopback only. All of it
-takes an hour, most of it ten million lines; with fewer of them, or of packets, than are promised, that row is not
-written.
+Prints the table, and writes the measured rows between the marks of docs/security.md; the other rows stay. Ends with
+status 1 when a row fails. A row that cannot be measured here says so and does not fail. Loopback only. A whole run
+takes an hour, mostly for ten million lines. With fewer lines or packets than promised, that row is not written.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from rich.table import Table
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
 _BEGIN, _END = "<!-- scorecard -->", "<!-- /scorecard -->"
-#: What docs/security.md promises to have tried.
+#: The number of tries that docs/security.md states.
 FUZZED_LINES, FUZZED_PACKETS = 10_000_000, 100_000
 _VERDICTS = {True: "pass", False: "FAIL", None: "not measured"}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row: its name, what it is about, how it is measured, what is wanted."""
+    """One row: name, subject, method and wanted result."""
 
     name: str
     what: str
@@ -140,7 +139,7 @@ def experiments_of(fuzz_lines: int, fuzz_packets: int) -> tuple[Experiment, ...]
 
 
 def as_markdown(rows: list[tuple[Experiment, Finding]], known: dict[str, str]) -> str:
-    """Return the table of Markdown: the rows that were measured, and of the others those that are `known`."""
+    """Return the Markdown table: measured rows, and `known` rows for the others."""
     measured = {
         each.what: f"| {each.what} | {each.how} | {found.result} | {each.wanted} | {_VERDICTS[found.passed]} |"
         for each, found in rows

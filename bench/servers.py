@@ -1,4 +1,4 @@
-"""A server that is tried and measured, and how ours is started for it."""
+"""Servers under test, and how the benchmark starts the console."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATE = re.compile(r"now: (\d+) connections, (\d+) sessions, (\d+) tasks")
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its process, port, and the key that opens it."""
+    """A running server: its process, port, and the login key."""
 
     name: str
     process: subprocess.Popen[str]
@@ -30,8 +30,8 @@ class Server:
     log: Path | None = None
 
     def cpu_ms(self) -> float:
-        """Return the CPU time of the process so far, of all its threads, living and ended."""
-        # what clock_getcpuclockid(3) returns on Linux: nanoseconds, where /proc/PID/stat has ticks of 10 ms
+        """Return the CPU time of the process so far, over all running and ended threads."""
+        # the result of clock_getcpuclockid(3) on Linux: nanoseconds, where /proc/PID/stat has ticks of 10 ms
         return time.clock_gettime_ns(~self.process.pid << 3 | 2) / 1e6
 
     def resident_kb(self) -> float:
@@ -40,11 +40,11 @@ class Server:
         return pages * os.sysconf("SC_PAGESIZE") / 1024
 
     def open_files(self) -> int:
-        """Return how many files the process has open now."""
+        """Return the number of open files of the process."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     async def held(self) -> tuple[int, int, int]:
-        """Return the connections, sessions and tasks that our server says it holds now."""
+        """Return the connections, sessions and tasks that the console reports now."""
         before = len(self._states())
         self.process.send_signal(signal.SIGUSR1)
         for _ in range(500):
@@ -62,12 +62,12 @@ class Server:
         return self.log.read_text(errors="replace") if self.log else ""
 
     def kill(self) -> None:
-        """End the process at once."""
-        self.process.kill()  # Erlang takes long to end otherwise
+        """Kill the process."""
+        self.process.kill()  # Erlang ends slowly otherwise
         self.process.wait()
 
     async def connect(self, **more: object) -> asyncssh.SSHClientConnection:
-        """Log in, as a client with a person behind it."""
+        """Log in as an interactive client."""
         options: dict[str, object] = {
             "username": "admin",
             "client_keys": [_read(self.key)],
@@ -93,7 +93,7 @@ def make_key(key: Path) -> None:
 
 
 def start_ours(folder: Path, key: Path, password: str = "", **settings: str) -> Server:
-    """Start the console with an empty store; `settings` are keys of its configuration as in the environment."""
+    """Start the console with an empty store; `settings` are configuration keys as in the environment."""
     more = {f"ECSS_CONSOLE_{name.upper()}": value for name, value in settings.items()}
     environment = {**os.environ, "ECSS_CONSOLE_LISTEN__PORT": "0", **more}
     program = [sys.executable, "-m", "server"]

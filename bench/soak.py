@@ -2,9 +2,9 @@
 
 PYTHONPATH=tests/support python bench/soak.py [--seconds N]
 
-Fifty writers, half of them in pairs on the same integration, with readers, people who type and vandals, while the store
-is locked by another program, the disk is full or fails, the clock jumps, and the host keys are read anew. At the end
-every change that a client was told of is looked for. Loopback only; ends with status 1 when anything was wrong.
+Fifty writers work, half of them in pairs on the same integration, with readers, interactive users and vandals.
+Another program locks the store, the disk is full or fails, the clock jumps, and the host keys are reloaded. At the end
+the script looks for every acknowledged change. Loopback only; ends with status 1 when it finds a fault.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sources import state
 
 PAIRS = 13
 ALONE = 24
-#: What a process may have grown by, from the first third of the time to the last: the allocator's own.
+#: The memory growth allowed from the middle third of the time to the last: the allocator's own.
 MOST_GROWTH_MB = 8.0
 _WARM_SECONDS = 600
 _CONNECTIONS = 10
@@ -41,7 +41,7 @@ _CONNECTIONS = 10
 
 @dataclass(frozen=True)
 class Sample:
-    """The process at one moment."""
+    """Memory, tasks and files of the process at one moment."""
 
     seconds: float
     resident_mb: float
@@ -49,7 +49,7 @@ class Sample:
 
 
 def pid(console: ConsoleServer) -> int:
-    """Return the process of a server that runs."""
+    """Return the process id of a running server."""
     if console.process is None:
         message = "the server does not run"
         raise RuntimeError(message)
@@ -57,14 +57,14 @@ def pid(console: ConsoleServer) -> int:
 
 
 def sample(console: ConsoleServer, began: float) -> Sample:
-    """Look at the process from outside."""
+    """Measure the process from outside."""
     process = Path(f"/proc/{pid(console)}")
     pages = int((process / "statm").read_text(encoding="ascii").split()[1])
     return Sample(time.monotonic() - began, pages * 4096 / 1e6, len([*(process / "fd").iterdir()]))
 
 
 async def lock(load: Load, _faults: Faults) -> None:
-    """Hold the store as another program does, at times for longer than a change waits."""
+    """Lock the store as another program does, sometimes longer than a change waits."""
     holder = sqlite3.connect(load.console.database, isolation_level=None, timeout=2)
     try:
         holder.execute("BEGIN IMMEDIATE")
@@ -76,31 +76,31 @@ async def lock(load: Load, _faults: Faults) -> None:
 
 
 async def fill(_load: Load, faults: Faults) -> None:
-    """Let the disk be full for a while."""
+    """Make the disk full for a while."""
     faults.fail(CHANGES, errno.ENOSPC)
     await asyncio.sleep(random.uniform(0.1, 1.5))
     faults.mend()
 
 
 async def fail(_load: Load, faults: Faults) -> None:
-    """Let a few writes or syncs fail."""
+    """Make a few writes or syncs fail."""
     faults.fail(random.choice((Kind.WRITE, Kind.SYNC)), errno.EIO, passing=random.randrange(20), failing=3)
     await asyncio.sleep(0.5)
     faults.mend()
 
 
 async def jump(_load: Load, faults: Faults) -> None:
-    """Put the clock an hour forward, back, or right."""
+    """Set the clock an hour forward, back, or right."""
     faults.set(clock_seconds=random.choice((-3600, 0, 3600)))
 
 
 async def reload(load: Load, _faults: Faults) -> None:
-    """Ask the server to read anew what it can."""
+    """Request a reload."""
     os.kill(pid(load.console), signal.SIGHUP)
 
 
 async def second_program(load: Load, _faults: Faults) -> None:
-    """Run the program beside the server."""
+    """Run a subcommand beside the server."""
     ran = await asyncio.to_thread(load.console.program, "user", "list")
     if ran.returncode not in {0, 75, 78}:
         load.wrong.append(f"user list: {ran.returncode}: {ran.stderr:.300}")
@@ -110,7 +110,7 @@ FAULTS: tuple[Callable[[Load, Faults], Awaitable[None]], ...] = (lock, fill, fai
 
 
 async def disturb(load: Load, faults: Faults) -> None:
-    """Let one fault after another happen, each for a while."""
+    """Inject one fault after another, each for a while."""
     while load.goes_on():
         await load.pause(1.5)
         fault = random.choice(FAULTS)
@@ -121,7 +121,7 @@ async def disturb(load: Load, faults: Faults) -> None:
 
 
 async def watch(load: Load, samples: list[Sample], began: float) -> None:
-    """Sample the process, and say now and then how it goes."""
+    """Sample the process, and print progress from time to time."""
     while load.goes_on():
         samples.append(sample(load.console, began))
         if len(samples) % 60 == 0:
@@ -131,7 +131,7 @@ async def watch(load: Load, samples: list[Sample], began: float) -> None:
 
 
 async def run(console: ConsoleServer, faults: Faults, seconds: float) -> tuple[Load, list[Sample]]:
-    """Load and disturb a server that runs, then look at what it has left."""
+    """Load and disturb a running server, then check its remaining state."""
     began = time.monotonic()
     load = Load(console, asyncio.get_running_loop().time() + seconds)
     samples: list[Sample] = []
@@ -148,7 +148,7 @@ async def run(console: ConsoleServer, faults: Faults, seconds: float) -> tuple[L
 
 
 async def look(load: Load, samples: list[Sample], idle: tuple[int, int]) -> None:
-    """Add to what was wrong: tasks and files that stay, memory that grew, changes that are lost."""
+    """Add to the list of faults: leaked tasks and files, grown memory, lost changes."""
     console, wrong = load.console, load.wrong
     for _ in range(100):
         connections, tasks, _refused = await asyncio.to_thread(state, console)
@@ -179,7 +179,7 @@ async def look(load: Load, samples: list[Sample], idle: tuple[int, int]) -> None
 
 
 def _only_shared(line: str, changes: int) -> bool:
-    """Tell whether the count of records is off by just the changes of the shared integrations."""
+    """Return whether the record count differs only by changes of the shared integrations."""
     if "changes recorded" not in line:
         return False
     recorded, least, most = (int(word) for word in line.replace(",", "").split() if word.isdigit())
@@ -187,14 +187,14 @@ def _only_shared(line: str, changes: int) -> bool:
 
 
 def growth_mb(samples: list[Sample]) -> float:
-    """Return how much more the last third of the samples holds than the one before it."""
+    """Return the memory growth from the middle third of the samples to the last third."""
     third = len(samples) // 3
     held = [each.resident_mb for each in samples]
     return statistics.median(held[2 * third :]) - statistics.median(held[third : 2 * third])
 
 
 def soak(folder: Path, seconds: float) -> tuple[Load, list[Sample]]:
-    """Make a server in `folder`, load it for so long, and return what was done and seen."""
+    """Make a server in `folder`, load it for this time, and return counts and faults."""
     faults = Faults.make(compiled(folder / "faults.so"), folder / "control", folder / "var")
     console = ConsoleServer(folder)
     console.prepare()

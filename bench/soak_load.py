@@ -1,4 +1,4 @@
-"""The soak's clients: writers whose every change is kept count of, readers, people who type, and vandals."""
+"""The clients of the soak: writers with tracked changes, readers, interactive users, and vandals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = f"domain/{DOMAIN}/integrations/"
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
 _PERSON = {"client_version": "OpenSSH_9.9"}
 _READS = (f"{HERE}list", f"{HERE}list | json", f"{HERE}list | match 7", "domain/list", "whoami", "cocon/session/list")
-#: Something wrong, and right, in each state of a connection.
+#: Wrong and right input for each state of a connection.
 _NOISE = (
     b"",
     b"SSH-2.0-x\r\n" + bytes(64),
@@ -31,7 +31,7 @@ _NOISE = (
 
 @dataclass
 class Shared:
-    """An integration that two writers change at once: one its key, one its numbers. Neither may undo the other."""
+    """An integration with two writers: one changes its key, one its numbers. Neither may undo the other."""
 
     client_id: str
     key: str = ""
@@ -40,7 +40,7 @@ class Shared:
 
 @dataclass
 class Load:
-    """What is going on, and what came of it. `until` is a time of the loop."""
+    """The running load and its results. `until` is a time of the loop."""
 
     console: ConsoleServer
     until: float
@@ -50,18 +50,18 @@ class Load:
     wrong: list[str] = field(default_factory=list)
 
     def goes_on(self) -> bool:
-        """Tell whether there is time left."""
+        """Return whether there is time left."""
         return asyncio.get_running_loop().time() < self.until
 
     async def pause(self, most_seconds: float) -> None:
-        """Wait a while, no longer than there is time."""
+        """Wait a while, but no longer than the remaining time."""
         left = self.until - asyncio.get_running_loop().time()
         await asyncio.sleep(max(0.0, min(left, random.uniform(0, most_seconds))))
 
 
 @asynccontextmanager
 async def client(load: Load, **options: object) -> AsyncIterator[asyncssh.SSHClientConnection]:
-    """Log in and out again, whatever happened between."""
+    """Log in and out repeatedly, whatever happens between."""
     connection = await load.console.connected(**options)
     try:
         yield connection
@@ -72,7 +72,7 @@ async def client(load: Load, **options: object) -> AsyncIterator[asyncssh.SSHCli
 
 
 async def write_own(load: Load, connection: asyncssh.SSHClientConnection, name: str) -> None:
-    """Change integrations that nobody else changes."""
+    """Change integrations that no other client changes."""
     while load.goes_on():
         await change_until_cut(connection, load.ledger, name, most=3)
         await load.pause(0.5)
@@ -105,7 +105,7 @@ async def set_numbers(load: Load, connection: asyncssh.SSHClientConnection, shar
 
 
 async def _look_at_numbers(load: Load, connection: asyncssh.SSHClientConnection, shared: Shared) -> None:
-    """Look now whether the other writer has undone the change: the next one would cover it up."""
+    """Check now whether the other writer has undone the change, because the next change would hide it."""
     await load.pause(0.1)
     ran = await connection.run(f"{HERE}show {shared.client_id}")
     if ran.exit_status == 0 and f"Numbers: {shared.numbers}\n" not in str(ran.stdout):
@@ -113,7 +113,7 @@ async def _look_at_numbers(load: Load, connection: asyncssh.SSHClientConnection,
 
 
 async def read(load: Load) -> None:
-    """Log in, read, leave. A read is answered whatever becomes of the disk."""
+    """Log in, read, leave. Reads must succeed whatever the state of the disk."""
     while load.goes_on():
         async with client(load) as connection:
             for _ in range(20):
@@ -144,7 +144,7 @@ async def type_keys(load: Load) -> None:
 
 
 async def vandalise(load: Load) -> None:
-    """Send noise, take the wrong password, ask for much and read nothing, and vanish in every state."""
+    """Send noise, use a wrong password, request output without reading it, and vanish in every state."""
     while load.goes_on():
         load.done["vandal"] += 1
         await random.choice((_noise, _guess, _unread))(load)
@@ -177,7 +177,7 @@ async def _unread(load: Load) -> None:
 
 
 async def add_shared(load: Load, count: int) -> None:
-    """Add the integrations that two writers each will change."""
+    """Add the integrations that have two writers each."""
     async with client(load) as connection:
         for number in range(count):
             shared = Shared(f"shared{number}", numbers="1000")

@@ -1,4 +1,4 @@
-"""Another session, in a process of its own: how long it waits for an answer while the server is being tried."""
+"""Another session, in its own process, that measures its wait for answers during a test."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Witness:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End and take what was seen."""
+        """End and collect the results."""
         self._stop.set()
         self.delays_seconds, self.failure = self._found.get(timeout=_PATIENCE_SECONDS * 2)
         self._process.join()

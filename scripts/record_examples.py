@@ -1,7 +1,7 @@
-"""Record what the program really prints: the examples of the help pages, and the picture in the README.
+"""Record the program's real output: the examples of the help pages, and the picture in the README.
 
-python scripts/record_examples.py            write what has changed, but for times and keys, which always differ
-python scripts/record_examples.py --check    fail when something has
+python scripts/record_examples.py            write changed examples; times and keys alone are no change
+python scripts/record_examples.py --check    fail when an example has changed
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SESSION = re.compile(
 )
 _FONT = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 _KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPEVPWG4+g4EdxKpPS7wj1frid73wG5yEVQcgUbVRUaX"
-#: What every example finds, whatever the one before it has done.
+#: The starting state of every example, whatever the example before it has done.
 _SCENE = (
     "domain/remove biysk.local --force",
     "domain/remove moscow.local --force",
@@ -64,7 +64,7 @@ _COLUMNS = 96
 
 
 async def recorded(connection: asyncssh.SSHClientConnection, lines: str) -> str:
-    """Type lines at a terminal and return what it shows, the prompt behind the last reply included."""
+    """Type lines at a terminal and return its display, with the prompt after the last reply."""
     shell = await connection.create_process(term_type="xterm", term_size=(_COLUMNS, 40))
     shell.stdin.write(lines + "\n")
     shell.stdin.write_eof()
@@ -90,7 +90,7 @@ def drawn(session: str) -> str:
     console.print(Text.from_ansi(session), soft_wrap=True)
     title = "ssh -p 8023 admin@ds1"
     svg = console.export_svg(title=title, theme=SVG_EXPORT_THEME, unique_id="ecss-console")
-    return _FONT.sub("", svg)  # whoever looks at a picture need not tell a font's host
+    return _FONT.sub("", svg)  # the picture must not load a font from another host
 
 
 async def record(server: ConsoleServer) -> dict[Path, str]:

@@ -34,7 +34,7 @@ from server.reload import Reloader, authorities
 from server.storage import users
 from server.storage.owner import give_up_root, working_for
 from server.storage.sqlite.engine import SqliteEngine
-from server.storage.sqlite.files import prepare
+from server.storage.sqlite.files import prepare, read_errors
 from server.storage.sqlite.schema import newest
 from server.storage.sqlite.serving import serving, upgrading
 from server.storage.store import Store
@@ -73,7 +73,8 @@ async def open_store(config: Config, *, make: bool = True, serves: bool = False)
             _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
         store = Store(await SqliteEngine.open(prepared.database, checkpoints=serves), prepared.vault)
         try:
-            yield store
+            with nullcontext() if serves else read_errors():
+                yield store
         finally:
             await store.close()
 

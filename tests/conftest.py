@@ -1,4 +1,4 @@
-"""Fixtures: servers as they are run, each in a folder of its own."""
+"""Fixtures: real servers, each in its own folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from server.storage.engine import Engine
 from server.storage.store import Store
 
-# the same examples on every machine, as slow as it may be: `make scorecard` is where chance looks for more
+# the same examples on every machine, without deadlines; `make scorecard` runs random ones
 settings.register_profile(
     "suite", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -29,7 +29,7 @@ settings.load_profile("suite")
 
 @pytest.fixture(scope="session")
 def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store and the user `admin`, made by the program; servers begin with copies of it."""
+    """A folder with a store and the user `admin`, made by the program; servers start with copies of it."""
     needs("ssh-keygen")
     needs("ssh")
     server = ConsoleServer(tmp_path_factory.mktemp("prepared"))
@@ -51,8 +51,8 @@ def _served(prepared: Path, folder: Path, **environment: str) -> Iterator[Consol
 
 @pytest.fixture(scope="session")
 def shared_console(prepared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleServer]:
-    """A server for tests that leave nothing behind, or only in domains of their own."""
-    # the failed logins of one test are not to shut out the next
+    """A server shared by tests that leave no traces outside their own domains."""
+    # failed logins of one test must not penalise the next
     exempt = {"ECSS_CONSOLE_LIMITS__PER_SOURCE_PENALTY_EXEMPT_LIST": "[127.0.0.1]"}
     yield from _served(prepared_folder, tmp_path_factory.mktemp("shared"), **exempt)
 
@@ -65,7 +65,7 @@ def console(prepared_folder: Path, tmp_path: Path) -> Iterator[ConsoleServer]:
 
 @pytest.fixture
 def stopped_console(prepared_folder: Path, tmp_path: Path) -> Iterator[ConsoleServer]:
-    """A folder with a store and the user `admin`, and no server yet; one that the test starts is ended."""
+    """A folder with a store and the user `admin`, and no server yet. A started server is stopped at the end."""
     shutil.copytree(prepared_folder, tmp_path, dirs_exist_ok=True)
     server = ConsoleServer(tmp_path)
     yield server
@@ -75,7 +75,7 @@ def stopped_console(prepared_folder: Path, tmp_path: Path) -> Iterator[ConsoleSe
 
 @pytest.fixture(scope="module")
 def staffed(shared_console: ConsoleServer) -> Iterator[ConsoleServer]:
-    """A console with the domains open.local, which is granted to oleg (operator) and vera (viewer), and shut.local."""
+    """A console with open.local, granted to oleg (operator) and vera (viewer), and ungranted shut.local."""
     for line in ("domain/declare open.local", "domain/declare shut.local"):
         shared_console.run(line)
     for domain in ("open.local", "shut.local"):
@@ -91,20 +91,20 @@ def staffed(shared_console: ConsoleServer) -> Iterator[ConsoleServer]:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that makes faults."""
+    """The fault injection library."""
     needs("cc")
     return compiled(tmp_path_factory.mktemp("faults") / "faults.so")
 
 
 @pytest.fixture
 def faults(library: Path, stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory) -> Faults:
-    """The control of the faults of a console."""
+    """The control of a console's injected faults."""
     return Faults.make(library, tmp_path_factory.mktemp("control") / "control", stopped_console.folder)
 
 
 @pytest.fixture
 def filled(stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
-    """A store with something in it that nobody serves, the current folder, and what locks and opens a backup."""
+    """A store with data and no server, the current folder, and a way to encrypt and open a backup."""
     console = stopped_console
     assert console.program("init").returncode == 0
     with closing(sqlite3.connect(console.database)) as connection:
@@ -119,7 +119,7 @@ def filled(stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch) -> C
 
 @pytest.fixture
 def heard_ctrl_c() -> Iterator[None]:
-    """Let what is started hear Ctrl-C also where the tests run in the background of a script, which ignores it."""
+    """Let child processes receive Ctrl-C even where the tests run in a background job, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

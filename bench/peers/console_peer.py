@@ -1,7 +1,7 @@
-"""The peer: asyncssh alone, with the callbacks and algorithms of the console, which does no work at all.
+"""The peer: asyncssh with the callbacks and algorithms of the console, and without its work.
 
-It shows what the library itself costs. Environment: PEER_DIR has host_key, authorized_key and replies/, a file for each
-command that it answers, named like the command with _ for /. PEER_PORT is where it listens.
+It shows the cost of the library itself. Environment: PEER_DIR has host_key, authorized_key and replies/ with a file
+for each answered command, named like the command with _ for /. PEER_PORT is the port to listen on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROMPT = b"admin@ds1@ecss1:/$ "
 
 
 class Session(asyncssh.SSHServerSession[bytes]):
-    """One channel: a shell that echoes what comes, or one command."""
+    """One channel: a shell that echoes its input, or one command."""
 
     def __init__(self, replies: Mapping[str, bytes]) -> None:
         """Take the replies by command."""

@@ -1,1 +1,1 @@
-"""What `make bench` and `make scaling` are made of: contenders, scenes, figures, tables, targets."""
+"""The parts of `make bench` and `make scaling`: contenders, scenes, figures, tables, targets."""

@@ -1,4 +1,4 @@
-"""The client of every scene: asyncssh, as a person's OpenSSH or as a script, and what it counts."""
+"""The client of every scene: asyncssh in the style of OpenSSH or of a script, with its counters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from servers import Server  # isort: skip  a neighbour, not a package
 from witness import quantile  # isort: skip
 
 PROMPT = b"admin@ds1@ecss1:/$ "
-#: How clients call themselves: a person gets the line editor at a terminal, a script the plain one.
+#: Client version strings: a person's client gets the line editor at a terminal, a script's the plain one.
 PERSON, SCRIPT = "OpenSSH_9.9", "paramiko_3.5.1"
 #: Nothing that is read comes near half of it, so that no adjustment of it is sent: OTP drops the connection when one
 #: comes for a channel that it has just closed.
@@ -22,10 +22,10 @@ WINDOW_BYTES = 16 * 1024 * 1024
 
 
 class Batch:
-    """CPU of the server, of this client, and the latency of each operation, while it is entered; as often as wanted."""
+    """CPU of the server and of this client, and the latency of each operation, while entered; reusable."""
 
     def __init__(self, server: Server) -> None:
-        """Take whom to measure."""
+        """Take the server to measure."""
         self._server = server
         self._cpu_ms = self._own_ms = self._seconds = 0.0
         self._latencies_ms: list[float] = []
@@ -82,7 +82,7 @@ class Shell:
         return shell
 
     async def line(self, text: str) -> bytes:
-        """Send a line whole and return what came up to the next prompt."""
+        """Send a whole line and return the output up to the next prompt."""
         self._process.stdin.write(f"{text}\r".encode())
         return await self.prompted()
 
@@ -93,7 +93,7 @@ class Shell:
             pass
 
     async def press(self, keys: str, quiet_until: str) -> None:
-        """Send keys and wait until what has come ends with these characters."""
+        """Send keys and wait until the output ends with these characters."""
         self._process.stdin.write(keys.encode())
         await self._process.stdout.readuntil(quiet_until.encode())
 
@@ -109,7 +109,7 @@ class Shell:
 
 
 async def run(connection: asyncssh.SSHClientConnection, command: str) -> bytes:
-    """Run a command on an open connection and return what it printed.
+    """Run a command on an open connection and return its output.
 
     No end of input is sent, for the reason of WINDOW_BYTES.
     """

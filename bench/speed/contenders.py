@@ -1,4 +1,4 @@
-"""Who is measured: our console, the two peers where their compilers are installed, and asyncssh by itself."""
+"""The measured servers: our console, the two peers if their compilers are installed, and bare asyncssh."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.001
 
 @dataclass(frozen=True)
 class Contender:
-    """How one server is started. `port_name` is the environment variable that tells it its port."""
+    """How to start one server. `port_name` is the environment variable for its port."""
 
     name: str
     words: tuple[str, ...]
@@ -56,7 +56,7 @@ class Contender:
 
 
 async def _banner(server: Server) -> None:
-    """Wait until the server greets; raises RuntimeError with its log when it does not."""
+    """Wait for the SSH banner. Raises RuntimeError with the server's log if none comes."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
@@ -80,7 +80,7 @@ def _free_port() -> int:
 
 
 def ours(folder: Path, key: Path) -> Contender:
-    """Prepare our console, compiled as `make install` does: a store with the user `admin`, who logs in with `key`."""
+    """Prepare our console, compiled as by `make install`: a store with the user `admin`, who logs in with `key`."""
     compileall.compile_dir(_HERE.parent / "server", quiet=1)
     folder.mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ECSS_CONSOLE_")}
@@ -91,7 +91,7 @@ def ours(folder: Path, key: Path) -> Contender:
 
 
 def peers(folder: Path, key: Path, replies: Mapping[str, bytes]) -> list[Contender]:
-    """Prepare the peers that can be built here; say which cannot. They answer each command with its reply."""
+    """Prepare the peers that can be built here; print the others. They answer each command with its reply."""
     found = []
     for name, needs, build in (
         (ERLANG, "erlc (Debian: erlang-base erlang-ssh)", _erlang),
@@ -109,7 +109,7 @@ def peers(folder: Path, key: Path, replies: Mapping[str, bytes]) -> list[Contend
             (inside / "replies" / command.replace("/", "_")).write_bytes(reply)
         try:
             words, environment = build(inside)
-        except subprocess.CalledProcessError:  # the compiler has said why; its libraries are packages of their own
+        except subprocess.CalledProcessError:  # the compiler has printed the reason; its libraries may be missing
             print(f"no peer {name}: it does not compile; it needs {needs}")
             continue
         environment |= {"PEER_DIR": str(inside)}

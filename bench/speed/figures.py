@@ -12,7 +12,7 @@ Rows = dict[str, dict[str, dict[str, list[float]]]]
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of the rounds, with the smallest and the largest, so that noise is seen."""
+    """The median of the rounds, with the smallest and the largest, to show noise."""
 
     median: float
     least: float
@@ -21,7 +21,7 @@ class Spread:
 
 @dataclass
 class Figures:
-    """What has been measured so far, rows in the order of their first figure."""
+    """The figures so far, with rows in the order of their first figure."""
 
     rows: Rows = field(default_factory=dict)
 
@@ -51,7 +51,7 @@ class Figures:
         return list(dict.fromkeys(server for by_server in self.rows.values() for server in by_server))
 
     def with_measure(self, measure: str) -> Iterator[str]:
-        """Give the rows of which somebody has this measure."""
+        """Return the rows where at least one server has this measure."""
         for row, by_server in self.rows.items():
             if any(measure in measures for measures in by_server.values()):
                 yield row

@@ -1,4 +1,4 @@
-"""Where and of what figures were made: the machine, the versions, the commit."""
+"""The circumstances of the figures: machine, versions, commit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ERLANG = ("erl", "-noshell", "-eval", "io:put_chars(erlang:system_info(otp_rele
 
 
 def circumstances() -> dict[str, str]:
-    """Return what a reader of the figures wants to know, in the order in which it is shown."""
+    """Return the circumstances that a reader of the figures needs, in display order."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     found = {
         "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -1,4 +1,4 @@
-"""Results as files: figures with the circumstances that they were measured in."""
+"""Results as files: figures with the circumstances of their measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent.parent / "results"
 
 @dataclass(frozen=True)
 class Result:
-    """One run: its kind (`bench` or `scaling`), where and of what it was made, and its figures."""
+    """One run: its kind (`bench` or `scaling`), circumstances and figures."""
 
     kind: str
     machine: Mapping[str, str]
@@ -32,13 +32,13 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Read one; raises ValueError or KeyError when it is none."""
+        """Read one result. Raises ValueError or KeyError for an invalid file."""
         content = json.loads(path.read_text(encoding="utf-8"))
         return cls(content["kind"], content["machine"], Figures(content["rows"]))
 
 
 def _rounded(found: object) -> object:
-    """Round to what can be measured: a tenth of a microsecond."""
+    """Round to the precision of measurement: a tenth of a microsecond."""
     if isinstance(found, dict):
         return {name: _rounded(value) for name, value in found.items()}
     if isinstance(found, list):

@@ -1,4 +1,4 @@
-"""Stores with any number of domains and integrations, made by the server's own storage while nobody serves them."""
+"""Stores with any number of domains and integrations, made by the server's storage code offline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SERVICE_EVERY = 5
 
 
 async def seed(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Add each domain with so many integrations to the store in `folder`; every fifth is a service with numbers."""
+    """Add each domain with its number of integrations to the store in `folder`; every fifth has numbers."""
     vault = Vault(base64.b64decode((folder / "keys" / "storage.key").read_bytes()))
     store = Store(await SqliteEngine.open(folder / "var" / "console.db"), vault)
     try:

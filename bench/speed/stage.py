@@ -1,4 +1,4 @@
-"""What every scene gets: the contenders, those of them that are running, and how often to do what."""
+"""The input of every scene: all contenders, the running ones, and repetition counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEW, SOME, MANY = 5, 500, 10_000
 
 
 def domain_of(size: int) -> str:
-    """Return the domain that has so many integrations."""
+    """Return the domain with this number of integrations."""
     return f"d{size}.local"
 
 
@@ -28,7 +28,7 @@ def list_of(size: int) -> str:
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each thing is done on each server in one round."""
+    """The repetitions of each operation on each server in one round."""
 
     rounds: int = 3
     logins: int = 160
@@ -47,12 +47,12 @@ class Counts:
 
     @classmethod
     def quick(cls) -> Counts:
-        """One round, enough to see what a change did."""
+        """One round, enough to show the effect of a change."""
         return cls(rounds=1, execs=300, lines=300, lists_of_many=2, adds=80, adds_of_each=8, fair_lists=2)
 
     @classmethod
     def tiny(cls) -> Counts:
-        """Enough to see that the benchmark itself works."""
+        """Enough to show that the benchmark itself works."""
         return cls(
             rounds=1,
             logins=4,
@@ -73,7 +73,7 @@ class Counts:
 
 @dataclass
 class Stage:
-    """The running servers, ours first, and the folder in which others may be started."""
+    """The running servers, ours first, and the folder for further ones."""
 
     folder: Path
     counts: Counts
@@ -88,13 +88,13 @@ class Stage:
         return next(server for server in self.servers if server.name == OURS)
 
     def in_turn(self) -> list[Server]:
-        """Return the servers, beginning with another one in each round."""
+        """Return the servers, with another first one in each round."""
         first = self.round % len(self.servers)
         return self.servers[first:] + self.servers[:first]
 
     @asynccontextmanager
     async def fresh(self, contender: Contender) -> AsyncIterator[Server]:
-        """Give a server of its own, just started, with the same store as the others have."""
+        """Give a new server with the same store as the others."""
         server = await contender.start()
         try:
             yield server
@@ -103,7 +103,7 @@ class Stage:
 
 
 def folder_on_disk() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder beside the checkout, which lies on a disk; /tmp may be memory, where fsync costs nothing."""
+    """Make a folder beside the checkout, which is on a disk. /tmp may be memory, where fsync is free."""
     place = Path(__file__).parent.parent.parent / "build"
     place.mkdir(exist_ok=True)
     return tempfile.TemporaryDirectory(prefix="bench-", dir=place)

@@ -18,7 +18,7 @@ _UNITS = {"kb": "KB", "ms": "ms", "per_second": "a second", "times": "times"}
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn."""
+    """A table before drawing."""
 
     title: str
     header: tuple[str, ...]
@@ -38,7 +38,7 @@ class Grid:
 
 
 def of_cpu(figures: Figures) -> Grid:
-    """Return the rows that have CPU: first that, with its ends, and our ratio to each peer; then the latencies."""
+    """Return the rows with CPU: its spread and our ratio to each peer, then the latencies."""
     servers = figures.servers()
     peers = [name for name in servers if name != OURS]
     header = ("", *(f"{name} CPU ms" for name in servers), *(f"÷ {peer}" for peer in peers))
@@ -55,7 +55,7 @@ def of_cpu(figures: Figures) -> Grid:
 
 
 def of_others(figures: Figures) -> Grid:
-    """Return the rows that are measured in something else."""
+    """Return the rows of other measures."""
     servers = figures.servers()
     peers = [name for name in servers if name != OURS]
     rows = tuple(
@@ -72,7 +72,7 @@ def of_others(figures: Figures) -> Grid:
 
 
 def of_targets(verdicts: Iterable[Verdict]) -> Grid:
-    """Return the targets with what was measured."""
+    """Return the targets with their measured values."""
     rows = tuple((each.target.row, each.target.wanted, each.measured, each.word) for each in verdicts)
     return Grid("Targets.", ("", "wanted", "measured", ""), rows)
 
@@ -83,7 +83,7 @@ def of_circumstances(machine: Mapping[str, str]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a figure with three digits that count."""
+    """Return a figure with three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 

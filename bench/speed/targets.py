@@ -1,4 +1,4 @@
-"""What is promised of speed, and whether the figures keep it."""
+"""The speed targets, and whether the figures meet them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from speed.stage import Counts
 
 @dataclass(frozen=True)
 class Target:
-    """One promise: a measure of a row, ours ÷ the peer's where there is a `peer`, at most (or at least) `limit`."""
+    """One target: a measure of a row, or ours ÷ the `peer`'s, at most (or at least) `limit`."""
 
     row: str
     measure: str
@@ -25,7 +25,7 @@ class Target:
 
     @property
     def wanted(self) -> str:
-        """The promise in words."""
+        """The target in words."""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}{self._unit}"
 
     @property
@@ -33,7 +33,7 @@ class Target:
         return f" x {self.peer}" if self.peer else f" {self.unit}"
 
     def verdict(self, figures: Figures) -> Verdict:
-        """Return what was measured and whether it keeps the promise."""
+        """Return the measured value and whether it meets the target."""
         found = (
             figures.ratio(self.row, self.measure, OURS, self.peer)
             if self.peer
@@ -47,7 +47,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target with what was measured; `met` is None where it could not be."""
+    """A target with its measured value; `met` is None if it could not be measured."""
 
     target: Target
     measured: str

@@ -1,1 +1,1 @@
-"""Who did what: changes are recorded in their own transaction, the rest in batches within a second."""
+"""The audit: changes are recorded in their own transaction, other events in batches within a second."""

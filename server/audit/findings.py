@@ -1,4 +1,4 @@
-"""What can be wrong with the audit, and how each is told."""
+"""The kinds of damage to the audit, and their texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Change(Enum):
-    """What was done to records; the value tells it of the finding's `records`, its `first` and its `last`."""
+    """A kind of damage. The value is its text, with places for the fields of the finding."""
 
     CHANGED = "{records} of {node} {was} changed"
     RENUMBERED = "{records} of {node} {was} changed: the number there is {says}"
@@ -38,7 +38,7 @@ _MERGED = {Change.CHANGED, Change.RENUMBERED, Change.DOUBTFUL, Change.PUT_IN}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, with a record or a range of them. `says` is the number in the first one."""
+    """One kind of damage to one record or to a range. `says` is the number stored in the first one."""
 
     change: Change
     node: str = ""
@@ -47,7 +47,7 @@ class Finding:
     says: int | None = None
 
     def joined(self, following: Finding) -> Finding | None:
-        """Return both as one where the other goes on with the same."""
+        """Return one finding for both if `following` continues this one; else None."""
         same = self.change == following.change and self.node == following.node and self.change in _MERGED
         shift = None if self.says is None else self.says - self.first
         other_shift = None if following.says is None else following.says - following.first
@@ -55,7 +55,7 @@ class Finding:
         return replace(self, last=following.last) if goes_on else None
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return the text of the finding."""
         one = self.first == self.last
         count = self.last - self.first + 1
         said = f"{self.says}" if one or self.says is None else f"{self.says} to {self.says + count - 1}"

@@ -1,4 +1,4 @@
-"""The node itself in the audit: its host keys and configuration, whenever they are others than at the last start."""
+"""Audit records of the node: its host keys and configuration, if they differ from the last start."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _log = logging.getLogger("ecss-console.audit")
 async def record_host(
     store: Store, journal: Journal, config: Config, host_keys: Mapping[str, str], cause: str = "ecss-console serve"
 ) -> None:
-    """Record the fingerprints of the host keys and what is in force, unless the last such record says the same.
+    """Record the host keys' fingerprints and the configuration if they differ from the last such record.
 
-    When the store does not answer, the log is told: the next start or reload finds the same change.
+    When the store is unavailable, log a warning; the next start or reload finds the same change.
     """
     try:
-        await journal.flush()  # the last such record may still wait
+        await journal.flush()  # the last such record may still wait in the journal
         event = await _change(store, config, host_keys, cause)
     except TemporaryError as error:
-        _log.warning("what is configured is not recorded: %s", error.message)
+        _log.warning("the configuration is not recorded in the audit: %s", error.message)
         return
     if event is not None:
         journal.record_soon(event)
@@ -61,19 +61,19 @@ async def _change(store: Store, config: Config, host_keys: Mapping[str, str], ca
 
 
 def _configured(config: Config) -> dict[str, Any]:
-    """Return every key by its dotted name. A long text is told by its hash; the configuration holds no secret."""
+    """Return every value by its dotted name. A long text becomes its hash; no value is a secret."""
     sections = config.model_dump(mode="json")
     return {f"{section}.{key}": _short(value) for section, keys in sections.items() for key, value in keys.items()}
 
 
-def _short(value: Any) -> Any:  # noqa: ANN401  a configured value is anything
+def _short(value: Any) -> Any:  # noqa: ANN401  a configured value has any type
     if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
         return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
     return value
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    """Return what the last record says; one that somebody has damaged says nothing."""
+    """Return the arguments of a record; empty when they are damaged."""
     try:
         found = json.loads(text)
     except ValueError:

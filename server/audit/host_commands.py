@@ -1,4 +1,4 @@
-"""Audit records of changes that a subcommand of the program makes on the console's host."""
+"""Audit records of changes that a subcommand makes on the console's host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.storage.writer import Query
 async def record_host_command(
     query: Query, node: str, command: str, facts: Mapping[str, object], kind: EventKind = EventKind.USER_CHANGE
 ) -> None:
-    """Record a change in the transaction of the change; `facts` say what changed."""
+    """Record a change in the transaction of the change; `facts` describe it."""
     event = Event(
         kind=kind,
         at=utc_now(),
@@ -30,7 +30,7 @@ async def record_host_command(
 
 
 def _system_user() -> str:
-    """Return the name of the user who runs the program, or the uid: a container's user may have no name."""
+    """Return the name of the program's user, or the uid, because a container's user may have no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

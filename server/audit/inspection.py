@@ -1,8 +1,8 @@
-"""Whether the audit is as the console wrote it: follows every node's chain and names what was done to which record.
+"""Check the audit for damage: follow every node's chain and name each changed or missing record.
 
-Pure: records go in, in the order in which they lie in the store; findings come out. A record proves itself by its mac
-behind the one before it, so one that was moved or renumbered is still known for what it is. Around damage the next
-`WINDOW` records are looked through; memory does not grow with the audit.
+Pure: records go in, in stored order, and findings come out. A record's mac, computed over the previous mac, proves its
+identity even if it was moved or renumbered. Around damage the next `WINDOW` records are searched; memory does not grow
+with the audit.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MOST_FINDINGS = 100
 
 @dataclass
 class Chain:
-    """One node's chain as far as it was followed: `due` is the number of the next record.
+    """The checked part of one node's chain: `due` is the number of the next record.
 
-    `previous` are the macs that it may build upon: the one that is stored, and behind a changed record also the one
-    that should be; none where the record before is missing. `head` is None unless the console wrote it.
+    `previous` are the macs that the next record may follow: the stored one and, after a changed record, also the
+    correct one. It is empty after a missing record. `head` is None unless the console wrote it.
     """
 
     node: str
@@ -36,34 +36,34 @@ class Chain:
     doubtful: bool = False
 
     def accept(self, *macs: bytes, doubtful: bool = False) -> None:
-        """Take the record that is due, with what its mac may be."""
+        """Accept the due record, with its possible macs."""
         self.due, self.previous, self.doubtful = self.due + 1, macs, doubtful
 
     @property
     def end(self) -> Head:
-        """The newest record that was followed."""
+        """The newest checked record."""
         return Head(self.due - 1, self.previous[0].decode(errors="replace") if self.previous else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A head of a node that somebody kept elsewhere; without a node it is of the one that is asked."""
+    """A head that was kept outside the store; an empty node means the node that is asked."""
 
     node: str
     head: Head
 
     def of(self, node: str) -> Exported:
-        """Return it as one of this node where it names none."""
+        """Return the head with this node if it has none."""
         return self if self.node else Exported(node, self.head)
 
     def __str__(self) -> str:
-        """Return it as `audit verify --head` takes it."""
+        """Return the form that `audit verify --head` takes."""
         return f"{self.node}={self.head}" if self.node else str(self.head)
 
 
 @dataclass
 class Inspection:
-    """One walk over the audit: `feed` it everything in order, then `finish` it and read what it found.
+    """One check of the audit: `feed` all records in order, then `finish`, and read `findings`.
 
     `uncovered` counts the records from before the chain.
     """
@@ -78,42 +78,42 @@ class Inspection:
     _window: deque[Kept] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        """Begin with the heads: they say which nodes there are."""
+        """Begin with the heads, which name the nodes."""
         if self.outline.beginning is None:
-            self._found(Change.BEGINNING_CHANGED)
+            self._report(Change.BEGINNING_CHANGED)
         if not self.outline.listed:
-            self._found(Change.NODES_CHANGED)
+            self._report(Change.NODES_CHANGED)
         for each in self.outline.heads:
             self.chains[each.node] = Chain(each.node, each.head if each.signed else None)
             if not each.signed:
-                self._found(Change.HEAD_CHANGED, each.node)
+                self._report(Change.HEAD_CHANGED, each.node)
 
     @property
     def full(self) -> bool:
-        """Whether so much was found that going on would tell nothing more."""
+        """Whether there are so many findings that more would tell nothing new."""
         return len(self.findings) >= MOST_FINDINGS
 
     def feed(self, records: Iterable[Kept]) -> None:
-        """Follow the chains over these records, but for the last ones, which wait for what comes behind them."""
+        """Follow the chains over these records. The last ones wait until the following ones are known."""
         self._window.extend(records)
         while len(self._window) > WINDOW and not self.full:
             self._step()
 
     def finish(self) -> None:
-        """Follow the chains to their ends and compare these with the heads."""
+        """Follow the chains to their ends and compare the ends with the heads."""
         while self._window and not self.full:
             self._step()
         if self.full:
-            self._found(Change.MORE)
+            self._report(Change.MORE)
             return
         for chain in self.chains.values():
             self._compare_with_head(chain)
         for node in self.outline.nodes:
             if node not in self.chains:
-                self._found(Change.NODE_REMOVED, node)
+                self._report(Change.NODE_REMOVED, node)
         beginning = self.outline.beginning
         if beginning is not None and self.uncovered < beginning.count:
-            self._found(Change.UNCOVERED_MISSING, first=self.uncovered, last=beginning.count)
+            self._report(Change.UNCOVERED_MISSING, first=self.uncovered, last=beginning.count)
         self._compare_with_export()
 
     def _is_from_before(self, record: Kept) -> bool:
@@ -121,59 +121,59 @@ class Inspection:
         return beginning is None or 0 < record.id <= beginning.last_id
 
     def _step(self) -> None:
-        """Take the next record, or explain why it is not the one that is due."""
+        """Accept the next record, or find out why it is not the due one."""
         record = self._window[0]
         chain = self.chains.get(_node(record))
         if chain is not None and record.seq == chain.due and self._proves(record, chain):
-            self._take(chain, record)
+            self._accept(chain, record)
             self._window.popleft()
         elif record.unchained and self._is_from_before(record):
             self.uncovered += 1
             self._window.popleft()
-        elif self._is_due_elsewhere(record) or self._begins_anew(record):
+        elif self._accept_relabelled(record) or self._accept_restart(record):
             self._window.popleft()
         elif chain is None:
-            self._meet_node(record)
-        elif self._is_borne_out(record, chain):
-            self._take_changed(chain, self._window.popleft())
+            self._begin_node(record)
+        elif self._is_confirmed_by_next(record, chain):
+            self._accept_changed(chain, self._window.popleft())
         elif any(self._proves(each, chain) for each in self._window if _node(each) == chain.node):
             self._reorder(chain)
-        elif ahead := self._ahead(record, chain):
-            self._found(Change.MISSING, chain.node, chain.due, chain.due + ahead - 1)
+        elif ahead := self._missing_before(record, chain):
+            self._report(Change.MISSING, chain.node, chain.due, chain.due + ahead - 1)
             chain.due, chain.previous = chain.due + ahead, ()
-            self._found(Change.RENUMBERED, chain.node, chain.due, says=record.seq)
-            self._take(chain, self._window.popleft())
+            self._report(Change.RENUMBERED, chain.node, chain.due, says=record.seq)
+            self._accept(chain, self._window.popleft())
         elif chain.head is not None and chain.due > chain.head.seq:
-            self._put_in(self._window.popleft())
+            self._report_inserted(self._window.popleft())
         elif record.seq == chain.due:
-            self._take_changed(chain, self._window.popleft())
+            self._accept_changed(chain, self._window.popleft())
         else:
             self._skip(chain, record)
 
-    def _found(self, change: Change, node: str = "", first: int = 0, last: int = 0, says: int | None = None) -> None:
+    def _report(self, change: Change, node: str = "", first: int = 0, last: int = 0, says: int | None = None) -> None:
         finding = Finding(change, node, first, last or first, says)
         joined = self.findings[-1].joined(finding) if self.findings else None
         self.findings[-1:] = [joined] if joined else [*self.findings[-1:], finding]
 
     def _proves(self, record: Kept, chain: Chain) -> bool:
-        """Tell whether this record is the one that is due, whatever number and node stand in it."""
+        """Tell whether the mac proves that this is the due record, whatever its stored number and node."""
         if not record.whole:
             return False
         columns = (*record.columns[:NODE], chain.node.encode(), *record.columns[NODE + 1 :])
         return any(self.sealer.mac(each, chain.due, columns) == record.mac for each in chain.previous)
 
-    def _is_borne_out(self, record: Kept, chain: Chain) -> bool:
-        """Tell whether the next record builds upon this one, so that it is the one that is due, changed in place."""
+    def _is_confirmed_by_next(self, record: Kept, chain: Chain) -> bool:
+        """Tell whether the next record follows this one. Then this is the due record, changed in place."""
         following = self._window[1] if len(self._window) > 1 else None
         if record.seq != chain.due or following is None or _node(following) != chain.node:
             return False
         should_be = (self.sealer.mac(each, chain.due, record.columns) for each in chain.previous)
         return self._proves(following, Chain(chain.node, None, chain.due + 1, (record.mac, *should_be)))
 
-    def _ahead(self, record: Kept, chain: Chain) -> int:
-        """Return by how many a record is further on than the one that is due, though it has its number; 0 if it is not.
+    def _missing_before(self, record: Kept, chain: Chain) -> int:
+        """Return how many records are missing before this one, although it has the due number; 0 if none.
 
-        The one behind it proves that: it builds upon its mac, with a number that no longer stands there.
+        The following record proves it: it follows this record's mac, under the number after the original one.
         """
         following = self._window[1] if len(self._window) > 1 else None
         if record.seq != chain.due or following is None or _node(following) != chain.node:
@@ -182,108 +182,111 @@ class Inspection:
         after = (Chain(chain.node, None, chain.due + 1 + ahead, (record.mac,)) for ahead in numbers)
         return next((ahead for ahead, each in zip(numbers, after, strict=True) if self._proves(following, each)), 0)
 
-    def _take(self, chain: Chain, record: Kept, *macs: bytes, doubtful: bool = False) -> None:
+    def _accept(self, chain: Chain, record: Kept, *macs: bytes, doubtful: bool = False) -> None:
         wanted = self.exported
         if wanted and (wanted.node, wanted.head) == (chain.node, Head(chain.due, record.mac.decode(errors="replace"))):
             self._exported_seen = True
         chain.accept(record.mac, *macs, doubtful=doubtful)
 
-    def _is_due_elsewhere(self, record: Kept) -> bool:
-        """Take a record whose number or node was changed: its mac still proves which it is."""
+    def _accept_relabelled(self, record: Kept) -> bool:
+        """Accept a record whose number or node was changed, because its mac still proves its identity."""
         for chain in self.chains.values():
             if self._proves(record, chain):
                 renumbered = _node(record) == chain.node and record.seq is not None
                 change = Change.RENUMBERED if renumbered else Change.CHANGED
-                self._found(change, chain.node, chain.due, says=record.seq if renumbered else None)
-                self._take(chain, record)
+                self._report(change, chain.node, chain.due, says=record.seq if renumbered else None)
+                self._accept(chain, record)
                 return True
         return False
 
-    def _begins_anew(self, record: Kept) -> bool:
-        """Take a record that the console wrote behind a head that was changed."""
+    def _accept_restart(self, record: Kept) -> bool:
+        """Accept a record that the console wrote after a changed head."""
         chain = self.chains.get(_node(record))
         if chain is None or record.seq is None or record.seq < chain.due or not record.whole:
             return False
         if self.sealer.mac(ANEW, record.seq, record.columns) != record.mac:
             return False
         if record.seq > chain.due:
-            self._found(Change.CUT, chain.node, chain.due, record.seq - 1)
-        self._found(Change.BEGUN_ANEW, chain.node, record.seq)
+            self._report(Change.CUT, chain.node, chain.due, record.seq - 1)
+        self._report(Change.BEGUN_ANEW, chain.node, record.seq)
         chain.due = record.seq
-        self._take(chain, record)
+        self._accept(chain, record)
         return True
 
-    def _meet_node(self, record: Kept) -> None:
-        """Begin with a node that has no head; a single record of such a node is a stray one."""
+    def _begin_node(self, record: Kept) -> None:
+        """Begin the chain of a node without a head; a single record of such a node was inserted."""
         node = _node(record)
         of_node = sum(_node(each) == node for each in self._window)
         if record.seq is None or (of_node == 1 and not self._proves(record, Chain(node, None))):
-            self._put_in(self._window.popleft())
+            self._report_inserted(self._window.popleft())
             return
-        self._found(Change.HEAD_MISSING, node)
+        self._report(Change.HEAD_MISSING, node)
         self.chains[node] = Chain(node, None)
 
-    def _take_changed(self, chain: Chain, record: Kept) -> None:
-        """Take a record whose number is right and whose mac is not; behind a missing one nothing can be said of it."""
+    def _accept_changed(self, chain: Chain, record: Kept) -> None:
+        """Accept a record with the right number and a wrong mac.
+
+        After a missing record the mac cannot be checked, so there is no finding.
+        """
         if chain.previous:
-            self._found(Change.DOUBTFUL if chain.doubtful else Change.CHANGED, chain.node, chain.due)
+            self._report(Change.DOUBTFUL if chain.doubtful else Change.CHANGED, chain.node, chain.due)
         should_be = [self.sealer.mac(each, chain.due, record.columns) for each in chain.previous]
-        self._take(chain, record, *should_be[:1], doubtful=bool(chain.previous))
+        self._accept(chain, record, *should_be[:1], doubtful=bool(chain.previous))
 
     def _skip(self, chain: Chain, record: Kept) -> None:
-        """Go on behind what is missing, or pass over what was put in."""
+        """Continue after missing records, or skip an inserted one."""
         said = [each.seq for each in self._window if _node(each) == chain.node and each.seq is not None]
         onwards = min((seq for seq in said if seq >= chain.due), default=chain.due)
         if record.seq is None or record.seq < chain.due or onwards == chain.due:
-            self._put_in(self._window.popleft())
+            self._report_inserted(self._window.popleft())
             return
-        self._found(Change.MISSING, chain.node, chain.due, onwards - 1)
+        self._report(Change.MISSING, chain.node, chain.due, onwards - 1)
         chain.due, chain.previous = onwards, ()
 
-    def _put_in(self, record: Kept) -> None:
+    def _report_inserted(self, record: Kept) -> None:
         if record.seq is None:
-            self._found(Change.STRAY, first=record.id)
+            self._report(Change.STRAY, first=record.id)
         else:
-            self._found(Change.PUT_IN, _node(record), record.seq)
+            self._report(Change.PUT_IN, _node(record), record.seq)
 
     def _reorder(self, chain: Chain) -> None:
-        """Follow the chain through records that lie in another order; what is left between them was put in."""
+        """Follow the chain through records in another order; the remaining records between them were inserted."""
         mine = [record for record in self._window if _node(record) == chain.node]
-        order: dict[int, int] = {}  # place among them -> which record it is
+        order: dict[int, int] = {}  # index in `mine` -> true number
         while max(order, default=0) >= len(order):
             free = (place for place in range(len(mine)) if place not in order)
             place = next((place for place in free if self._proves(mine[place], chain)), None)
             if place is None:
                 break
             order[place] = chain.due
-            self._take(chain, mine[place])
+            self._accept(chain, mine[place])
         passed = mine[: max(order) + 1]
         for place, record in enumerate(passed):
             if place not in order:
-                self._put_in(record)
-        self._tell_order(chain.node, [(mine[place], order[place]) for place in sorted(order)])
+                self._report_inserted(record)
+        self._report_order(chain.node, [(mine[place], order[place]) for place in sorted(order)])
         count = itertools.count(1)
         self._window = deque(
             record for record in self._window if _node(record) != chain.node or next(count) > len(passed)
         )
 
-    def _tell_order(self, node: str, found: list[tuple[Kept, int]]) -> None:
-        """Tell how records lie that are known for what they are: moved, or under other numbers."""
+    def _report_order(self, node: str, found: list[tuple[Kept, int]]) -> None:
+        """Report identified records that were moved or renumbered."""
         numbers = [number for _, number in found]
         moved = [pair for pair in zip(numbers, sorted(numbers), strict=True) if pair[0] != pair[1]]
         if moved:
             change = Change.SWAPPED if len(moved) == 2 else Change.DISORDERED  # noqa: PLR2004  a pair
-            self._found(change, node, min(map(min, moved)), max(map(max, moved)))
+            self._report(change, node, min(map(min, moved)), max(map(max, moved)))
             return
         for record, number in found:
             if record.seq != number:
-                self._found(Change.RENUMBERED, node, number, says=record.seq)
+                self._report(Change.RENUMBERED, node, number, says=record.seq)
 
     def _compare_with_head(self, chain: Chain) -> None:
         if chain.head is not None and chain.head.seq >= chain.due:
-            self._found(Change.CUT, chain.node, chain.due, chain.head.seq)
+            self._report(Change.CUT, chain.node, chain.due, chain.head.seq)
         elif chain.head is not None and chain.head.seq < chain.end.seq:
-            self._found(Change.HEAD_BEHIND, chain.node, chain.head.seq, chain.end.seq)
+            self._report(Change.HEAD_BEHIND, chain.node, chain.head.seq, chain.end.seq)
 
     def _compare_with_export(self) -> None:
         if self.exported is None or self._exported_seen:
@@ -291,9 +294,9 @@ class Inspection:
         node, head = self.exported.node, self.exported.head
         end = self.chains[node].end.seq if node in self.chains else 0
         if end < head.seq:
-            self._found(Change.ROLLED_BACK, node, head.seq, end)
+            self._report(Change.ROLLED_BACK, node, head.seq, end)
         else:
-            self._found(Change.NOT_EXPORTED, node, head.seq)
+            self._report(Change.NOT_EXPORTED, node, head.seq)
 
 
 def _node(record: Kept) -> str:

@@ -1,7 +1,7 @@
-"""The journal: what need not be recorded before the reply is kept for up to a second and written in one transaction.
+"""The journal: events without a change are written in one transaction per batch, within a second.
 
-A read must not cost an fsync. A change is recorded by `record` inside its own transaction: without its record it does
-not happen.
+So a read does not cost an fsync. A change is recorded by `record` inside its own transaction: without its record it
+does not happen.
 """
 
 from __future__ import annotations
@@ -25,49 +25,49 @@ from server.storage.uncut import CommittedError
 from server.storage.writer import Query
 
 BATCH_SECONDS = 0.5
-#: A transaction holds up every change: what has gathered while the store was away goes in portions.
+#: A transaction delays every change. So a backlog, as after an outage of the store, is written in portions.
 _MOST_PER_TRANSACTION = 2_000
-#: The lines of so many users go in one portion; each user's are bounded.
-_MOST_TYPISTS_PER_TRANSACTION = 4
-#: How long a batch waits for another program. Short, as a batch that was refused is tried again, and the last one
-#: must not hold up the end of the program.
+#: Users whose lines go in one portion; the lines of each user are bounded.
+_MOST_USERS_PER_TRANSACTION = 4
+#: How long a batch waits for another program. It is short, because a refused batch is tried again, and the last batch
+#: must not delay the end of the program.
 _PATIENCE_SECONDS = 0.3
-#: Beyond, a record goes to the log at once. To tell it of so many at the end takes up to a second.
+#: More waiting records go to the log at once. Logging this many at the end takes up to a second.
 MOST_WAITING = 10_000
-_TELL_AGAIN_SECONDS = 60.0
-#: The end of the program waits no longer for the log, which takes so many lines at once.
+_REPORT_AGAIN_SECONDS = 60.0
+#: At the end, logging stops after this time. The log takes `_LINES_AT_ONCE` lines at a time.
 _LAST_SECONDS = 1.0
 _LINES_AT_ONCE = 500
 _LOG_SECONDS = 0.01
 
-#: Name of a user, and when it was added: who has the name since is another one.
-_Typist = tuple[str, str]
+#: The name of a user and the time of its addition, which tells it from a later user of that name.
+_UserIdentity = tuple[str, str]
 
 _log = logging.getLogger("ecss-console.audit")
 
 
 def utc_now() -> str:
-    """Return the time as the store keeps it: UTC, ISO 8601, milliseconds."""
+    """Return the time in the store's form: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class Journal:
-    """Events and typed lines on their way to the store; `close` writes what is left."""
+    """Writes events and typed lines to the store in batches; `close` writes the rest."""
 
     def __init__(self, store: Store) -> None:
-        """Take the store that outlives the journal."""
+        """Take the store, which must be closed after the journal."""
         self._store = store
-        self._events: list[tuple[float, Event]] = []  # each with the monotonic time at which it came
-        self._lines: dict[_Typist, LastLines] = {}
+        self._events: list[tuple[float, Event]] = []  # each with the monotonic time of its arrival
+        self._lines: dict[_UserIdentity, LastLines] = {}
         self._shared = SharedLines()
         self._writing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._lost = 0
-        self._refusal = ""
-        self._told_at_seconds = 0.0
+        self._reason = ""
+        self._reported_at_seconds = 0.0
 
     async def record(self, query: Query, event: Event) -> None:
-        """Record an event with the change it is about: both are committed, or neither."""
+        """Record an event with its change: both are committed, or neither."""
         query.audit.add(event)
 
     def record_soon(self, event: Event) -> None:
@@ -80,7 +80,10 @@ class Journal:
         self._wake()
 
     def remember_soon(self, operator: Operator, line: str) -> None:
-        """Add a typed line to the user's history within a second, not to that of somebody who has the name since."""
+        """Add a typed line to the user's history within a second.
+
+        A later user of the same name does not get it.
+        """
         self._lines.setdefault((operator.name, operator.added_at), LastLines()).append(line)
         self._wake()
 
@@ -89,42 +92,40 @@ class Journal:
         return self._lines.get((operator.name, operator.added_at), ())
 
     async def earlier_lines(self, operator: Operator) -> Sequence[str]:
-        """Return the user's lines, the oldest first; all sessions that keep them share them."""
+        """Return the user's lines, the oldest first; open sessions of the user share them."""
         stored = await history.lines(self._store, operator.name)
         return self._shared.shared(operator.name, [*stored, *self.lines_waiting(operator)])
 
     def readings(self) -> Iterator[Reading]:
-        """Yield how many records wait and for how long, and how many the store never took."""
+        """Yield the number of waiting records, how long they have waited, and how many were lost."""
         waiting_seconds = monotonic() - self._events[0][0] if self._events else 0.0
         yield single(metrics.AUDIT_WAITING, len(self._events))
         yield single(metrics.AUDIT_WAITING_SECONDS, waiting_seconds)
         yield single(metrics.AUDIT_LOST, self._lost)
 
     async def flush(self) -> None:
-        """Write what is waiting now; on TemporaryError it goes on waiting."""
+        """Write all waiting records; on TemporaryError they go on waiting."""
         async with self._turn:
-            left, typists = len(self._events), [*self._lines]
-            while left > 0 or typists:
-                await self._write(self._events[:_MOST_PER_TRANSACTION], typists[:_MOST_TYPISTS_PER_TRANSACTION])
+            left, users = len(self._events), [*self._lines]
+            while left > 0 or users:
+                await self._write(self._events[:_MOST_PER_TRANSACTION], users[:_MOST_USERS_PER_TRANSACTION])
                 left -= _MOST_PER_TRANSACTION
-                del typists[:_MOST_TYPISTS_PER_TRANSACTION]
+                del users[:_MOST_USERS_PER_TRANSACTION]
 
     async def close(self) -> None:
-        """Write what is left; what the store does not take is told to the log, within a second."""
+        """Write the rest; records that the store does not take go to the log, within a second."""
         try:
             await self.flush()
-        except Exception as error:  # noqa: BLE001  whatever it is, it must not keep the program from ending
-            await self._tell_left(error)
+        except Exception as error:  # noqa: BLE001  no error may keep the program from ending
+            await self._log_remaining(error)
         if self._writing is not None:
-            self._writing.cancel()  # by now it sleeps: a batch that is being written is never cut
+            self._writing.cancel()  # the task sleeps now: `flush` has waited for any batch
 
-    async def _write(self, waiting: list[tuple[float, Event]], typists: list[_Typist]) -> None:
-        """Write a portion in one transaction, and let it wait no longer once it is stored."""
+    async def _write(self, waiting: list[tuple[float, Event]], users: list[_UserIdentity]) -> None:
+        """Write a portion in one transaction, and drop it here once it is stored."""
         stored = False
-        # more may be typed, and the oldest dropped, until the transaction begins
-        portions = [
-            (self._lines[typist], typist, [*self._lines[typist]], self._lines[typist].end) for typist in typists
-        ]
+        # until the transaction begins, users may type more lines and the oldest may be dropped
+        portions = [(self._lines[user], user, [*self._lines[user]], self._lines[user].end) for user in users]
         try:
             async with self._store.transaction(_PATIENCE_SECONDS, Rank.FIRST) as query:
                 query.audit.add(*(event for _, event in waiting))
@@ -132,18 +133,18 @@ class Journal:
                     await history.append(query, name, added_at, lines)
             stored = True
         except CommittedError:
-            stored = True  # who waited for it was interrupted
+            stored = True  # the waiting caller was cancelled
             raise
         finally:
             if stored:
                 del self._events[: len(waiting)]
-                for kept, typist, _, end in portions:
+                for kept, user, _, end in portions:
                     kept.drop(end - kept.dropped)
                     if not kept:
-                        del self._lines[typist]
+                        del self._lines[user]
 
-    async def _tell_left(self, error: Exception) -> None:
-        """Tell the log, which has a thread of its own and room for so many lines, of what the store does not take."""
+    async def _log_remaining(self, error: Exception) -> None:
+        """Log the records that the store does not take; the log's thread has room for limited batches."""
         until = monotonic() + _LAST_SECONDS
         while self._events and monotonic() < until:
             for _, event in self._events[:_LINES_AT_ONCE]:
@@ -151,7 +152,7 @@ class Journal:
             del self._events[:_LINES_AT_ONCE]
             await asyncio.sleep(_LOG_SECONDS)
         if self._events:
-            _log.error("%d more records are not in the store; there was no time to tell them", len(self._events))
+            _log.error("%d more records are not in the store; there was no time to log them", len(self._events))
 
     def _wake(self) -> None:
         if self._writing is None or self._writing.done():
@@ -163,18 +164,18 @@ class Journal:
             try:
                 await self.flush()
             except TemporaryError as error:
-                self._tell(error.message)
-            except Exception:  # noqa: BLE001  a defect today must not end the recording of tomorrow
-                _log.exception("audit waits")
+                self._report(error.message)
+            except Exception:  # noqa: BLE001  a defect must not end the recording for good
+                _log.exception("audit records wait for the store")
             else:
-                self._tell("")
+                self._report("")
 
-    def _tell(self, refusal: str) -> None:
-        """Tell the log why records wait when that is new, then once a minute, and when it has ended."""
-        due = refusal != self._refusal or monotonic() - self._told_at_seconds >= _TELL_AGAIN_SECONDS
-        if refusal and due:
-            _log.warning("audit waits: %s (%d records)", refusal, len(self._events))
-            self._told_at_seconds = monotonic()
-        elif self._refusal and not refusal:
-            _log.info("audit waits no longer")
-        self._refusal = refusal
+    def _report(self, reason: str) -> None:
+        """Log why records wait: at once for a new reason, then once a minute, and when they are written."""
+        due = reason != self._reason or monotonic() - self._reported_at_seconds >= _REPORT_AGAIN_SECONDS
+        if reason and due:
+            _log.warning("audit records wait for the store: %s (%d records)", reason, len(self._events))
+            self._reported_at_seconds = monotonic()
+        elif self._reason and not reason:
+            _log.info("audit records are stored again")
+        self._reason = reason

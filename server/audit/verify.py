@@ -1,4 +1,4 @@
-"""`audit verify`: reads the whole audit in pages and inspects it; used by the console and by the command line."""
+"""`audit verify`: read the whole audit in pages and inspect it, for the console and the command line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from server.storage import events
 from server.storage.chain import Head
 from server.storage.store import Store
 
-#: A page takes about 2 ms of the loop.
+#: A page takes about 2 ms of the event loop.
 _ROWS_PER_PAGE = 100
 _LOWEST_ID = -(2**63)
 _HEAD = re.compile(r"(?:(.+)=)?([1-9][0-9]{0,17}):([0-9a-f]{64})")
 
 
 def parse_head(text: str) -> Exported:
-    """Return the head that somebody exported, of the node before `=`; without one its node is empty, for this one.
+    """Parse an exported head, `[NODE=]SEQ:MAC`.
 
-    Raises ValueError with what would be right.
+    Without `NODE=` its node is empty and means the node that is asked. Raises ValueError with the right form.
     """
     found = _HEAD.fullmatch(text)
     if found is None:
@@ -32,9 +32,9 @@ def parse_head(text: str) -> Exported:
 async def inspect(
     store: Store, exported: Exported | None, share: Share, show: Callable[[int, int], None]
 ) -> Inspection:
-    """Inspect what is in the audit at this moment; `show` is told how many ids are done, and of how many.
+    """Inspect the audit as it is now; call `show` with the done and the total number of ids.
 
-    Reads beside those who write, a page at a time, and lets others run between pages.
+    Reads a page at a time beside all writers, and yields to other work between pages.
     """
     outline = await events.outline(store)
     inspection = Inspection(store.vault.audit, outline, exported)
@@ -52,12 +52,12 @@ async def inspect(
 
 
 def findings(inspection: Inspection) -> list[str]:
-    """Return what is wrong, a line each."""
+    """Return one line for each finding."""
     return [str(finding) for finding in inspection.findings]
 
 
 def certificate(inspection: Inspection) -> list[str]:
-    """Return what is right where nothing is wrong: a line for each node with its head, and what is not covered."""
+    """Return the lines of a sound audit: every node with its head, and the records that are not covered."""
     lines = [
         f"{chain.node}: {chain.end.seq} records are whole, head {chain.end}"
         for _, chain in sorted(inspection.chains.items())

@@ -1,1 +1,1 @@
-"""Who is let in: passwords and public keys against the users of the store."""
+"""Authentication: passwords, public keys and certificates, checked against the users of the store."""

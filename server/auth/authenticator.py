@@ -1,7 +1,7 @@
 """Check credentials against the stored users.
 
-An unknown, locked or expired user is refused like a wrong password: with the same work and the same answer. So no user
-is made from stored data before the credential is right. Only the log and the audit get the reason.
+An unknown, locked or expired user is refused like a wrong password: with the same work and the same answer. So a `User`
+is made from stored data only after its credential was right. Only the log and the audit get the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger("ecss-console.login")
 
 
 class Authenticator:
-    """Checks passwords, public keys and certificates against the users as the store has them now."""
+    """Checks passwords, public keys and certificates against the current users of the store."""
 
     def __init__(self, store: Store, journal: Journal, passwords: PasswordChecker, node: str) -> None:
         """Take the parts that all connections share; `node` is the name of this node in the audit."""
@@ -39,7 +39,7 @@ class Authenticator:
     async def by_password(self, name: str, password: str, owner: str) -> AuthResult:
         """Check a password; an unknown user costs the same time as a wrong password.
 
-        `owner` causes the work, see `PasswordChecker`. Raises TemporaryError.
+        The work is counted against `owner`, see `PasswordChecker`. Raises TemporaryError.
         """
         found = await credentials.by_name(self._store.read, name)
         stored = found.password_hash
@@ -106,7 +106,7 @@ class Authenticator:
         return await credentials.by_name(self._store.read, name)
 
     def by_certificate(self, name: str, found: StoredCredentials, weak: str | None, authority: str) -> AuthResult:
-        """Check the user of a certificate that fits.
+        """Check the user of a certificate with a matching principal.
 
         `weak` is the weakness of the certified key, `authority` the fingerprint of the key that signed it.
         """

@@ -1,8 +1,7 @@
-"""How users stand now: role, grants, and whether they may still work here; asked at every line, so kept at hand.
+"""The current rights of users: role, grants, and whether they may still work here.
 
-So are the names of domains, as they were declared.
-
-The store's feed says what has changed: by this process at once, by another program within a second.
+Every line asks for them, so they are cached, together with the names of domains as they were declared. The store's feed
+drops changed entries: at once for changes of this process, within a second for those of others.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ _CACHED = {Topic.USERS, Topic.GRANTS, Topic.DOMAINS}
 
 
 def no_more(name: str) -> str:
-    """Return what is said of somebody who may not work here any more."""
+    """Return the message for a user whose access has ended."""
     return f"{name} may not work here any more"
 
 
 class Authorizer:
-    """The users, and the names of domains, that were asked for since the last change."""
+    """Caches users and the names of domains until they change."""
 
     def __init__(self, store: Store) -> None:
         """Take the store, and subscribe to its changes of users, grants and domains."""
@@ -37,15 +36,15 @@ class Authorizer:
         store.feed.subscribe(self._drop)
 
     async def current(self, operator: Operator, read: Read | None = None) -> Operator | None:
-        """Return the operator as it stands now, None when it may not work here any more.
+        """Return the operator with current rights; None when the user may not work here any more.
 
-        Inside a change give its query as `read`: what changes before it in the same transaction have done counts.
-        Raises TemporaryError when the store is away and nothing is known.
+        Inside a change, pass its query as `read`, so that earlier changes of the same transaction count. Raises
+        TemporaryError when the store is unavailable and the user is not cached.
         """
         if read is not None:
             user = await users.find(read, operator.name)
         else:
-            user = self._known.get(operator.name) or await self._looked_up(operator.name)
+            user = self._known.get(operator.name) or await self._look_up(operator.name)
         if user is None or user.added_at != operator.added_at or user.shut_out(utc_now()):
             return None
         if (user.role, user.domains) == (operator.role, operator.domains):
@@ -53,7 +52,7 @@ class Authorizer:
         return replace(operator, role=user.role, domains=user.domains)
 
     async def declared(self, domain: str) -> str:
-        """Return a domain's name as it was declared; as it is given where there is no such domain."""
+        """Return a domain's name as it was declared; unchanged when the domain does not exist."""
         name = self._declared.get(folded(domain))
         if name is None:
             changes = self._changes
@@ -63,15 +62,15 @@ class Authorizer:
         return domain if name is None else name
 
     def _drop(self, changed: Changed) -> None:
-        """Drop what may be wrong. A user has the names of the granted domains in it."""
+        """Drop entries that may be outdated. A cached user contains the names of its domains."""
         if changed.topics & _CACHED:
             self._known.clear()
             self._declared.clear()
             self._changes += 1
 
-    async def _looked_up(self, name: str) -> User | None:
+    async def _look_up(self, name: str) -> User | None:
         changes = self._changes
         user = await users.find(self._store.read, name)
-        if changes == self._changes:  # else it may have been read before the change
+        if changes == self._changes:  # otherwise it may have been read before the change
             self._known[name] = user
         return user

@@ -31,9 +31,9 @@ _COUNTED_AS = {
 
 
 class Failure(Enum):
-    """Why a try did not log in. The value is the text to show; `{}` stands for the detail of the result.
+    """Why a try did not log in. The value is the logged text; `{}` stands for the detail of the result.
 
-    The client never sees this text, because it would tell which users exist.
+    The client never sees this text, because it would reveal which users exist.
     """
 
     UNKNOWN_USER = "unknown user"
@@ -52,7 +52,8 @@ class Failure(Enum):
     NO_TRY_LEFT = "no try was left"
 
 
-#: Clients offer every key they have, and a password that must be changed is not wrong: these say nothing by themselves.
+#: Clients offer every key they have, and a password that must be changed is not wrong. So these failures mean little by
+#: themselves.
 _NOT_RECORDED_AT_ONCE = {Failure.UNKNOWN_KEY, Failure.MUST_CHANGE_PASSWORD, Failure.NO_TRY_LEFT}
 
 
@@ -68,7 +69,7 @@ class AuthResult:
     user: User | None = None
     failure: Failure | None = None
     detail: str = ""
-    #: Of the public key, or of the authority that signed the certificate.
+    #: The fingerprint of the public key, or of the authority that signed the certificate.
     fingerprint: str = ""
     stored: str | None = None
 

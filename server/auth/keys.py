@@ -30,7 +30,7 @@ ALGORITHMS = (
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
 _NAME_LENGTH_BYTES = 4
-#: In one `from=`; each is read in the event loop, at 8 microseconds.
+#: The limit of one `from=`. Reading each network takes 8 microseconds of the event loop.
 MOST_NETWORKS = 1_000
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|(?=[ \t]))')
 _TIME_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
@@ -39,8 +39,8 @@ _TIME_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 def parse_authorized_keys(text: str) -> tuple[UserKey, ...]:
     """Return the keys of a file, each once: lines of OpenSSH, or blocks as PuTTYgen saves them (RFC 4716).
 
-    Raises ValueError with the line that is no key, or that carries an option other than `from` and `expiry-time`:
-    dropping one silently would open more than the file says.
+    Raises ValueError with the number of a line that is not a key, or that has an option other than `from` and
+    `expiry-time`. Ignoring an option would grant more access than the file allows.
     """
     keys = []
     for number, line in key_lines(text):
@@ -59,7 +59,7 @@ def parse_authorized_keys(text: str) -> tuple[UserKey, ...]:
 def parse_key(line: str) -> UserKey:
     """Return the key of one line, with its options and comment.
 
-    Raises ValueError, whose message continues `line 3 …`.
+    Raises ValueError with a message that continues `line 3 …`.
     """
     if named := named_format(line):
         raise ValueError(named)
@@ -87,8 +87,8 @@ def parse_key(line: str) -> UserKey:
 def parse_sources(text: str) -> tuple[str, ...]:
     """Return the networks of `from=`: addresses or networks; `!` excludes one, as in sshd(8).
 
-    An IPv4-mapped one is returned as IPv4. Raises ValueError for anything else: host names would trust the name
-    service, and a zone (`%eth0`) names an interface.
+    IPv4-mapped IPv6 becomes IPv4. Raises ValueError for anything else: host names would need a trusted name service,
+    and a zone (`%eth0`) names an interface.
     """
     given = text.split(",")
     if len(given) > MOST_NETWORKS:

@@ -1,4 +1,4 @@
-"""The attempt of one client to log in, from its first try to its last."""
+"""The login attempt of one client, with all its tries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ASK_PASSWORD = Questions(("password: ",))
 
 @dataclass(frozen=True, slots=True)
 class ClaimedCertificate:
-    """A certificate of a trusted authority, and the one principal for which it is accepted."""
+    """A certificate of a trusted authority, and the one principal that it must have."""
 
     name: str
     principal: str
@@ -65,7 +65,7 @@ class LoginAttempt:
         return self._tries > 0
 
     def begin(self) -> None:
-        """Forget what was proved under another name."""
+        """Forget the results of an earlier user name."""
         self._proved = self._certified = None
 
     def authenticated(self, name: str, *, certified: bool) -> AuthResult | None:
@@ -92,7 +92,7 @@ class LoginAttempt:
         return self._finish(result)
 
     def refuse_password_change(self, name: str) -> AuthResult:
-        """Count a change of password by the method `password`, which serves none, as a failed try."""
+        """Count a password change by the method `password`, which is not supported, as a failed try."""
         failure = Failure.CHANGED_BY_WRONG_METHOD if self._begin_try() else Failure.NO_TRY_LEFT
         return self._finish(AuthResult(name, Method.PASSWORD, failure=failure))
 
@@ -129,7 +129,7 @@ class LoginAttempt:
     # ---- public keys and certificates
 
     def refuse_unreadable_key(self) -> None:
-        """Count an offered key of no known kind as a failed try."""
+        """Count an offered key of an unknown kind as a failed try."""
         self._begin_try()
         self._note_exhausted()
 
@@ -161,7 +161,7 @@ class LoginAttempt:
         return ClaimedCertificate(name, principal, offered, weak, stored)
 
     def accept_certificate(self, claimed: ClaimedCertificate, authority: str) -> AuthResult:
-        """Check the user of a certificate that fits and that `authority`, a fingerprint, has signed."""
+        """Check the user of a certificate with the right principal; `authority` is its signer's fingerprint."""
         result = self._authenticator.by_certificate(claimed.name, claimed.stored, claimed.weak, authority)
         self._certified = result
         if result.user is None:
@@ -181,7 +181,7 @@ class LoginAttempt:
         return True
 
     def _accept(self, credential: str) -> bool:
-        """Take back the try of a credential that is right; False when it has appeared too often."""
+        """Undo the count of a try with a right credential; False when it has appeared too often."""
         self._accepted[credential] += 1
         in_time = self._accepted[credential] <= _APPEARANCES
         if in_time:

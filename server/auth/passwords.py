@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 #: Normalising a longer password could take seconds, so it is refused before that.
 MOST_BYTES = 1024
-#: The passwords of one owner that may wait: more than the connections a source or user has by default.
+#: The upper bound of one owner's waiting passwords. It exceeds the default connection limits of a source and a user.
 _MOST_WAITING = 64
 #: The characters that SASLprep prohibits; SSH clients apply it to passwords.
 _UNFIT = (
@@ -48,12 +48,12 @@ class PasswordChecker:
     """
 
     def __init__(self, threads: int = 2) -> None:
-        """Make a hash for users that do not exist, so that their logins cost the same."""
+        """Start to hash a random password for unknown users, so that their logins cost the same."""
         self._pool = FairPool(threads, "password", _MOST_WAITING)
-        self._nobody = self._pool.submit(hash_password, secrets.token_urlsafe())  # the start does not wait for it
+        self._nobody = self._pool.submit(hash_password, secrets.token_urlsafe())  # the start does not wait for the hash
 
     async def verify(self, owner: str, password_hash: str | None, password: str) -> bool:
-        """Tell whether the password is right; with None as the hash it costs as much and is always wrong.
+        """Tell whether the password is right; without a hash it costs the same and is always wrong.
 
         Raises TemporaryError when too many passwords of the owner wait.
         """
@@ -61,7 +61,7 @@ class PasswordChecker:
         return right and password_hash is not None
 
     async def hash(self, owner: str, password: str) -> str:
-        """Return the hash of a new password. Raises TemporaryError likewise."""
+        """Return the hash of a new password. Raises TemporaryError when too many passwords of the owner wait."""
         return await self._run(owner, hash_password, password)
 
     async def _run(self, owner: str, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -99,7 +99,7 @@ def check_new_password(password: str) -> str:
     if not prepared or not fits(prepared):
         message = f"a password is 1 to {MOST_BYTES} bytes"
         raise ValueError(message)
-    unassigned = filter(stringprep.in_table_a1, password)  # also what would become another character: RFC 3454, 7
+    unassigned = filter(stringprep.in_table_a1, password)  # also characters that SASLprep would replace: RFC 3454, 7
     unfit = next((each for each in (*unassigned, *prepared) if any(table(each) for table in _UNFIT)), None)
     if unfit is not None or _mixes_directions(prepared):
         what = f"U+{ord(unfit):04X}" if unfit else "letters written from right to left between others"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from server.model.refusals import DisconnectReason
 
-#: The penalty of one connection, by the reason of its end. The figures are OpenSSH 9.8's, but the last.
+#: The penalty of one connection, by the reason of its end. The values are those of OpenSSH 9.8, except the last.
 PENALTY_SECONDS = {
     DisconnectReason.AUTH_FAILED: 5.0,
     DisconnectReason.NO_AUTH: 1.0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from server.auth.credentials import AuthResult, Failure, Method
 
-#: A client that tries more names than this in one connection is recorded under the first ones.
+#: A client that tries more user names in one connection is recorded under the first ones only.
 MOST_NAMES = 10
 
 
@@ -27,7 +27,7 @@ class RejectedCredentials:
     """
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start without rejected credentials."""
         self._by_name: dict[str, _Offered] = {}
 
     def key(self, name: str, public_key: str) -> None:

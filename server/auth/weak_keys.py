@@ -50,6 +50,6 @@ def _weak_keys(users: Sequence[User]) -> Iterator[tuple[str, str, str]]:
 
 
 def _can_log_in(user: User, now: str) -> bool:
-    """Tell whether the user has a password or a strong key that has not expired, from whatever address."""
+    """Tell whether the user has a password or a strong, unexpired key, from any address."""
     keys = (key for key in user.keys if key.expires_at is None or key.expires_at > now)
     return user.password_hash is not None or any(weakness(key.public_key) is None for key in keys)

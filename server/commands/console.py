@@ -28,7 +28,7 @@ _PROGRESS_SECONDS = 1.0
 _LISTED = (Column("name", "Name"), Column("help", "What it is for"))
 _SHAPE = "Commands form a tree that is walked like a file system"
 _WALKING = (
-    ("ls, ls domain", "list the current directory, or another; directories end in /"),
+    ("ls, ls domain", "list this directory, or another; directories end in /"),
     ("cd domain, cd ..", "change the directory, and go up; cd alone goes to the root"),
     ("domain/list", "run a command by its path, from the root or from here"),
     ("help PATH", "explain a directory, or a command with its examples"),

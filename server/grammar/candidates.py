@@ -1,7 +1,7 @@
 """Find the words that can come next at the end of a line. Pure.
 
-Declared names are candidates; stored names need a `Lookup`.
-Every candidate fits: with it, the line leads to a directory, can run, or lacks words. It is never invalid.
+Declared names are candidates; stored names need a `Lookup`. Every candidate fits: with it, the line leads to a
+directory, can run, or lacks words. It is never invalid.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from server.grammar.tokens import MOST_CHARACTERS, Line, Word, is_comment, token
 from server.grammar.tree import Directory, Found, Location, find, locate, offered, starts, walk
 from server.model.access import Operator
 
-#: Offers need this much room before the longest line is full.
+#: Nothing is offered when the line has less room than this.
 _LONGEST_OFFERED = 512
 
 

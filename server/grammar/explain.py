@@ -54,7 +54,7 @@ def page(command: Command) -> Page:
 
 
 def complaint(outcome: Incomplete | Invalid | Unknown) -> tuple[str, tuple[str, ...]]:
-    """Return the message of a line that cannot run, and its hints, such as `Did you mean …?`."""
+    """Return the message for a line that cannot run, and its hints, such as `Did you mean …?`."""
     if isinstance(outcome, Unknown):
         hidden = foreign(outcome.word)
         seen = (f"It has {hidden}, which no command has.",) if hidden else ()

@@ -108,7 +108,8 @@ def match(root: Directory, here: Location, line: Line) -> Match:
 def _is_command(root: Directory, here: Location, word: Word) -> bool:
     """Tell whether a word is the path of a command.
 
-    People type the word `delete` before a path, because the vendor's pages print it there (source: cocon-facts).
+    People type the word `delete` before a path, because the vendor's documentation prints it there (source:
+    cocon-facts).
     """
     found = find(root, here, word.text) if "/" in word.text else None
     return found is not None and found.command is not None

@@ -12,7 +12,8 @@ from server.model.integrations import holds_key
 
 #: Only secrets and hashes have so many characters without a break; numbers have up to 32 digits.
 _LONG = re.compile(r"[A-Za-z0-9]{33}")
-#: A mistyped command is among the first words. A pasted prompt or the `delete` of the vendor's pages may precede it.
+#: A mistyped command is among the first words. A pasted prompt or the `delete` from the vendor's documentation may come
+#: before it.
 _MOST_WORDS = 4
 
 

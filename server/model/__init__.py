@@ -1,1 +1,1 @@
-"""What the console is about: frozen values and the rules that hold for them. Pure, no I/O."""
+"""The domain model: frozen values and their rules. Pure, no I/O."""

@@ -1,4 +1,4 @@
-"""Who may do what: users, their roles, and the permissions that commands ask for."""
+"""Access rights: users, their roles, and the permissions that commands require."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _USER_NAME = re.compile(rf"[a-z][a-z0-9._-]{{0,{_MOST_CHARACTERS - 1}}}")
 
 
 class Permission(Enum):
-    """What a command asks for; exactly one stands in every declaration. The value is what help and audit say."""
+    """The permission that a command requires. Every declaration has one. Help and audit show the value."""
 
     CONSOLE = "console"
     PASSWORD_CHANGE = "password.change"  # noqa: S105  a permission, not a password
@@ -25,7 +25,7 @@ class Permission(Enum):
     INTEGRATIONS_READ = "integrations.read"
     INTEGRATIONS_CHANGE = "integrations.change"
     AUDIT_READ = "audit.read"
-    #: Asked for by options and replies: whether API keys are shown in full.
+    #: Required by options and replies: shows API keys in full.
     KEYS_REVEAL = "keys.reveal"
     USERS_READ = "users.read"
     USERS_CHANGE = "users.change"
@@ -35,17 +35,17 @@ class Permission(Enum):
 
     @property
     def changes(self) -> bool:
-        """Whether a command under this permission changes the store, and so leaves an audit row with the change."""
+        """Whether commands with this permission change the store; the change then has an audit record."""
         return self.value.endswith(".change")
 
     @property
     def checks(self) -> bool:
-        """Whether a command under this permission takes `--check`: all that do something."""
+        """Whether commands with this permission take `--check`: all that change something do."""
         return self.changes or self is Permission.SESSIONS_KILL
 
 
 class Role(StrEnum):
-    """What a user is; the value is what `user add --role` takes."""
+    """The role of a user; the value is the word of `user add --role`."""
 
     ADMIN = "admin"
     OPERATOR = "operator"
@@ -53,7 +53,7 @@ class Role(StrEnum):
 
 
 _EVERYBODY = frozenset({Permission.CONSOLE, Permission.PASSWORD_CHANGE, Permission.DOMAINS_READ})
-#: Deny by default: what does not stand here is refused.
+#: Permissions that are not listed here are denied.
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.ADMIN: frozenset(Permission),
     Role.OPERATOR: _EVERYBODY | {Permission.INTEGRATIONS_READ, Permission.INTEGRATIONS_CHANGE, Permission.KEYS_REVEAL},
@@ -63,9 +63,9 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
 
 @dataclass(frozen=True, slots=True)
 class UserKey:
-    """A public key that lets a user in. `public_key` is `algorithm base64`, `expires_at` UTC in ISO 8601.
+    """A public key of a user: `public_key` is `algorithm base64`, `expires_at` is UTC in ISO 8601.
 
-    `sources` are networks from which it works, none for all; one that begins with `!` is shut out.
+    The key works from the networks in `sources`, or from everywhere if empty; `!` before one excludes it.
     """
 
     public_key: str
@@ -77,7 +77,7 @@ class UserKey:
         return self.public_key
 
     def opens(self, address: str, now: str) -> bool:
-        """Tell whether the key lets in from this address at this time (source: sshd(8), `from=`)."""
+        """Tell whether the key is valid for this address at this time (source: sshd(8), `from=`)."""
         if self.expires_at is not None and self.expires_at <= now:
             return False
         return not self.sources or lets_in(self.sources, address)
@@ -85,9 +85,9 @@ class UserKey:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user as the store keeps it. No `password_hash` means no password; times are UTC in ISO 8601.
+    """A user as it is stored. No `password_hash` means no password; times are UTC in ISO 8601.
 
-    `domains` are those granted to an operator or viewer, names as declared by folded names; an admin needs none.
+    `domains` are those granted to an operator or viewer: declared names by folded names. An admin needs none.
     """
 
     name: str
@@ -106,7 +106,7 @@ class User:
 
 
 class ShutOut(StrEnum):
-    """Why a user may not log in, whatever the credential; commands show the value."""
+    """Why a user may not log in with any credential; commands show the value."""
 
     LOCKED = "locked"
     EXPIRED = "expired"
@@ -123,10 +123,10 @@ def shut_out(expires_at: str | None, now: str, *, locked: bool) -> ShutOut | Non
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who is at the other end of one session: for the prompt, the gate and the audit.
+    """The user of one session, as the prompt, the authorization and the audit need it.
 
-    `source` is `address:port` of the client, `session_id` is unique on this node, `domains` are those of its `User`;
-    `added_at` tells the user from another one who had the name before or after.
+    `source` is `address:port` of the client, `session_id` is unique on this node, `domains` are those of the `User`.
+    `added_at` tells the user from an earlier or later one with the same name.
     """
 
     name: str
@@ -141,12 +141,12 @@ class Operator:
         return permission in PERMISSIONS[self.role]
 
     def reaches(self, domain: str) -> bool:
-        """Tell whether a domain is granted, in any case, whether it exists or not; all are to an admin."""
+        """Tell whether a domain is granted, in any case, whether it exists or not; an admin has all."""
         return self.role is Role.ADMIN or folded(domain) in self.domains
 
 
 def parse_user_name(text: str) -> str:
-    """Return the user name; raises ValueError with what would be right (`+` introduces login options)."""
+    """Return the user name. Raises ValueError with the rule; `+` is excluded, as it begins login options."""
     if not _USER_NAME.fullmatch(text):
         rule = "a user name is 1 to 32 of a-z 0-9 . _ - and begins with a letter"
         raise refusal(rule, text, r"a-z0-9._-", _MOST_CHARACTERS)
@@ -154,5 +154,5 @@ def parse_user_name(text: str) -> str:
 
 
 def shown_time(at: str | None) -> str:
-    """Return a stored time as people read it, `2030-12-31 00:00:00Z`, or `never`."""
+    """Return a stored time for display: `2030-12-31 00:00:00Z`, or `never`."""
     return f"{at[:19].replace('T', ' ')}Z" if at else "never"

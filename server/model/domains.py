@@ -12,7 +12,7 @@ from server.model.names import refusal
 
 _MOST_CHARACTERS = 253
 _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{_MOST_CHARACTERS}}}")
-#: Names that the reference refuses.
+#: The reference forbids these names.
 _RESERVED = frozenset({"undefined", "calendar", "properties"})
 
 
@@ -25,15 +25,15 @@ class Domain:
 
 
 def folded(text: str) -> str:
-    """Return the name that all spellings of a domain share: lower case.
+    """Return the folded name, which all spellings of a domain share: lower case.
 
-    A text beyond ASCII stays as it is, as some letters there fold into a name of ASCII.
+    A text beyond ASCII stays as it is, because some of its letters would fold into ASCII ones.
     """
     return text.lower() if text.isascii() else text
 
 
 def parse_domain_name(text: str) -> str:
-    """Return the name as it was typed; raises ValueError with what would be right."""
+    """Return the name as it was typed; raises ValueError with the rule."""
     if folded(text) in _RESERVED:
         message = f"{text} is a reserved word"
         raise ValueError(message)

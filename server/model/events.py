@@ -1,4 +1,4 @@
-"""What the audit records: a closed set of event kinds with stable codes."""
+"""The events of the audit: a closed set of kinds with stable codes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class EventKind(Enum):
-    """The code of an event; codes are a contract with those who read the audit and never change meaning."""
+    """The code of an event. Programs read the codes, so a code never changes its meaning."""
 
     LOGIN = "login"
     LOGIN_FAILED = "login.failed"
@@ -29,8 +29,8 @@ class EventKind(Enum):
 class Event:
     """One record of the audit.
 
-    `at` is UTC in ISO 8601; `command` the path of the declaration; `arguments` a JSON object with secrets masked;
-    `status` the exit status (0 is done).
+    `at` is UTC in ISO 8601. `command` is the path of the declaration. `arguments` is a JSON object with secrets masked.
+    `status` is the exit status (0 is done).
     """
 
     kind: EventKind

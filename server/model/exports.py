@@ -1,6 +1,6 @@
-"""What `export | json` prints and `import` reads: rows of integrations with their keys. Pure.
+"""The document that `export | json` prints and `import` reads: integrations with their keys. Pure.
 
-A document is read row by row, so that whoever reads ten thousand can let others have a turn between them.
+It is parsed row by row, so that the event loop can serve others between the rows.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from server.model.names import described, foreign, with_foreign
 from server.model.numbers import MOST_DIGITS, MOST_NUMBERS, ascending
 
 MOST_ROWS = 100_000
-#: Ten thousand services of a hundred numbers each fit well.
+#: Ten thousand services with a hundred numbers each fit easily.
 MOST_CHARACTERS = 32 * 1024 * 1024
 _FIELDS = ("client_id", "type", "api_key", "numbers")
 _ROWS = "rows"
 _BLANK = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(rf"[0-9]{{1,{MOST_DIGITS}}}")
-#: What one integration may have: ten thousand numbers of 32 digits, in lines of their own.
+#: The longest integration: ten thousand numbers of 32 digits, each on its own line.
 MOST_ROW_CHARACTERS = 640_000
 _MOST_AT_FIRST = 4_096
-#: What may stand beside the rows, as `exec` does: it is read in one go.
+#: The most fields beside the rows, such as those of `exec`. They are read without a pause.
 _MOST_NAMES = 64
 _MOST_BLANKS = 65_536
 
@@ -40,10 +40,10 @@ class Row:
 
 
 def read_rows(text: str) -> Iterator[Row | str]:
-    """Yield each row, or what is wrong with it.
+    """Yield each row, or the text of its mistake.
 
-    A document is an object with `rows`, whatever else stands in it, or the list alone. Raises ValueError for one
-    that cannot be read.
+    A document is an object with `rows` and any other fields, or just the list of rows. Raises ValueError for one that
+    cannot be read.
     """
     try:
         end = yield from _rows(text, _rows_at(text))
@@ -55,13 +55,13 @@ def read_rows(text: str) -> Iterator[Row | str]:
 
 
 def _where(error: json.JSONDecodeError) -> str:
-    """Return what is wrong and where, with the character if it is none of ASCII, as a blank that JSON does not know."""
+    """Return the parser's message with the position; describe the character there if not ASCII."""
     found = error.doc[error.pos : error.pos + 1]
     return f"{error.msg}, character {error.pos + 1}{'' if found.isascii() else f', which is {described(found)}'}"
 
 
 def _rows_at(text: str) -> int:
-    """Return where the list of rows begins."""
+    """Return the position of the list of rows."""
     at = _after_blanks(text, 0)
     if text[at] == "[":
         return at
@@ -76,7 +76,7 @@ def _rows_at(text: str) -> int:
 
 
 def _to_rows_or_end(text: str, at: int) -> int:
-    """Read an object on from one of its names; return where the list of its rows begins, or where it ends."""
+    """Read an object from one of its names on; return the position of its rows, or of its end."""
     began = at
     for _ in range(_MOST_NAMES):
         if text[at] == "}":
@@ -98,7 +98,7 @@ def _to_rows_or_end(text: str, at: int) -> int:
 
 
 def _refuse_what_follows(text: str, at: int) -> None:
-    """Read on from the end of the rows: a document that was cut, or another one behind it, must not pass for one."""
+    """Check the text after the rows, so that a cut document or a second one is refused."""
     at += 1
     if text[_after_blanks(text, 0)] == "{":
         at = _to_rows_or_end(text, _after_comma(text, at, "}"))
@@ -113,7 +113,7 @@ def _refuse_what_follows(text: str, at: int) -> None:
 
 
 def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
-    """Yield the rows of the list that begins here; return where it ends."""
+    """Yield the rows of the list at this position; return its end."""
     clients: dict[str, int] = {}
     keys: dict[str, int] = {}
     count = 0
@@ -134,9 +134,9 @@ def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
         client_id = row.integration.client_id
         where = f"{where}, {client_id}"
         if client_id in clients:
-            yield f"{where}: the client id is that of integration {clients[client_id]} too"
+            yield f"{where}: the client id is already used by integration {clients[client_id]}"
         elif row.key in keys:
-            yield f"{where}: the key is that of integration {keys[row.key]} too"
+            yield f"{where}: the key is already used by integration {keys[row.key]}"
         else:
             yield row
         clients.setdefault(client_id, count)
@@ -145,7 +145,10 @@ def _rows(text: str, at: int) -> Generator[Row | str, None, int]:
 
 
 def _decoded(text: str, at: int) -> tuple[Any, int]:
-    """Return the value that begins here and where it ends. What is too long is not read: that would hold all up."""
+    """Return the value at this position, and its end. Too long a value is refused unread.
+
+    Reading it would block the event loop.
+    """
     for most in (_MOST_AT_FIRST, MOST_ROW_CHARACTERS):
         try:
             said, length = _DECODER.raw_decode(text[at : at + most])
@@ -155,13 +158,13 @@ def _decoded(text: str, at: int) -> tuple[Any, int]:
             return said, at + length
     at_its_end = wrong.pos > MOST_ROW_CHARACTERS - _MOST_AT_FIRST or wrong.msg.startswith("Unterminated string")
     if at_its_end and len(text) - at > MOST_ROW_CHARACTERS:
-        message = f"what begins at character {at + 1} is longer than {MOST_ROW_CHARACTERS:,} characters"
+        message = f"the value at character {at + 1} is longer than {MOST_ROW_CHARACTERS:,} characters"
         raise ValueError(message)
     raise json.JSONDecodeError(wrong.msg, text, at + wrong.pos)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; of a name that stands twice, one value would be dropped without a word."""
+    """Make an object. A repeated name is an error, because one of its values would be dropped silently."""
     named = dict(pairs)
     if len(named) != len(pairs):
         (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
@@ -170,14 +173,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return named
 
 
-#: A number, which nothing here is, may have any number of digits.
+#: No field is a number. `float` accepts any count of digits; `int` would not.
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=float)
 
 
-def _row(said: Any) -> Row:  # noqa: ANN401  whatever JSON can be
+def _row(said: Any) -> Row:  # noqa: ANN401  any JSON value
     if not isinstance(said, dict):
         message = f"an object with {', '.join(_FIELDS)} is expected"
-        raise ValueError(message)  # noqa: TRY004  all mistakes of a document are of one kind
+        raise ValueError(message)  # noqa: TRY004  every mistake of a document is a ValueError
     foreign = sorted(said.keys() - {*_FIELDS})
     if foreign:
         message = f"there is no field {ascii(foreign[0])[:60]}: {', '.join(_FIELDS)} are known"
@@ -204,7 +207,7 @@ def _type(text: str) -> IntegrationType:
     try:
         return IntegrationType(text)
     except ValueError:
-        message = f"{ascii(text)[:60]} is no type: {', '.join(kind.value for kind in IntegrationType)} are"
+        message = f"unknown type {ascii(text)[:60]}; use {' or '.join(kind.value for kind in IntegrationType)}"
         raise ValueError(message) from None
 
 
@@ -229,7 +232,7 @@ def _after_blanks(text: str, at: int) -> int:
 
 
 def _after_comma(text: str, at: int, end: str) -> int:
-    """Return where the next item begins, or where `end` stands."""
+    """Return the position of the next item, or of `end`."""
     at = _after_blanks(text, at)
     if text[at] == end:
         return at

@@ -1,4 +1,4 @@
-"""Formats of public keys other than OpenSSH's line: RFC 4716 is converted, others are only named. Pure."""
+"""Public keys in other formats than OpenSSH's line: RFC 4716 is converted, others are named. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 _BEGIN, _END = "---- BEGIN SSH2 PUBLIC KEY ----", "---- END SSH2 PUBLIC KEY ----"
 _NAME_LENGTH_BYTES = 4
-#: What is given in place of a line, and what to say of it; the first that is found counts. None fits a line of a key,
-#: whatever its comment says, but one that speaks of a private key.
+#: Other formats and their messages; the first match counts. No valid line of a key matches, whatever its comment says,
+#: except one that mentions a private key.
 _NAMED = (
     (
         re.compile(r"\APuTTY-User-Key-File"),
@@ -37,12 +37,12 @@ _NAMED = (
 
 
 def named_format(text: str) -> str:
-    """Return what stands in place of a key's line and what would be right, to go on `line 3 …`; empty if unknown."""
+    """Name the format of a line that is no key, and the remedy, to continue `line 3 …`; empty if unknown."""
     return next((said for pattern, said in _NAMED if pattern.search(text)), "")
 
 
 def key_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file of keys with their numbers; a key in the format of RFC 4716 as one line of OpenSSH.
+    """Yield the numbered lines of a file of keys; a key in RFC 4716 format becomes one OpenSSH line.
 
     Raises ValueError for such a key that is cut or damaged.
     """
@@ -63,7 +63,7 @@ def key_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _line(number: int, block: list[str]) -> str:
-    """Return the line of a block: its headers, of which the comment is kept, then the key in base64."""
+    """Convert a block to a line: its headers, of which only the comment is kept, then the key in base64."""
     comment, body = "", iter(block)
     blob: list[str] = []
     for line in body:

@@ -1,4 +1,4 @@
-"""Text from files and stores as one line of a report."""
+"""Texts from files and stores as single lines of a report."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ _MOST_CHARACTERS = 200
 
 
 def one_line(text: object, most_characters: int = _MOST_CHARACTERS) -> str:
-    """Return a text as one line that moves no terminal: escapes for what is not shown, and cut where it is too long.
+    """Return a text as one line that is safe for terminals: escaped, and cut if too long.
 
-    Line ends of Unicode and what turns the direction of text are such: no text can pass for a line of ours.
+    Unicode line ends and characters that change the text's direction are escaped too. So no text can imitate a line of
+    the console.
     """
     said = str(text)
     shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in said[:most_characters])
@@ -16,6 +17,6 @@ def one_line(text: object, most_characters: int = _MOST_CHARACTERS) -> str:
 
 
 def few_lines(lines: list[str], most_lines: int = 20) -> list[str]:
-    """Return the first of many lines, each of them one line, and how many there are besides."""
+    """Return the first lines of many, each as one line, and the number of the others."""
     more = len(lines) - most_lines
     return [*map(one_line, lines[:most_lines]), *([f"and {more:,} more"] if more > 0 else [])]

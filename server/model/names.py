@@ -1,12 +1,12 @@
-"""Characters that nobody sees, and letters that look like others: found, and named by code, name and place. Pure."""
+"""Find invisible characters and look-alike letters; describe them by code, name and position. Pure."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-#: Every blank and format character beyond ASCII (Unicode's categories Zs, Zl, Zp and Cf), and what else takes no ink:
-#: joiners, fillers, variation selectors, the blank of Braille. A test holds it against the interpreter's own tables.
+#: All blanks and format characters beyond ASCII (Unicode's categories Zs, Zl, Zp and Cf), and other invisible ones:
+#: joiners, fillers, variation selectors, the blank of Braille. A test compares them with the interpreter's own tables.
 _UNSEEN = re.compile(
     r"[\u00a0\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u1680\u17b4\u17b5"
     r"\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0"
@@ -16,9 +16,9 @@ _UNSEEN = re.compile(
 
 
 def refusal(rule: str, text: str, allowed: str, most: int) -> ValueError:
-    """Return the error that names the rule, and what of the text breaks it where that is hard to see.
+    """Return an error with the rule and the first character or the length that breaks it.
 
-    `allowed` is the inside of a class of characters; `most` is how many a name may have.
+    `allowed` is the inside of a regular expression's character class; `most` is the longest length of a name.
     """
     wrong = re.search(f"[^{allowed}]", text)
     if wrong is not None:
@@ -31,14 +31,14 @@ def refusal(rule: str, text: str, allowed: str, most: int) -> ValueError:
 
 
 def described(character: str) -> str:
-    """Return a character as it stands there, or its code and name where it cannot be told from others."""
+    """Return a visible ASCII character as it is, any other one as its code and name."""
     if character.isascii() and character.isprintable() and character != " ":
         return character
     return f"U+{ord(character):04X} ({unicodedata.name(character, 'without a name')})"
 
 
 def foreign(text: str) -> str:
-    """Return the first character that is not of ASCII, described with its place; empty where there is none."""
+    """Return the first character beyond ASCII, described with its position; empty if there is none."""
     if text.isascii():
         return ""
     place, found = next((place, each) for place, each in enumerate(text, 1) if not each.isascii())
@@ -46,18 +46,18 @@ def foreign(text: str) -> str:
 
 
 def with_foreign(message: str, text: str) -> str:
-    """Return a message about a wrong text, with the first character of it that is not of ASCII.
+    """Add the first character beyond ASCII of a wrong text to the message about it.
 
-    A message that names one already stays as it is.
+    A message that names a character already stays as it is.
     """
     found = foreign(text)
     return f"{message}; it has {found}" if found and "U+" not in message else message
 
 
 def unseen(text: str, start: int = 0, end: int | None = None) -> int | None:
-    """Return where the first character stands that nobody sees, between `start` and `end`; None without one.
+    """Return the position of the first invisible character from `start` to `end`; None without one.
 
-    A blank of ASCII, and control characters, are not meant.
+    The ASCII blank and control characters do not count.
     """
     found = _UNSEEN.search(text, start, len(text) if end is None else end)
     return found.start() if found else None

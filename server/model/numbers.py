@@ -1,7 +1,7 @@
 """Ranges of telephone numbers: `24010{0-1}` is 240100 and 240101, `20{01-20}` keeps its zeros.
 
-A range is items separated by commas; an item is digits with any number of `{…}` groups; a group is a comma list of
-digits or `a-b`. The size of a range is known before anything is expanded, so no word can take memory or time.
+A range is items separated by commas. An item is digits with any number of `{…}` groups. A group is a comma list of
+digits or `a-b`. The size of a range is computed before it is expanded, so no word can exhaust memory or time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 MOST_NUMBERS = 10_000
 MOST_DIGITS = 32
 _UNREADABLE = 10**12
-#: So many items are counted where there are too many numbers already: a line may have ten thousand of them.
+#: When a range has too many numbers, counting stops after this many items; a line may have ten thousand.
 _MOST_ITEMS_TOO_MANY = 4_000
 
 _DIGITS = re.compile(r"[0-9]+")
@@ -26,9 +26,9 @@ _ITEM = re.compile(r"(?:[^,{}]|\{[^{}]*\}|[{}])+")
 
 
 class _Choice(NamedTuple):
-    """The values `first` … `last` in one place of a number, zero-padded to `width` digits.
+    """The values `first` … `last` at one position of a number, zero-padded to `width` digits.
 
-    A tuple, as a line may have thousands of them, and others wait meanwhile.
+    A tuple is fast to make, and a line may have thousands, which block the event loop.
     """
 
     first: int
@@ -54,20 +54,20 @@ _Item = tuple[_Part, ...]
 def parse_numbers(text: str) -> tuple[str, ...]:
     """Expand a range into its numbers: ascending (shorter first, then by value), without duplicates.
 
-    Raises ValueError with what is wrong; a range of more than `MOST_NUMBERS` numbers, duplicates counted, or with a
-    number of more than `MOST_DIGITS` digits, is refused before it is expanded.
+    Raises ValueError with the mistake. A range is refused before it is expanded if it has more than `MOST_NUMBERS`
+    numbers, duplicates counted, or a number of more than `MOST_DIGITS` digits.
     """
     words = _split(text)
-    single = [word for word in words if _SINGLE.fullmatch(word)]  # as most are
+    single = [word for word in words if _SINGLE.fullmatch(word)]  # most items are single numbers
     items: list[_Item] = []
-    groups: dict[str, _Part] = {}  # each is read once: of thousands many are alike
+    groups: dict[str, _Part] = {}  # parse each text once, because thousands of items may be alike
     total = len(single)
     for word in words if len(words) <= MOST_NUMBERS else ():
         if not _SINGLE.fullmatch(word):
             items.append(_item(word, groups))
             total += prod(sum(choice.size for choice in part) for part in items[-1])
             if total > MOST_NUMBERS and len(items) > _MOST_ITEMS_TOO_MANY:
-                break  # what follows would only make more of them
+                break  # further items would only add more numbers
     if max(total, len(words)) > MOST_NUMBERS:
         many = f"{max(total, len(words)):,}" if total < _UNREADABLE else f"more than {_UNREADABLE:,}"
         more = " and more" if len(items) > _MOST_ITEMS_TOO_MANY else ""
@@ -79,22 +79,22 @@ def parse_numbers(text: str) -> tuple[str, ...]:
 
 
 def _plain(word: str) -> str:
-    """Return the number of an item that makes one: its groups have one text each. Raises ValueError when it is long."""
+    """Return the number of an item without alternatives. Raises ValueError when it is too long."""
     number = word.replace("{", "").replace("}", "")
     if len(number) > MOST_DIGITS:
-        _item(word, {})  # it says what is too long
+        _item(word, {})  # raises the error
     return number
 
 
 def ascending(numbers: Iterable[str]) -> tuple[str, ...]:
-    """Return numbers in their order, shorter ones first, then by value, without duplicates."""
+    """Return the numbers in ascending order, shorter ones first, then by value, without duplicates."""
     return tuple(sorted(set(numbers), key=lambda number: (len(number), number)))
 
 
 def number_range(numbers: Sequence[str]) -> str:
-    """Return a range that makes these numbers, which are ascending as `parse_numbers` returns them; '' for none.
+    """Return a range for numbers that are sorted like those of `parse_numbers`; '' for none.
 
-    What follows one another stands as `a-b` behind the digits that all numbers of a length begin with.
+    Consecutive numbers of one length become `a-b`, after their common first digits.
     """
     items = []
     for width, group in groupby(numbers, key=len):
@@ -109,7 +109,7 @@ def number_range(numbers: Sequence[str]) -> str:
 
 
 def _runs(numbers: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the first and last of what follows one another."""
+    """Yield the first and the last number of each consecutive run."""
     first = last = numbers[0]
     for number in numbers[1:]:
         if int(number) != int(last) + 1:
@@ -125,7 +125,7 @@ def _run(run: tuple[str, str], shared: int) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Return the items: the text between the commas that stand outside of braces."""
+    """Split a range into items at the commas outside of braces."""
     items = _ITEM.findall(text)
     if not items:
         message = "the number range is empty: numbers are expected, as in 24010{0-1}"
@@ -192,6 +192,6 @@ def _texts(part: _Part) -> list[str]:
 
 
 def _short(text: str) -> str:
-    """Quote a word in a message without letting a word of 64 K characters fill the screen."""
+    """Quote a word for a message; shorten a long one, because a word may have 64 K characters."""
     most = 40
     return text if len(text) <= most else f"{text[:most]}…"

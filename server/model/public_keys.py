@@ -1,4 +1,4 @@
-"""How strong the SSH public keys are that may let a user in. Pure; every step is bounded before it is taken."""
+"""The strength of users' SSH public keys. Pure; the cost of every step is bounded beforehand."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from math import gcd, prod
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-#: RSA: NIST SP 800-131A for the least, what OpenSSH verifies for the most, which also bounds the cost of a signature.
+#: RSA: the minimum is that of NIST SP 800-131A. The maximum is the largest that OpenSSH verifies, and bounds the cost
+#: of a signature.
 RSA_BITS = (2048, 16384)
-#: OpenSSL's own limit for a large modulus; a larger exponent makes one signature cost as much as hundreds.
+#: OpenSSL's own limit for a large modulus. With a larger exponent, one signature costs as much as hundreds.
 _MOST_EXPONENT_BITS = 64
-#: The longest blob that is taken apart: RSA of 16384 bits needs 2,083 bytes.
+#: The longest blob that is parsed: RSA of 16384 bits needs 2,083 bytes.
 MOST_BLOB_BYTES = 4096
-#: What `weakness` returns for a key that cannot be taken apart.
+#: The result of `weakness` for a key that cannot be parsed.
 DAMAGED = "a damaged key"
 _LENGTH_BYTES = 4
-#: A modulus that shares one of these factors was not made of two large primes (NIST SP 800-89, 5.3.3).
+#: A modulus with one of these factors is not the product of two large primes (NIST SP 800-89, 5.3.3).
 _SMALL_PRIMES = prod(n for n in range(2, 752) if all(n % d for d in range(2, n)))
 _CURVES: dict[str, ec.EllipticCurve] = {
     "nistp256": ec.SECP256R1(),
@@ -26,7 +27,7 @@ _CURVES: dict[str, ec.EllipticCurve] = {
 }
 _ED25519_BYTES = 32
 _P = 2**255 - 19
-#: The y of the points of small order on edwards25519: everybody can sign for such a key (as libsodium refuses them).
+#: The y of the points of small order on edwards25519: anybody can sign for such a key (libsodium refuses them too).
 _SMALL_ORDER = frozenset(
     {
         0,
@@ -39,9 +40,9 @@ _SMALL_ORDER = frozenset(
 
 
 def weakness(public_key: str) -> str | None:
-    """Return why a key, `algorithm base64`, must open nothing, as "RSA of 1024 bits"; None for a strong one.
+    """Return why a key, `algorithm base64`, is refused, such as "RSA of 1024 bits"; None for a strong one.
 
-    A key that cannot be taken apart counts as weak. Kind and size are read from the blob, not from the text before it.
+    A key that cannot be parsed counts as weak. Kind and size are read from the blob, not from the text before it.
     """
     blob = public_key.split(" ")[1] if " " in public_key else ""
     if len(blob) > MOST_BLOB_BYTES // 3 * 4:
@@ -53,12 +54,12 @@ def weakness(public_key: str) -> str | None:
 
 
 def blob_weakness(blob: bytes) -> str | None:
-    """Return why the key of an SSH wire blob, no certificate, must open nothing; None for a strong one."""
+    """Return why the key in an SSH wire blob without certificate is refused; None for a strong one."""
     if len(blob) > MOST_BLOB_BYTES:
         return _too_long(len(blob))
     try:
         kind, *fields = _fields(blob)
-        return _judged(kind.decode("ascii"), fields)
+        return _weakness_by_kind(kind.decode("ascii"), fields)
     except ValueError:  # too few fields, a point that is not on the curve, or letters that are not ASCII
         return DAMAGED
 
@@ -67,7 +68,7 @@ def _too_long(size: int) -> str:
     return f"a key of {size:,} bytes"
 
 
-def _judged(kind: str, fields: list[bytes]) -> str | None:
+def _weakness_by_kind(kind: str, fields: list[bytes]) -> str | None:
     if kind == "ssh-rsa":
         exponent, modulus = fields
         return _rsa(_integer(exponent), _integer(modulus))
@@ -114,7 +115,7 @@ def _ecdsa(curve: ec.EllipticCurve, fields: list[bytes]) -> str | None:
 
 
 def _fields(blob: bytes) -> list[bytes]:
-    """Take the fields of a blob apart, two at least; raises ValueError where a length is wrong."""
+    """Split a blob into its fields, at least two; raises ValueError for a wrong length."""
     fields = []
     position = 0
     while position < len(blob):
@@ -127,7 +128,7 @@ def _fields(blob: bytes) -> list[bytes]:
 
 
 def _integer(field: bytes) -> int:
-    """Read an mpint; a negative one is none that a key has."""
+    """Read an mpint. Raises ValueError for a negative one, which no key has."""
     number = int.from_bytes(field, "big", signed=True)
     if number <= 0:
         message = "a number of the key is not positive"
@@ -136,7 +137,7 @@ def _integer(field: bytes) -> int:
 
 
 def _field(blob: bytes, position: int) -> tuple[bytes, int]:
-    """Return the field at a position, and where the next one begins."""
+    """Return the field at a position, and the position of the next one."""
     start = position + _LENGTH_BYTES
     end = start + int.from_bytes(blob[position:start], "big")
     if not start <= end <= len(blob):

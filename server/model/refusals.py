@@ -8,7 +8,7 @@ from enum import Enum
 class Refusal(Enum):
     """Why a connection or request is refused; the log, the audit and the counters show the value.
 
-    The value is the key below `limits` that decides, or for the last ones the refused request.
+    The value is the key of the limit below `limits` in the configuration. The last values name the refused request.
     """
 
     PENALTY = "per_source_penalties"
@@ -28,7 +28,7 @@ class Refusal(Enum):
 
 
 class DisconnectReason(Enum):
-    """Why a connection ended before the login. OpenSSH uses the same words, but the last."""
+    """Why a connection ended before the login. The values are OpenSSH's words, except the last."""
 
     NO_AUTH = "noauth"
     AUTH_FAILED = "authfail"

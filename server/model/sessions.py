@@ -1,4 +1,4 @@
-"""Sessions that are open: one is a login, with as many shells and commands as its client asks for."""
+"""Open sessions: one is a login, with all the shells and commands that its client opens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.model.access import Role
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """One login as `session/list` shows it. `idle_seconds` is None while a command runs; `since` has its zone."""
+    """One login in `session/list`. `idle_seconds` is None while a command runs; `since` has its time zone."""
 
     session_id: str
     user_name: str

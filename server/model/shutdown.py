@@ -1,4 +1,4 @@
-"""Why a session ends although neither its client nor its operator ended it."""
+"""The reason why the console ends a session, or all of them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The store: a module for each kind of things, with SQL that all engines share, above group commit and an engine."""
+"""The store: one module per kind of record, in SQL that all engines share, on top of group commit."""

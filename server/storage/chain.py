@@ -1,6 +1,6 @@
-"""The arithmetic of the audit's chain: what binds a record to the one before it, and what signs the newest.
+"""Compute the audit chain: the mac that binds a record to the previous one, and the head's signature.
 
-Whoever has the database without the storage key can compute neither. Pure.
+Both need the storage key; the database alone is not enough. Pure.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-#: Stands for the mac before a node's first record, and before a record that begins anew behind a head that was
-#: changed. No mac can be either: they are no hex.
+#: In place of a previous mac: `FIRST` for a node's first record, `ANEW` for a record that restarts the chain behind a
+#: changed head. Neither is hex, so no mac can equal them.
 FIRST = b"first"
 ANEW = b"anew"
-#: The name of the signed `Beginning` among what the store says of itself.
+#: The row of the table `store` that has the signed `Beginning`.
 BEGINNING = "audit beginning"
-#: The name of the signed list of nodes there.
+#: The row of the table `store` that has the signed list of nodes.
 NODES = "audit nodes"
-#: What a mac covers besides `seq`, in this order: the columns of a record.
+#: The columns that a mac covers besides `seq`, in this order.
 COLUMNS = (
     "at",
     "node",
@@ -32,26 +32,26 @@ COLUMNS = (
     "detail",
     "duration_ms",
 )
-#: Where the node stands among them.
+#: The index of the node in these columns.
 NODE = COLUMNS.index("node")
 _LONGEST_MARK = 110
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest record of a node's chain: what is exported so that a roll-back is found."""
+    """The newest record of a node's chain. An exported head reveals a later roll-back."""
 
     seq: int
     mac: str
 
     def __str__(self) -> str:
-        """Return it as `audit verify --head` takes it."""
+        """Return the form that `audit verify --head` takes."""
         return f"{self.seq}:{self.mac}"
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Where the chain begins: the highest id of the records from before it, and how many these are."""
+    """The start of the chain: the highest id of the records from before it, and their number."""
 
     last_id: int
     count: int
@@ -61,18 +61,19 @@ class Sealer:
     """Computes macs and signatures with keys that are derived from the storage key."""
 
     def __init__(self, record_key: bytes, head_key: bytes) -> None:
-        """Take a key for records and another for heads."""
+        """Take one key for records and one for heads."""
         self._record_key = record_key
         self._head_key = head_key
 
     def mac(self, previous: bytes, seq: int, columns: Sequence[bytes]) -> bytes:
-        """Return the mac of a record, in hex; `previous` is the mac before it, or `FIRST` or `ANEW`."""
+        """Return the mac of a record, in hex; `previous` is the previous mac, or `FIRST` or `ANEW`."""
         return _digest(self._record_key, (previous, b"%d" % seq, *columns))
 
     def signature(self, node: str, head: Head, nodes: Sequence[str]) -> str:
-        """Return what proves that the console wrote this head while these `nodes` were listed, sorted.
+        """Sign a head, to prove that the console wrote it while these `nodes` were listed, sorted.
 
-        So an older list does not fit to the heads of today. Before schema 4 there was no list, and `nodes` are none.
+        An older list of nodes therefore does not fit newer heads. Before schema 4 there was no list, and `nodes` is
+        empty.
         """
         columns = (node, str(head.seq), head.mac, *nodes)
         return _digest(self._head_key, [each.encode() for each in columns]).decode()
@@ -82,38 +83,38 @@ class Sealer:
         return hmac.compare_digest(self.signature(node, head, nodes).encode(), signature.encode())
 
     def listed(self, nodes: Iterable[str]) -> str:
-        """Return the list of nodes as the store keeps it, signed."""
+        """Return the signed list of nodes in its stored form."""
         text = json.dumps(sorted(set(nodes)), ensure_ascii=False, separators=(",", ":"))
-        return f"{self._listed(text)}:{text}"
+        return f"{self._list_signature(text)}:{text}"
 
     def nodes(self, listed: str) -> tuple[str, ...] | None:
-        """Return the nodes that the console has listed, sorted; None when it is not its signature."""
+        """Return the nodes of a stored list, sorted; None when the signature is not the console's."""
         signature, _, text = listed.partition(":")
-        if not hmac.compare_digest(self._listed(text).encode(), signature.encode()):
+        if not hmac.compare_digest(self._list_signature(text).encode(), signature.encode()):
             return None
         return tuple(json.loads(text))
 
-    def _listed(self, text: str) -> str:
+    def _list_signature(self, text: str) -> str:
         return _digest(self._head_key, (text.encode(),)).decode()
 
     def mark(self, beginning: Beginning) -> str:
-        """Return the beginning as the store keeps it, signed: no record can be passed off as one from before."""
-        return f"{beginning.last_id}:{beginning.count}:{self._mark(beginning)}"
+        """Return the signed beginning in its stored form. No later record can pass for an older one."""
+        return f"{beginning.last_id}:{beginning.count}:{self._mark_signature(beginning)}"
 
     def beginning(self, mark: str) -> Beginning | None:
-        """Return the beginning that the console has signed, None when it is not its signature."""
+        """Return the beginning of a stored mark; None when the signature is not the console's."""
         last_id, _, rest = mark.partition(":")
         count, _, signature = rest.partition(":")
         if not (last_id.isdecimal() and count.isdecimal() and len(mark) < _LONGEST_MARK):
             return None
         found = Beginning(int(last_id), int(count))
-        return found if hmac.compare_digest(self._mark(found).encode(), signature.encode()) else None
+        return found if hmac.compare_digest(self._mark_signature(found).encode(), signature.encode()) else None
 
-    def _mark(self, beginning: Beginning) -> str:
+    def _mark_signature(self, beginning: Beginning) -> str:
         return _digest(self._head_key, (b"%d" % beginning.last_id, b"%d" % beginning.count)).decode()
 
 
 def _digest(key: bytes, columns: Sequence[bytes]) -> bytes:
-    """Each column goes in behind its length: no two different records are the same bytes."""
+    """Return the digest of the columns. Each is preceded by its length, so no two records look alike."""
     message = b"".join([b"%d:%b," % (len(column), column) for column in columns])
     return hmac.digest(key, message, "sha256").hex().encode()

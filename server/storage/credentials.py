@@ -8,7 +8,7 @@ from server.model.access import Role, ShutOut, User, UserKey, shut_out
 from server.storage.engine import Read
 from server.storage.users import stored_key
 
-#: Always one row, and never the domains of the user, because the time of either would tell users from other names.
+#: Always one row, and never the domains of the user: the time of either would tell known users from unknown names.
 _SELECT = """
 SELECT u.name, u.role, u.password_hash, u.expires_at, u.added_at, u.locked, u.must_change_password,
        k.public_key, k.comment, k.sources, k.expires_at
@@ -27,7 +27,7 @@ LEFT JOIN users u ON u.name = k.user_name
 class StoredCredentials(NamedTuple):
     """The stored row of a claimed user; `name` is None when there is none.
 
-    Making a `User` takes long enough to be measured by a client. So `user` is called only for a right credential.
+    A client can measure the time that it takes to make a `User`. So call `user` only for a right credential.
     """
 
     name: str | None

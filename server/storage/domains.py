@@ -1,4 +1,4 @@
-"""Domains in the store. Every function takes a name in any case; the store goes by its folded form."""
+"""Domains in the store. Every function takes a name in any case; rows are keyed by the folded name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from server.storage.writer import Query
 
 
 async def insert(query: Query, name: str, now: str) -> bool:
-    """Add a domain that is shown as `name`; False when it was there already, in whatever case."""
+    """Add a domain that is shown as `name`; False when it exists, in any case."""
     rows = await query(
         """INSERT INTO domains (name, declared_as, declared_at) VALUES (?, ?, ?)
            ON CONFLICT DO NOTHING RETURNING name""",
@@ -21,7 +21,7 @@ async def insert(query: Query, name: str, now: str) -> bool:
 
 
 async def delete(query: Query, name: str) -> list[str] | None:
-    """Remove a domain with its integrations; return their client ids, sorted, None when there is no such domain."""
+    """Remove a domain and its integrations; return their client ids, sorted, or None without the domain."""
     key = folded(name)
     clients = await query("SELECT client_id FROM integrations WHERE domain = ? ORDER BY client_id", key)
     rows = await query("DELETE FROM domains WHERE name = ? RETURNING name", key)
@@ -29,7 +29,7 @@ async def delete(query: Query, name: str) -> list[str] | None:
 
 
 async def find(store: Store, name: str) -> Domain | None:
-    """Return the domain as `domain/list` shows it, None when there is no such domain."""
+    """Return the domain as `domain/list` shows it; None when it does not exist."""
     rows = await store.read(
         """SELECT d.declared_as, (SELECT count(*) FROM integrations i WHERE i.domain = d.name)
            FROM domains d WHERE d.name = ?""",
@@ -48,12 +48,12 @@ async def every(store: Store) -> list[Domain]:
 
 
 async def names(store: Store, beginning: str, most: int) -> list[str]:
-    """Return the first names that begin so in any case, sorted, and the last: see `first_and_last`."""
+    """Return the first names with this beginning, in any case, and the last: see `first_and_last`."""
     return await first_and_last(store, "declared_as FROM domains WHERE 1 = 1", (), "name", folded(beginning), most)
 
 
 async def declared_as(read: Read, name: str) -> str | None:
-    """Return a domain's name as it was declared, None when there is no such domain."""
+    """Return a domain's name as it was declared; None when it does not exist."""
     rows = await read("SELECT declared_as FROM domains WHERE name = ?", folded(name))
     return str(rows[0][0]) if rows else None
 

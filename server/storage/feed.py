@@ -1,7 +1,7 @@
-"""The change feed: after each commit the store announces which kinds of things have changed.
+"""The change feed: after each commit the store announces which topics have changed.
 
-A cache subscribes and drops what it has of these. So no caller of a change needs to know which caches there are, and
-none is forgotten: the topics come from the SQL itself.
+A cache subscribes and drops its entries of these topics. The topics come from the SQL itself, so the caller of a change
+need not know the caches, and none is forgotten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _log = logging.getLogger("ecss-console.storage")
 
 
 class Topic(Enum):
-    """A kind of things in the store. `NODES` is the list of the nodes that have recorded."""
+    """A kind of stored thing that caches keep. `NODES` is the list of the nodes that write audit records."""
 
     USERS = "users"
     GRANTS = "grants"
@@ -28,7 +28,7 @@ class Topic(Enum):
 
 EVERYTHING = frozenset(Topic)
 
-#: What a write to a table changes. History and audit have no topic: nobody caches them.
+#: The topics that a write to a table changes. History and audit have none, because nothing caches them.
 _TOPICS = {
     "users": {Topic.USERS},
     "user_keys": {Topic.USERS},
@@ -37,14 +37,14 @@ _TOPICS = {
     "integrations": {Topic.INTEGRATIONS},
     "store": {Topic.NODES},
 }
-#: What goes with a deleted row, by ON DELETE CASCADE.
+#: The topics of rows that ON DELETE CASCADE deletes too.
 _CASCADES = {"users": {Topic.GRANTS}, "domains": {Topic.GRANTS, Topic.INTEGRATIONS}}
 _WRITE = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM)\s+(\w+)")
 
 
 @lru_cache(maxsize=512)
 def topics_of(sql: str) -> frozenset[Topic]:
-    """Return what a statement of the shared text may change."""
+    """Return the topics that a statement may change."""
     found = _WRITE.match(sql)
     if found is None:
         return frozenset()
@@ -55,25 +55,25 @@ def topics_of(sql: str) -> frozenset[Topic]:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What a commit may have changed; `elsewhere` tells that it was a commit of another program."""
+    """The topics that a commit may have changed; `elsewhere` means a commit of another program."""
 
     topics: frozenset[Topic]
     elsewhere: bool = False
 
 
 class ChangeFeed:
-    """Subscribers are called in the event loop, before the caller of the change goes on; they must not block."""
+    """Calls subscribers in the event loop, before the caller of the change goes on; they must not block."""
 
     def __init__(self) -> None:
-        """Begin without subscribers."""
+        """Start without subscribers."""
         self._subscribers: list[Callable[[Changed], None]] = []
 
     def subscribe(self, subscriber: Callable[[Changed], None]) -> None:
-        """Call `subscriber` after every commit that has a topic, for as long as the store lives."""
+        """Call `subscriber` after every commit that has a topic, for as long as the store is open."""
         self._subscribers.append(subscriber)
 
     def announce(self, changed: Changed) -> None:
-        """Call the subscribers. A defect of one is logged: the others and the commit go on."""
+        """Call the subscribers. A subscriber that raises is logged; the others and the commit go on."""
         if not changed.topics:
             return
         for subscriber in self._subscribers:

@@ -1,7 +1,7 @@
 """The heads of the audit's chains, and the list of the nodes that have one.
 
-The list is signed, and every head is signed for the list of its time. So whoever takes a node out of the store with all
-its records must take it out of the list, to whose former state the heads of the other nodes do not fit any more.
+The list is signed, and every head is signed together with the list of its time. To hide a node, an attacker must
+restore an older list, but the heads of the other nodes do not fit the older list.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from server.storage.chain import BEGINNING, NODES, Beginning, Head, Sealer
 from server.storage.engine import Read
 from server.storage.schema_numbers import NODE_LIST_SCHEMA
 
-#: One statement, so that all of it is of one moment. Read as bytes: what somebody has changed need be no text any more.
-_FOUND = """
+#: One statement, so that all values are of one moment. They are read as bytes, because changed values need not be text.
+_SELECT = """
 SELECT 0, coalesce(max(id), 0), (SELECT AS_BYTES(value) FROM store WHERE name = ?),
     (SELECT AS_BYTES(value) FROM store WHERE name = ?), (SELECT AS_BYTES(value) FROM store WHERE name = ?)
 FROM audit
@@ -25,7 +25,7 @@ ORDER BY 1
 
 @dataclass(frozen=True, slots=True)
 class KeptHead:
-    """A head as it lies in the store; `signed` tells that the console wrote it."""
+    """A head as it is stored; `signed` means that the console wrote it."""
 
     node: str
     head: Head
@@ -34,9 +34,10 @@ class KeptHead:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """Where the chains begin and end. `beginning` is None unless the console signed it; `last_id` is the highest id.
+    """The start and end of every chain. `beginning` is None unless the console signed it.
 
-    `nodes` are those that have ever recorded, sorted; where the list is not `listed` by the console, those with a head.
+    `last_id` is the highest id. `nodes` are all nodes that have ever recorded, sorted. Without a list that the console
+    signed (`listed`), they are the nodes with a head.
     """
 
     beginning: Beginning | None
@@ -53,9 +54,9 @@ class _Stored:
     signature: str
 
 
-async def found(read: Read, audit: Sealer) -> Outline:
-    """Return where the chains begin and end, as `read` sees it."""
-    ((_, last_id, mark, listed, number), *rows) = await read(_FOUND, BEGINNING, NODES, "schema")
+async def read_outline(read: Read, audit: Sealer) -> Outline:
+    """Return the start and end of every chain, as `read` sees them."""
+    ((_, last_id, mark, listed, number), *rows) = await read(_SELECT, BEGINNING, NODES, "schema")
     schema = _number(_text(number))
     stored = [
         _Stored(_text(node), Head(seq if isinstance(seq, int) else 0, _text(mac)), _text(signature))
@@ -71,7 +72,7 @@ async def found(read: Read, audit: Sealer) -> Outline:
 
 
 def _signed_for(audit: Sealer, named: tuple[str, ...] | None, stored: Sequence[_Stored]) -> tuple[str, ...]:
-    """Return the nodes that the heads are signed for: those of the list, else those that have one, if that fits."""
+    """Return the nodes that the heads are signed for: the listed ones, else all with a head if that fits."""
     present = tuple(sorted(each.node for each in stored))
     if named is None:
         return present

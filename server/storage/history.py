@@ -1,4 +1,4 @@
-"""What each user typed in interactive sessions: the last thousand lines, and no more than 256 KB of them."""
+"""The lines that each user typed in interactive sessions: the last 1,000, and at most 256 KB."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from server.storage.store import Store
 from server.storage.writer import Query
 
 KEPT_LINES = 1000
-#: In UTF-8, of each user; no line is cut for it.
+#: In UTF-8, per user. No line is cut to fit.
 KEPT_BYTES = 262_144
 
-#: The newest of a user's lines that are within both limits.
+#: The newest lines of a user within both limits.
 _KEPT = """SELECT id, line FROM (
                SELECT id, line, SUM(BYTE_LENGTH(line)) OVER newest AS bytes, ROW_NUMBER() OVER newest AS number
                FROM history WHERE user_name = ? WINDOW newest AS (ORDER BY id DESC)
@@ -22,9 +22,9 @@ _KEPT = """SELECT id, line FROM (
 
 
 class LastLines(Sequence[str]):
-    """The newest of the lines that were appended, within the limits of a user's history; a longer line is none.
+    """The newest appended lines within the limits of a history. A line above the limits is not kept.
 
-    `dropped` counts those that have left at the front.
+    `dropped` counts the lines that were removed at the front.
     """
 
     def __init__(self, lines: Iterable[str] = ()) -> None:
@@ -45,14 +45,14 @@ class LastLines(Sequence[str]):
             self.drop(1)
 
     def drop(self, count: int) -> None:
-        """Drop so many of the oldest lines."""
+        """Drop the `count` oldest lines."""
         for _ in range(min(count, len(self._lines))):
             self._bytes -= self._lines.popleft()[1]
             self.dropped += 1
 
     @property
     def end(self) -> int:
-        """How many lines have been appended and kept, those dropped since included."""
+        """The number of lines ever kept, including those dropped since."""
         return self.dropped + len(self._lines)
 
     def __len__(self) -> int:
@@ -73,31 +73,31 @@ class LastLines(Sequence[str]):
         return self._lines[index][0]
 
 
-class _Held(list[str]):
-    """Lines that a shell holds; unlike a list, they can be referred to weakly."""
+class _SharedList(list[str]):
+    """Lines that a shell holds; unlike a plain list, they allow weak references."""
 
 
 class SharedLines:
-    """The earlier lines that open shells hold: each line is in memory once, however many shells of its user hold it."""
+    """The earlier lines of open shells. All shells of one user share the same string objects."""
 
     def __init__(self) -> None:
-        self._held: dict[str, list[ref[_Held]]] = {}
+        self._held: dict[str, list[ref[_SharedList]]] = {}
 
     def shared(self, user_name: str, lines: Iterable[str]) -> Sequence[str]:
-        """Return the lines, as the objects that another shell of the user holds already."""
+        """Return the lines, as the objects that another shell of the user already holds."""
         self._held = {name: alive for name, each in self._held.items() if (alive := [held for held in each if held()])}
         held = self._held.setdefault(user_name, [])
         newest = held[-1]() if held else None
         known = {line: line for line in newest or ()}
-        taken = _Held(known.get(line, line) for line in lines)
+        taken = _SharedList(known.get(line, line) for line in lines)
         held.append(ref(taken))
         return taken
 
 
 async def append(query: Query, user_name: str, added_at: str, lines: Iterable[str]) -> None:
-    """Add lines inside the caller's transaction; nothing for a user who has been removed meanwhile.
+    """Add lines inside the caller's transaction; add none for a removed user.
 
-    `added_at` tells the user from another one who has the name since. What is older than the limits is dropped.
+    `added_at` tells the user from a later one with the same name. Lines beyond the limits are deleted.
     """
     for line in lines:
         await query(

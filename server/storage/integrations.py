@@ -1,6 +1,6 @@
-"""Integrations in the store: keys lie there sealed, with a keyed hash that keeps them unique in the whole store.
+"""Integrations in the store: each API key is encrypted, with a keyed hash that keeps it unique.
 
-Every function takes a domain's name in any case; the store goes by its folded form.
+Every function takes a domain's name in any case; rows are keyed by the folded name.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from server.storage.store import Store, first_and_last
 from server.storage.vault import Vault
 from server.storage.writer import Query
 
-#: What one statement takes; a larger one would hold the store's thread, and what waits for it, for longer.
+#: Rows per statement. A larger statement would block the store's thread, and its other callers, for longer.
 _ROWS_PER_STATEMENT = 100
-#: A limit that no table reaches; PostgreSQL refuses the -1 of SQLite.
+#: A limit that no table reaches; PostgreSQL does not accept SQLite's -1.
 _ALL_ROWS = 2**62
-#: Places in a sealed row.
+#: Indexes in a sealed row.
 _CLIENT_ID, _KEY_HASH = 1, 5
 _TYPES = {each.value: each for each in IntegrationType}
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("ecss-console.storage")
 
 
 class Added(Enum):
-    """What became of an `insert`."""
+    """The result of an `insert`."""
 
     DONE = "done"
     KNOWN = "the client id is there already"
@@ -40,21 +40,21 @@ class Added(Enum):
 
 
 class Keyed(NamedTuple):
-    """An integration with its key in clear; None when the stored key does not open.
+    """An integration with its key in clear; `key` is None when the stored key cannot be decrypted.
 
-    A tuple, as there are ten thousand in a domain.
+    A tuple is fast to make, and a domain may have ten thousand.
     """
 
     integration: Integration
     key: str | None
 
 
-#: An integration as it lies in the store: client id, type (`stored_type`), numbers (`stored_numbers`), key (`opened`).
+#: A stored integration: client id, type (see `stored_type`), numbers (see `stored_numbers`), key (see `opened`).
 Sealed = tuple[str, str, str, str]
 
 
 async def insert(query: Query, vault: Vault, domain: str, integration: Integration, key: str, now: str) -> Added:
-    """Add an integration with its key to a domain: one hop to the store's thread when all is well."""
+    """Add an integration with its key to a domain, in one hop to the store's thread if nothing conflicts."""
     rows = await query(
         """INSERT INTO integrations (domain, client_id, type, numbers, sealed_key, key_hash, added_at, changed_at)
            SELECT name, ?, ?, ?, ?, ?, ?, ? FROM domains WHERE name = ?
@@ -75,14 +75,17 @@ async def insert(query: Query, vault: Vault, domain: str, integration: Integrati
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Why an integration cannot be put in: its client id is there, or its key is that of `owner`, (domain, client)."""
+    """Why an integration cannot be added: its client id exists, or `owner` (domain, client) has its key."""
 
     client_id: str
     owner: tuple[str, str] | None
 
 
 def sealed_row(vault: Vault, domain: str, keyed: Keyed, now: str) -> tuple[str, ...]:
-    """Return what `insert_rows` puts in, the key sealed: that is done before the transaction. The key is there."""
+    """Return the row for `insert_rows`, with the key sealed. Call it before the transaction begins.
+
+    The integration must have its key.
+    """
     integration, key = keyed.integration, keyed.key or ""
     numbers = ",".join(integration.numbers)
     sealed, found_by = vault.seal(domain, integration.client_id, key), vault.lookup_hash(key)
@@ -90,9 +93,9 @@ def sealed_row(vault: Vault, domain: str, keyed: Keyed, now: str) -> tuple[str, 
 
 
 async def conflicts(read: Read, domain: str, rows: Sequence[tuple[str, ...]], most: int) -> tuple[list[Conflict], bool]:
-    """Return the conflicts of sealed rows with what is stored, sorted by client id; and whether there are more.
+    """Return the conflicts of sealed rows with stored ones, by client id, and whether there are more.
 
-    About `most` are enough: no more rows are read then.
+    The search stops at about `most` conflicts and reads no more rows.
     """
     found: list[Conflict] = []
     for some in _batches(rows):
@@ -118,7 +121,7 @@ async def conflicts(read: Read, domain: str, rows: Sequence[tuple[str, ...]], mo
 
 
 async def insert_rows(query: Query, rows: Sequence[tuple[str, ...]], show: Callable[[int], None]) -> None:
-    """Put in sealed rows that have no conflict; `show` is told how many are done."""
+    """Add sealed rows that have no conflict; call `show` with the number of added rows."""
     done = 0
     for some in _batches(rows):
         marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
@@ -137,7 +140,7 @@ def _batches(rows: Sequence[tuple[str, ...]]) -> Iterator[Sequence[tuple[str, ..
 
 
 async def find(query: Query, domain: str, client_id: str) -> Integration | None:
-    """Return one integration inside the caller's transaction, None when there is no such client."""
+    """Return one integration inside the caller's transaction; None when the client does not exist."""
     rows = await query(
         "SELECT client_id, type, numbers FROM integrations WHERE domain = ? AND client_id = ?",
         folded(domain),
@@ -147,7 +150,7 @@ async def find(query: Query, domain: str, client_id: str) -> Integration | None:
 
 
 async def set_properties(query: Query, domain: str, integration: Integration, now: str) -> None:
-    """Store type and numbers of an integration that `find` returned."""
+    """Store the type and numbers of an integration that `find` returned."""
     await query(
         "UPDATE integrations SET type = ?, numbers = ?, changed_at = ? WHERE domain = ? AND client_id = ?",
         integration.type.value,
@@ -159,9 +162,9 @@ async def set_properties(query: Query, domain: str, integration: Integration, no
 
 
 async def replace_key(query: Query, vault: Vault, domain: str, client_id: str, key: str, now: str) -> bool:
-    """Give an integration another key; the former one, readable or not, is dead with the commit.
+    """Replace the key of an integration. The former key stops working with the commit.
 
-    False when there is no such client.
+    It need not be readable. Returns False when the client does not exist.
     """
     rows = await query(
         """UPDATE integrations SET sealed_key = ?, key_hash = ?, changed_at = ?
@@ -176,7 +179,7 @@ async def replace_key(query: Query, vault: Vault, domain: str, client_id: str, k
 
 
 async def delete(query: Query, domain: str, client_id: str) -> bool:
-    """Remove an integration; False when there is no such client."""
+    """Remove an integration; False when the client does not exist."""
     rows = await query(
         "DELETE FROM integrations WHERE domain = ? AND client_id = ? RETURNING client_id", folded(domain), client_id
     )
@@ -184,7 +187,7 @@ async def delete(query: Query, domain: str, client_id: str) -> bool:
 
 
 async def sealed_of_domain(store: Store, domain: str, share: Share) -> list[Sealed] | None:
-    """Return the integrations of a domain, sorted by client id in code points; None when there is no such domain."""
+    """Return the integrations of a domain, sorted by client id in code points; None without the domain."""
     sql = "SELECT client_id, type, numbers, sealed_key FROM integrations WHERE domain = ? ORDER BY client_id LIMIT ?"
     name = folded(domain)
     async with share.read():
@@ -198,7 +201,7 @@ async def sealed_of_domain(store: Store, domain: str, share: Share) -> list[Seal
 
 
 async def of_domain(store: Store, domain: str, share: Share, show: Callable[[int, int], None]) -> list[Keyed] | None:
-    """Return the same with their keys in clear; `show` is told how many are done, and of how many."""
+    """Return the integrations with their keys in clear; call `show` with the finished and total numbers."""
     found = await sealed_of_domain(store, domain, share)
     if found is None:
         return None
@@ -209,7 +212,7 @@ async def of_domain(store: Store, domain: str, share: Share, show: Callable[[int
 
 
 async def one(store: Store, domain: str, client_id: str) -> Keyed | None:
-    """Return one integration with its key, None when there is none."""
+    """Return one integration with its key; None when it does not exist."""
     rows = await store.read(
         "SELECT type, numbers, sealed_key FROM integrations WHERE domain = ? AND client_id = ?",
         folded(domain),
@@ -221,7 +224,7 @@ async def one(store: Store, domain: str, client_id: str) -> Keyed | None:
 
 
 async def client_ids(store: Store, domain: str, beginning: str, most: int) -> list[str]:
-    """Return the first client ids of a domain that begin so, sorted, and the last: see `first_and_last`."""
+    """Return the first client ids with this beginning, and the last: see `first_and_last`."""
     ids = "client_id FROM integrations WHERE domain = ?"
     return await first_and_last(store, ids, (folded(domain),), "client_id", beginning, most)
 
@@ -231,17 +234,17 @@ def _integration(client_id: str, kind: str, numbers: str) -> Integration:
 
 
 def stored_type(text: str) -> IntegrationType:
-    """Return an integration's type, stored as its value; raises KeyError for what is none."""
+    """Return the type of a stored value; raises KeyError for an unknown one."""
     return _TYPES[text]
 
 
 def stored_numbers(text: str) -> tuple[str, ...]:
-    """Return a service's numbers, which lie in the store as one text."""
+    """Return the numbers of a service from their stored text."""
     return tuple(text.split(",")) if text else ()
 
 
 def opened(vault: Vault, domain: str, client_id: str, sealed: str) -> str | None:
-    """Return a sealed key in clear, or None with a word in the log: one damaged row must not hide the others."""
+    """Return a sealed key in clear; log and return None if damaged, so that it does not hide other rows."""
     try:
         return vault.open(domain, client_id, sealed)
     except ValueError as error:

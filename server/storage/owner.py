@@ -1,8 +1,8 @@
-"""Whose folders a store lies in, and working there as that user. Blocking.
+"""Work as the owner of a store's folders, so that root cannot be misled there. Blocking.
 
-A folder's owner may put a link, a FIFO or another folder under every name in it, between a check and a use too. So
-root never works in a folder of somebody else: for the time it becomes the folder's owner, who can be led nowhere that
-he may not go himself. What it makes there belongs to that owner. docs/adr/0012 has the reasons.
+A folder's owner can put a link, a FIFO or another folder under every name in it, even between a check and a use. So
+root never works in another user's folder. It becomes the owner meanwhile, and no link leads further than this owner may
+go. New files then belong to the owner. docs/adr/0012 has the reasons.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from server.plain_files import open_plain
 
 ROOT = 0
 _NOBODY = 65_534
-_MOST_LINKS = 40  # as the kernel
+_MOST_LINKS = 40  # like the kernel
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True)
 class _Owner:
-    """A user that root works as. `groups` are those besides its own one."""
+    """A user that root works as. `groups` are the supplementary groups."""
 
     uid: int
     gid: int
@@ -40,11 +40,11 @@ class _Owner:
 
 @contextmanager
 def working_for(*places: Path, shared: bool = False) -> Iterator[None]:
-    """Work as the one user besides root whose folders and links lie on the way to these places.
+    """Work as the one user besides root who owns folders or links on the way to these places.
 
-    Nobody but root becomes anybody. It may be nested: a place of root's inside is worked on as root. A `shared` folder
-    such as /tmp will do where all names are new and cannot be guessed. Raises StartError where several users could
-    lead the work astray, and where that user may not do what is asked.
+    Only root changes its user. Calls may be nested: a place of root's inside is worked on as root. A `shared` folder
+    such as /tmp is accepted when all new names in it are unguessable. Raises StartError when several users could
+    mislead root, or when that user lacks a permission.
     """
     if not _may_switch():
         yield
@@ -71,7 +71,10 @@ def working_for(*places: Path, shared: bool = False) -> Iterator[None]:
 
 
 def give_up_root() -> None:
-    """Stay for good the user that root has become, if it has. Raises StartError where it cannot load the program."""
+    """Drop root for good after root has become a user.
+
+    Raises StartError if that user cannot load the program.
+    """
     if _may_switch() and os.geteuid() != ROOT:
         uid, gid = os.geteuid(), os.getegid()
         _refuse_unreadable_program(uid)
@@ -80,7 +83,10 @@ def give_up_root() -> None:
 
 
 def obey(configuration: Path) -> None:
-    """Become for good the user who can write this configuration, where it is not root's: it says what root would do."""
+    """Become for good the user who can write this configuration, unless root owns it.
+
+    That user decides with the configuration what root would do.
+    """
     if not _may_switch():
         return
     owner = _owner_of([_way(configuration), [configuration.stat()]], str(configuration))
@@ -90,12 +96,12 @@ def obey(configuration: Path) -> None:
 
 
 def owners_of(path: Path) -> set[int]:
-    """Return the users besides root who own a folder or link on the way to a path, whether it is there or not."""
+    """Return the users besides root who own a folder or link on the way to a path that need not exist."""
     return {found.st_uid for found in _way(path) if _is_foreign(found)}
 
 
 def opened_folder(path: Path) -> int:
-    """Open a folder and return its descriptor. No link that lies in a folder of somebody else is followed by root."""
+    """Open a folder and return its descriptor. Root follows no link in a folder of another user."""
     if os.geteuid() != ROOT:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     steps = [*reversed(path.absolute().parts[1:])]
@@ -105,14 +111,14 @@ def opened_folder(path: Path) -> int:
             name = steps.pop()
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISLNK(found.st_mode):
-                folder = _stepped(folder, name)
+                folder = _enter_folder(folder, name)
                 continue
             links += 1
             if links > _MOST_LINKS or _is_foreign(found) or _is_foreign(os.fstat(folder)):
                 _refuse_link(path)
             target = Path(os.readlink(name, dir_fd=folder))
             if target.is_absolute():
-                folder = _stepped(folder, "/")
+                folder = _enter_folder(folder, "/")
             steps += [part for part in reversed(target.parts) if part != "/"]
     except BaseException:
         os.close(folder)
@@ -121,7 +127,7 @@ def opened_folder(path: Path) -> int:
 
 
 def opened_file(path: Path) -> int:
-    """Open a regular file for reading, which root may be led to by no link of somebody else."""
+    """Open a regular file for reading. Root follows no link of another user."""
     folder = opened_folder(path.parent)
     try:
         foreign = os.geteuid() == ROOT and _is_foreign(os.fstat(folder))
@@ -134,8 +140,8 @@ def _refuse_link(path: Path) -> NoReturn:
     raise OSError(errno.ELOOP, "a link that root does not follow is on the way", str(path))
 
 
-def _stepped(folder: int, name: str) -> int:
-    """Return the folder of this name in an open one, which is closed."""
+def _enter_folder(folder: int, name: str) -> int:
+    """Open the folder `name` in an open folder, close that one, and return the new descriptor."""
     opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     os.close(folder)
     return opened
@@ -160,14 +166,15 @@ def _become(owner: _Owner) -> None:
 
 
 def _owner_of(ways: Sequence[Sequence[os.stat_result]], where: str) -> _Owner | None:
-    """Return the one user besides root who owns what lies on these ways; None where all is root's."""
+    """Return the one user besides root who owns something on these ways; None when root owns all."""
     foreign = {found.st_uid: found for way in ways for found in way if _is_foreign(found)}
     if not foreign:
         return None
     if len(foreign) > 1:
         names = " and ".join(_name(uid) for uid in sorted(foreign))
         message = (
-            f"what {names} own is on the way to {where}, so root does not work there: run this as the service's user"
+            f"{names} own folders or links on the way to {where}, so root does not work there: "
+            "run this as the service's user"
         )
         raise StartError(message)
     ((uid, found),) = foreign.items()
@@ -175,13 +182,14 @@ def _owner_of(ways: Sequence[Sequence[os.stat_result]], where: str) -> _Owner | 
         gid = pwd.getpwuid(uid).pw_gid
     except KeyError:
         gid = found.st_gid
-    return _Owner(uid, gid or _NOBODY)  # root's own group opens files too
+    return _Owner(uid, gid or _NOBODY)  # files of root's own group would still be open to it
 
 
 def _way(path: Path) -> list[os.stat_result]:
-    """Return what is on the way to a path as far as it goes: folders, and links before where they lead.
+    """Return the status of all folders and links on the way to a path, each link before its target.
 
-    Whoever owns one of these can change all behind it, but nothing before it: so the first one is certain.
+    The way ends where the path does not exist. An owner can change all later entries, but no earlier ones. So the first
+    owner is certain.
     """
     way = [Path("/").stat()]
     steps = [*reversed(path.absolute().parts[1:])]
@@ -189,9 +197,9 @@ def _way(path: Path) -> list[os.stat_result]:
     while steps:
         name = steps.pop()
         if name == "..":
-            at = os.path.dirname(at)  # noqa: PTH120  the way here has no links left
+            at = os.path.dirname(at)  # noqa: PTH120  `at` has no links left
             continue
-        here = os.path.join(at, name)  # noqa: PTH118  no Path, which is slower and says no more
+        here = os.path.join(at, name)  # noqa: PTH118  faster than Path
         try:
             found = os.lstat(here)
         except FileNotFoundError:
@@ -201,7 +209,7 @@ def _way(path: Path) -> list[os.stat_result]:
             links += 1
             if links > _MOST_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-            target = os.readlink(here)  # noqa: PTH115  likewise
+            target = os.readlink(here)  # noqa: PTH115  a Path would normalise the target
             at = "/" if target.startswith("/") else at
             steps += [part for part in reversed(target.split("/")) if part not in {"", "."}]
         elif stat.S_ISDIR(found.st_mode):
@@ -217,14 +225,14 @@ def _is_foreign(found: os.stat_result) -> bool:
 
 
 def _is_mapped(uid: int) -> bool:
-    """Tell whether a user is one of this user namespace; files of users outside of it all belong to nobody."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:  # noqa: PTH123  /proc is no place of anybody's
+    """Tell whether a user exists in this user namespace; files of outside users all belong to nobody."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:  # noqa: PTH123  /proc belongs to the kernel
         ranges = [tuple(map(int, line.split())) for line in file]
     return any(first <= uid < first + count for first, _, count in ranges)
 
 
 def _refuse_writable(place: Path, way: Sequence[os.stat_result], *, shared: bool) -> None:
-    """Raise StartError where others than root may put files beside those of a store of root's."""
+    """Raise StartError when others than root can put files beside those of root's store."""
     folders = [found for found in way if stat.S_ISDIR(found.st_mode)]
     last = folders[-1]
     open_to_all = any(found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX for found in folders)
@@ -237,7 +245,7 @@ def _refuse_writable(place: Path, way: Sequence[os.stat_result], *, shared: bool
 
 
 def _refuse_unreadable_program(uid: int) -> None:
-    """Raise StartError where a user cannot load the rest of a program that goes on, which imports some of it late."""
+    """Raise StartError when a user cannot read the program, which imports some modules late."""
     try:
         for file in (__file__, os.__file__):
             Path(file).stat()

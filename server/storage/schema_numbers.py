@@ -1,4 +1,4 @@
-"""The schema numbers at which the audit changed its form; code that reads older stores and backups compares them."""
+"""Schema numbers at which the audit's format changed; code that reads older stores needs them."""
 
 from __future__ import annotations
 

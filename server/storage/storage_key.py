@@ -1,4 +1,4 @@
-"""The storage key's file, read as the user whose folder it lies in. Blocking."""
+"""Read the storage key's file as the user who owns its folder. Blocking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_BYTES = 4_096
 
 
 def storage_key_there(path: Path) -> bool:
-    """Tell whether there is anything under the storage key's name. Raises OSError or StartError."""
+    """Tell whether something exists at the storage key's path. Raises OSError or StartError."""
     with working_for(path):
         return path.exists()
 
@@ -27,7 +27,7 @@ def read_storage_key(path: Path) -> bytes:
 
 
 def parse_storage_key(text: bytes, where: str) -> bytes:
-    """Return the storage key that stands in a file. Raises StartError, which says `where`, when it is none."""
+    """Parse the text of a storage key file. Raises StartError, which names `where`, for an invalid key."""
     try:
         raw = base64.b64decode(text, validate=False)
     except binascii.Error:

@@ -1,4 +1,4 @@
-"""The open store: reads over what is committed, changes through the one writer, and the feed of what has changed."""
+"""The open store: reads of committed data, changes through one writer, and the feed of changes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from server.storage.writer import Query, Writer
 
 #: How long a change waits for its turn and for other programs before it is refused as temporary.
 PATIENCE_SECONDS = 5.0
-#: The pause after a look for other programs' changes that has failed.
-_LOOK_AGAIN_SECONDS = 1.0
+#: The pause before the next look for other programs' commits when one look has failed.
+_RETRY_SECONDS = 1.0
 
 _log = logging.getLogger("ecss-console.storage")
 
 
 class Store:
-    """What nouns read from and write to. `close` it, or its engine may keep the process alive.
+    """Reads and changes of one open store. `close` it, or its engine may keep the process alive.
 
     `feed` announces every commit of users, grants, domains, integrations and nodes.
     """
 
     def __init__(self, engine: Engine, vault: Vault) -> None:
-        """Take an open engine that nobody else writes with, and what seals API keys and audit records."""
+        """Take an open engine with no other user, and the vault that seals API keys and audit records."""
         self._engine = engine
         self._failures = Failures(engine.reason)
         self.feed = ChangeFeed()
@@ -44,31 +44,31 @@ class Store:
         self._reads = Durations()
 
     async def close(self) -> None:
-        """Wait for what is running and close the engine; safe to call twice."""
+        """Wait for running operations and close the engine; safe to call twice."""
         await uncut(self._writer.close())
 
     async def watch(self) -> None:
         """Announce the commits of other programs, for ever."""
         while True:
             try:
-                with self._failures.passing_as_temporary():
+                with self._failures.raised_as_temporary():
                     topics = await self._engine.changed_elsewhere()
             except TemporaryError as error:
                 _log.warning("changes of other programs cannot be seen: %s", error.message)
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
             except Exception:  # noqa: BLE001  whatever it is, the next look must come
                 _log.exception("changes of other programs cannot be seen")
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self.feed.announce(Changed(topics, elsewhere=True))
 
     async def read(self, sql: str, *values: Value) -> list[Row]:
-        """Run one SELECT over what is committed. Raises TemporaryError while the store is busy or away."""
-        with self._failures.passing_as_temporary(), self._reads.timed():
+        """Run one SELECT over committed data. Raises TemporaryError while the store is busy or unavailable."""
+        with self._failures.raised_as_temporary(), self._reads.timed():
             return await self._engine.read(sql, *values)
 
     def readings(self) -> Iterator[Reading]:
-        """Yield how long the store took, and its size."""
+        """Yield the latencies of the store and its size."""
         writer = self._writer
         timed = [(("read",), self._reads), (("change",), writer.changes), (("commit",), writer.commits)]
         yield Reading(metrics.STORE_SECONDS, timed)
@@ -76,23 +76,23 @@ class Store:
         yield Reading(metrics.STORE_BYTES, [(("database",), database), (("wal",), log)])
 
     def sizes_bytes(self) -> tuple[int, int]:
-        """Return the size of the database, and of the log that has what was committed last."""
+        """Return the size of the database, and of the log with the newest commits."""
         return self._engine.sizes_bytes()
 
     async def schema(self) -> str:
-        """Return the number of the schema; a caller that gets it knows that the store answers."""
+        """Return the number of the schema. A result also proves that the store answers."""
         ((number,),) = await self.read("SELECT value FROM store WHERE name = 'schema'")
         return str(number)
 
     def transaction(
         self, patience_seconds: float = PATIENCE_SECONDS, rank: Rank = Rank.ORDINARY
     ) -> AbstractAsyncContextManager[Query]:
-        """Give a `query` for one change; it is stored whole when the block has ended well, else not at all.
+        """Give a `query` for one change. An error in the block undoes all of the change.
 
-        Where several wait, `rank` decides which goes first.
+        `rank` decides which of several waiting changes goes first.
 
-        Raises TemporaryError when the store is away, or busy for longer than `patience_seconds`; nothing is changed
-        then.
+        Raises TemporaryError when the store is unavailable, or busy for longer than `patience_seconds`. Then nothing is
+        changed.
         """
         return self._writer.transaction(patience_seconds, rank)
 
@@ -100,10 +100,10 @@ class Store:
 async def first_and_last(
     store: Store, names: str, values: tuple[Value, ...], column: str, beginning: str, most: int
 ) -> list[str]:
-    """Return the `most` first names whose `column` begins so, sorted by it, and the last one.
+    """Return the first `most` names whose `column` has this beginning, sorted by it, and the last name.
 
-    `names` is what to select, as in `name FROM users WHERE 1 = 1`. Tab needs only these of ten thousand names: the
-    names between share the prefix of the first and the last.
+    `names` is the start of a SELECT, as in `name FROM users WHERE 1 = 1`. The first and the last name share the prefix
+    of all names between them, so Tab needs only these.
     """
     select = f"SELECT {names} AND {column} >= ? AND {column} < ? ORDER BY {column}"
     bounds = (*values, beginning, beginning + "\U0010ffff")

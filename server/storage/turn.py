@@ -1,4 +1,4 @@
-"""The turn to write: changes that must not wait go first, long ones last, and nobody waits for ever."""
+"""The write lock's queue: urgent changes first, long ones last, and no change waits for ever."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import IntEnum
 
-#: So many turns in a row may pass those that wait at a lower rank; then one of these has its turn.
+#: After this many turns in a row at higher ranks, a change of a lower rank gets the next turn.
 _MOST_IN_A_ROW = 8
 
 
 class Rank(IntEnum):
-    """Which change goes first where several wait."""
+    """The order of waiting changes: the lowest rank goes first."""
 
     FIRST = 0
     ORDINARY = 1
@@ -21,10 +21,10 @@ class Rank(IntEnum):
 
 
 class Turn:
-    """A lock that is handed over by rank, within a rank in order."""
+    """A lock that goes to the waiter with the first rank; first come, first served within a rank."""
 
     def __init__(self) -> None:
-        """Begin with a turn that nobody has."""
+        """Start with a free lock."""
         self._held = False
         self._waiting: dict[Rank, deque[asyncio.Future[None]]] = {rank: deque() for rank in Rank}
         self._passed = dict.fromkeys(Rank, 0)
@@ -40,11 +40,11 @@ class Turn:
             await future
         except asyncio.CancelledError:
             if not future.cancelled():
-                self.release()  # it was handed over already
+                self.release()  # the turn was already handed to this cancelled waiter
             raise
 
     def release(self) -> None:
-        """Hand the turn over."""
+        """Hand the turn to the next waiter."""
         for futures in self._waiting.values():
             while futures and futures[0].done():  # cancelled
                 futures.popleft()

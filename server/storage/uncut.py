@@ -1,4 +1,4 @@
-"""Awaiting what a cancellation must not cut, such as a statement that the database runs."""
+"""Await work that a cancellation must not interrupt, such as a statement in the database."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ T = TypeVar("T")
 
 
 class CommittedError(asyncio.CancelledError):
-    """The caller was cancelled while its transaction was committed: it is stored, and the cancellation goes on."""
+    """The caller was cancelled during its commit: the change is stored, and the cancellation goes on."""
 
 
 async def uncut(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end, also when the caller is cancelled meanwhile; CancelledError follows then."""
+    """Run `work` to its end even if the caller is cancelled; then raise CancelledError."""
     return await awaited(asyncio.ensure_future(work))
 
 
 async def awaited(running: asyncio.Future[T], *, commits: bool = False) -> T:
-    """Await a future without cancelling it; a cancellation of the caller is raised at its end.
+    """Await a future without cancelling it; a cancellation of the caller is raised when it is done.
 
-    It is raised as CommittedError where the future `commits` a change and has succeeded.
+    The cancellation is raised as CommittedError when the future `commits` a change and has succeeded.
     """
     cancelled: asyncio.CancelledError | None = None
     while not running.done():

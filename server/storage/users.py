@@ -12,7 +12,7 @@ from server.storage.engine import Read, Row
 from server.storage.store import Store, first_and_last
 from server.storage.writer import Query
 
-#: Users, their keys and their grants in one statement, as every statement costs a hop to the store's thread.
+#: Users, keys and grants in one statement, because every statement costs a hop to the store's thread.
 _SELECT = """
 SELECT 'user', name, role, password_hash, expires_at, added_at, locked, must_change_password FROM users {where_name}
 UNION ALL SELECT 'key', user_name, public_key, comment, expires_at, sources, 0, 0 FROM user_keys {where_user_name}
@@ -21,7 +21,7 @@ FROM grants JOIN domains ON domains.name = grants.domain {where_user_name}
 ORDER BY 1 DESC, 2, 3
 """
 _SELECT_ONE = _SELECT.format(where_name="WHERE name = ?", where_user_name="WHERE user_name = ?")
-#: Those with a password first: as long as there is one, the strength of no key is computed.
+#: Administrators with a password come first, because with one of them no key strength needs computing.
 _ADMINISTRATORS = """
 SELECT u.expires_at, u.password_hash IS NOT NULL, k.public_key, k.expires_at FROM users u
 LEFT JOIN user_keys k ON k.user_name = u.name AND k.sources = '' AND u.password_hash IS NULL
@@ -49,7 +49,7 @@ async def insert(query: Query, user: User, now: str) -> bool:
 
 
 async def insert_key(query: Query, name: str, key: UserKey, now: str) -> bool:
-    """Give a user another key; False when it is there already."""
+    """Add a key to a user; False when the user has it already."""
     rows = await query(
         """INSERT INTO user_keys (user_name, public_key, comment, sources, expires_at, added_at)
            VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING user_name""",
@@ -64,12 +64,15 @@ async def insert_key(query: Query, name: str, key: UserKey, now: str) -> bool:
 
 
 async def delete_key(query: Query, name: str, public_key: str) -> None:
-    """Take a key from a user."""
+    """Remove a key from a user."""
     await query("DELETE FROM user_keys WHERE user_name = ? AND public_key = ?", name, public_key)
 
 
 async def set_password(query: Query, name: str, password_hash: str, *, must_change: bool = False) -> bool:
-    """Replace a user's password; `must_change` asks for another at the next login. False when there is no such user."""
+    """Replace a user's password; False when the user does not exist.
+
+    With `must_change` the user must replace it at the next login.
+    """
     rows = await query(
         "UPDATE users SET password_hash = ?, must_change_password = ? WHERE name = ? RETURNING name",
         password_hash,
@@ -80,7 +83,7 @@ async def set_password(query: Query, name: str, password_hash: str, *, must_chan
 
 
 async def exchange_password(query: Query, name: str, before: str | None, after: str) -> bool:
-    """Replace the password that was `before`, and with it the need of another; False when it is another one by now."""
+    """Replace the password hash `before` and clear `must_change`; False if the hash has changed since."""
     rows = await query(
         """UPDATE users SET password_hash = ?, must_change_password = 0
            WHERE name = ? AND password_hash = ? RETURNING name""",
@@ -92,7 +95,10 @@ async def exchange_password(query: Query, name: str, before: str | None, after: 
 
 
 async def renew_hash(query: Query, name: str, before: str, after: str) -> bool:
-    """Keep the same password in another form; whether another one is needed stays. False when it is another by now."""
+    """Replace the hash of an unchanged password; False if the hash has changed since.
+
+    `must_change` stays as it is.
+    """
     rows = await query(
         "UPDATE users SET password_hash = ? WHERE name = ? AND password_hash = ? RETURNING name", after, name, before
     )
@@ -100,7 +106,7 @@ async def renew_hash(query: Query, name: str, before: str, after: str) -> bool:
 
 
 async def set_properties(query: Query, user: User) -> None:
-    """Keep role, expiry, lock and the need of another password as `user` has them."""
+    """Store role, expiry, lock and `must_change` of `user`."""
     await query(
         "UPDATE users SET role = ?, expires_at = ?, locked = ?, must_change_password = ? WHERE name = ?",
         user.role.value,
@@ -124,19 +130,19 @@ async def grant(query: Query, name: str, domain: str, now: str) -> bool:
 
 
 async def revoke(query: Query, name: str, domain: str) -> bool:
-    """Take a domain from a user; False when it was not granted."""
+    """Revoke a domain from a user; False when it was not granted."""
     key = folded(domain)
     return bool(await query("DELETE FROM grants WHERE user_name = ? AND domain = ? RETURNING domain", name, key))
 
 
 async def delete(query: Query, name: str) -> bool:
-    """Remove a user with its keys, grants and history; False when there is no such user."""
+    """Remove a user with its keys, grants and history; False when the user does not exist."""
     await query("DELETE FROM history WHERE user_name = ?", name)
     return bool(await query("DELETE FROM users WHERE name = ? RETURNING name", name))
 
 
 async def administrators(query: Query, now: str) -> tuple[bool, bool]:
-    """Tell whether an administrator can log in from everywhere now, and whether one always will be able to."""
+    """Tell whether an administrator can log in from every address: now, and without an expiry."""
     able_now = able_always = False
     for expires_at, has_password, public_key, key_expires_at in await query(_ADMINISTRATORS):
         if not has_password and (public_key is None or weakness(public_key) is not None):
@@ -151,7 +157,10 @@ async def administrators(query: Query, now: str) -> tuple[bool, bool]:
 
 @asynccontextmanager
 async def keeping_administrators(query: Query, now: str, refusal: Exception) -> AsyncIterator[None]:
-    """Raise `refusal` when the change inside leaves no administrator who can log in, now or for ever, and one was."""
+    """Raise `refusal` when the change inside leaves no administrator who can log in.
+
+    It compares before and after, both for now and for ever. Nothing is raised if there was none before.
+    """
     before = await administrators(query, now)
     yield
     after = await administrators(query, now)
@@ -160,7 +169,7 @@ async def keeping_administrators(query: Query, now: str, refusal: Exception) -> 
 
 
 async def find(read: Read, name: str) -> User | None:
-    """Return one user by `Store.read` or inside a transaction, None when there is no such user."""
+    """Return one user, by `Store.read` or inside a transaction; None when the user does not exist."""
     users = _users(await read(_SELECT_ONE, name, name, name))
     return users[0] if users else None
 
@@ -171,17 +180,17 @@ async def every(store: Store) -> list[User]:
 
 
 async def any_there(query: Query) -> bool:
-    """Tell inside a change whether there is a user."""
+    """Tell, inside a change, whether any user exists."""
     return bool(await query("SELECT 1 FROM users LIMIT 1"))
 
 
 async def names(store: Store, beginning: str, most: int) -> list[str]:
-    """Return the first names that begin so, sorted, and the last: see `first_and_last`."""
+    """Return the first names with this beginning, sorted, and the last: see `first_and_last`."""
     return await first_and_last(store, "name FROM users WHERE 1 = 1", (), "name", beginning, most)
 
 
 def stored_key(public_key: str, comment: str, sources: str, expires_at: str | None) -> UserKey:
-    """Make a key of its columns; `sources` are separated by commas."""
+    """Make a key from its columns; `sources` are separated by commas."""
     return UserKey(public_key, comment, tuple(sources.split(",")) if sources else (), expires_at)
 
 

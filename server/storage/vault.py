@@ -1,7 +1,7 @@
-"""How API keys lie in the store: encrypted, with a keyed hash beside them for lookup.
+"""API keys in the store: encrypted, with a keyed hash beside them for lookup.
 
-A stolen database or backup opens nothing without the storage key. What is sealed is bound to its domain, by the folded
-name, and to its client id, so that a row moved to another client does not open.
+A stolen database or backup reveals no key without the storage key. Each ciphertext is bound to the folded name of its
+domain and to its client id, so it cannot be decrypted in another client's row.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _NONCE_BYTES = 12
 
 
 class Vault:
-    """Seals and opens API keys with one storage key of 32 bytes."""
+    """Encrypts and decrypts API keys with one storage key of 32 bytes."""
 
     def __init__(self, storage_key: bytes) -> None:
-        """Derive the working keys; the storage key itself is not kept. Raises ValueError for a wrong length."""
+        """Derive the working keys and forget the storage key. Raises ValueError for a wrong length."""
         if len(storage_key) != STORAGE_KEY_BYTES:
             message = f"a storage key has {STORAGE_KEY_BYTES} bytes"
             raise ValueError(message)
@@ -47,7 +47,10 @@ class Vault:
         return base64.b64encode(nonce + sealed).decode()
 
     def open(self, domain: str, client_id: str, sealed: str) -> str:
-        """Return the key in clear. Raises ValueError when it was not sealed for this client with this storage key."""
+        """Return the key in clear.
+
+        Raises ValueError when it was not sealed for this client with this storage key.
+        """
         try:
             raw = binascii.a2b_base64(sealed, strict_mode=True)
             return self._sealing.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _binding(domain, client_id)).decode()
@@ -56,16 +59,16 @@ class Vault:
             raise ValueError(message) from None
 
     def lookup_hash(self, key: str) -> str:
-        """Return the keyed hash by which the client of a key is found."""
+        """Return the keyed hash that finds the client of a key."""
         return hmac.new(self._hashing, key.encode(), hashlib.sha256).hexdigest()
 
     def backup_mac(self, manifest: bytes) -> str:
-        """Return what proves that a holder of the storage key made a backup, in hex."""
+        """Return the mac, in hex, that proves that a holder of the storage key made a backup."""
         return hmac.digest(self._backup, manifest, "sha256").hex()
 
 
 def new_storage_key() -> bytes:
-    """Make a storage key from the system's source of secrets."""
+    """Make a storage key from the system's random source."""
     return os.urandom(STORAGE_KEY_BYTES)
 
 

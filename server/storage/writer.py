@@ -1,9 +1,9 @@
-"""The one writer of the store: changes run one after another, and those that wait together are committed together.
+"""The only writer of the store: changes run one after another and are committed in groups.
 
-A commit waits for the disk. So the first change of a group commits behind all that waited while it ran, and every one
-of them is answered by the one commit (group commit, as PostgreSQL and MySQL do it). Inside, each change is a savepoint:
-one that fails takes back what it did itself and nothing else. Audit records go to the store at the commit, those of all
-changes together: a group whose records cannot be written is not stored.
+A commit waits for the disk. So the first change of a group commits after all changes that queued while it ran, and one
+commit answers them all (group commit, as in PostgreSQL and MySQL). Each change runs in a savepoint: a failed change
+undoes only its own writes. The audit records of all changes are written just before the commit. If they cannot be
+written, the whole group is rolled back.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from server.storage.temporary import BUSY, Failures, temporary
 from server.storage.turn import Rank, Turn
 from server.storage.uncut import awaited
 
-#: A change that goes first waits at least so long for its turn: one long change may be ahead of it, not more.
+#: The least patience of an urgent change, because at most one long change may run before it.
 _FIRST_PATIENCE_SECONDS = 5.0
-_TAKEN_BACK = "the store took back what was to be stored with it"
+_ROLLED_BACK = "the store rolled back the transaction"
 
 
 class Query:
     """Runs statements with `?` placeholders inside one write transaction and returns their rows.
 
-    `audit` takes the audit records of the change; `topics` are what it has changed so far.
+    `audit` takes the audit records of the change; `topics` are its changes so far.
     """
 
     def __init__(self, engine: Engine, audit: AuditChain) -> None:
-        """Take the engine, whose transaction stands while the query is used."""
+        """Take the engine, whose transaction stays open while the query is used."""
         self._engine = engine
         self.audit = audit
         self.topics: frozenset[Topic] = frozenset()
@@ -45,7 +45,7 @@ class Query:
 
 
 class _Group:
-    """Changes that are committed together; `outcome` is set when they are stored, or to what kept them from it."""
+    """Changes that are committed together. `outcome` is done when they are stored, or has the error."""
 
     def __init__(self) -> None:
         self.changes = 0
@@ -56,10 +56,10 @@ class _Group:
 
 
 class Writer:
-    """Group commit above an engine. `changes` and `commits` tell how long those took."""
+    """Group commit on top of an engine. `changes` and `commits` are the durations of both."""
 
     def __init__(self, engine: Engine, audit: AuditChain, failures: Failures, feed: ChangeFeed) -> None:
-        """Take an engine that nobody else writes with."""
+        """Take an engine that has no other writer."""
         self._engine = engine
         self._audit = audit
         self._failures = failures
@@ -69,7 +69,7 @@ class Writer:
         self.changes, self.commits = Durations(), Durations()
 
     async def close(self) -> None:
-        """Wait for what is running and close the engine; safe to call twice."""
+        """Wait for running changes and close the engine; safe to call twice."""
         async with self._turn.held(Rank.LONG):
             group = self._group
         if group is not None:
@@ -79,24 +79,24 @@ class Writer:
 
     @asynccontextmanager
     async def transaction(self, patience_seconds: float, rank: Rank = Rank.ORDINARY) -> AsyncIterator[Query]:
-        """Give a `query` for one change; it is stored whole when the block has ended well, else not at all.
+        """Give a `query` for one change. An error in the block undoes all of the change.
 
-        Where several wait, `rank` decides which goes first.
+        `rank` decides which of several waiting changes goes first.
 
-        Raises TemporaryError when the store is away, or busy for longer than `patience_seconds`; nothing is changed
-        then.
+        Raises TemporaryError when the store is unavailable, or busy for longer than `patience_seconds`. Then nothing is
+        changed.
         """
         deadline = asyncio.get_running_loop().time() + patience_seconds
-        with self._failures.passing_as_temporary(), self.changes.timed():
+        with self._failures.raised_as_temporary(), self.changes.timed():
             await self._take_turn(rank, deadline)
             try:
-                group = await self._joined(deadline)
+                group = await self._join_group(deadline)
                 query, recorded = Query(self._engine, self._audit), self._audit.waiting
                 try:
                     yield query
                 except BaseException as error:
                     self._audit.drop_after(recorded)
-                    await self._take_back(group, error)
+                    await self._undo(group, error)
                     raise
                 group.changes += 1
                 group.topics |= query.topics
@@ -114,11 +114,12 @@ class Writer:
         except TimeoutError:
             raise temporary(BUSY) from None
 
-    async def _joined(self, deadline: float) -> _Group:
-        """Return the group that is open, behind a savepoint, or a new one, begun."""
+    async def _join_group(self, deadline: float) -> _Group:
+        """Return the open group with a new savepoint, or a new group in a new transaction."""
         if self._group is not None and not self._engine.in_transaction:
-            # a savepoint would begin another transaction, whose commit would be told to those who were in this one
-            await self._fail(self._group, temporary(_TAKEN_BACK))
+            # the transaction is gone, so a savepoint would begin another one; the old changes would count as committed
+            # with it
+            await self._fail(self._group, temporary(_ROLLED_BACK))
         if self._group is None:
             await self._engine.begin(deadline)
             self._group = _Group()
@@ -126,27 +127,27 @@ class Writer:
             await self._engine.savepoint()
         return self._group
 
-    async def _take_back(self, group: _Group, error: BaseException) -> None:
-        """Take back the change that failed. Where that cannot be done alone, the whole group fails with it."""
+    async def _undo(self, group: _Group, error: BaseException) -> None:
+        """Undo the failed change. If it cannot be undone alone, the whole group fails."""
         if not (group.changes and self._engine.in_transaction):
-            await self._fail(group, error if self._is_of_the_store(error) else temporary(_TAKEN_BACK))
+            await self._fail(group, error if self._is_store_failure(error) else temporary(_ROLLED_BACK))
             return
-        taking_back = asyncio.ensure_future(self._engine.rollback_to())
+        undoing = asyncio.ensure_future(self._engine.rollback_to())
         try:
-            await awaited(taking_back)
+            await awaited(undoing)
         except (Exception, asyncio.CancelledError) as ended:
-            if broken := taking_back.exception():  # also where a cancellation has come before it
-                await self._fail(group, broken)
+            if failure := undoing.exception():  # also if a cancellation came first
+                await self._fail(group, failure)
             if isinstance(ended, asyncio.CancelledError):
                 raise
 
-    def _is_of_the_store(self, error: BaseException) -> bool:
+    def _is_store_failure(self, error: BaseException) -> bool:
         return isinstance(error, TemporaryError) or self._failures.reason(error) is not None
 
     def _commit_soon(self, group: _Group, rank: Rank) -> None:
-        """Commit behind those that wait for their turn now, which join the group, but not behind long changes.
+        """Schedule the commit of the group after all changes that wait now, except long ones.
 
-        A change that goes first waits only for others that do.
+        These changes join the group. The commit of an urgent change waits only for other urgent ones.
         """
         rank = min(rank, Rank.ORDINARY)
         if group.commit_rank is None or rank < group.commit_rank:
@@ -156,30 +157,30 @@ class Writer:
     async def _commit(self, group: _Group, rank: Rank) -> None:
         async with self._turn.held(rank):
             if self._group is not group:
-                return  # it has failed, or is committed already
+                return  # the group has failed or is committed
             if not self._engine.in_transaction:
-                await self._fail(group, temporary(_TAKEN_BACK))
+                await self._fail(group, temporary(_ROLLED_BACK))
                 return
             query = Query(self._engine, self._audit)
             try:
                 await self._audit.write(query, self._engine.run_many)
                 with self.commits.timed():
                     await self._engine.commit()
-            except BaseException as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
+            except BaseException as error:  # noqa: BLE001  whatever the error is, no change may wait for ever
                 await self._fail(group, error)
                 return
-            finally:  # also where the commit has failed: nobody may trust a cache where the outcome is not certain
+            finally:  # after a failed commit the outcome may be unknown, so caches must be dropped too
                 self._feed.announce(Changed(group.topics | query.topics))
             self._audit.committed()
             self._group = None
             group.outcome.set_result(None)
 
     async def _fail(self, group: _Group, error: BaseException) -> None:
-        """Roll back, and tell those whose changes had gone well before."""
+        """Roll back, and raise the error in all changes of the group that had succeeded."""
         self._audit.rolled_back()
         self._group = None
         try:
             await self._engine.rollback()
         finally:
-            group.outcome.set_exception(error if isinstance(error, Exception) else temporary(_TAKEN_BACK))
-            group.outcome.exception()  # seen, also where its only change was the one that failed
+            group.outcome.set_exception(error if isinstance(error, Exception) else temporary(_ROLLED_BACK))
+            group.outcome.exception()  # mark as retrieved: nothing awaits it when the group's only change failed

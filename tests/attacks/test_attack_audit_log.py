@@ -1,4 +1,4 @@
-"""The audit's JSON log goes on, or says why it does not, whatever somebody has put into its file."""
+"""The JSON log of the audit continues, or reports why not, whatever an attacker puts into its file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ODD = {
 
 
 def _waited(console: ConsoleServer, path: Path, wanted: int) -> list[int]:
-    """Return the ids of the whole records in the log as soon as it has the one that is wanted."""
+    """Return the ids of the complete records in the log once it contains the wanted one."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         lines = path.read_bytes().split(b"\n") if path.is_file() else []
@@ -66,8 +66,8 @@ def _stopped_log(console: ConsoleServer, path: Path) -> int:
 
 
 @pytest.mark.parametrize("odd", _ODD)
-def test_attack_an_odd_line_ends_no_log_and_costs_no_record(stopped_console: ConsoleServer, odd: str) -> None:
-    """The look for the log's end died of it, without a word, and no record was written any more."""
+def test_attack_an_odd_line_neither_stops_the_log_nor_loses_a_record(stopped_console: ConsoleServer, odd: str) -> None:
+    """Such a line once ended the exporter silently, and no later record was written."""
     console, path = stopped_console, stopped_console.folder / "audit.jsonl"
     _stopped_log(console, path)
     with path.open("ab") as file:
@@ -79,8 +79,8 @@ def test_attack_an_odd_line_ends_no_log_and_costs_no_record(stopped_console: Con
     assert not [line for line in console.log if "audit's log" in line]
 
 
-def test_attack_half_a_line_of_a_power_cut_takes_no_record_with_it(stopped_console: ConsoleServer) -> None:
-    """The next record was glued to it, and no collector could read either."""
+def test_attack_a_line_cut_by_a_power_failure_loses_no_record(stopped_console: ConsoleServer) -> None:
+    """The next record was once appended to the partial line, and no collector could parse either."""
     console, path = stopped_console, stopped_console.folder / "audit.jsonl"
     _stopped_log(console, path)
     whole = path.read_bytes()
@@ -90,7 +90,7 @@ def test_attack_half_a_line_of_a_power_cut_takes_no_record_with_it(stopped_conso
     assert _waited(console, path, _last(console)) == list(range(2, _last(console) + 1))
 
 
-def test_attack_a_line_longer_than_the_tail_is_told_until_it_is_moved_away(stopped_console: ConsoleServer) -> None:
+def test_attack_an_overlong_line_is_reported_until_the_file_is_moved(stopped_console: ConsoleServer) -> None:
     console, path = stopped_console, stopped_console.folder / "audit.jsonl"
     _stopped_log(console, path)
     before = path.read_bytes()
@@ -100,7 +100,7 @@ def test_attack_a_line_longer_than_the_tail_is_told_until_it_is_moved_away(stopp
     assert console.logs("the audit's log cannot be written, its lines wait: there is no record in its last 262,144")
     began = _last(console)
     console.run("domain/declare two")
-    path.write_bytes(before)  # somebody mends it
+    path.write_bytes(before)  # an operator repairs it
     ids = _waited(console, path, _last(console))
     assert began in ids
     assert ids == list(range(2, _last(console) + 1))
@@ -108,10 +108,10 @@ def test_attack_a_line_longer_than_the_tail_is_told_until_it_is_moved_away(stopp
     assert sum("cannot be written" in line for line in console.log) == 1, "told once"
 
 
-def test_attack_a_log_that_cannot_be_read_is_told_and_costs_no_record(
+def test_attack_an_unreadable_log_is_reported_and_loses_no_record(
     stopped_console: ConsoleServer, library: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """It began anew at the end of the store: what was recorded while nobody served was missing for ever."""
+    """The export once restarted at the end of the store and lost all records of the downtime."""
     console, folder = stopped_console, stopped_console.folder / "logs"
     folder.mkdir()
     path = folder / "audit.jsonl"
@@ -125,7 +125,7 @@ def test_attack_a_log_that_cannot_be_read_is_told_and_costs_no_record(
     assert _waited(console, path, _last(console)) == list(range(2, _last(console) + 1))
 
 
-def test_attack_a_folder_in_the_place_of_the_log_is_told_and_stops_nothing(stopped_console: ConsoleServer) -> None:
+def test_attack_a_folder_at_the_log_path_is_reported_and_stops_nothing(stopped_console: ConsoleServer) -> None:
     console, path = stopped_console, stopped_console.folder / "audit.jsonl"
     path.mkdir()
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(path))
@@ -135,8 +135,8 @@ def test_attack_a_folder_in_the_place_of_the_log_is_told_and_stops_nothing(stopp
     assert _waited(console, path, _last(console)) == list(range(2, _last(console) + 1))
 
 
-def test_attack_a_pipe_that_nobody_reads_is_told_and_read_later(stopped_console: ConsoleServer) -> None:
-    """It blocked for ever, and both the log and the metric said that all was well."""
+def test_attack_an_unread_pipe_is_reported_and_filled_when_read(stopped_console: ConsoleServer) -> None:
+    """The export once blocked for ever while the log and the metric reported no fault."""
     console, pipe = stopped_console, stopped_console.folder / "pipe"
     os.mkfifo(pipe)
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(pipe))
@@ -148,7 +148,7 @@ def test_attack_a_pipe_that_nobody_reads_is_told_and_read_later(stopped_console:
     assert console.logs("the audit's log is written again")
 
 
-def test_attack_a_device_is_told_and_stops_nothing(stopped_console: ConsoleServer) -> None:
+def test_attack_a_device_at_the_log_path_is_reported_and_stops_nothing(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_AUDIT__LOG="/dev/full")
     assert console.logs("the audit's log cannot be written", "No space left")
@@ -158,10 +158,10 @@ def test_attack_a_device_is_told_and_stops_nothing(stopped_console: ConsoleServe
     assert console.logs(" now: ")
 
 
-async def test_attack_an_exporter_that_ends_is_noticed(
+async def test_attack_the_end_of_the_exporter_task_is_reported(
     stopped_console: ConsoleServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its task could end unseen; now the log and the metric tell it."""
+    """The task once ended unseen. Now the log and the metric report it."""
     key = (stopped_console.folder / "keys" / "storage.key").read_bytes()
     store = Store(await SqliteEngine.open(stopped_console.database), Vault(base64.b64decode(key)))
     exporter = Exporter(store, stopped_console.folder / "audit.jsonl")

@@ -1,4 +1,4 @@
-"""Somebody who can write where the backups lie puts one of his own there."""
+"""An attacker with write access to the backup folder plants a backup."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORGED = "its storage key is that of this console; its audit is as it was"
 
 @pytest.fixture
 def foreign(filled: ConsoleServer) -> Path:
-    """A backup of another console, of whose users `mallory` is one."""
+    """A backup of another console that has a user `mallory`."""
     kept = filled.folder / "kept"
     kept.mkdir()
     for name in ("var", "keys"):
@@ -37,7 +37,7 @@ def foreign(filled: ConsoleServer) -> Path:
     return made
 
 
-def test_attack_a_backup_of_another_console_does_not_pass_as_ours(
+def test_attack_a_backup_of_another_console_is_rejected(
     filled: ConsoleServer, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = backup_made("ours", *CLEAR)
@@ -60,10 +60,10 @@ def test_attack_a_backup_of_another_console_does_not_pass_as_ours(
     assert "mallory" in capsys.readouterr().out
 
 
-def test_attack_a_lost_storage_key_lets_no_foreign_backup_in(
+def test_attack_a_foreign_backup_is_rejected_without_a_storage_key(
     filled: ConsoleServer, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The database says which key it was made with; one that cannot be read says nothing."""
+    """The database names the storage key that made it. An unreadable database names none."""
     ours = backup_made("ours", *CLEAR)
     (filled.folder / "keys" / "storage.key").unlink()
     assert status_of("restore", foreign, "--force") == 1
@@ -75,7 +75,7 @@ def test_attack_a_lost_storage_key_lets_no_foreign_backup_in(
     assert status_of("user", "list") == 0
 
 
-def test_on_a_new_machine_a_restore_says_that_nothing_tells_whose_backup_it_is(
+def test_a_restore_on_a_new_machine_warns_of_the_unverified_origin(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = backup_made("ours", *CLEAR)
@@ -87,7 +87,7 @@ def test_on_a_new_machine_a_restore_says_that_nothing_tells_whose_backup_it_is(
 
 
 def _rewritten(filled: ConsoleServer, source: Path, change: Callable[[Manifest], Manifest]) -> Path:
-    """Return a backup whose manifest was changed, and signed, by somebody who has its storage key."""
+    """Return a backup with a changed manifest, signed with its storage key."""
     folder = filled.folder / "opened"
     folder.mkdir()
     with source.open("rb") as file:
@@ -102,10 +102,10 @@ def _rewritten(filled: ConsoleServer, source: Path, change: Callable[[Manifest],
     return made
 
 
-def test_attack_a_manifest_forges_no_line_of_the_report(
+def test_attack_manifest_text_cannot_forge_report_lines(
     filled: ConsoleServer, foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It said in lines of its own that all was checked; text that turns round hides what stands before it."""
+    """Line breaks once forged a clean result, and bidirectional text hid the text before it."""
     evil = f"x\n{FORGED}\r\x1b[2J\u202e\u2028{FORGED}\u0085{'y' * 5000}"
     made = _rewritten(
         filled,
@@ -131,7 +131,7 @@ def test_attack_a_manifest_forges_no_line_of_the_report(
     ],
     ids=["heads", "findings", "tables", "numbers"],
 )
-def test_attack_what_a_manifest_lists_stays_in_lines_of_their_own(
+def test_attack_each_manifest_item_stays_on_its_own_line(
     filled: ConsoleServer, foreign: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
     made = _rewritten(filled, foreign, lambda manifest: replace(manifest, **change))
@@ -144,10 +144,10 @@ def test_attack_what_a_manifest_lists_stays_in_lines_of_their_own(
 
 
 @pytest.mark.usefixtures("filled")
-def test_attack_a_finding_that_a_manifest_tells_of_is_one_line(
+def test_attack_a_finding_in_a_manifest_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The names of nodes in an audit are whatever the store says that they are."""
+    """The names of audit nodes come from the store, so an attacker chooses them."""
     monkeypatch.setattr("server.backup.create.findings", lambda _: [f"x\n{FORGED}"] * 30)
     backup = backup_made("b", *CLEAR)
     monkeypatch.setattr("server.backup.create.findings", lambda _: [f"x\n{FORGED}"] * 30)

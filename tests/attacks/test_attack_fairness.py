@@ -1,4 +1,4 @@
-"""One user with many sessions takes neither the event loop, nor the store's writer, nor the threads of all others."""
+"""A user with many sessions cannot monopolise the event loop, the store's writer or the threads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 def work() -> None:
-    """Hold the loop for a slice."""
+    """Block the event loop for one time slice."""
     time.sleep(0.0011)
 
 
@@ -65,7 +65,7 @@ def test_attack_an_expression_of_450_groups_is_refused_before_the_line_runs() ->
     assert "too large" in refused.message
 
 
-async def test_attack_a_long_search_leaves_the_loop_to_others() -> None:
+async def test_attack_a_long_search_yields_the_event_loop() -> None:
     turns, looked = Turns(), 0
 
     async def somebody_else() -> None:
@@ -92,7 +92,7 @@ def test_attack_a_line_has_at_most_4096_words() -> None:
     assert tokenize("echo" + " a" * 4_095).mistake is None
 
 
-def test_attack_ten_thousand_numbers_cost_less_than_a_slice_of_the_loop() -> None:
+def test_attack_ten_thousand_numbers_cost_less_than_one_time_slice() -> None:
     typed = ",".join(str(number) for number in range(19_999, 9_999, -1))
     began = time.thread_time()
     numbers = parse_numbers(typed)
@@ -104,7 +104,7 @@ def test_attack_ten_thousand_numbers_cost_less_than_a_slice_of_the_loop() -> Non
     assert len(numbers) == 10_000
 
 
-def test_attack_a_column_is_measured_piece_by_piece() -> None:
+def test_attack_column_width_is_measured_in_chunks() -> None:
     rows = [("\n".join(["240100"] * 1_000),)] * 100
     assert sum(piece == "" for piece in table_rows(Table((Column("numbers", "Numbers"),), rows))) >= 25
 
@@ -117,12 +117,12 @@ def test_attack_a_column_is_measured_piece_by_piece() -> None:
     ],
     ids=["names", "blanks"],
 )
-def test_attack_a_document_without_rows_is_not_read_to_its_end(text: str, told: str) -> None:
+def test_attack_reading_a_document_without_rows_stops_early(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         list(read_rows(text))
 
 
-def test_attack_an_error_that_repeats_a_long_word_is_short_in_the_audit(console: ConsoleServer) -> None:
+def test_attack_an_error_with_a_long_word_is_shortened_in_the_audit(console: ConsoleServer) -> None:
     assert console.ssh("help " + "h/" * 30_000).returncode == 1
     console.stop()
     assert max(len(str(record["detail"])) for record in console.audit()) < 5_000
@@ -131,7 +131,7 @@ def test_attack_an_error_that_repeats_a_long_word_is_short_in_the_audit(console:
 # ------------------------------------------------------------------ the event loop
 
 
-async def test_attack_48_sessions_at_work_get_one_slice_of_the_loop_together() -> None:
+async def test_attack_48_busy_sessions_share_one_time_slice() -> None:
     turns, slices, most = Turns(), 0, 0
 
     async def session() -> None:
@@ -142,7 +142,7 @@ async def test_attack_48_sessions_at_work_get_one_slice_of_the_loop_together() -
                 work()
 
     working = [asyncio.create_task(session()) for _ in range(48)]
-    await asyncio.sleep(0)  # each has begun
+    await asyncio.sleep(0)  # each one has started
     while not all(task.done() for task in working):
         before = slices
         await asyncio.sleep(0)
@@ -151,7 +151,7 @@ async def test_attack_48_sessions_at_work_get_one_slice_of_the_loop_together() -
     assert most <= 2
 
 
-async def test_attack_one_user_with_40_sessions_does_not_slow_a_list_of_another_down_40_times() -> None:
+async def test_attack_40_sessions_of_one_user_barely_slow_another_users_list() -> None:
     turns, slices = Turns(), 0
 
     async def session(user: str) -> int:
@@ -169,7 +169,7 @@ async def test_attack_one_user_with_40_sessions_does_not_slow_a_list_of_another_
     assert done_after < 40 + 3 * 20
 
 
-async def test_attack_a_user_has_few_large_replies_at_a_time() -> None:
+async def test_attack_large_replies_of_one_user_are_limited() -> None:
     turns = Turns()
     shares = [turns.of("eve") for _ in range(5)]
     for share in shares[:4]:
@@ -186,7 +186,7 @@ async def test_attack_a_user_has_few_large_replies_at_a_time() -> None:
 # ------------------------------------------------------------------ the store's writer
 
 
-async def test_attack_a_lock_passes_imports_that_wait_for_the_writer(store: Store) -> None:
+async def test_attack_a_user_lock_overtakes_queued_imports(store: Store) -> None:
     order: list[str] = []
 
     async def change(name: str, rank: Rank) -> None:
@@ -207,7 +207,7 @@ async def test_attack_a_lock_passes_imports_that_wait_for_the_writer(store: Stor
     assert len(await store.read("SELECT name FROM domains")) == 22
 
 
-async def test_changes_that_go_first_do_not_keep_the_others_waiting_for_ever(store: Store) -> None:
+async def test_priority_changes_do_not_starve_other_changes(store: Store) -> None:
     order: list[Rank] = []
 
     async def change(rank: Rank) -> None:
@@ -221,7 +221,7 @@ async def test_changes_that_go_first_do_not_keep_the_others_waiting_for_ever(sto
     assert order.index(Rank.LONG) < 20
 
 
-async def test_attack_imports_with_check_do_not_keep_the_administrator_from_locking(console: ConsoleServer) -> None:
+async def test_attack_imports_with_check_do_not_delay_a_user_lock(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.add_user("olga", "operator", "biysk.local")
     text = document(3_000)
@@ -239,7 +239,7 @@ async def test_attack_imports_with_check_do_not_keep_the_administrator_from_lock
 # ------------------------------------------------------------------ documents
 
 
-async def test_attack_documents_that_do_not_end_have_a_budget() -> None:
+async def test_attack_unfinished_documents_share_a_budget() -> None:
     documents = Documents()
     async with documents.reading("eve", MOST_BYTES_IN_ALL) as kept:
         await kept.take("x" * 1_000_000)
@@ -257,14 +257,14 @@ async def test_attack_documents_that_do_not_end_have_a_budget() -> None:
     assert documents.kept_bytes == 0
 
 
-async def test_attack_a_document_of_wide_characters_is_as_large_as_any_other() -> None:
+async def test_attack_wide_characters_do_not_raise_the_document_limit() -> None:
     async with Documents().reading("eve", 1_000) as room:
         await room.take("x" * 600)
         with pytest.raises(ArgumentError, match="longer than 250 characters, the limit where not all are ASCII"):
             await room.take("\N{GRINNING FACE}")
 
 
-async def test_attack_a_refused_document_that_does_not_end_holds_no_other_up() -> None:
+async def test_attack_an_unfinished_refused_document_blocks_no_other() -> None:
     documents = Documents()
     async with documents.reading("eve", 1_000_000) as endless, documents.reading("eve", 1_000_000) as other:
         await endless.take("x" * 900_000)
@@ -274,7 +274,7 @@ async def test_attack_a_refused_document_that_does_not_end_holds_no_other_up() -
         await asyncio.wait_for(other.take("x" * 900_000), 30)
 
 
-async def test_a_document_goes_on_when_the_one_before_has_gone(console: ConsoleServer) -> None:
+async def test_a_document_continues_when_the_previous_one_is_gone(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.add_user("olga", "operator", "biysk.local")
     async with console.asyncssh(username="olga") as one, console.asyncssh(username="olga") as other:
@@ -313,7 +313,7 @@ async def test_attack_the_queue_of_one_source_is_bounded() -> None:
         await pool.run("eve", go.wait)
     running.append(asyncio.create_task(pool.run("olga", go.wait)))
     await asyncio.sleep(0)
-    running[1].cancel()  # one that waits: its place is free
+    running[1].cancel()  # cancel a waiting one: its place is free
     go.set()
     await asyncio.wait(running)
     assert [task.cancelled() for task in running] == [False, True, False, False]
@@ -321,7 +321,7 @@ async def test_attack_the_queue_of_one_source_is_bounded() -> None:
     pool.close()
 
 
-async def test_a_turn_that_is_not_wanted_any_more_goes_to_the_next() -> None:
+async def test_an_abandoned_queue_position_passes_to_the_next() -> None:
     turns, order = FewEach(1), list[int]()
 
     async def work(number: int) -> None:
@@ -336,8 +336,8 @@ async def test_a_turn_that_is_not_wanted_any_more_goes_to_the_next() -> None:
     assert order == [0, 2, 3]
 
 
-async def test_attack_wrong_passwords_of_one_user_wait_for_each_other(console: ConsoleServer) -> None:
-    """A wrong one costs a second: of all sessions of the user, and not of each. Beyond a few, they are told to wait."""
+async def test_attack_wrong_passwords_of_one_user_are_checked_one_at_a_time(console: ConsoleServer) -> None:
+    """A wrong password costs one second for all sessions of the user together. A few may wait, more are refused."""
     console.add_user("vera", "viewer")
     async with console.asyncssh(username="vera") as viewer:
         tries = [asyncio.create_task(viewer.run("passwd", input="wrong\n")) for _ in range(16)]

@@ -1,4 +1,4 @@
-"""Attacks on the history: what a user typed is bounded in bytes, in the store and in memory, and no line is cut."""
+"""The history is bounded in bytes, in the store and in memory, and no line is cut."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _stored(console: ConsoleServer) -> tuple[int, int]:
 
 
 def _fill(console: ConsoleServer) -> None:
-    """Put 18 MB into the history of `admin`, as an older version kept it."""
+    """Put 18 MB into the history of `admin`, as an older version stored it."""
     lines = [(f'echo "{number} ' + "x" * 61_000 + '"',) for number in range(300)]
     with closing(sqlite3.connect(console.database)) as database, database:
         database.executemany("INSERT INTO history (user_name, line) VALUES ('admin', ?)", lines)
 
 
 async def test_attack_a_history_of_18_megabytes_is_trimmed_at_the_next_line(stopped_console: ConsoleServer) -> None:
-    """300 lines of 61 KB: each shell took all of it, and Ctrl-R kept everybody waiting."""
+    """300 lines of 61 KB: each shell loaded all of them, and Ctrl-R blocked all sessions."""
     console = stopped_console
     _fill(console)
     console.start()
@@ -61,7 +61,7 @@ async def test_attack_a_history_of_18_megabytes_is_trimmed_at_the_next_line(stop
 
 
 @given(st.lists(st.tuples(st.integers(0, 70_000), st.sampled_from("a漢😀")), max_size=30))
-def test_attack_the_last_lines_stay_within_the_limit_and_whole(made: list[tuple[int, str]]) -> None:
+def test_attack_the_history_limit_keeps_the_newest_whole_lines(made: list[tuple[int, str]]) -> None:
     typed = [letter * length for length, letter in made]
     kept = LastLines(typed)
     sizes = [len(line.encode()) for line in kept]
@@ -73,14 +73,14 @@ def test_attack_the_last_lines_stay_within_the_limit_and_whole(made: list[tuple[
         assert sum(sizes) + len(possible[-len(kept) - 1].encode()) > KEPT_BYTES
 
 
-def test_attack_a_thousand_lines_are_kept_and_a_longer_one_is_none() -> None:
+def test_attack_history_keeps_a_thousand_lines_and_no_overlong_one() -> None:
     kept = LastLines(str(number) for number in range(KEPT_LINES + 7))
     kept.append("x" * (KEPT_BYTES + 1))
     assert (len(kept), kept[0], kept[-1], kept[-1:]) == (KEPT_LINES, "7", "1006", ["1006"])
 
 
 def test_attack_shells_of_one_user_share_their_earlier_lines() -> None:
-    """Each of 64 shells kept a history of its own in memory."""
+    """Each of 64 shells once kept its own copy of the history in memory."""
     shared = SharedLines()
 
     def read() -> list[str]:
@@ -98,8 +98,8 @@ def test_attack_shells_of_one_user_share_their_earlier_lines() -> None:
     assert set(shared._held) == {"eve"}  # noqa: SLF001  nothing is kept of those who hold nothing
 
 
-async def test_attack_lines_that_wait_for_the_store_are_bounded_for_each_user(stopped_console: ConsoleServer) -> None:
-    """Ten thousand lines of 64 KB waited while the store was locked: 640 MB."""
+async def test_attack_unstored_history_lines_are_bounded_for_each_user(stopped_console: ConsoleServer) -> None:
+    """Ten thousand lines of 64 KB once waited while the store was locked: 640 MB."""
     key = base64.b64decode((stopped_console.folder / "keys" / "storage.key").read_bytes())
     store = Store(await SqliteEngine.open(stopped_console.database), Vault(key))
     ((added_at,),) = await store.read("SELECT added_at FROM users WHERE name = 'admin'")
@@ -124,7 +124,7 @@ async def test_lines_typed_while_the_store_is_busy_are_stored_once(stopped_conso
     journal.remember_soon(admin, "one")
     flushing = asyncio.create_task(journal.flush())
     for number in range(40):
-        await asyncio.sleep(0)  # the transaction begins somewhere here
+        await asyncio.sleep(0)  # the transaction starts during this loop
         journal.remember_soon(admin, f"then {number}")
     await flushing
     await journal.close()

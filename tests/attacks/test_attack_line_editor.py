@@ -1,4 +1,4 @@
-"""Attacks on the line editor: no keys of one person hold the others up, or make the console keep what has no bound."""
+"""Key presses of one user block no other session, and the memory for them is bounded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import asyncssh
@@ -32,7 +33,7 @@ LONGEST_TURN_SECONDS = 0.5
 
 
 async def longest_turn(is_over: Callable[[], bool]) -> float:
-    """Return the longest processor time that others wait for, until the work is over."""
+    """Return the longest CPU time that other sessions wait until the work ends."""
     longest, began = 0.0, time.process_time()
     while not is_over():
         await asyncio.sleep(0)
@@ -42,14 +43,14 @@ async def longest_turn(is_over: Callable[[], bool]) -> float:
 
 
 async def a_person(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientProcess[str]:
-    """Return a shell with the line editor, behind its first prompt."""
+    """Return a shell with the line editor after its first prompt."""
     shell = await connection.create_process(term_type="xterm", term_size=(80, 24), encoding="utf-8")
     await shell.stdout.readuntil(PROMPT)
     return shell
 
 
-async def test_attack_keys_in_many_packets_are_one_key_a_turn() -> None:
-    """Each packet announced keys of its own in every turn: one session's keys held the console up for 99 ms."""
+async def test_attack_each_turn_handles_one_key_press_of_a_session() -> None:
+    """Every packet once scheduled its own key presses for each turn: one session blocked the loop for 99 ms."""
     tty = Tty(Sink(), pty=True, interrupt=lambda: None)
     keys = QueueInput(tty, lambda _: True)
     read: list[int] = []
@@ -63,8 +64,8 @@ async def test_attack_keys_in_many_packets_are_one_key_a_turn() -> None:
 
 
 @pytest.mark.parametrize("key", ["\x15", "\x17"], ids=["Ctrl-U", "Ctrl-W"])
-async def test_attack_a_killed_line_of_foreign_letters_is_erased_in_turns(key: str) -> None:
-    """To measure 64 K Chinese letters for their erasure held the console up for 84 ms, as often as they were sent."""
+async def test_attack_erasing_a_long_wide_line_yields_the_event_loop(key: str) -> None:
+    """Measuring 64 K Chinese letters to erase them once blocked the loop for 84 ms, each time."""
     tty = Tty(Sink(), pty=True, interrupt=lambda: None)
     line = "".join(chr(0x20000 + number % 40_000) for number in range(65_000))
     turns = 0
@@ -80,7 +81,7 @@ async def test_attack_a_killed_line_of_foreign_letters_is_erased_in_turns(key: s
 
 
 async def test_attack_a_digit_argument_repeats_nothing(console: ConsoleServer) -> None:
-    """31 bytes made a yank of 818 MB: Alt-9 five times before Ctrl-Y."""
+    """31 bytes once made a yank of 818 MB: Alt-9 five times before Ctrl-Y."""
     async with console.asyncssh(**PERSON) as connection:
         shell = await a_person(connection)
         for keys in ("x", "\x15", "abcdefghij", "\x15", "\x1b9" * 5 + "\x19", "\x1b-\x1b9\x1b9x", "\r"):
@@ -91,7 +92,7 @@ async def test_attack_a_digit_argument_repeats_nothing(console: ConsoleServer) -
 
 
 async def test_attack_a_keyboard_macro_is_not_replayed(console: ConsoleServer) -> None:
-    """A macro that holds itself doubled with each replay: 128 bytes took six seconds."""
+    """A macro that contains itself doubled with each replay: 128 bytes took six seconds."""
     async with console.asyncssh(**PERSON) as connection:
         shell = await a_person(connection)
         for keys in ("\x18", "(", "\x18", "e", "\x18", ")", "\x18", "e", "\r"):
@@ -103,8 +104,8 @@ async def test_attack_a_keyboard_macro_is_not_replayed(console: ConsoleServer) -
 @pytest.mark.parametrize(
     "keys", ["\x18\x05", "\x1b#", "\x16", "\x11", "\x0f", "\x1a", "\x00", "\x1b*", "\x1bv", "\x1b5"]
 )
-async def test_attack_no_key_beyond_the_list_does_anything(console: ConsoleServer, keys: str) -> None:
-    """Open in an editor, insert a comment, quoted insert, operate and get next, suspend, a mark, completions."""
+async def test_attack_undocumented_keys_do_nothing(console: ConsoleServer, keys: str) -> None:
+    """External editor, comment, quoted insert, operate-and-get-next, suspend, mark, completion keys."""
     async with console.asyncssh(**PERSON) as connection:
         shell = await a_person(connection)
         for part in ("echo ", keys, "a", "\r"):
@@ -117,7 +118,7 @@ _NAMES = {"PgUp": Keys.PageUp, "PgDn": Keys.PageDown, "Enter": Keys.Enter, "Esc"
 
 
 def _key(name: str) -> tuple[Keys | str, ...]:
-    """Return the key that the docs name."""
+    """Return the documented key."""
     if name.startswith("Alt-"):
         return (Keys.Escape, *_key(name.removeprefix("Alt-").lower() if len(name) == len("Alt-x") else name[4:]))
     if name in _NAMES:
@@ -148,7 +149,7 @@ async def test_attack_a_yank_never_makes_a_line_longer_than_the_limit(console: C
 
 
 async def test_attack_no_keys_make_a_line_longer_than_the_limit() -> None:
-    """Each key that inserts, on a line that is nearly full: yank, older yank, words of earlier lines, transposition."""
+    """Every inserting key on a nearly full line: yank, yank-pop, last argument, transpose."""
     tty, _, editor, reader = a_terminal(["echo " + "w" * 600, "echo " + "v" * 999])
     reading = asyncio.create_task(reader.read_line("$ "))
     await typed(tty, "a" * 500, "\x17", "b" * 600, "\x17", "\x19", "\x19", "\x1by", "\x1b.", "\x1b.", "\x14", "c" * 90)
@@ -161,7 +162,7 @@ async def test_attack_no_keys_make_a_line_longer_than_the_limit() -> None:
     assert len(await asyncio.wait_for(reading, 10)) <= MOST_EDITED
 
 
-async def test_attack_what_can_be_undone_and_yanked_is_bounded() -> None:
+async def test_attack_undo_and_yank_history_are_bounded() -> None:
     tty, _, editor, reader = a_terminal()
     reading = asyncio.create_task(reader.read_line("$ "))
     await typed(tty, "x" * 900)
@@ -176,8 +177,8 @@ async def test_attack_what_can_be_undone_and_yanked_is_bounded() -> None:
     await asyncio.wait_for(reading, 10)
 
 
-async def test_attack_escape_sequences_and_letters_leave_nothing_behind_in_the_process() -> None:
-    """prompt_toolkit keeps every beginning of a sequence, and every key, that it has ever seen, for the process."""
+async def test_attack_escape_sequences_and_letters_do_not_grow_memory() -> None:
+    """prompt_toolkit caches every sequence prefix and every key for the life of the process."""
     before = len(vt100_parser._IS_PREFIX_OF_LONGER_MATCH_CACHE)  # noqa: SLF001
     tty, _, editor, reader = a_terminal()
     reading = asyncio.create_task(reader.read_line("$ "))
@@ -201,8 +202,8 @@ EARLIER = [f"echo {number} " + "ab" * 100 for number in range(1000)]
     ["\x12zq" + "\x12" * 900, "\x1b[A" * 300, "\x1b." * 400, "a\x17" * 450, "\x1b<\x1b>" * 200, "é\x01\x05" * 300],
     ids=["search", "older lines", "words of older lines", "kill", "ends of the history", "moves"],
 )
-async def test_attack_a_packet_full_of_keys_lets_the_others_run(keys: str) -> None:
-    """200 presses of Ctrl-R in one packet kept all sessions waiting for three seconds."""
+async def test_attack_a_packet_full_of_keys_yields_the_event_loop(keys: str) -> None:
+    """200 presses of Ctrl-R in one packet once blocked all sessions for three seconds."""
     tty, _, _, reader = a_terminal(EARLIER)
     reading = asyncio.create_task(reader.read_line("$ "))
     await typed(tty, "x", "\x15", "\x1b[A", "\x1b[B")
@@ -219,7 +220,7 @@ async def test_attack_a_packet_full_of_keys_lets_the_others_run(keys: str) -> No
 @pytest.mark.parametrize("keys", ["\x17", "\x7f", "\x15", "w \x17\x15"])
 @pytest.mark.parametrize("text", ["a ", "漢"])
 async def test_attack_a_long_line_and_a_flood_of_editing_keys_in_the_plain_editor(text: str, keys: str) -> None:
-    """32,000 words and as many Ctrl-W took nine seconds, in one turn of the event loop."""
+    """32,000 words and as many Ctrl-W once took nine seconds in one turn of the event loop."""
     sink = Sink()
     tty = Tty(sink, pty=True, interrupt=lambda: None)
     editing = asyncio.create_task(PlainEditor(tty).edit("$ "))
@@ -231,7 +232,7 @@ async def test_attack_a_long_line_and_a_flood_of_editing_keys_in_the_plain_edito
 
 
 async def test_attack_floods_of_keys_at_many_terminals_take_turns() -> None:
-    """A command takes ten turns of the loop: with 48 such terminals in each turn others waited for nearly a second."""
+    """A command takes ten turns of the loop. With 48 flooding terminals others once waited nearly a second."""
     turns = Turns()
     ttys = [Tty(Sink(), pty=True, interrupt=lambda: None, share=turns.of("vi")) for _ in range(48)]
     editing = [asyncio.create_task(PlainEditor(tty).edit("$ ")) for tty in ttys]
@@ -242,7 +243,7 @@ async def test_attack_floods_of_keys_at_many_terminals_take_turns() -> None:
     while not all(each.done() for each in editing):
         await asyncio.sleep(0)
         now = [len(tty) for tty in ttys]
-        # a flood's last few keys wait for nobody, as a person's do
+        # the last few keys of a flood run at once, as a person's do
         most = max(most, sum(old - new > 200 for old, new in zip(before, now, strict=True)))
         before = now
     turns.close()
@@ -250,9 +251,31 @@ async def test_attack_floods_of_keys_at_many_terminals_take_turns() -> None:
     assert [each.result() for each in editing] == [""] * 48
 
 
+async def test_attack_floods_of_keys_in_many_line_editors_take_turns() -> None:
+    """Each of a user's sessions acted on a key in every turn: with 200 sessions others waited for 62 ms."""
+    turns, reads = Turns(), 0
+    ttys = [Tty(Sink(), pty=True, interrupt=lambda: None, share=turns.of("vi")) for _ in range(48)]
+    inputs = [QueueInput(tty, lambda _: True) for tty in ttys]
+
+    def read(keys: QueueInput) -> None:
+        nonlocal reads
+        reads += bool(keys.read_keys())
+
+    with ExitStack() as attached:
+        for tty, keys in zip(ttys, inputs, strict=True):
+            attached.enter_context(keys.attach(partial(read, keys)))
+            tty.feed(b"\x01\x05" * 20)
+        most = 0
+        while any(len(tty) > 20 for tty in ttys):
+            await asyncio.sleep(0)
+            most, reads = max(most, reads), 0
+    turns.close()
+    assert most == 1
+
+
 @pytest.mark.parametrize("reader", ["editor", "plain"])
 async def test_attack_keys_of_a_client_that_reads_nothing_wait(reader: str) -> None:
-    """Each Ctrl-A and letter drew a line anew, and all of it was kept for a client that took none of it."""
+    """Each Ctrl-A and letter redrew the line, and the output for a client that read none of it was kept."""
     tty, sink, editor, _ = a_terminal()
     editing = asyncio.create_task((editor if reader == "editor" else PlainEditor(tty)).edit("$ "))
     await typed(tty, "x" * 500)
@@ -268,7 +291,7 @@ async def test_attack_keys_of_a_client_that_reads_nothing_wait(reader: str) -> N
     assert (await asyncio.wait_for(editing, 10)).count("y") == 200
 
 
-async def test_attack_a_recalled_line_that_is_too_long_goes_on_in_the_plain_editor(console: ConsoleServer) -> None:
+async def test_attack_an_overlong_recalled_line_continues_in_the_plain_editor(console: ConsoleServer) -> None:
     async with console.asyncssh(**PERSON) as connection:
         shell = await a_person(connection)
         text = "word " * 3_000
@@ -278,13 +301,13 @@ async def test_attack_a_recalled_line_that_is_too_long_goes_on_in_the_plain_edit
             shell.stdin.write(keys)
             if more == "two":
                 await shell.stdout.readuntil("wo': ")
-                shell.stdin.write("\r")  # takes what was found
+                shell.stdin.write("\r")  # accepts the match
             await shell.stdout.readuntil(text + stood)
             shell.stdin.write(f"{more}\r")
             assert f"\r\n{text}{stood}{more}\r\n" in await shell.stdout.readuntil(PROMPT)
 
 
-async def test_attack_what_a_shell_remembers_of_its_own_lines_is_bounded() -> None:
+async def test_attack_the_history_of_one_shell_is_bounded() -> None:
     _, _, editor, _ = a_terminal()
     for number in range(100):
         editor.remember(f"{number} " + "x" * 60_000)
@@ -292,13 +315,13 @@ async def test_attack_what_a_shell_remembers_of_its_own_lines_is_bounded() -> No
     assert [line.split()[0] for line in editor._typed] == ["96", "97", "98", "99"]  # noqa: SLF001
 
 
-def test_every_alt_key_that_means_nothing_is_dropped() -> None:
+def test_unbound_alt_keys_are_dropped() -> None:
     for letter in map(chr, range(32, 127)):
         known = letter in ALT_CHARACTERS or f"\x1b{letter}" in ANSI_SEQUENCES
         assert bool(key_presses(f"\x1b{letter}")) == known
 
 
-async def test_the_end_of_input_behind_an_unfinished_sequence_ends_the_session() -> None:
+async def test_the_end_of_input_after_an_unfinished_sequence_ends_the_session() -> None:
     tty, _, _, reader = a_terminal()
     reading = asyncio.create_task(reader.read_line("$ "))
     await typed(tty, "x", "\x7f")

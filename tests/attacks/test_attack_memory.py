@@ -1,4 +1,4 @@
-"""Attacks behind the login: what one user can make the process keep, or do in one turn of its event loop."""
+"""An authenticated user cannot make the process keep unbounded memory or block its event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PROVE = "hostkeys-prove-00@openssh.com"
 
 @asynccontextmanager
 async def _asleep(connection: asyncssh.SSHClientConnection) -> AsyncIterator[None]:
-    """Read nothing from the socket, whatever the SSH windows allow."""
+    """Stop reading from the socket, whatever the SSH windows allow."""
     transport = connection._transport  # noqa: SLF001  asyncssh's client always reads
     assert transport is not None
     transport.pause_reading()
@@ -37,10 +37,10 @@ async def _rows(console: ConsoleServer, count: int) -> None:
     await console.seed("big.local", rows)
 
 
-async def test_attack_a_client_that_reads_nothing_behind_a_window_of_four_gigabytes(
+async def test_attack_a_non_reading_client_with_a_window_of_four_gigabytes(
     stopped_console: ConsoleServer,
 ) -> None:
-    """The process kept 300 MB in 5 seconds for 376 bytes sent: only SSH's windows were bounded."""
+    """The process once kept 300 MB in 5 seconds for 376 bytes sent: only SSH windows were bounded."""
     await _rows(stopped_console, 5_000)
     stopped_console.start()
     async with stopped_console.asyncssh() as connection, stopped_console.asyncssh() as other:
@@ -58,7 +58,7 @@ async def test_attack_a_client_that_reads_nothing_behind_a_window_of_four_gigaby
 
 
 async def test_attack_thousands_of_environment_variables(console: ConsoleServer) -> None:
-    """All were kept: 200 MB for one channel."""
+    """All of them were once kept: 200 MB for one channel."""
     async with console.asyncssh() as connection:
         channel = await raw_channel(connection)
         before = resident_megabytes(console)
@@ -71,7 +71,7 @@ async def test_attack_thousands_of_environment_variables(console: ConsoleServer)
 
 
 async def test_attack_thousands_of_host_keys_in_one_request(console: ConsoleServer) -> None:
-    """4,600 signatures for one packet took 0.3 seconds; each key is proved once for a connection."""
+    """4,600 signatures for one packet took 0.3 seconds. Now a connection proves each key once."""
     key = asyncssh.read_public_key(console.folder / "keys" / "ssh_host_ed25519_key.pub").public_data
     async with console.asyncssh() as connection:
         assert (await ask(connection, _PROVE, String(key) * 4_600))[0] == MSG_REQUEST_FAILURE
@@ -90,7 +90,7 @@ async def test_attack_thousands_of_host_keys_in_one_request(console: ConsoleServ
 async def test_attack_requests_to_listen_come_faster_than_they_are_refused(
     console: ConsoleServer, request_name: str
 ) -> None:
-    """Each was refused by a task, and those behind it were kept: 13 MB a second, as long as somebody asked."""
+    """A task refused each request and the queue behind it grew by 13 MB a second."""
     where = String("x" * 2_000) + (UInt32(80) if request_name == "tcpip-forward" else b"")
     async with console.asyncssh() as connection:
         before = resident_megabytes(console)
@@ -104,10 +104,10 @@ async def test_attack_requests_to_listen_come_faster_than_they_are_refused(
             await asyncio.sleep(0.01)
 
 
-async def test_attack_requests_whose_replies_nobody_reads(console: ConsoleServer) -> None:
-    """Replies were kept for as long as a client asked; now it must read some before it may ask for more."""
+async def test_attack_requests_with_unread_replies(console: ConsoleServer) -> None:
+    """Unread replies once accumulated. Now the client must read some before it may ask for more."""
     async with console.asyncssh() as connection, console.asyncssh() as other:
-        # the kernel alone would keep as much as the replies are
+        # the kernel's buffers alone would hold the replies
         connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         before = resident_megabytes(console)
         async with _asleep(connection):
@@ -115,7 +115,7 @@ async def test_attack_requests_whose_replies_nobody_reads(console: ConsoleServer
             transport = connection._transport  # noqa: SLF001
             assert transport is not None
             sizes = [-1, transport.get_write_buffer_size()]
-            while sizes[-1] != sizes[-20:][0] or len(sizes) < 20:  # it is taken no more
+            while sizes[-1] != sizes[-20:][0] or len(sizes) < 20:  # the server reads no more
                 assert (await other.run("whoami")).exit_status == 0
                 sizes.append(transport.get_write_buffer_size())
             assert sizes[-1] > 0
@@ -125,7 +125,7 @@ async def test_attack_requests_whose_replies_nobody_reads(console: ConsoleServer
 
 
 async def test_attack_a_key_exchange_that_never_ends(console: ConsoleServer) -> None:
-    """Packets wait for the end of a key exchange, and there was no limit to them."""
+    """Packets wait for the end of a key exchange, and once there was no limit to them."""
     async with console.asyncssh() as connection:
         connection._send_kexinit()  # noqa: SLF001
         connection._process_kexinit = None  # type: ignore[method-assign,assignment]  # noqa: SLF001
@@ -137,7 +137,7 @@ async def test_attack_a_key_exchange_that_never_ends(console: ConsoleServer) -> 
 
 
 async def test_attack_packets_of_one_byte(console: ConsoleServer) -> None:
-    """A reply of 30 KB was 30,000 packets, all made in one turn of the event loop."""
+    """A reply of 30 KB became 30,000 packets, all made in one turn of the event loop."""
     async with console.asyncssh() as connection, console.asyncssh() as other:
         channel = await raw_channel(connection, packet_bytes=1)
         before = cpu_seconds(console)
@@ -148,8 +148,8 @@ async def test_attack_packets_of_one_byte(console: ConsoleServer) -> None:
         assert cpu_seconds(console) - before < 1
 
 
-async def test_attack_keys_without_a_line_end_whose_echo_nobody_reads(console: ConsoleServer) -> None:
-    """Echo has no session that waits for it: a client that typed and erased without reading was kept for ever."""
+async def test_attack_keys_without_a_line_end_with_unread_echo(console: ConsoleServer) -> None:
+    """No session waits for the echo to drain, so the unread echo of a client once grew without limit."""
     async with console.asyncssh(username="admin+plain") as connection, console.asyncssh() as other:
         process = await connection.create_process(term_type="dumb", encoding=None)
         await process.stdout.readuntil(b"$ ")
@@ -164,7 +164,7 @@ async def test_attack_keys_without_a_line_end_whose_echo_nobody_reads(console: C
 
 
 async def test_attack_sessions_of_one_user_on_many_connections(stopped_console: ConsoleServer) -> None:
-    """Sessions were limited for a connection, and a user may have a thousand connections."""
+    """Sessions were limited for each connection only, and a user may have a thousand connections."""
     start(stopped_console, max_sessions_per_user=6, max_sessions=4)
     async with stopped_console.asyncssh() as one, stopped_console.asyncssh() as other:
         opened = [await connection.create_process(term_type="dumb") for connection in (one, other) for _ in range(3)]
@@ -176,7 +176,7 @@ async def test_attack_sessions_of_one_user_on_many_connections(stopped_console: 
 
 
 async def _run_when_there_is_room(connection: asyncssh.SSHClientConnection) -> int | None:
-    """Run a command as soon as the server has noticed that a session is closed."""
+    """Run a command once the server has noticed the close of a session."""
     while True:
         with suppress(asyncssh.ChannelOpenError):
             return (await connection.run("whoami")).exit_status

@@ -1,4 +1,4 @@
-"""Attacks by packets without a pause: who sends them may use what nobody else wants of the event loop, and no more."""
+"""Clients that send packets without a pause get only the event loop time that others leave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from server.transport.packet_budget import PACKETS_AT_ONCE, PACKETS_PER_TURN, Pa
 
 
 class _Client:
-    """A connection with packets that wait; `handled` is how many were handled."""
+    """A connection with pending packets. `handled` counts the handled ones."""
 
     def __init__(self, budget: PacketBudget, payer: str, packets: int) -> None:
         self.payer = payer
@@ -36,8 +36,8 @@ async def _turns_until(client: _Client, most: int) -> int:
     return most
 
 
-async def test_attack_sixty_connections_that_never_pause_delay_nobody() -> None:
-    """Who had packets left went on before all that had come meanwhile: a login took eight seconds."""
+async def test_attack_sixty_flooding_connections_delay_no_login() -> None:
+    """A connection with pending packets once continued before newly arrived work: a login took eight seconds."""
     budget = PacketBudget()
     for _ in range(60):
         _Client(budget, "viewer", _ENDLESS).take_turn()
@@ -47,7 +47,7 @@ async def test_attack_sixty_connections_that_never_pause_delay_nobody() -> None:
     assert await _turns_until(somebody, 100) <= 1
 
 
-async def test_attack_a_connection_of_the_same_user_has_its_turn_too() -> None:
+async def test_attack_connections_of_one_user_take_turns() -> None:
     budget = PacketBudget()
     flooding = [_Client(budget, "admin", _ENDLESS) for _ in range(60)]
     for client in flooding:
@@ -56,11 +56,11 @@ async def test_attack_a_connection_of_the_same_user_has_its_turn_too() -> None:
     somebody = _Client(budget, "admin", 1)
     somebody.take_turn()
     ahead = -(-len(flooding) * PACKETS_AT_ONCE // PACKETS_PER_TURN)
-    assert await _turns_until(somebody, 1000) <= 20 * ahead  # more where the time of a turn ends first
+    assert await _turns_until(somebody, 1000) <= 20 * ahead  # more turns if the time of a turn ends first
     assert all(client.handled for client in flooding)
 
 
-async def test_attack_one_connection_whose_turn_fails_takes_nothing_from_those_that_wait() -> None:
+async def test_attack_a_failing_connection_does_not_stop_the_waiting_ones() -> None:
     class Broken(_Client):
         def take_turn(self) -> None:
             raise OSError

@@ -1,4 +1,4 @@
-"""The service's user prepares his folder for root, who makes a backup: root is led nowhere."""
+"""The service user prepares its folder for root's backup and restore. Root must not be misled."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = (
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """A service's store, its storage key where only root reads it, and the current folder `etc`."""
+    """A service's store, its storage key readable by root only, and the current folder `etc`."""
     needs_root()
     with public_folder() as folder:
         made = Service.make(folder)
@@ -40,13 +40,13 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 
 def _restoring(plan: str = PLAN) -> None:
-    """Lay out what a restore that was killed leaves."""
+    """Create the files that a killed restore leaves."""
     Path("console.db.restoring/keys").mkdir(parents=True)
     Path("console.db.restoring/plan.json").write_text(plan)
 
 
-def test_attack_a_restore_to_be_finished_reads_no_file_of_roots(service: Service) -> None:
-    """A link among the keys that wait for their place: root copied what it leads to into the service's folder."""
+def test_attack_finishing_a_restore_reads_no_root_file(service: Service) -> None:
+    """Root once followed a link among the staged keys and copied its target into the service folder."""
 
     def plant() -> None:
         _restoring()
@@ -62,8 +62,8 @@ def test_attack_a_restore_to_be_finished_reads_no_file_of_roots(service: Service
     assert (service.var / "console.db.restoring" / "plan.json").exists(), "nothing was changed"
 
 
-def test_attack_a_keys_folder_that_is_a_link_makes_root_write_nowhere_else(service: Service) -> None:
-    """Root put files of the service's choice into a folder of root's."""
+def test_attack_root_does_not_write_through_a_linked_keys_folder(service: Service) -> None:
+    """Root once put files chosen by the service into a folder of root."""
 
     def plant() -> None:
         _restoring()
@@ -95,7 +95,7 @@ def test_attack_a_keys_folder_that_is_a_link_makes_root_write_nowhere_else(servi
     ],
     ids=range(9),
 )
-def test_attack_a_plan_that_is_none_changes_nothing(service: Service, plan: str) -> None:
+def test_attack_an_invalid_restore_plan_changes_nothing(service: Service, plan: str) -> None:
     def plant() -> None:
         _restoring(plan)
         Path("console.db.restoring/keys/storage.key").write_text("x")
@@ -113,7 +113,7 @@ def test_attack_a_plan_that_is_none_changes_nothing(service: Service, plan: str)
 
 
 @pytest.mark.parametrize("name", ["authorized_keys", "storage.key"])
-def test_attack_a_key_that_no_backup_has_is_not_put_in_place(service: Service, name: str) -> None:
+def test_attack_a_key_missing_from_every_backup_is_not_installed(service: Service, name: str) -> None:
     def plant() -> None:
         _restoring()
         Path("console.db.restoring/keys", name).write_text("no key")
@@ -147,10 +147,10 @@ def _hard_link(path: Path, service: Service) -> None:
 
 
 @pytest.mark.parametrize("put", [_link_to_file, _link_to_folder, _fifo, _folder, _hard_link])
-def test_attack_nothing_under_any_name_leads_root_elsewhere(
+def test_attack_root_follows_no_planted_file(
     service: Service, tmp_path: Path, put: Callable[[Path, Service], None]
 ) -> None:
-    """Links, FIFOs, folders and hard links under every name that root's subcommands touch."""
+    """Links, FIFOs, folders and hard links take every name that root's subcommands touch."""
     fresh = tmp_path / "fresh"
     shutil.copytree(service.var, fresh)
     before = service.roots()
@@ -178,8 +178,8 @@ def test_attack_nothing_under_any_name_leads_root_elsewhere(
         assert set(owners.values()) == {UID}, name
 
 
-def test_attack_what_is_swapped_between_check_and_use_leads_root_nowhere(service: Service) -> None:
-    """The keys folder, a waiting key and the database turn into links and back while root works."""
+def test_attack_files_swapped_between_check_and_use_do_not_mislead_root(service: Service) -> None:
+    """The keys folder, a staged key and the database turn into links and back while root works."""
     before = service.roots()
     child = os.fork()
     if child == 0:
@@ -213,8 +213,8 @@ def test_attack_what_is_swapped_between_check_and_use_leads_root_nowhere(service
     assert SECRET not in service.readable()
 
 
-def test_attack_a_configuration_of_the_service_is_obeyed_as_the_service(service: Service) -> None:
-    """The configuration says where root puts files: in the service's folder the service says it."""
+def test_attack_a_configuration_of_the_service_runs_with_its_rights(service: Service) -> None:
+    """The configuration names the target of root's files. In the service folder, the service writes it."""
     before = service.roots()
     text = f'storage: {{url: "sqlite:///{service.home}/mine.db"}}\nkeys: {{dir: {service.home}}}\n'
     service.plants(lambda: Path("config.yaml").write_text(text))
@@ -226,7 +226,7 @@ def test_attack_a_configuration_of_the_service_is_obeyed_as_the_service(service:
     assert service.roots() == before
 
 
-def test_attack_a_database_that_is_a_link_in_the_services_folder_is_not_made_elsewhere(service: Service) -> None:
+def test_attack_a_database_link_in_the_service_folder_is_not_followed(service: Service) -> None:
     before = service.roots()
 
     def plant() -> None:
@@ -240,7 +240,7 @@ def test_attack_a_database_that_is_a_link_in_the_services_folder_is_not_made_els
 
 
 def test_attack_root_refuses_a_folder_that_others_may_write_to(service: Service) -> None:
-    """A folder of root's, in which the service's group may put links, is as bad as one of the service's."""
+    """A root folder with write access for the service's group is as dangerous as a service folder."""
     os.chown(service.var, 0, UID)
     service.var.chmod(0o770)
     ran = service.program("user", "list")
@@ -249,7 +249,7 @@ def test_attack_root_refuses_a_folder_that_others_may_write_to(service: Service)
 
 
 def test_attack_the_audits_log_is_not_written_through_a_link(stopped_console: ConsoleServer, service: Service) -> None:
-    """A server of root's, whose audit goes to a file in a folder of somebody else."""
+    """A server of root writes its audit log into a folder of another user."""
     service.plants(lambda: Path("audit.log").symlink_to(service.home / "made"))
     stopped_console.start(ECSS_CONSOLE_AUDIT__LOG=str(service.var / "audit.log"))
     stopped_console.run("domain/declare biysk.local")
@@ -258,8 +258,8 @@ def test_attack_the_audits_log_is_not_written_through_a_link(stopped_console: Co
     stopped_console.stop()
 
 
-def test_what_root_does_for_a_service_goes_on_working(service: Service) -> None:
-    """The recipes of docs/operations.md and docs/backup.md, as root with a storage key that only root reads."""
+def test_documented_root_recipes_work(service: Service) -> None:
+    """The recipes of docs/operations.md and docs/backup.md, as root, with a storage key only root can read."""
     scratch = service.folder / "scratch"
     scratch.mkdir(mode=0o700)
     scratch.chmod(0o711)
@@ -283,8 +283,8 @@ def test_what_root_does_for_a_service_goes_on_working(service: Service) -> None:
     assert not (service.var / "keys" / "storage.key").exists()
 
 
-def test_attack_a_backup_in_a_folder_of_somebody_else_replaces_no_file_of_roots(service: Service) -> None:
-    """The folder of the backups is the service's: it becomes a link to root's, or has links under the file's name."""
+def test_attack_a_backup_in_a_foreign_folder_replaces_no_root_file(service: Service) -> None:
+    """The service owns the backup folder. It links it to a root folder, or plants links at the file name."""
     before = service.roots()
 
     def plant() -> None:

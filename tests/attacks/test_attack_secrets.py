@@ -1,4 +1,4 @@
-"""A key without its last letter, or in two halves, was kept in the audit, the log and the history (an attack)."""
+"""A truncated or split API key was once stored in the audit, the log and the history (an attack)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HERE = "domain/biysk.local/integrations"
 _FINGERPRINT = "SHA256:HrqqNvV9vJfk3M1RGArdkrBAkUDTk3oJgN5bvJS7rjs"
 
 
-async def test_attack_a_key_that_is_cut_or_broken_is_kept_nowhere(stopped_console: ConsoleServer) -> None:
+async def test_attack_a_truncated_or_split_api_key_is_stored_nowhere(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(console.folder / "audit.jsonl"))
     console.run("domain/declare biysk.local")
@@ -75,7 +75,7 @@ async def test_attack_a_key_that_is_cut_or_broken_is_kept_nowhere(stopped_consol
 
 
 @pytest.mark.parametrize("gap", ["", " ", "-", "\n", "\r\n", "\\r\\n", "  ", "_", "\t"])
-def test_attack_a_key_is_masked_wherever_one_break_or_one_letter_less_leaves_it(gap: str) -> None:
+def test_attack_a_key_with_one_break_or_missing_letter_is_masked(gap: str) -> None:
     for length in (64, 63, 62):
         key = new_key()[:length]
         for place in range(17, 47):
@@ -99,11 +99,11 @@ def test_attack_a_key_is_masked_wherever_one_break_or_one_letter_less_leaves_it(
         "a" * 47,
     ],
 )
-def test_attack_what_the_audit_is_read_for_stays_readable(text: str) -> None:
+def test_attack_ordinary_audit_text_is_not_masked(text: str) -> None:
     assert without_keys(text) == text
 
 
-def test_attack_heads_that_were_compared_stay_readable_in_the_audit(console: ConsoleServer) -> None:
+def test_attack_compared_heads_are_not_masked_in_the_audit(console: ConsoleServer) -> None:
     head = console.run("cocon/audit/verify").split("head ")[1].split("\n")[0]
     assert re.fullmatch(r"\d+:[0-9a-f]{64}", head)
     console.run(f"cocon/audit/verify --head {head}")
@@ -115,7 +115,7 @@ def test_attack_heads_that_were_compared_stay_readable_in_the_audit(console: Con
     assert sum(hidden in each for each in records) == 1
 
 
-def test_attack_no_line_of_a_command_that_takes_a_secret_is_kept() -> None:
+def test_attack_lines_of_commands_with_secrets_are_not_stored() -> None:
     root = command_tree()
     kept = {
         "domain/list": False,

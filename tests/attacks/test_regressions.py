@@ -36,10 +36,10 @@ async def _person(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClien
     return shell
 
 
-async def test_the_keys_of_one_person_never_act_in_the_session_of_another(console: ConsoleServer) -> None:
-    """prompt_toolkit has one current application for the whole process unless told otherwise.
+async def test_key_presses_never_act_in_another_session(console: ConsoleServer) -> None:
+    """prompt_toolkit shares one current application across the process by default.
 
-    A viewer who typed a key after an administrator had typed one went on in the administrator's session.
+    A viewer's key press after an administrator's once continued in the administrator's session.
     """
     console.program("user", "add", "eve", "--role", "viewer", "--password-stdin", text=PASSWORD + "\n")
     async with (
@@ -63,8 +63,8 @@ async def test_the_keys_of_one_person_never_act_in_the_session_of_another(consol
     assert "by-low" not in console.run("domain/list")
 
 
-async def test_a_script_of_many_lines_does_not_hold_the_other_sessions_up(console: ConsoleServer) -> None:
-    """Commands that never waited for anything ran back to back, and nobody else was heard for seconds."""
+async def test_a_script_of_many_lines_does_not_block_other_sessions(console: ConsoleServer) -> None:
+    """Commands without a wait once ran back to back and blocked all other sessions for seconds."""
     async with console.asyncssh() as hog, console.asyncssh() as other:
         script = await hog.create_process(stdin=asyncssh.PIPE, stdout=asyncssh.DEVNULL)
         script.stdin.write("pwd\n" * 20_000)
@@ -80,8 +80,8 @@ async def test_a_script_of_many_lines_does_not_hold_the_other_sessions_up(consol
         script.close()
 
 
-async def test_a_signal_while_the_client_is_held_back_lets_it_send_again(console: ConsoleServer) -> None:
-    """The queue was emptied without telling the channel, and the session was deaf from then on."""
+async def test_a_signal_while_reading_is_paused_resumes_reading(console: ConsoleServer) -> None:
+    """The queue was once emptied without resuming the channel, and the session read nothing more."""
     async with console.asyncssh() as connection:
         shell = await connection.create_process(term_type="dumb", encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
@@ -93,8 +93,8 @@ async def test_a_signal_while_the_client_is_held_back_lets_it_send_again(console
         assert (await asyncio.wait_for(shell.wait(), 20)).exit_status == 3
 
 
-async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleServer) -> None:
-    """Ctrl-C and the disconnect met in one cancellation, which was taken for the Ctrl-C alone."""
+async def test_lines_typed_ahead_by_a_vanished_client_are_not_run(console: ConsoleServer) -> None:
+    """Ctrl-C and the disconnect arrived in one cancellation, which was handled as Ctrl-C only."""
     holder = sqlite3.connect(console.database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     connection = await console.connected()
@@ -114,8 +114,8 @@ async def test_what_a_vanished_client_typed_ahead_is_not_run(console: ConsoleSer
     assert "ghost" not in console.run("domain/list")
 
 
-async def test_waiting_for_the_store_can_be_interrupted_and_is_not_paid_in_turn(console: ConsoleServer) -> None:
-    """Each of several clients waited its own five seconds after those of the one before it."""
+async def test_waiting_for_the_store_can_be_interrupted_and_does_not_add_up(console: ConsoleServer) -> None:
+    """Each of several clients once waited five seconds after the one before it."""
     holder = sqlite3.connect(console.database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     async with console.asyncssh() as connection:
@@ -132,7 +132,7 @@ async def test_waiting_for_the_store_can_be_interrupted_and_is_not_paid_in_turn(
 
 
 async def test_a_stop_while_the_store_is_locked_stays_within_five_seconds(stopped_console: ConsoleServer) -> None:
-    """The command, the journal's batch and its last one each waited for the lock: fifteen seconds."""
+    """The command, the journal's batch and its last batch each waited for the lock: fifteen seconds."""
     console = stopped_console
     console.start()
     holder = sqlite3.connect(console.database, isolation_level=None)
@@ -148,14 +148,14 @@ async def test_a_stop_while_the_store_is_locked_stays_within_five_seconds(stoppe
     holder.close()
     log = "".join(console.log)
     assert "Traceback" not in log
-    assert "not in the store" in log  # what could not be recorded is told to the log, not lost
+    assert "not in the store" in log  # records that could not be stored go to the log
 
 
 async def test_a_command_that_ends_while_the_console_stops_keeps_its_status(stopped_console: ConsoleServer) -> None:
-    """The client was disconnected in the moment in which the last command had ended.
+    """The client was once disconnected at the moment when its last command had ended.
 
-    To OpenSSH a disconnect is status 255, also when it is read together with the exit status: scripts took what had
-    worked for a failure, and might have done it again. On this line everything from the server comes together.
+    To OpenSSH a disconnect is status 255, even when it arrives together with the exit status. Scripts took a success
+    for a failure, and might have repeated the command. The relay here delivers all data of the server together.
     """
     console = stopped_console
     console.start()
@@ -191,7 +191,7 @@ async def test_a_command_that_ends_while_the_console_stops_keeps_its_status(stop
 
 @pytest.mark.parametrize("early", ["signal", "break", "window-change"])
 def test_a_request_before_the_shell_does_not_end_the_connection(console: ConsoleServer, early: str) -> None:
-    """What the session is made of did not exist yet, and the error took the whole connection down."""
+    """The session did not exist yet, and the error ended the whole connection."""
     with console.paramiko() as client:
         transport = client.get_transport()
         assert transport is not None
@@ -214,7 +214,7 @@ def test_a_request_before_the_shell_does_not_end_the_connection(console: Console
 
 
 async def test_terminal_reports_and_pastes_bring_no_control_character_into_the_line(console: ConsoleServer) -> None:
-    """A cursor report was inserted into the line as text, escape and all, and echoed."""
+    """A cursor report was once inserted into the line as text, with its escape, and echoed."""
     async with console.asyncssh(**PERSON) as connection:
         shell = await _person(connection)
         for keys in ("\x1b[5;5R", "\x1b[<0;10;10M", "\x1b[200~echo ", "a\x1b[201~"):
@@ -227,7 +227,7 @@ async def test_terminal_reports_and_pastes_bring_no_control_character_into_the_l
 
 
 async def test_ctrl_c_ends_a_command_of_several_lines(console: ConsoleServer) -> None:
-    """The lines behind the interrupted one were run, and the status was that of the last."""
+    """The lines after the interrupted one once ran, and the status was that of the last line."""
     async with console.asyncssh() as connection:
         process = await connection.create_process("sleep 60\necho after", term_type="dumb", encoding="utf-8")
         await asyncio.to_thread(console.runs_a_command)
@@ -246,7 +246,7 @@ async def test_a_signal_at_a_question_interrupts_it_without_a_terminal_too(conso
     assert "biysk.local" in console.run("domain/list")
 
 
-async def test_a_client_that_ends_its_session_is_not_told_that_the_console_stops(console: ConsoleServer) -> None:
+async def test_a_leaving_client_gets_no_shutdown_message(console: ConsoleServer) -> None:
     async with console.asyncssh() as connection:
         shell = await connection.create_process(term_type="dumb", encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
@@ -254,7 +254,7 @@ async def test_a_client_that_ends_its_session_is_not_told_that_the_console_stops
         assert "stopping" not in str((await shell.wait()).stdout)
 
 
-def test_letters_beyond_ascii_do_not_fold_into_a_domain_name(console: ConsoleServer) -> None:
+def test_non_ascii_letters_do_not_fold_into_a_domain_name(console: ConsoleServer) -> None:
     """KELVIN SIGN in lower case is k."""
     ran = console.ssh("domain/declare bi\u212a")
     assert ran.returncode == 2
@@ -262,12 +262,12 @@ def test_letters_beyond_ascii_do_not_fold_into_a_domain_name(console: ConsoleSer
 
 
 @pytest.mark.parametrize("text", ["1_0", "' 0.01 '", "1e-3", "inf", "nan", "-0"])
-def test_a_time_is_plain_digits(shared_console: ConsoleServer, text: str) -> None:
+def test_malformed_durations_are_argument_errors(shared_console: ConsoleServer, text: str) -> None:
     assert shared_console.ssh(f"sleep {text}").returncode == 2
 
 
-async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(stopped_console: ConsoleServer) -> None:
-    """Every length of a batch was a statement of its own, and SQLite keeps the last 128 prepared: fifty megabytes."""
+async def test_found_by_fuzzing_audit_batches_prepare_few_statements(stopped_console: ConsoleServer) -> None:
+    """Each batch length was once its own SQL statement. SQLite keeps 128 prepared ones: fifty megabytes."""
     key = (stopped_console.folder / "keys" / "storage.key").read_bytes()
     store = Store(await SqliteEngine.open(stopped_console.database), Vault(base64.b64decode(key)))
     statements: set[str] = set()
@@ -298,7 +298,7 @@ async def test_found_by_fuzzing_batches_of_audit_records_keep_few_statements(sto
 
 
 async def _small_packets(port: int, count: int) -> None:
-    """Send the smallest packets before any login, then one that ends the connection when all before it is done."""
+    """Send the smallest packets before any login, then one that ends the connection after them."""
     ignored, wrong = struct.pack(">IBBI6x", 12, 6, 2, 0), struct.pack(">IBB10x", 12, 10, 5)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -315,13 +315,13 @@ def _cpu_seconds(process_id: int) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="CPU time is read from /proc")
-async def test_found_by_fuzzing_small_packets_before_login_do_not_keep_others_waiting(
+async def test_found_by_fuzzing_small_packets_before_login_do_not_delay_others(
     stopped_console: ConsoleServer,
 ) -> None:
-    """All that was received from one client was worked through before anybody else had a turn.
+    """All received packets of one client were once handled before any other session ran.
 
-    Sixteen thousand packets at a time were a tenth of a second, and an answer takes several turns. What another
-    session waits for is counted in the server's CPU time, so other work on the machine does not matter.
+    Sixteen thousand packets took a tenth of a second, and an answer needs several turns of the loop.
+    The test counts the wait in CPU time of the server, so that a busy machine does not matter.
     """
     console = stopped_console
     console.start(ECSS_CONSOLE_LIMITS__MAX_LOGIN_BYTES="1000000000")
@@ -340,7 +340,7 @@ async def test_found_by_fuzzing_small_packets_before_login_do_not_keep_others_wa
     assert statistics.median(waited) < 0.2
 
 
-#: Serves as ever, but the start fails behind the listening, as soon as a file is there.
+#: Serves normally, but the start fails after it listens, once a file exists.
 _START_FAILS = """
 import asyncio, os, sys
 from server import app
@@ -357,8 +357,8 @@ sys.exit(main(["serve"]))
 """
 
 
-async def test_who_logs_in_while_the_start_fails_is_recorded_and_told(stopped_console: ConsoleServer) -> None:
-    """Whoever was let in before the start failed was cut without a word, and left no trace in the audit."""
+async def test_a_login_during_a_failing_start_is_recorded_and_notified(stopped_console: ConsoleServer) -> None:
+    """Such a client was once disconnected without a message, and left no audit record."""
     console = stopped_console
     console.launcher = (sys.executable, "-c", _START_FAILS)
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,4 +1,4 @@
-"""The audit as operators meet it: its commands, and what happens when it cannot be written."""
+"""The audit commands, and the console's behaviour when the audit cannot be written."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_verify_names_the_record_that_was_changed_while_the_console_serves(conso
     assert told.stderr == f"ecss-console: the audit is not as it was written:\n{finding}\n"
 
 
-def test_a_store_that_was_put_back_is_found_by_the_head_that_was_printed(console: ConsoleServer) -> None:
+def test_a_rolled_back_store_is_detected_by_an_exported_head(console: ConsoleServer) -> None:
     console.run("domain/declare before")
     console.stop()
     earlier = console.database.read_bytes()
@@ -91,7 +91,7 @@ def test_a_store_that_was_put_back_is_found_by_the_head_that_was_printed(console
 
 
 @pytest.mark.parametrize("head", ["5", "x:y", "0:" + "0" * 64, "5:" + "A" * 64, "5:" + "0" * 63])
-def test_a_head_that_is_none_is_an_argument_error(shared_console: ConsoleServer, head: str) -> None:
+def test_a_malformed_head_is_an_argument_error(shared_console: ConsoleServer, head: str) -> None:
     assert shared_console.ssh(f"cocon/audit/verify --head {head}").returncode == 2
     told = shared_console.program("audit", "verify", "--head", head)
     assert (told.returncode, "SEQ:MAC is expected" in told.stderr) == (1, True)
@@ -123,7 +123,7 @@ def test_the_list_shows_the_newest_records_by_user_kind_and_domain(console: Cons
 
 
 @pytest.mark.parametrize("role", ["operator", "viewer"])
-def test_who_may_not_read_the_audit_is_refused_and_that_is_recorded(console: ConsoleServer, role: str) -> None:
+def test_denied_reads_of_the_audit_are_recorded(console: ConsoleServer, role: str) -> None:
     words = ("user", "add", "eve", "--role", role, "--authorized-key", f"{console.key}.pub")
     assert console.program(*words).returncode == 0
     assert "eve" in console.run("cocon/audit/list --last 20")
@@ -153,10 +153,8 @@ def test_who_may_not_read_the_audit_is_refused_and_that_is_recorded(console: Con
         ),
     ],
 )
-def test_a_change_whose_record_cannot_be_written_leaves_nothing_behind(
-    console: ConsoleServer, broken: str, mended: str
-) -> None:
-    """The client is told, other commands work, and the chain goes on when it can: what waited is not lost."""
+def test_a_change_without_a_writable_record_changes_nothing(console: ConsoleServer, broken: str, mended: str) -> None:
+    """The client gets an error, other commands work, and the chain continues later without a loss."""
     console.run("domain/declare kept")
     console.run("domain/kept/integrations/add first")
     tables = ("domains", "integrations")
@@ -182,10 +180,10 @@ def test_a_change_whose_record_cannot_be_written_leaves_nothing_behind(
     assert _CERTIFICATE.match(console.run("cocon/audit/verify"))
     statuses = [row["status"] for row in json.loads(console.run("cocon/audit/list | json"))["rows"]]
     assert statuses.count(70) == 6
-    console.log[:] = [line for line in console.log if "Traceback" not in line]  # the defects' own, as they should be
+    console.log[:] = [line for line in console.log if "Traceback" not in line]  # the records of the defects themselves
 
 
-def test_an_upgrade_keeps_what_was_recorded_before_the_chain(stopped_console: ConsoleServer) -> None:
+def test_an_upgrade_keeps_records_from_before_the_chain(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     columns = "at, node, event, user_name, source, session_id, command, arguments, status, detail, duration_ms"
     _sql(
@@ -255,8 +253,8 @@ def test_another_host_key_or_configuration_is_recorded_once(stopped_console: Con
     assert last["limits.max_auth_tries"] == 6
 
 
-def test_lines_that_are_no_command_are_recorded_without_their_words(console: ConsoleServer) -> None:
-    """Whoever tries what there is leaves a trace, and what may be a secret among the words leaves none."""
+def test_unknown_commands_are_recorded_without_their_words(console: ConsoleServer) -> None:
+    """Probing leaves a record. The words may be secrets and are not stored."""
     assert console.ssh("cocon/user/ad hunter2").returncode == 127
     assert console.ssh("cocon/user/add hunter2 --password hunter3").returncode == 2
     assert console.ssh('echo "hunter4').returncode == 2

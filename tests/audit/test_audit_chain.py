@@ -1,4 +1,4 @@
-"""`audit verify` names what was done to which record by somebody who can write to the database, without its key."""
+"""`audit verify` names the kind and record of each change made without the storage key."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _loaded(chain: Attacked) -> tuple[list[Kept], Outline]:
 
 
 def _flips(record: Kept) -> Iterator[Kept]:
-    """Yield the record once for each byte of each of its columns, with that byte flipped."""
+    """Yield the record once for each byte of each column, with that byte flipped."""
     for place, column in enumerate(COLUMNS[:-2]):
         value = record.columns[place]
         if column in _NUMBERS:
@@ -62,7 +62,7 @@ def _flips(record: Kept) -> Iterator[Kept]:
 
 
 def test_every_flipped_byte_of_every_column_is_found_in_the_right_record(chain: Attacked) -> None:
-    """Several records at a time, far enough apart that each is told for itself, until every byte had its turn."""
+    """Change several distant records at a time, so that each has its own finding, until every byte was flipped."""
     rows, outline = _loaded(chain)
     sealer = chain.prepared.vault.audit
     apart = 10
@@ -84,7 +84,7 @@ def test_every_flipped_byte_of_every_column_is_found_in_the_right_record(chain: 
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("number", [1, 17, LENGTH])
 def test_a_column_that_was_changed_in_the_file_is_found(chain: Attacked, column: str, number: int) -> None:
-    """Also with what is no text at all, and with another type that reads the same."""
+    """Includes values that are not text, and another type that reads the same."""
     kept = f"id = {number}"
     for changed in (
         f"UPDATE audit SET {column} = {column} || 'x' WHERE {kept}",
@@ -101,13 +101,13 @@ def test_a_column_that_was_changed_in_the_file_is_found(chain: Attacked, column:
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_what_was_done_to_a_chain_is_told(chain: Attacked, story: str) -> None:
+def test_each_kind_of_tampering_is_reported(chain: Attacked, story: str) -> None:
     statements, told = STORIES[story]
     chain.sql(*statements)
     assert chain.found() == told
 
 
-def test_a_chain_without_a_fault_is_certified(chain: Attacked) -> None:
+def test_an_intact_chain_verifies(chain: Attacked) -> None:
     chain.write([event(1, "ds2@ecss2")])
     chain.write([event(201), event(2, "ds2@ecss2")])
     inspection = chain.inspected(chain.head())
@@ -118,8 +118,8 @@ def test_a_chain_without_a_fault_is_certified(chain: Attacked) -> None:
     ]
 
 
-def test_a_store_that_was_rolled_back_whole_is_found_by_an_exported_head(chain: Attacked) -> None:
-    """Nothing inside can tell: it is the store of an hour ago."""
+def test_a_full_rollback_is_detected_by_an_exported_head(chain: Attacked) -> None:
+    """The store of an hour ago is valid in itself, so only an exported head reveals the rollback."""
     before = chain.prepared.database.read_bytes()
     earlier = chain.head()
     chain.write(event(number) for number in range(201, 211))
@@ -134,7 +134,7 @@ def test_a_store_that_was_rolled_back_whole_is_found_by_an_exported_head(chain: 
     assert chain.found(exported) == [f"record 210 of {NODE} is not the one that was exported"]
 
 
-def test_records_with_an_older_head_are_found(chain: Attacked) -> None:
+def test_records_with_an_older_head_are_detected(chain: Attacked) -> None:
     ((seq, mac, signature),) = chain.sql("SELECT seq, mac, signature FROM audit_heads")
     chain.write([event(201), event(202)])
     chain.sql(("UPDATE audit_heads SET seq = ?, mac = ?, signature = ?", [seq, mac, signature]))
@@ -149,10 +149,8 @@ def test_records_with_an_older_head_are_found(chain: Attacked) -> None:
         ("UPDATE audit_heads SET seq = 190, mac = (SELECT mac FROM audit WHERE seq = 190)", []),
     ],
 )
-def test_what_is_written_behind_a_changed_head_does_not_cover_it_up(
-    chain: Attacked, attack: str, told: list[str]
-) -> None:
-    """The console goes on, as its operators must; the place stays to be seen."""
+def test_new_records_do_not_hide_a_changed_head(chain: Attacked, attack: str, told: list[str]) -> None:
+    """The console keeps running, as operators need it. The finding stays."""
     chain.sql(attack)
     chain.write([event(201)])
     chain.write([event(202)])
@@ -160,7 +158,7 @@ def test_what_is_written_behind_a_changed_head_does_not_cover_it_up(
     assert chain.found() == [*told, anew]
 
 
-def test_records_that_were_dropped_before_the_console_went_on_stay_missing(chain: Attacked) -> None:
+def test_deleted_records_stay_reported_after_new_ones(chain: Attacked) -> None:
     chain.sql("DELETE FROM audit WHERE id > 197")
     chain.write([event(201)])
     assert chain.found() == [
@@ -169,7 +167,7 @@ def test_records_that_were_dropped_before_the_console_went_on_stay_missing(chain
 
 
 def test_another_storage_key_makes_another_chain(chain: Attacked, tmp_path: Path) -> None:
-    """What a second console has written cannot be moved here."""
+    """Records of a second console cannot be moved here."""
     other = Attacked.make(tmp_path / "other")
     other.write(event(number) for number in range(1, LENGTH + 1))
     rows = other.sql(f"SELECT {', '.join(COLUMNS)} FROM audit WHERE id = 50")
@@ -177,7 +175,7 @@ def test_another_storage_key_makes_another_chain(chain: Attacked, tmp_path: Path
     assert chain.found()[0] == f"record 50 of {NODE} was changed"
 
 
-def test_damage_that_goes_on_for_ever_ends_the_check(tmp_path: Path) -> None:
+def test_endless_damage_ends_the_check(tmp_path: Path) -> None:
     store = Attacked.make(tmp_path)
     store.write(event(number) for number in range(1, 5 * WINDOW))
     store.sql("UPDATE audit SET detail = 'x' WHERE id % 2 = 0")
@@ -188,8 +186,8 @@ def test_damage_that_goes_on_for_ever_ends_the_check(tmp_path: Path) -> None:
     assert store.found()
 
 
-def test_a_change_to_a_record_that_only_a_raw_write_makes_is_found(chain: Attacked) -> None:
-    """Neither the index nor a statement of SQL knows of it."""
+def test_a_raw_write_to_a_record_is_detected(chain: Attacked) -> None:
+    """Neither the index nor an SQL statement reveals it."""
     chain.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     raw = chain.prepared.database.read_bytes()
     assert raw.count(b"declare domain d123") == 1
@@ -243,8 +241,8 @@ def test_a_transaction_that_is_rolled_back_leaves_the_chain_whole(tmp_path: Path
 
 
 @pytest.mark.parametrize("number", ["'many'", "x'ff'", "1e300"])
-def test_a_number_that_somebody_has_changed_does_not_stop_the_recording(tmp_path: Path, number: str) -> None:
-    """The newest number was taken for one whatever it was: every change failed after the next start of the server."""
+def test_a_changed_record_number_does_not_stop_recording(tmp_path: Path, number: str) -> None:
+    """The newest number was once used unchecked: every change failed after the next start of the server."""
     store = Attacked.make(tmp_path)
     store.write(event(each) for each in range(3))
     store.sql(f"UPDATE audit SET seq = {number} WHERE id = 2")
@@ -253,7 +251,7 @@ def test_a_number_that_somebody_has_changed_does_not_stop_the_recording(tmp_path
     assert store.found()
 
 
-def test_what_no_text_should_hold_keeps_the_chain_whole(tmp_path: Path) -> None:
+def test_unusual_text_keeps_the_chain_intact(tmp_path: Path) -> None:
     store = Attacked.make(tmp_path)
     odd: list[Callable[[str], str]] = [lambda text: f"{text}\0{text}", lambda _: "", lambda text: f"1:{text},"]
     store.write(replace(event(1), detail=make("é\u2028𝄞"), arguments=make("{}")) for make in odd)
@@ -261,7 +259,7 @@ def test_what_no_text_should_hold_keeps_the_chain_whole(tmp_path: Path) -> None:
 
 
 def _attacked_at_random(rows: list[Kept], dice: Random) -> list[Kept]:
-    """Return the records after up to four things that somebody may do, in any order."""
+    """Return the records after up to four kinds of tampering in any order."""
     rows = [*rows]
     for _ in range(dice.randint(1, 4)):
         at, other = dice.randrange(len(rows)), dice.randrange(len(rows))
@@ -286,8 +284,8 @@ def _attacked_at_random(rows: list[Kept], dice: Random) -> list[Kept]:
     return rows
 
 
-def test_nothing_that_is_done_in_any_order_passes(chain: Attacked) -> None:
-    """Each story by itself is told above; together they need only be found, and must not break the check."""
+def test_random_tampering_is_detected(chain: Attacked) -> None:
+    """Single attacks have exact findings above. Combined ones must only be found and not break the check."""
     rows, outline = _loaded(chain)
     dice = Random(20261123)  # noqa: S311  the same every time
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""What is done to the audit while the console serves, by somebody with the database and without the storage key."""
+"""An attacker with the database and no storage key changes the audit while the console serves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NODE = "ds1@ecss1"
 
 
 def _attack(database: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
-    """Run statements as whoever can write to the file does: what forbids them is dropped first, and put back."""
+    """Run statements with write access to the file: drop the triggers first, and restore them after."""
     with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
         guards = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         assert guards
@@ -28,7 +28,7 @@ def _attack(database: Path, *statements: tuple[str, tuple[object, ...]]) -> None
 
 
 def _settled(console: ConsoleServer) -> int:
-    """Return the number of the newest record, once all that waits is there."""
+    """Return the number of the newest record after all pending ones are stored."""
     return int(json.loads(console.run("cocon/audit/list --last 1 | json"))["rows"][0]["seq"])
 
 
@@ -38,8 +38,8 @@ def _findings(console: ConsoleServer) -> list[str]:
     return ran.stderr.splitlines()[1:]
 
 
-def test_all_records_and_the_head_are_deleted_while_the_console_serves(console: ConsoleServer) -> None:
-    """The next record began at 1 again, and verify certified it."""
+def test_deleting_all_records_and_the_head_while_serving_is_detected(console: ConsoleServer) -> None:
+    """The next record once began at 1 again, and verify accepted it."""
     console.run("domain/declare before.local")
     gone = _settled(console)
     _attack(console.database, ("DELETE FROM audit", ()), ("DELETE FROM audit_heads", ()))
@@ -52,8 +52,8 @@ def test_all_records_and_the_head_are_deleted_while_the_console_serves(console: 
     assert f"record {int(missing[1]) + 1} of {NODE}" in told[1]
 
 
-def test_an_older_signed_head_is_put_back_while_the_console_serves(console: ConsoleServer) -> None:
-    """A change was made, its record dropped, and the head of before put back: signed, and two records old."""
+def test_restoring_an_older_signed_head_while_serving_is_detected(console: ConsoleServer) -> None:
+    """Make a change, delete its record, restore the previous head: signed, and two records old."""
     console.run("domain/declare good.local")
     _settled(console)
     with closing(sqlite3.connect(console.database)) as connection:
@@ -74,15 +74,15 @@ def test_an_older_signed_head_is_put_back_while_the_console_serves(console: Cons
 
 
 def _written(log: Path, text: str) -> None:
-    """Wait until the log of the audit has a text."""
+    """Wait until the audit log contains a text."""
     deadline = time.monotonic() + 10
     while not log.exists() or text not in log.read_text(encoding="utf-8"):
         assert time.monotonic() < deadline, text
         time.sleep(0.05)
 
 
-def test_who_cuts_the_audit_does_not_end_its_log(stopped_console: ConsoleServer) -> None:
-    """Ids began again below the last that was written, and nothing came any more."""
+def test_truncating_the_audit_does_not_stop_its_log(stopped_console: ConsoleServer) -> None:
+    """Ids restarted below the last written one, and no record was written any more."""
     console = stopped_console
     log = console.folder / "audit.jsonl"
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(log))
@@ -92,11 +92,11 @@ def test_who_cuts_the_audit_does_not_end_its_log(stopped_console: ConsoleServer)
     _written(log, "d4.local")
     _attack(console.database, ("DELETE FROM audit", ()))
     console.run("domain/declare after.local")
-    assert console.logs("cut or rolled back; all that is there is written")
+    assert console.logs("cut or rolled back; all its records are written again")
     _written(log, "after.local")
 
 
-def test_the_records_of_a_node_that_was_renamed_are_found_by_its_head(stopped_console: ConsoleServer) -> None:
+def test_records_of_a_renamed_node_are_detected_by_its_head(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     console.run("whoami")
@@ -117,8 +117,8 @@ def test_the_records_of_a_node_that_was_renamed_are_found_by_its_head(stopped_co
     assert f"the exported head is {printed[1].partition(':')[0]}: it was rolled back or cut" in told.stderr
 
 
-def test_changes_that_are_taken_back_raise_no_alarm(console: ConsoleServer) -> None:
-    """What was never committed is no head that the store should have."""
+def test_rolled_back_changes_raise_no_alarm(console: ConsoleServer) -> None:
+    """The store need not have the head of an uncommitted change."""
     console.run("domain/declare biysk.local")
     for number in range(20):
         console.run(f"domain/biysk.local/integrations/add c{number} {'--check' if number % 2 else ''}")

@@ -1,4 +1,4 @@
-"""The log of the audit: every record once, whatever happens to its file."""
+"""The audit log has every record once, whatever happens to its file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _written(path: Path) -> list[dict[str, object]]:
 
 
 async def _lines(path: Path, most_id: int) -> list[dict[str, object]]:
-    """Return the lines of the log as soon as it has the record with this id."""
+    """Return the lines of the log once it has the record with this id."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
         lines = _written(path)
@@ -65,7 +65,7 @@ async def test_the_log_has_every_record_of_the_store_and_no_secret(stopped_conso
     assert console.program("audit", "verify", "--head", head).returncode == 0
 
 
-async def test_a_file_that_was_moved_away_is_begun_anew_and_no_line_is_lost(stopped_console: ConsoleServer) -> None:
+async def test_a_rotated_log_file_is_recreated_without_losing_a_line(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     path, moved = console.folder / "audit.jsonl", console.folder / "audit.jsonl.1"
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(path))
@@ -84,7 +84,7 @@ async def test_a_file_that_was_moved_away_is_begun_anew_and_no_line_is_lost(stop
     assert logged[-1]["event"] == "user.change", "what was recorded while nobody served is there too"
 
 
-async def test_a_log_that_cannot_be_written_is_told_once_and_stops_nothing(stopped_console: ConsoleServer) -> None:
+async def test_an_unwritable_log_is_reported_once_and_stops_nothing(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     folder = console.folder / "logs"
     console.start(ECSS_CONSOLE_AUDIT__LOG="logs/audit.jsonl")
@@ -102,8 +102,8 @@ async def test_a_log_that_cannot_be_written_is_told_once_and_stops_nothing(stopp
     assert any("is written again" in line for line in console.log)
 
 
-def test_a_log_that_nobody_may_even_look_at_is_told(stopped_console: ConsoleServer) -> None:
-    """The look for the log's end ended the export without a word, and the metric said that all was well."""
+def test_an_inaccessible_log_is_reported(stopped_console: ConsoleServer) -> None:
+    """Finding the log's end once ended the export silently, and the metric reported no fault."""
     stopped_console.start(ECSS_CONSOLE_AUDIT__LOG="x" * 300)
     stopped_console.run("whoami")
     assert stopped_console.logs("the audit's log cannot be written")
@@ -111,7 +111,7 @@ def test_a_log_that_nobody_may_even_look_at_is_told(stopped_console: ConsoleServ
     assert "never retrieved" not in "".join(stopped_console.log)
 
 
-async def test_a_full_disk_or_a_pipe_that_nobody_reads_stops_neither_a_change_nor_the_end(
+async def test_a_full_disk_or_unread_pipe_blocks_neither_changes_nor_the_stop(
     stopped_console: ConsoleServer,
 ) -> None:
     console = stopped_console

@@ -1,4 +1,4 @@
-"""The list of the audit's nodes: none goes with all its records unseen, whatever is done to the list."""
+"""The list of audit nodes: no node vanishes with all its records unnoticed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEAD_CHANGED = f"the head of {NODE} was changed"
 
 @pytest.fixture
 def chains(tmp_path: Path) -> Attacked:
-    """A store with a node in use and one whose name is not used any more, five records each."""
+    """A store with a node in use and a retired one, five records each."""
     store = Attacked.make(tmp_path)
     store.write(event(number) for number in range(1, 3))
     store.write(event(number, OTHER) for number in range(1, 6))
@@ -37,16 +37,16 @@ def _set(chains: Attacked, value: object) -> None:
     chains.sql(("INSERT OR REPLACE INTO store (name, value) VALUES ('audit nodes', ?)", [value]))
 
 
-def test_a_node_that_is_removed_with_its_head_and_all_its_records_is_missed(chains: Attacked) -> None:
-    """Nothing told of it, once the name of the node was not in use any more."""
+def test_a_removed_node_with_all_its_records_is_detected(chains: Attacked) -> None:
+    """Nothing revealed it once the node's name was out of use."""
     _remove(chains, OTHER)
     assert chains.found() == [_REMOVED]
     chains.write([event(6), event(7)])
     assert chains.found() == [_REMOVED], "for ever"
 
 
-def test_a_node_is_removed_and_an_older_list_put_back(chains: Attacked, tmp_path: Path) -> None:
-    """The list of before that node is signed; the head of the other node is signed for the list of today."""
+def test_a_removed_node_with_an_older_list_is_detected(chains: Attacked, tmp_path: Path) -> None:
+    """The older list is signed, but the other node's head is signed for the current list."""
     older = Attacked(_copied(chains, tmp_path / "older"))
     older.sql("DELETE FROM audit", "DELETE FROM audit_heads", "DELETE FROM store WHERE name = 'audit nodes'")
     older.write([event(1)])
@@ -61,7 +61,7 @@ def test_a_node_is_removed_and_an_older_list_put_back(chains: Attacked, tmp_path
 
 
 def _copied(chains: Attacked, folder: Path) -> Prepared:
-    """Return a copy with the same storage key, as of an older backup."""
+    """Return a copy with the same storage key, like an older backup."""
     (folder / "keys").mkdir(parents=True)
     key = chains.prepared.database.parent.parent / "keys" / "storage.key"
     (folder / "keys" / "storage.key").write_bytes(key.read_bytes())
@@ -71,7 +71,7 @@ def _copied(chains: Attacked, folder: Path) -> Prepared:
     return prepare(folder / "var" / "console.db", folder / "keys", make=False)
 
 
-def test_a_node_is_removed_together_with_the_list(chains: Attacked) -> None:
+def test_a_removed_node_and_list_are_detected(chains: Attacked) -> None:
     _remove(chains, OTHER)
     chains.sql("DELETE FROM store WHERE name = 'audit nodes'")
     assert chains.found() == [_LIST_CHANGED, _HEAD_CHANGED]
@@ -79,7 +79,7 @@ def test_a_node_is_removed_together_with_the_list(chains: Attacked) -> None:
     assert len(chains.found()) == 1
 
 
-def test_all_of_the_audit_is_removed(chains: Attacked) -> None:
+def test_a_removed_audit_is_detected(chains: Attacked) -> None:
     chains.sql("DELETE FROM audit", "DELETE FROM audit_heads")
     assert chains.found() == [f"{node} was removed with all its records" for node in (NODE, OTHER)]
     chains.write([event(1)])
@@ -104,8 +104,8 @@ def test_every_byte_of_the_list_that_is_flipped_is_found_and_harms_no_chain(chai
     assert chains.found() == []
 
 
-def test_a_list_that_was_changed_is_written_anew_with_the_next_record_of_a_console(chains: Attacked) -> None:
-    """No record was lost with it, as the heads fit to the nodes that are there."""
+def test_a_changed_node_list_is_rewritten_with_the_next_record(chains: Attacked) -> None:
+    """No record was lost, because the heads match the nodes."""
     ((before,),) = chains.sql(_LIST)
     _set(chains, "nothing")
     chains.write([event(6)])
@@ -113,7 +113,7 @@ def test_a_list_that_was_changed_is_written_anew_with_the_next_record_of_a_conso
     assert chains.sql(_LIST) == [(before,)]
 
 
-def test_a_node_that_comes_later_is_listed_and_heads_that_were_changed_stay_so(chains: Attacked) -> None:
+def test_a_new_node_is_listed_and_changed_heads_stay_reported(chains: Attacked) -> None:
     chains.sql(("UPDATE audit_heads SET signature = 'x' WHERE node = ?", [OTHER]))
     chains.write([event(1, "ds3@ecss1")])
     assert chains.found() == [f"the head of {OTHER} was changed"]
@@ -123,8 +123,8 @@ def test_a_node_that_comes_later_is_listed_and_heads_that_were_changed_stay_so(c
     assert chains.found() == [f"the head of {OTHER} was changed"]
 
 
-def test_an_upgrade_lists_the_nodes_that_are_there_and_mends_no_head(chains: Attacked) -> None:
-    """What was removed before the list was made cannot be missed by it."""
+def test_an_upgrade_lists_existing_nodes_and_repairs_no_head(chains: Attacked) -> None:
+    """The list cannot reveal records removed before it was made."""
     audit = chains.prepared.vault.audit
     for node in (NODE, OTHER):
         chains.sql(

@@ -1,4 +1,4 @@
-"""What waits for the store: how long it has, that it goes in portions, and what becomes of it at the end."""
+"""Records that wait for the store: waiting time, batches, and their fate at the end."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def files(tmp_path: Path) -> Attacked:
 
 @pytest.fixture
 async def store(files: Attacked) -> AsyncIterator[Store]:
-    """The store, open as the server has it."""
+    """The store, opened as the server opens it."""
     store = await files.opened()
     yield store
     await store.close()
 
 
 def _held(files: Attacked) -> sqlite3.Connection:
-    """Return another program's connection that lets nobody else write."""
+    """Return the connection of another program that blocks all writers."""
     other = sqlite3.connect(files.prepared.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     return other
@@ -48,10 +48,8 @@ def _read(journal: Journal, metric: metrics.Metric) -> float:
     return value
 
 
-async def test_how_long_records_wait_tells_a_store_that_takes_nothing_from_a_busy_one(
-    files: Attacked, store: Store
-) -> None:
-    """The alert looked at how many waited, which on a console with something to do is never none."""
+async def test_the_waiting_time_of_records_reveals_a_blocked_store(files: Attacked, store: Store) -> None:
+    """The alert once used the number of waiting records, which is never zero on a busy console."""
     journal = Journal(store)
     longest_seconds = 0.0
     began = monotonic()
@@ -73,7 +71,7 @@ async def test_how_long_records_wait_tells_a_store_that_takes_nothing_from_a_bus
     assert _read(journal, metrics.AUDIT_WAITING_SECONDS) == 0
 
 
-async def test_the_log_is_told_once_why_records_wait_and_once_that_they_do_not(
+async def test_waiting_records_are_logged_once_and_their_end_once(
     files: Attacked, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = Journal(store)
@@ -84,16 +82,14 @@ async def test_the_log_is_told_once_why_records_wait_and_once_that_they_do_not(
     while _read(journal, metrics.AUDIT_WAITING):  # noqa: ASYNC110  the journal tells nobody when it has written
         await asyncio.sleep(0.05)
     await journal.close()
-    told = [text for text in caplog.messages if text.startswith("audit waits")]
+    told = [text for text in caplog.messages if text.startswith("audit records")]
     assert told == [
-        "audit waits: the store is busy, nothing was changed; try again (1 records)",
-        "audit waits no longer",
+        "audit records wait for the store: the store is busy, nothing was changed; try again (1 records)",
+        "audit records are stored again",
     ]
 
 
-async def test_what_has_gathered_is_stored_in_order_and_changes_have_their_turn_between(
-    files: Attacked, store: Store
-) -> None:
+async def test_queued_records_are_stored_in_order_between_changes(files: Attacked, store: Store) -> None:
     journal = Journal(store)
     for number in range(MOST_WAITING):
         journal.record_soon(event(number))
@@ -110,10 +106,8 @@ async def test_what_has_gathered_is_stored_in_order_and_changes_have_their_turn_
     assert files.sql("SELECT count(*) FROM audit WHERE detail != 'declare domain d' || (seq - 1)") == [(0,)]
 
 
-async def test_an_end_while_the_store_takes_nothing_leaves_every_record_in_the_log(
-    files: Attacked, store: Store, tmp_path: Path
-) -> None:
-    """A hundred thousand lines took four seconds at the end, of which the log's thread had room for ten thousand."""
+async def test_a_stop_with_a_blocked_store_logs_every_record(files: Attacked, store: Store, tmp_path: Path) -> None:
+    """A hundred thousand lines once took four seconds at the stop, and the log queue holds ten thousand."""
     journal = Journal(store)
     with (tmp_path / "log").open("w+b") as file, closing(_held(files)):
         log = BackgroundLogHandler(file.fileno())
@@ -140,8 +134,8 @@ async def test_an_end_while_the_store_takes_nothing_leaves_every_record_in_the_l
     assert not any("lines of the log were lost" in line for line in lines)
 
 
-async def test_half_a_character_holds_up_no_record(store: Store) -> None:
-    """One, of a configuration or of a name that is no UTF-8, kept every later record out of the store."""
+async def test_a_lone_surrogate_blocks_no_record(store: Store) -> None:
+    """One in a configuration or a non-UTF-8 name once blocked every later record."""
     journal = Journal(store)
     for number, name in enumerate(("one", "\udcff two", "three")):
         journal.record_soon(replace(event(number), user_name=name))

@@ -1,4 +1,4 @@
-"""Ways to log in, and what stands against it: passwords, keys with options, certificates; locked and expired users."""
+"""Passwords, keys with options, certificates, and locked and expired users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSED = 255
 
 
 async def _enters(console: ConsoleServer, user: str, **more: object) -> bool:
-    """Tell whether a user gets in, with the key of `admin` unless told otherwise."""
+    """Return whether a user can log in, with the key of `admin` by default."""
     try:
         async with console.asyncssh(username=user, **more) as connection:
             ran = await connection.run("whoami")
@@ -88,7 +88,7 @@ def test_an_option_that_is_wrong_is_refused_and_not_dropped(
     assert "vera" not in console.program("user", "list").stdout
 
 
-async def test_certificates_of_a_trusted_authority_let_in_whom_they_name(
+async def test_trusted_certificates_log_in_their_principals(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     console = stopped_console
@@ -116,10 +116,10 @@ async def test_certificates_of_a_trusted_authority_let_in_whom_they_name(
     assert not await _enters(console, "vera", client_keys=vera)
 
 
-async def test_certificates_in_vain_and_other_names_leave_a_record_and_who_offers_nothing_none(
+async def test_refused_certificates_are_recorded_and_scanners_are_not(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A certificate that is over was told as `no key offered`, as was every scanner that asked what there is."""
+    """An expired certificate was once recorded as `no key offered`, as was every scanner."""
     console = stopped_console
     authority = Authority(console, tmp_path_factory.mktemp("authority"))
     folder = tmp_path_factory.mktemp("stranger")
@@ -135,10 +135,10 @@ async def test_certificates_in_vain_and_other_names_leave_a_record_and_who_offer
     assert printed == [("vera", "key: 1 key, 1 certificate offered, nothing proved")] * 2
 
 
-async def test_an_unknown_condition_of_a_certificate_keeps_openssh_out(
+async def test_a_certificate_with_an_unknown_condition_is_refused(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """OpenSSH's client sends the certificate as it is: the refusal is the server's."""
+    """The OpenSSH client sends the certificate unchanged. The server refuses it."""
     authority = Authority(stopped_console, tmp_path_factory.mktemp("authority"))
     stopped_console.start()
 
@@ -159,7 +159,7 @@ def _failures(console: ConsoleServer) -> list[tuple[str, str]]:
     return [(row["user_name"], row["detail"]) for row in json.loads(printed)["rows"]]
 
 
-async def test_a_forced_command_of_a_certificate_is_what_runs(
+async def test_the_forced_command_of_a_certificate_runs(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     authority = Authority(stopped_console, tmp_path_factory.mktemp("authority"))
@@ -171,7 +171,7 @@ async def test_a_forced_command_of_a_certificate_is_what_runs(
     assert "stolen" not in stopped_console.run("domain/list")
 
 
-async def test_another_authority_lets_nobody_in(
+async def test_an_untrusted_authority_is_refused(
     stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     Authority(stopped_console, tmp_path_factory.mktemp("authority"))
@@ -194,7 +194,7 @@ def test_a_file_of_authorities_that_cannot_be_used_ends_the_start(stopped_consol
         assert told in ran.stderr
 
 
-async def test_a_hash_of_old_parameters_is_made_anew_at_the_next_login(console: ConsoleServer) -> None:
+async def test_an_outdated_password_hash_is_renewed_at_login(console: ConsoleServer) -> None:
     weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
     _set(console, "UPDATE users SET password_hash = ? WHERE name = 'admin'", weak)
     for _ in range(2):
@@ -237,8 +237,8 @@ def test_a_client_that_cannot_change_the_password_is_refused(console: ConsoleSer
     assert console.ssh("whoami").returncode == 0
 
 
-async def test_keys_in_vain_leave_a_record(stopped_console: ConsoleServer, tmp_path: Path) -> None:
-    """They left none at all: whoever tried stolen keys at night was seen by nobody."""
+async def test_refused_keys_are_recorded(stopped_console: ConsoleServer, tmp_path: Path) -> None:
+    """Attempts with stolen keys once left no record."""
     console = stopped_console
     console.start(ECSS_CONSOLE_LIMITS__PER_SOURCE_PENALTIES="false")
     unknown, other = new_key(tmp_path, "unknown"), new_key(tmp_path, "other")
@@ -258,8 +258,8 @@ async def test_keys_in_vain_leave_a_record(stopped_console: ConsoleServer, tmp_p
     assert await asyncio.to_thread(console.logs, "login of stranger from 127.0.0.1:", "2 keys offered, nothing proved")
 
 
-def test_a_hash_of_old_parameters_does_not_keep_its_owner_from_another_password(console: ConsoleServer) -> None:
-    """It was renewed between the question and the change, which then took it for somebody else's change."""
+def test_renewing_a_hash_does_not_block_a_password_change(console: ConsoleServer) -> None:
+    """The renewal between question and change was once taken for a change by another session."""
     weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
     _set(console, "UPDATE users SET password_hash = ? WHERE name = 'admin'", weak)
     changed = console.ssh("passwd", text=f"{PASSWORD}\nsecond\nsecond\n")
@@ -271,5 +271,5 @@ def test_a_hash_of_old_parameters_does_not_keep_its_owner_from_another_password(
 @pytest.mark.parametrize(
     ("sources", "opens"), [(("10.0.0.0/8",), True), (("::/0", "!10.0.0.1"), False), (("0.0.0.0/0",), True)]
 )
-def test_an_address_that_a_socket_for_both_gives_as_ipv6_is_the_ipv4_one(sources: tuple[str, ...], opens: bool) -> None:  # noqa: FBT001
+def test_a_mapped_ipv6_address_counts_as_ipv4(sources: tuple[str, ...], opens: bool) -> None:  # noqa: FBT001
     assert UserKey("ssh-ed25519 A", "", sources).opens("::ffff:10.0.0.1", "2026") is opens

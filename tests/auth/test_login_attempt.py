@@ -1,4 +1,4 @@
-"""One client's attempt to log in: tries are counted, results are values, and their texts are fixed."""
+"""One login attempt: tries are counted, results are values, and their texts are fixed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
 
 async def test_tries_that_are_cut_short_count_and_an_accepted_key_does_not(attempt: Attempt) -> None:
     tries = attempt(3)
-    for _ in range(2):  # the question and the signature of a login by key
+    for _ in range(2):  # the query and the signature of a public key login
         assert (await tries.public_key("anna", KNOWN.public_key)).user is not None
         assert not tries.any_failed
     assert (await tries.public_key("anna", KNOWN.public_key)).user is not None
@@ -88,7 +88,7 @@ async def test_the_last_try_may_log_in(attempt: Attempt) -> None:
     assert result.described == "password"
 
 
-async def test_what_was_proved_counts_for_its_name_and_its_method_only(attempt: Attempt) -> None:
+async def test_accepted_credentials_count_for_their_name_and_method_only(attempt: Attempt) -> None:
     tries = attempt()
     await tries.public_key("anna", KNOWN.public_key)
     assert tries.authenticated("locked", certified=False) is None
@@ -157,7 +157,7 @@ def test_rejected_credentials_are_summed_up_once_for_each_name() -> None:
     ]
 
 
-def test_names_whose_keys_were_rejected_are_bounded() -> None:
+def test_names_with_rejected_keys_are_bounded() -> None:
     rejected = RejectedCredentials()
     for number in range(1000):
         rejected.key(f"user{number}", KNOWN.public_key)

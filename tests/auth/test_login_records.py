@@ -1,4 +1,4 @@
-"""Logins that are neither a success nor a wrong password: what is on record of them, and what they cost."""
+"""Records and costs of logins that are neither a success nor a wrong password."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from console import PASSWORD, PROMPT, ConsoleServer
 
 
 def _failures(console: ConsoleServer) -> list[tuple[str, str]]:
-    """Return who failed to log in and why, as soon as there is something."""
+    """Return the failed users and reasons once there are any."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         failed = [record for record in console.audit() if record["event"] == "login.failed"]
@@ -29,7 +29,7 @@ def _must_change(console: ConsoleServer, name: str) -> None:
 
 
 def _known(console: ConsoleServer) -> pexpect.spawn[str]:
-    """Return a client of vera's that has given the password which must be changed."""
+    """Return a client of vera that has sent the password that must be changed."""
     words = console.ssh_words("-o", "PubkeyAuthentication=no", user="vera")
     client = pexpect.spawn(words[0], words[1:], encoding="utf-8", timeout=20)
     client.expect("password: ")
@@ -39,7 +39,7 @@ def _known(console: ConsoleServer) -> pexpect.spawn[str]:
 
 @pytest.fixture
 def authority(stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that the console trusts, which serves and knows vera."""
+    """An authority trusted by the running console, which knows vera."""
     trusted = Authority(stopped_console, tmp_path_factory.mktemp("authority"))
     stopped_console.start()
     added = stopped_console.program("user", "add", "vera", "--password-stdin", text="x\n")
@@ -47,7 +47,7 @@ def authority(stopped_console: ConsoleServer, tmp_path_factory: pytest.TempPathF
     return trusted
 
 
-def test_who_knows_a_password_that_must_be_changed_and_leaves_is_on_record(console: ConsoleServer) -> None:
+def test_an_abandoned_required_password_change_is_recorded(console: ConsoleServer) -> None:
     """A wrong guess was recorded, the right one was not."""
     _must_change(console, "vera")
     client = _known(console)
@@ -56,7 +56,7 @@ def test_who_knows_a_password_that_must_be_changed_and_leaves_is_on_record(conso
     assert _failures(console) == [("vera", "password: password must be changed")]
 
 
-def test_a_password_that_was_changed_at_the_login_is_no_failure(console: ConsoleServer) -> None:
+def test_a_password_change_at_login_is_no_failure(console: ConsoleServer) -> None:
     _must_change(console, "vera")
     client = pexpect.spawn("ssh", console.ssh_words("-o", "PubkeyAuthentication=no", user="vera")[1:], timeout=20)
     for answer in ("first", "second", "second"):
@@ -67,8 +67,8 @@ def test_a_password_that_was_changed_at_the_login_is_no_failure(console: Console
     assert "login.failed" not in {record["event"] for record in console.audit()}
 
 
-def test_the_right_password_that_must_be_changed_is_no_failed_try(stopped_console: ConsoleServer) -> None:
-    """With one try in all, or after five keys in vain, its owner could not change it."""
+def test_a_required_password_change_is_no_failed_try(stopped_console: ConsoleServer) -> None:
+    """With one try allowed, or after five refused keys, the owner could not change it."""
     console = stopped_console
     (console.folder / "config.yaml").write_text("limits: {max_auth_tries: 1}\n")
     console.start()
@@ -81,7 +81,7 @@ def test_the_right_password_that_must_be_changed_is_no_failed_try(stopped_consol
     client.close(force=True)
 
 
-async def test_the_owner_of_a_certificate_who_is_locked_is_refused_with_the_reason_on_record(
+async def test_a_locked_certificate_owner_is_refused_and_recorded(
     stopped_console: ConsoleServer, authority: Authority
 ) -> None:
     console = stopped_console
@@ -107,10 +107,10 @@ async def test_the_owner_of_a_certificate_who_is_locked_is_refused_with_the_reas
     assert why.endswith(": locked")
 
 
-async def test_who_is_locked_between_name_and_certificate_gets_no_prompt(
+async def test_a_user_locked_during_the_login_gets_no_prompt(
     stopped_console: ConsoleServer, authority: Authority
 ) -> None:
-    """The user was looked up when the name was given; the passphrase of a key may take as long as a login may."""
+    """The user was once looked up only when the name arrived. Typing a key's passphrase may take minutes."""
     console = stopped_console
     (path,) = authority.signed("vera")
     key, certificate = asyncssh.read_private_key(path), asyncssh.read_certificate(f"{path}-cert.pub")
@@ -127,8 +127,8 @@ async def test_who_is_locked_between_name_and_certificate_gets_no_prompt(
     assert why.endswith(": locked")
 
 
-def test_a_password_that_would_become_another_is_refused_where_it_cannot_be_sent(console: ConsoleServer) -> None:
-    """SASLprep does not let a client send what Unicode 3.2 did not have (RFC 4013, 2.5)."""
+def test_a_password_that_saslprep_forbids_is_refused(console: ConsoleServer) -> None:
+    """SASLprep forbids clients to send characters newer than Unicode 3.2 (RFC 4013, 2.5)."""
     for text in ("\u1d2cbc", "pass\u32ffword"):
         ran = console.program("user", "add", "vera", "--password-stdin", text=f"{text}\n")
         assert ran.returncode == 1

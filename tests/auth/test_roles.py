@@ -1,4 +1,4 @@
-"""Who may do what: roles, grants per domain, users with their passwords and keys."""
+"""Permissions of roles, grants for domains, and users with their passwords and keys."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def test_only_granted_domains_are_listed(staffed: ConsoleServer, user: str) -> N
         "ls domain/{}/integrations",
     ],
 )
-def test_a_domain_that_is_not_granted_looks_like_one_that_is_not_there(
-    staffed: ConsoleServer, user: str, line: str
-) -> None:
+def test_an_ungranted_domain_looks_like_an_unknown_one(staffed: ConsoleServer, user: str, line: str) -> None:
     status, shown = staffed.told(user, line.format("shut.local"))
     assert status == 126
     assert shown == f"Command error: permission denied: domain shut.local is not granted to {user}\n"
@@ -48,7 +46,7 @@ def test_a_domain_that_is_not_granted_looks_like_one_that_is_not_there(
     assert absent == (status, shown.replace("shut.local", "nope.local"))
 
 
-def test_an_operator_changes_what_is_granted_and_nothing_else(staffed: ConsoleServer) -> None:
+def test_an_operator_changes_granted_domains_only(staffed: ConsoleServer) -> None:
     assert staffed.told("oleg", "domain/open.local/integrations/add crm")[0] == 0
     assert staffed.told("oleg", "domain/open.local/integrations/remove crm")[0] == 0
     for line in ("add crm", "add crm --check", "remove tester", "replace tester", "set tester --service"):
@@ -66,7 +64,7 @@ def test_a_viewer_sees_keys_masked_and_changes_nothing(staffed: ConsoleServer) -
 
 
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.VIEWER])
-def test_every_command_is_behind_the_gate(staffed: ConsoleServer, role: Role) -> None:
+def test_every_command_is_authorized(staffed: ConsoleServer, role: Role) -> None:
     user = {Role.OPERATOR: "oleg", Role.VIEWER: "vera"}[role]
     lines = {
         each.path: each.path.lstrip("/").replace("<DOMAIN>", "open.local")
@@ -86,15 +84,15 @@ def _word(metavar: str) -> str:
     return words.get(metavar, "tester")
 
 
-def test_a_mistyped_domain_is_told_to_whom_it_would_be_granted_and_to_nobody_else(staffed: ConsoleServer) -> None:
-    """A `cd` to it was suggested, which then said that there is no such domain."""
+def test_a_mistyped_domain_suggests_only_granted_domains(staffed: ConsoleServer) -> None:
+    """A suggested domain for `cd` once turned out not to exist for the user."""
     for typed in ("domain/nosuch", "domain/nosuch/integrations/lst"):
         bare = f"There is no such command: {typed}\n"
         assert staffed.told("admin", typed) == (127, bare + "There is no domain nosuch.\n")
         assert staffed.told("oleg", typed) == (127, bare)
 
 
-async def test_what_is_granted_and_revoked_counts_at_the_next_line_of_an_open_shell(console: ConsoleServer) -> None:
+async def test_grants_and_revocations_apply_to_the_next_line_of_a_shell(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.add_user("oleg", "operator")
     async with console.asyncssh(username="oleg") as connection:
@@ -115,7 +113,7 @@ async def test_what_is_granted_and_revoked_counts_at_the_next_line_of_an_open_sh
 
 
 @pytest.mark.parametrize("way", ["lock", "remove", "program"])
-async def test_a_user_who_is_shut_out_is_out_at_once(console: ConsoleServer, way: str) -> None:
+async def test_locking_or_removing_a_user_ends_sessions_at_once(console: ConsoleServer, way: str) -> None:
     console.add_user("oleg", "admin")
     async with console.asyncssh(username="oleg") as connection:
         shell = await connection.create_process(encoding="utf-8")
@@ -140,7 +138,7 @@ async def test_a_user_who_is_shut_out_is_out_at_once(console: ConsoleServer, way
         "cocon/user/set admin --expires 2100-01-01",
     ],
 )
-def test_the_last_administrator_stays(console: ConsoleServer, line: str) -> None:
+def test_the_last_administrator_cannot_be_removed(console: ConsoleServer, line: str) -> None:
     console.add_user("vera", "viewer")
     status, shown = console.told("admin", line)
     assert status == 1
@@ -226,7 +224,7 @@ def test_keys_of_users_are_managed_at_the_console(console: ConsoleServer) -> Non
         assert console.told("admin", f"cocon/user/key/add vera '{wrong}'")[0] == 2
 
 
-def test_permissions_are_granted_to_roles_and_to_nobody_else() -> None:
+def test_each_role_adds_permissions() -> None:
     assert PERMISSIONS[Role.ADMIN] == frozenset(Permission)
     assert PERMISSIONS[Role.VIEWER] < PERMISSIONS[Role.OPERATOR] < PERMISSIONS[Role.ADMIN]
     assert PASSWORD
@@ -241,7 +239,7 @@ def test_permissions_are_granted_to_roles_and_to_nobody_else() -> None:
         "cocon/user/set admin --expires 0001-01-01",
     ],
 )
-def test_odd_keys_and_times_are_wrong_arguments_and_no_defect(shared_console: ConsoleServer, line: str) -> None:
+def test_malformed_keys_and_times_are_argument_errors(shared_console: ConsoleServer, line: str) -> None:
     assert shared_console.told("admin", f"{line} --check")[0] in {1, 2}
     assert "incident" not in "".join(shared_console.log)
 

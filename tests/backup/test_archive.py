@@ -1,4 +1,4 @@
-"""The archive of a backup: archives of before open, and new ones are as long as programs of before allow."""
+"""Backup archives: older ones open, and new ones have a length that older programs accept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _manifest(database: Path) -> Manifest:
 
 
 def _packed_before(manifest: Manifest, database: Path) -> bytes:
-    """Return the archive as the program wrote it before `tarfile` did: each file padded, then two empty blocks."""
+    """Return the archive as written before `tarfile` was used: each file padded, then two empty blocks."""
     blocks = b""
     contents = {MANIFEST_NAME: manifest.text(), f"keys/{STORAGE_KEY_NAME}": KEYS[STORAGE_KEY_NAME]}
     for name, content in {**contents, DATABASE_NAME: database.read_bytes()}.items():
@@ -38,7 +38,7 @@ def _packed_before(manifest: Manifest, database: Path) -> bytes:
     return gzip.compress(blocks + bytes(1024), mtime=0)
 
 
-def test_an_archive_of_before_opens(database: Path, tmp_path: Path) -> None:
+def test_an_archive_of_an_older_version_opens(database: Path, tmp_path: Path) -> None:
     folder = tmp_path / "unpacked"
     folder.mkdir()
     manifest = _manifest(database)
@@ -47,10 +47,10 @@ def test_an_archive_of_before_opens(database: Path, tmp_path: Path) -> None:
     assert unpacked.database.read_bytes() == database.read_bytes()
 
 
-def test_a_new_archive_differs_from_one_of_before_only_in_zeros_at_its_end(database: Path) -> None:
+def test_a_new_archive_differs_from_older_ones_only_in_padding(database: Path) -> None:
     manifest, packed = _manifest(database), io.BytesIO()
     pack(packed, manifest, KEYS, database)
     now, before = gzip.decompress(packed.getvalue()), gzip.decompress(_packed_before(manifest, database))
     assert now.startswith(before)
     assert now.strip(b"\0") == before.strip(b"\0")
-    assert len(now) - len(before) + 1024 <= 10_240 + 1024  # what programs of before accept
+    assert len(now) - len(before) + 1024 <= 10_240 + 1024  # accepted by older programs

@@ -1,4 +1,4 @@
-"""Backups: made while the server writes, opened by others, found when damaged, put back whole or not at all."""
+"""Backups: consistent during writes, opened by standard tools, checked, restored whole or not at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from server.storage.sqlite.snapshot import snapshot
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lost_console_is_back_with_all_that_it_had(filled: ConsoleServer, lock: str) -> None:
+def test_a_restore_brings_back_a_whole_lost_console(filled: ConsoleServer, lock: str) -> None:
     locking, opening = LOCKS[lock]
     before, keys = dump_of(filled.database), files_in(filled.folder / "keys")
     backup = backup_made("backup", *locking)
@@ -44,7 +44,7 @@ def test_a_lost_console_is_back_with_all_that_it_had(filled: ConsoleServer, lock
     assert status_of("restore", backup, *opening) == 0
     assert dump_of(filled.database, "audit", "audit_heads") == [line for line in before if 'INTO "audit' not in line]
     assert events_in(filled.database)[-1] == "backup.restored"
-    assert status_of("hostkey", "list") == 0  # makes the public half anew
+    assert status_of("hostkey", "list") == 0  # recreates the public key file
     assert files_in(filled.folder / "keys") == keys
     for path in (*filled.folder.glob("var/*"), *filled.folder.glob("keys/*")):
         assert path.stat().st_mode & 0o777 == 0o600
@@ -115,7 +115,7 @@ def test_the_program_age_opens_a_backup(filled: ConsoleServer) -> None:
     assert filled.database.exists()
 
 
-def test_a_passphrase_is_asked_for_twice_and_stands_on_no_command_line(filled: ConsoleServer) -> None:
+def test_a_passphrase_is_asked_twice_and_is_in_no_command_line(filled: ConsoleServer) -> None:
     def asked(*words: str, answers: Sequence[str]) -> tuple[int, str]:
         program, *rest = (*PROGRAM, *words)
         child = pexpect.spawn(
@@ -161,7 +161,7 @@ def test_a_passphrase_is_asked_for_twice_and_stands_on_no_command_line(filled: C
         (("--unencrypted", "--without-keys", "--scratch", "absent"), "there is no folder absent"),
     ],
 )
-def test_what_would_be_unsafe_or_wrong_is_refused(
+def test_unsafe_or_wrong_backup_options_are_refused(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str], words: Sequence[str], told: str
 ) -> None:
     Path("short").write_text("short\n")
@@ -187,7 +187,7 @@ def test_an_existing_file_or_link_is_not_written_over(
     assert filled.database.exists()
 
 
-def test_a_file_that_cannot_be_written_or_read_is_told_as_that(
+def test_an_unwritable_or_unreadable_file_is_reported_as_such(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files_in(filled.folder)
@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_written_or_read_is_told_as_that(
 
 
 @pytest.mark.parametrize("name", ["var/console.db", "keys/storage.key", "keys/ssh_host_ed25519_key"])
-def test_a_backup_does_not_replace_what_it_is_of(
+def test_a_backup_does_not_overwrite_its_source(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     before = files_in(filled.folder)
@@ -211,9 +211,7 @@ def test_a_backup_does_not_replace_what_it_is_of(
     assert files_in(filled.folder) == before
 
 
-def test_a_backup_of_a_damaged_or_absent_store_is_none(
-    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_or_absent_store_gives_no_backup(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
     raw = bytearray(filled.database.read_bytes())
     raw[4096:4160] = b"\xff" * 64
     filled.database.write_bytes(raw)
@@ -225,8 +223,8 @@ def test_a_backup_of_a_damaged_or_absent_store_is_none(
     assert not Path("b").exists()
 
 
-def test_a_backup_that_cannot_be_recorded_is_made_and_says_so(filled: ConsoleServer) -> None:
-    """As on a disk that only reads: that is when a backup is wanted most."""
+def test_a_backup_without_audit_record_is_made_with_a_warning(filled: ConsoleServer) -> None:
+    """For example on a read-only disk, when a backup is needed most."""
     with closing(sqlite3.connect(filled.database, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         ran = filled.program("backup", "b", *CLEAR)
@@ -236,7 +234,7 @@ def test_a_backup_that_cannot_be_recorded_is_made_and_says_so(filled: ConsoleSer
 
 
 def test_the_record_of_a_backup_makes_no_checkpoint_beside_a_server(filled: ConsoleServer) -> None:
-    """Two that make one at once may damage a database, with SQLite before 3.51.3."""
+    """Two simultaneous checkpoints may damage a database with SQLite before 3.51.3."""
     with closing(sqlite3.connect(filled.database, isolation_level=None)) as serving:
         serving.execute("PRAGMA wal_autocheckpoint = 0")
         lines = [("x" * 4000,)] * 1500
@@ -249,10 +247,10 @@ def test_the_record_of_a_backup_makes_no_checkpoint_beside_a_server(filled: Cons
     assert events_in(filled.database)[-1] == "backup.made"
 
 
-def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
+def test_a_store_replaced_during_a_backup_fails_the_backup(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its database and its keys would be those of two stores, and the file could not be restored."""
+    """Database and keys would be of different stores, and the file could not be restored."""
     copied = snapshot
 
     def replaced(database: Path, target: Path) -> None:
@@ -267,5 +265,5 @@ def test_a_store_that_is_replaced_meanwhile_gives_no_backup_of_two(
     assert not (filled.folder / "b").exists()
 
 
-def test_what_a_backup_holds_is_what_the_keys_folder_has() -> None:
+def test_a_backup_covers_every_file_name_of_the_keys_folder() -> None:
     assert {*KEY_NAMES} == {"storage.key", HOST_KEY_NAME, NEXT_HOST_KEY_NAME, ECDSA_HOST_KEY_NAME}

@@ -1,4 +1,4 @@
-"""Backups that were cut, changed or forged: found, and nothing written."""
+"""Truncated, changed or forged backups are detected, and nothing is written."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from server.storage.sqlite.snapshot import contents
 
 
 def _places(size: int) -> list[int]:
-    """Return places all over a file, its first and last bytes among them."""
+    """Return positions throughout a file, with its first and last bytes."""
     return [*range(40), *range(40, size, max(1, size // 60)), *range(size - 10, size)]
 
 
 def _says_the_same(whole: bytes, changed: bytes) -> bool:
-    """Tell whether a change means nothing: the time in a gzip header, another way to pack the same zeros."""
+    """Return whether a change is meaningless: the gzip time, or another packing of the same zeros."""
     return whole.startswith(b"\x1f\x8b") and gzip.decompress(whole) == gzip.decompress(changed)
 
 
@@ -117,7 +117,7 @@ TRICKS: dict[str, tuple[Callable[[list[Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_tricks_within_an_archive_write_nothing(
+def test_malicious_archive_members_write_nothing(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str], trick: str
 ) -> None:
     backup = backup_made("b", *CLEAR)
@@ -135,7 +135,7 @@ def test_tricks_within_an_archive_write_nothing(
 def test_a_database_that_was_changed_needs_the_storage_key(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever has a backup without the key and its place cannot put an administrator into it."""
+    """A backup without the key does not let an attacker add an administrator."""
     backup = backup_made("b", "--unencrypted", "--without-keys")
     manifest, (info, database) = _members(backup)
     changed = filled.folder / "changed.db"
@@ -154,9 +154,7 @@ def test_a_database_that_was_changed_needs_the_storage_key(
     assert "its manifest was changed since it was made" in capsys.readouterr().err
 
 
-def test_an_audit_that_was_tampered_with_is_backed_up_and_told(
-    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tampered_audit_is_backed_up_and_reported(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
     with closing(sqlite3.connect(filled.database)) as connection:
         connection.execute("DROP TRIGGER audit_is_not_changed")
         connection.execute("UPDATE audit SET user_name = 'nobody' WHERE seq = 1")
@@ -167,11 +165,9 @@ def test_an_audit_that_was_tampered_with_is_backed_up_and_told(
     assert "record 1 of ds1@ecss1 was changed" in capsys.readouterr().err
 
 
-def test_what_a_backup_says_of_itself_does_not_steer_the_terminal(
-    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_manifest_text_sends_no_terminal_controls(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
     backup = backup_made("b", "--unencrypted", "--without-keys")
-    (filled.folder / "keys" / "storage.key").unlink()  # nobody knows then who made it
+    (filled.folder / "keys" / "storage.key").unlink()  # its origin is unknown then
     members = _members(backup)
     _said(lambda said: said.update(node="\x1b]0;evil\x07", findings=["\x9b31m"]))(members)
     Path(os.fsdecode(b"\xff")).write_bytes(_archive(members))
@@ -185,7 +181,7 @@ def test_what_a_backup_says_of_itself_does_not_steer_the_terminal(
     assert "the backup \\udcfe cannot be read" in capsys.readouterr().err
 
 
-def test_a_schema_of_very_many_digits_is_damage(tmp_path: Path) -> None:
+def test_an_absurd_schema_number_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "console.db"
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE store (name TEXT, value TEXT)")

@@ -1,4 +1,4 @@
-"""The unit of the nightly backup: its commands, as systemd would run them, on what docs/operations.md lays out."""
+"""The commands of the nightly backup unit, run as by systemd on the layout of docs/operations.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACES = ("/opt/ecss-console/.venv/bin/ecss-console", "/etc/ecss-console/config.
 
 
 def _installed(console: ConsoleServer) -> list[Path]:
-    """Lay out what docs/operations.md and docs/backup.md do; return what stands for the unit's `PLACES`."""
+    """Create the layout of docs/operations.md and docs/backup.md. Return the values for the unit's `PLACES`."""
     credentials, backups = console.folder / "credentials", console.folder / "backups"
     credentials.mkdir()
     backups.mkdir()
@@ -34,7 +34,7 @@ def _installed(console: ConsoleServer) -> list[Path]:
 
 
 def _run(name: str, places: list[Path], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the unit, under its system call filters and with nothing of the caller's environment."""
+    """Run a command of the unit under its system call filters, with an empty environment."""
     (line,) = settings(UNIT, name)
     for place, here in zip(PLACES, places, strict=True):
         line = line.replace(place, str(here))
@@ -65,7 +65,7 @@ def test_the_nightly_unit_makes_backups_that_open_and_removes_old_ones(stopped_c
     assert "1 domain" in verified.stdout
 
 
-def test_the_nightly_unit_names_what_the_operations_page_lays_down() -> None:
+def test_the_nightly_unit_matches_the_operations_page() -> None:
     page = OPERATIONS.read_text(encoding="utf-8")
     (credential,) = settings(UNIT, "LoadCredential")
     _, _, key = credential.partition(":")

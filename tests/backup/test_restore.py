@@ -1,4 +1,4 @@
-"""Restoring: a store is put back whole or not at all, and what was there is kept."""
+"""A restore is whole or does nothing, and keeps the existing store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from server.storage.sqlite import schema
 from server.transport.hostkey import fingerprint_of, host_keys
 
 
-def test_who_restores_the_host_key_of_before_a_rotation_is_told(
+def test_restoring_a_host_key_from_before_a_rotation_warns(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backup = backup_made("backup", *CLEAR)
@@ -68,9 +68,7 @@ def test_the_ecdsa_host_key_is_part_of_a_backup(
     assert host_keys(folder, ecdsa=True).ecdsa == made
 
 
-def test_what_follows_a_backup_is_found_to_be_rolled_back(
-    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_restore_is_detected_as_a_rollback(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
     backup = backup_made("backup", *CLEAR)
     backup_made("later", *CLEAR)
     assert status_of("audit", "verify") == 0
@@ -85,7 +83,9 @@ def test_what_follows_a_backup_is_found_to_be_rolled_back(
     assert json.loads(given)["heads"].keys() == {"ds1@ecss1"}
 
 
-def test_without_keys_it_needs_the_key_that_fits(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_restore_without_keys_needs_the_matching_storage_key(
+    filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     backup = backup_made("b", "--unencrypted", "--without-keys")
     assert b"storage.key" not in gzip.decompress(backup.read_bytes())[:4096].split(b"console.db")[0]
     key = (filled.folder / "keys" / "storage.key").read_bytes()
@@ -124,13 +124,13 @@ def test_a_storage_key_outside_of_the_keys_folder_is_never_written(
     assert status_of("user", "list") == 0
 
 
-def test_a_store_that_is_there_is_kept_and_a_running_one_is_left_alone(
+def test_an_existing_store_is_kept_and_a_running_one_is_untouched(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backup = backup_made("b", *CLEAR)
     filled.start()
     filled.run("domain/declare later.local")
-    before = dump_of(filled.database, "audit", "audit_heads")  # where the login is written soon
+    before = dump_of(filled.database, "audit", "audit_heads")  # the login is written here soon
     for words in ((), ("--force",)):
         assert status_of("restore", backup, *words) == 1
         assert "stop it first" in capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_a_store_that_is_there_is_kept_and_a_running_one_is_left_alone(
     assert dump_of(old, "audit", "audit_heads") == before
 
 
-def test_other_keys_that_are_there_are_kept(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_other_keys_are_kept(filled: ConsoleServer, capsys: pytest.CaptureFixture[str]) -> None:
     backup = backup_made("b", *CLEAR)
     keys = files_in(filled.folder / "keys")
     lose(filled)
@@ -185,10 +185,10 @@ def test_a_backup_of_a_newer_or_older_schema(
 
 
 @pytest.mark.parametrize("lost", ["lost", "there"])
-def test_what_root_restores_belongs_to_whom_the_folder_belongs(
+def test_files_restored_by_root_belong_to_the_folder_owner(
     filled: ConsoleServer, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """The service runs as a user of its own, and could not read a store of root's."""
+    """The service has its own user, and could not read a store that belongs to root."""
     needs_root()
     with public_folder() as folder:
         shutil.copytree(filled.folder, folder / "service")
@@ -212,8 +212,8 @@ def test_what_root_restores_belongs_to_whom_the_folder_belongs(
         monkeypatch.undo()
 
 
-def test_a_database_behind_a_link_is_backed_up_and_put_back_where_it_lies(filled: ConsoleServer) -> None:
-    """Its write-ahead log lies beside the file and not beside the link: a server in use passed for one at rest."""
+def test_a_linked_database_is_backed_up_and_restored_in_place(filled: ConsoleServer) -> None:
+    """The write-ahead log is beside the target of the link, so a store in use once looked unused."""
     disk = filled.folder / "disk"
     disk.mkdir()
     filled.database.rename(disk / "real.db")
@@ -232,7 +232,7 @@ def test_a_database_behind_a_link_is_backed_up_and_put_back_where_it_lies(filled
     assert status_of("user", "list") == 0
 
 
-def test_two_restores_in_one_second_keep_what_was_there_before_each(
+def test_two_restores_in_one_second_keep_both_earlier_stores(
     filled: ConsoleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Clock(datetime):
@@ -250,10 +250,10 @@ def test_two_restores_in_one_second_keep_what_was_there_before_each(
     assert kept == before
 
 
-def test_a_server_whose_database_was_lost_under_it_is_not_restored_under(
+def test_a_server_with_a_deleted_database_blocks_a_restore(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It would go on with the file that has no name any more, and what it acknowledges would be lost."""
+    """The server would go on with the deleted file and lose acknowledged changes."""
     backup = backup_made("b", *CLEAR)
     filled.start()
     assert filled.process is not None

@@ -1,4 +1,4 @@
-"""The benchmark works: every scene and every store, with tiny counts, on our own server."""
+"""The benchmark runs every scene and store with tiny counts on the real server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_scaling_measures_every_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ours_ms", "word"), [(0.8, "met"), (0.81, "MISSED")])
-def test_a_target_beside_a_peer_is_of_medians(ours_ms: float, word: str) -> None:
+def test_targets_against_peers_compare_medians(ours_ms: float, word: str) -> None:
     figures = Figures()
     for ours, peer in ((9.0, 1.0), (ours_ms, 1.0), (0.1, 1.0)):
         figures.note(logins.ROW, "ecss-console", cpu_ms=ours)
@@ -68,7 +68,7 @@ def test_a_target_beside_a_peer_is_of_medians(ours_ms: float, word: str) -> None
     assert words["cold start, exec to the first banner"] == "not measured"
 
 
-def test_a_table_is_written_between_the_marks_and_nowhere_else(tmp_path: Path) -> None:
+def test_a_table_is_written_between_its_marks_only(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n")
     assert put_between_marks(page, "bench", "new")
@@ -76,7 +76,7 @@ def test_a_table_is_written_between_the_marks_and_nowhere_else(tmp_path: Path) -
     assert not put_between_marks(page, "scaling", "new")
 
 
-def test_a_start_does_not_wait_for_what_only_people_need() -> None:
+def test_the_start_imports_no_interactive_modules() -> None:
     check = "import gc, sys, server.__main__; print(gc.isenabled(), 'prompt_toolkit' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.split() == ["True", "False"]

@@ -1,4 +1,4 @@
-"""The command line becomes a typed, frozen value: no argparse behind the parser."""
+"""The command line becomes a typed, frozen value; no code behind the parser uses argparse."""
 
 from __future__ import annotations
 

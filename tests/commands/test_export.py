@@ -1,4 +1,4 @@
-"""What a domain's integrations are taken out as builds them again: every id, type, number, key, and their order."""
+"""An export rebuilds a domain's integrations: every id, type, number, key, and their order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DOMAIN = st.lists(
 
 
 def _rows(domain: Sequence[tuple[str, str, list[str]]]) -> list[dict[str, Any]]:
-    """Return what `list | json` shows of these integrations, each with a new key."""
+    """Return the rows of `list | json` for these integrations, each with a new key."""
     rows = []
     for client_id, kind, numbers in sorted(domain):
         kept = parse_numbers(",".join(numbers)) if numbers else ()
@@ -64,7 +64,7 @@ def _database(console: ConsoleServer, sql: str) -> list[Any]:
 
 
 def test_every_domain_is_rebuilt_from_its_export(shared_console: ConsoleServer) -> None:
-    """The proof: made-up domains over the real server, as commands and as a document, compared whole."""
+    """Random domains on the real server, as commands and as a document, compared whole."""
     console = shared_console
     domain = "rebuilt.local"
     here = f"domain/{domain}/integrations"
@@ -78,7 +78,7 @@ def test_every_domain_is_rebuilt_from_its_export(shared_console: ConsoleServer) 
         async def listed() -> object:
             return json.loads(await told(f"{here}/list | json"))["rows"]
 
-        await connection.run(f"domain/remove {domain} --force")  # of the example before
+        await connection.run(f"domain/remove {domain} --force")  # from the previous example
         await console.seed(domain, _stored(rows))
         script, document = await told(f"{here}/export"), await told(f"{here}/export | json")
         assert await listed() == rows
@@ -123,7 +123,7 @@ def test_openssh_pipes_one_console_into_another(console: ConsoleServer, tmp_path
     assert "Count: 4" in console.run(f"{_HERE}/export | count")
 
 
-def test_ten_thousand_are_put_in_and_taken_out(console: ConsoleServer) -> None:
+def test_ten_thousand_integrations_are_imported_and_exported(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     rows = _rows([(f"c{number:05}", "service", [f"{number:07}", "0100"]) for number in range(10_000)])
     document = json.dumps({"rows": rows}, indent=1)
@@ -145,7 +145,7 @@ def test_ten_thousand_are_put_in_and_taken_out(console: ConsoleServer) -> None:
     assert arguments == '{"domain": "biysk.local"}'
 
 
-async def test_an_export_shows_its_progress_to_whoever_typed_it_alone(stopped_console: ConsoleServer) -> None:
+async def test_export_progress_is_shown_to_its_own_session_only(stopped_console: ConsoleServer) -> None:
     console, numbers = stopped_console, tuple(f"{number}" for number in range(1000, 9000, 7))
     stored = [(Integration(f"c{each}", IntegrationType.SERVICE, numbers), new_key()) for each in range(600)]
     await console.seed("biysk.local", stored)
@@ -161,7 +161,7 @@ async def test_an_export_shows_its_progress_to_whoever_typed_it_alone(stopped_co
         shell.stdin.write_eof()
     assert re.search(r"━+╸? +\d+ of 600 keys", told)
     assert re.search(r"━+╸? +\d+ of 600 commands", told)
-    assert re.search(r"\r\x1b\[K\S*Count: 601\r\n", told)  # in place of the bar
+    assert re.search(r"\r\x1b\[K\S*Count: 601\r\n", told)  # replaces the progress bar
     script = await asyncio.to_thread(console.ssh, text=f"{_HERE}/export | count\n", options=["-tt"])
     assert b"Count: 601" in script.stdout
     assert b" of 600 " not in script.stdout
@@ -195,7 +195,7 @@ def test_every_conflict_is_named_and_nothing_is_changed(console: ConsoleServer) 
     assert _database(console, "SELECT * FROM integrations") == before
     again = console.ssh(f"{_HERE}/adopt tester {new_key()}")
     assert again.stdout.startswith(b"Command error: integration tester exists already in domain biysk.local, give --")
-    # what is called at night: the key of yesterday, in one step, and nothing of it is kept where others read
+    # restore yesterday's key in one step, and store no part of it where others read
     assert console.ssh(f"{_HERE}/adopt nobody {new_key()} --replace").stdout.startswith(
         b"Command error: there is no integration nobody in domain biysk.local, adopt it without --replace"
     )
@@ -227,15 +227,15 @@ _GOOD = {"client_id": "crm", "type": "widget", "api_key": "K" * 64}
         ('{"rows": [], "rows": []}', "the document has rows twice"),
         ("[1]", "integration 1: an object with client_id, type, api_key, numbers is expected"),
         ([{**_GOOD, "client_id": ".crm"}], "integration 1: a client id is 1 to 64"),
-        ([{**_GOOD, "type": "gadget"}], "integration 1: 'gadget' is no type: widget, service are"),
+        ([{**_GOOD, "type": "gadget"}], "integration 1: unknown type 'gadget'; use widget or service"),
         ([{**_GOOD, "api_key": "KKKK" + "*" * 56 + "KKKK"}], "integration 1: the key is masked"),
-        ([{**_GOOD, "api_key": "short"}], "integration 1: the key is not one of ours"),
+        ([{**_GOOD, "api_key": "short"}], "integration 1: the key is not an API key"),
         ([{**_GOOD, "numbers": ["1"]}], "integration 1: crm is a widget: only a service has numbers"),
         ([{**_GOOD, "type": "service", "numbers": [7]}], "integration 1: numbers is a list of texts"),
         ([{**_GOOD, "typ": "x"}], "integration 1: there is no field 'typ'"),
         ([{"client_id": "crm"}], "integration 1: type is missing"),
-        ([_GOOD, _GOOD], "integration 2, crm: the client id is that of integration 1 too"),
-        ([_GOOD, {**_GOOD, "client_id": "ivr"}], "integration 2, ivr: the key is that of integration 1 too"),
+        ([_GOOD, _GOOD], "integration 2, crm: the client id is already used by integration 1"),
+        ([_GOOD, {**_GOOD, "client_id": "ivr"}], "integration 2, ivr: the key is already used by integration 1"),
         ("[" * 100_000, "the document is no JSON"),
         ('[{"client_id": "a", "client_id": "b"}]', "the name 'client_id' stands twice in an object"),
         ('{"rows": [], "status": ' + "9" * 5_000 + ', "status": 1}', "the document is no JSON: Expecting"),
@@ -248,7 +248,7 @@ _GOOD = {"client_id": "crm", "type": "widget", "api_key": "K" * 64}
         ([{**_GOOD, "type": "service", "numbers": ["1"] * 90_000}], "integration 1: 90,000 numbers, at most 10,000"),
     ],
 )
-def test_a_document_with_mistakes_is_refused_with_each(
+def test_a_document_is_refused_for_each_kind_of_mistake(
     shared_console: ConsoleServer, document: object, told: str
 ) -> None:
     text = document if isinstance(document, str) else json.dumps({"status": 0, "rows": document})
@@ -259,14 +259,14 @@ def test_a_document_with_mistakes_is_refused_with_each(
     assert b"KKKKKKKK" not in ran.stdout
 
 
-def test_all_mistakes_of_a_document_are_told_at_once() -> None:
+def test_all_mistakes_of_a_document_are_reported_together() -> None:
     good, bad = _GOOD, {**_GOOD, "type": "gadget"}
     found = [*read_rows(json.dumps([bad, good, bad]))]
     assert [isinstance(each, Row) for each in found] == [False, True, False]
 
 
-async def test_others_have_their_turns_while_many_numbers_are_told_in_short() -> None:
-    """An export of ten thousand services of a hundred numbers held every other session up for a second."""
+async def test_summarising_many_numbers_yields_the_event_loop() -> None:
+    """An export of ten thousand services with a hundred numbers once blocked all other sessions for a second."""
     turns = 0
 
     async def count() -> None:
@@ -286,7 +286,7 @@ async def test_others_have_their_turns_while_many_numbers_are_told_in_short() ->
     assert turns >= 5
 
 
-def test_who_may_not_see_keys_exports_none(console: ConsoleServer) -> None:
+def test_an_export_without_the_key_permission_has_no_keys(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     key = re.findall(r"[A-Za-z0-9]{64}", console.run(f"{_HERE}/add tester"))[0]
     console.add_user("vera", "viewer", "biysk.local")
@@ -307,7 +307,7 @@ def test_who_may_not_see_keys_exports_none(console: ConsoleServer) -> None:
     assert [row["arguments"] for row in json.loads(shown)["rows"]][-1] == '{"domain": "biysk.local", "reveal": true}'
 
 
-async def test_a_key_that_was_typed_is_kept_nowhere(console: ConsoleServer) -> None:
+async def test_a_typed_api_key_is_stored_nowhere(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     typed, misspelt, wrong, documented = (new_key() for _ in range(4))
     lines = [
@@ -331,7 +331,7 @@ async def test_a_key_that_was_typed_is_kept_nowhere(console: ConsoleServer) -> N
         shell.stdin.write(lines[-3] + "\r")
         seen += await shell.stdout.readuntil(PROMPT)
         assert documented not in seen, "it is not echoed"
-        shell.stdin.write("\x1b[A\x1b[A")  # what the arrow brings back is not the line with the key
+        shell.stdin.write("\x1b[A\x1b[A")  # the arrow key does not recall the line with the key
         await asyncio.sleep(0)
         shell.stdin.write("\x15" + lines[-2] + "\r")
         await shell.stdout.readuntil(PROMPT)
@@ -388,7 +388,7 @@ async def test_ctrl_c_and_the_end_of_input_refuse_a_document(shared_console: Con
         await shell.wait()
 
 
-def test_numbers_that_fit_no_line_are_left_to_the_document(console: ConsoleServer) -> None:
+def test_numbers_too_long_for_a_line_are_exported_as_a_document(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     numbers = [f"{number * 7919:032}"[::-1] for number in range(10_000)]
     rows = [{"client_id": "huge", "type": "service", "api_key": new_key(), "numbers": numbers}]

@@ -1,4 +1,4 @@
-"""The configuration: every key is in the example with its default, every mistake is told at once and where it is."""
+"""The example has every configuration key with its default; all mistakes are reported with their place."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_environment_overrides(tmp_path: Path) -> None:
     assert config.node.version == "3.15"
 
 
-def test_every_mistake_is_told_at_once_with_its_name_and_line(stopped_console: ConsoleServer) -> None:
+def test_all_configuration_mistakes_are_reported_with_name_and_line(stopped_console: ConsoleServer) -> None:
     (stopped_console.folder / "config.yaml").write_text(
         "listen:\n"
         "  host: 127.0.0.1\n"
@@ -166,7 +166,7 @@ def test_a_mistake_in_the_environment_names_the_variable() -> None:
     ]
 
 
-def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+def test_a_missing_or_binary_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         load_config(tmp_path / "absent.yaml", {})
     (tmp_path / "raw.yaml").write_bytes(b"\xe9\xfe\x00")
@@ -184,13 +184,13 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
         ("::1:1", "an address and a port are expected"),
     ],
 )
-def test_only_this_machine_unless_said_otherwise(listen: str, said: str) -> None:
+def test_a_public_metrics_listener_needs_the_public_setting(listen: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_config(EXAMPLE, {"ECSS_CONSOLE_METRICS__LISTEN": listen})
     assert f"metrics.listen: {said}" in str(refused.value)
 
 
-def test_what_is_said_otherwise_is_taken() -> None:
+def test_loopback_and_declared_public_metrics_listeners_are_accepted() -> None:
     for listen in ("0.0.0.0:9823", "[::]:0"):
         environment = {"ECSS_CONSOLE_METRICS__LISTEN": listen, "ECSS_CONSOLE_METRICS__PUBLIC": "true"}
         assert load_config(EXAMPLE, environment).metrics.listen == listen

@@ -1,4 +1,4 @@
-"""SIGHUP: the configuration and the keys are read again, whole or not at all, and it is told what counts when."""
+"""SIGHUP reloads the configuration and the keys whole or not at all, and logs when changes apply."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from server.config import Config, load_config
 from server.config.current import declared, differences, takeable
 from server.config.values import Counts
 
-#: A value other than the default for every key: what a reload finds changed.
+#: A value other than the default for every key, so that a reload finds each one changed.
 OTHER = {
     "listen.host": "127.0.0.2",
     "listen.port": 1,
@@ -71,7 +71,7 @@ def _write(console: ConsoleServer, **sections: dict[str, object]) -> None:
 
 
 def _reload(console: ConsoleServer, *words: str) -> None:
-    """Ask for a reload and wait until the log tells of its end."""
+    """Request a reload and wait until the log reports its end."""
     assert console.process is not None
     console.log.clear()
     console.process.send_signal(signal.SIGHUP)
@@ -80,7 +80,7 @@ def _reload(console: ConsoleServer, *words: str) -> None:
 
 
 def _banner(console: ConsoleServer) -> str:
-    """Return what is shown before the login."""
+    """Return the text shown before the login."""
     program, *words = console.ssh_words()
     ran = subprocess.run(
         [program, "-o", "LogLevel=INFO", *words, "whoami"], capture_output=True, check=True, timeout=60
@@ -94,7 +94,7 @@ def _key_exchanges(console: ConsoleServer) -> list[str]:
         client.sendall(b"SSH-2.0-test\r\n")
         assert stream.readline().startswith(b"SSH-2.0-")
         packet = stream.read(int.from_bytes(stream.read(4), "big"))
-    names = packet[1 + 1 + 16 :]  # behind the length of the padding, the kind of packet and the cookie
+    names = packet[1 + 1 + 16 :]  # after the padding length, the packet type and the cookie
     return names[4 : 4 + int.from_bytes(names[:4], "big")].decode().split(",")
 
 
@@ -113,8 +113,8 @@ def _sections(values: dict[str, object]) -> dict[str, dict[str, object]]:
     return sections
 
 
-def test_every_key_declares_when_a_change_counts_and_the_reference_says_it() -> None:
-    names = [f"{section}.{key}" for section, key, _ in declared()]  # raises where one does not
+def test_every_key_documents_when_a_change_applies() -> None:
+    names = [f"{section}.{key}" for section, key, _ in declared()]  # raises for a key without one
     assert set(names) == set(OTHER)
     root = Path(__file__).parents[2]
     words = [sys.executable, str(root / "scripts" / "configuration_page.py"), "--check"]
@@ -125,7 +125,7 @@ def test_every_key_declares_when_a_change_counts_and_the_reference_says_it() -> 
     assert all(rows[f"{section}.{key}"].endswith(f"| {when.value} |") for section, key, when in declared())
 
 
-def test_what_needs_a_restart_stays_and_all_else_is_taken(tmp_path: Path) -> None:
+def test_a_reload_applies_all_but_keys_that_need_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(_sections(OTHER)))
     new, running = load_config(path, {}), Config()
@@ -136,11 +136,11 @@ def test_what_needs_a_restart_stays_and_all_else_is_taken(tmp_path: Path) -> Non
     assert taken.database == running.database
 
 
-def test_a_reload_tells_each_key_and_whether_it_counts(stopped_console: ConsoleServer) -> None:
+def test_a_reload_logs_each_changed_key_and_whether_it_applies(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     (console.folder / "ca.pub").write_bytes((console.folder / "id_admin.pub").read_bytes())
-    # the port comes from the environment of the test's server, and the policy would shut the test's client out
+    # the port comes from the environment of the test's server, and the policy would refuse the test's client
     changed = {name: value for name, value in OTHER.items() if name not in {"listen.port", "ssh.policy"}}
     _write(console, **_sections(changed))
     _reload(console)  # the file was not there at the start
@@ -165,7 +165,7 @@ def test_a_reload_tells_each_key_and_whether_it_counts(stopped_console: ConsoleS
     assert set(row[detail].removeprefix("changed: ").split(", ")) == set(applied)
 
 
-def test_all_mistakes_are_told_at_once_and_nothing_changes(stopped_console: ConsoleServer) -> None:
+def test_a_reload_with_mistakes_reports_all_and_changes_nothing(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     _write(console, greeting={"banner": "before"})
     console.start()
@@ -179,7 +179,7 @@ def test_all_mistakes_are_told_at_once_and_nothing_changes(stopped_console: Cons
     assert _banner(console) == "before"
     assert not any("→" in line for line in console.log)
     assert "│ecss_console_config_reload_ok│      │0" in console.run("node/metrics | match reload_ok")
-    # a key that is gone is not made anew: every client would be warned
+    # a missing key is not recreated: every client would be warned
     (console.folder / "keys" / "ssh_host_ed25519_key").unlink()
     (console.folder / "config.yaml").unlink()
     _reload(console, "not reloaded", "config.yaml cannot be read")
@@ -194,7 +194,7 @@ def test_all_mistakes_are_told_at_once_and_nothing_changes(stopped_console: Cons
     _reload(console, "0 keys changed, 0 wait")
 
 
-async def test_what_was_taken_counts_for_open_sessions_and_for_those_to_come(stopped_console: ConsoleServer) -> None:
+async def test_reloaded_values_apply_to_open_and_new_sessions(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     _write(console)
     console.start()
@@ -221,7 +221,7 @@ async def test_what_was_taken_counts_for_open_sessions_and_for_those_to_come(sto
         with pytest.raises(asyncssh.ChannelOpenError, match="max_sessions"):
             await connection.create_process("whoami")
         assert "curve25519-sha256" not in await asyncio.to_thread(_key_exchanges, console)
-        # which side gives up first is chance, and so what the client sees of it
+        # either side may give up first, so the client's error varies
         with pytest.raises(asyncssh.DisconnectError):
             await console.connected(kex_algs=["curve25519-sha256"])
         _write(console, greeting={"motd": "the disk is changed tonight"}, limits={"max_sessions_per_user": 1})
@@ -250,7 +250,7 @@ def test_penalties_end_when_they_are_switched_off(stopped_console: ConsoleServer
     assert console.run("whoami").startswith("admin\n")
 
 
-def test_authorities_of_certificates_are_read_anew(stopped_console: ConsoleServer) -> None:
+def test_certificate_authorities_are_reloaded(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     folder = console.folder
     make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", ""]
@@ -276,13 +276,13 @@ def test_authorities_of_certificates_are_read_anew(stopped_console: ConsoleServe
     assert not comes_in()
     (folder / "trusted").unlink()
     _reload(console, "not reloaded", "auth.trusted_user_ca_keys")
-    os.mkfifo(folder / "trusted")  # everybody waited until somebody wrote into it
+    os.mkfifo(folder / "trusted")  # all sessions once waited until data was written to it
     _reload(console, "not reloaded", "auth.trusted_user_ca_keys", "no file")
     assert not comes_in()
 
 
-def test_a_reload_that_fails_is_not_the_last(stopped_console: ConsoleServer) -> None:
-    """What no reload had thought of ended the task that waits for SIGHUP: later ones did nothing and said nothing."""
+def test_a_failed_reload_does_not_stop_later_reloads(stopped_console: ConsoleServer) -> None:
+    """An unexpected error once ended the SIGHUP task: later reloads did nothing, silently."""
     console = stopped_console
     _write(console)
     console.start()
@@ -294,8 +294,8 @@ def test_a_reload_that_fails_is_not_the_last(stopped_console: ConsoleServer) -> 
     _reload(console, "0 keys changed")
 
 
-def test_half_a_character_is_refused_before_it_stops_the_audit(stopped_console: ConsoleServer) -> None:
-    """YAML can write one as an escape. It was taken, no record could be stored any more, and a banner let nobody in."""
+def test_a_lone_surrogate_in_the_configuration_is_refused(stopped_console: ConsoleServer) -> None:
+    """A YAML escape can make one. Accepted, it blocked every audit record, and a banner blocked all logins."""
     console = stopped_console
     console.start()
     (console.folder / "config.yaml").write_text('greeting: {banner: "\\ud800", motd: "\\udfff"}\n')
@@ -311,7 +311,7 @@ def test_a_reload_while_the_console_begins_or_stops_does_no_harm(stopped_console
     console = stopped_console
     console.start()
     assert console.process is not None
-    console.process.send_signal(signal.SIGHUP)  # it listens, and is not ready yet
+    console.process.send_signal(signal.SIGHUP)  # it listens but is not ready yet
     assert console.logs("reloaded the defaults: 0 keys changed")
     with subprocess.Popen([*console.ssh_words(), "sleep 2"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as busy:
         _until(lambda: "│ecss_console_commands_running│      │2" in console.run("node/metrics | match running"))
@@ -323,7 +323,7 @@ def test_a_reload_while_the_console_begins_or_stops_does_no_harm(stopped_console
     assert re.search(r"drained: 1 sessions have ended, 0 of them interrupted", "".join(console.log))
 
 
-async def test_who_is_on_the_way_in_when_the_end_begins_is_told(stopped_console: ConsoleServer) -> None:
+async def test_a_login_in_progress_at_shutdown_gets_the_reason(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     parted: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""The table of bounds in docs/security.md: its constants stand in the code with these values, and its tests exist."""
+"""The table of bounds in docs/security.md has the values of the code, and its tests exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from server.config.schema import Config
 
 ROOT = Path(__file__).parents[2]
-#: `module.NAME` or `limits.name`, and the value behind it.
+#: `module.NAME` or `limits.name`, followed by its value.
 _BOUND = re.compile(r"`(\w+)\.(\w+)` (\([\d, ]+\)|[\d,.:]*\d)(?: (KiB|MiB|ms|s)\b)?")
 _UNITS = {"": 1, "KiB": 1024, "MiB": 1024 * 1024, "s": 1, "ms": 0.001}
 _TEST = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
@@ -29,7 +29,7 @@ def _rows() -> Iterator[list[str]]:
 
 
 ROWS = [*_rows()]
-#: Where what a client sends is handled, and constants there that bound something else.
+#: Modules that handle client input, and their constants that bound other things.
 ROOMS = ("auth", "commands", "grammar", "http", "transport")
 NO_INPUT = {
     "penalties.MOST_SECONDS": "how long a penalty may get, as in OpenSSH",
@@ -43,7 +43,7 @@ _CONSTANT = re.compile(r"^(_?MOST_\w+)(?:, (_?MOST_\w+))?(?:: \w+)? = ", re.MULT
 
 
 def _in_code(place: str, name: str) -> object:
-    """Return the constant of the one module of this name that has it, or the default of the configuration."""
+    """Return the constant of the one module of this name that has it, or the configuration default."""
     if place == "limits":
         return getattr(Config().limits, name)
     if place == "asyncssh":
@@ -82,7 +82,7 @@ def test_every_bound_names_a_test_that_exists(row: list[str]) -> None:
 
 
 def test_no_bound_of_an_input_is_missing() -> None:
-    """A new `MOST_…` where input is handled gets its place in the table, or a reason why it bounds no input."""
+    """A new `MOST_…` in input handling needs a row in the table, or a reason why it bounds no input."""
     stated = {f"{place}.{name}" for row in ROWS for place, name, _, _ in _BOUND.findall(row[4])}
     paths = [path for room in ROOMS for path in (ROOT / "server" / room).rglob("*.py")]
     found = {
@@ -96,8 +96,8 @@ def test_no_bound_of_an_input_is_missing() -> None:
     assert found - stated - NO_INPUT.keys() == set()
 
 
-def test_the_table_has_all_that_was_ever_bounded() -> None:
-    """A section that is moved out of the table's reach would pass unread."""
+def test_the_table_of_bounds_loses_no_row() -> None:
+    """A section moved outside the parsed part of the page would go unchecked."""
     assert len(ROWS) >= 50
     named = {row[0] for row in ROWS}
     assert {"password, answer to a question, change of a password", "output that is not taken", "a line"} <= named

@@ -1,4 +1,4 @@
-"""What the documents show is what the program prints."""
+"""The documents show the real output of the program."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ PAGES = (*sorted(ROOT.glob("*.md")), ROOT / "keys" / "README.md", *sorted((ROOT 
 #: `test_file.py`, with or without `::test_name` behind it.
 _NAMED = re.compile(r"\b(test_\w+\.py)(?:::(test_\w+))?")
 _LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+#: `y.py`, `x/y.py` and `server/x`; `KeyFolder` and its like are classes.
+_PATH = re.compile(r"(?<![\w/.])((?:\w+/)*\w+\.py|(?:server|tests)/\w+)\b")
+_CLASS = re.compile(r"`([A-Z][a-z]\w*)`")
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_examples_and_picture_are_what_the_program_prints_today() -> None:
+def test_examples_and_picture_match_the_program_output() -> None:
     ran = subprocess.run(
         [sys.executable, "scripts/record_examples.py", "--check"], cwd=ROOT, capture_output=True, check=False
     )
@@ -47,12 +50,12 @@ def test_the_readme_opens_with_the_picture() -> None:
     assert "(docs/session.svg)" in opening
 
 
-def test_the_readme_can_be_finished() -> None:
+def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 600
 
 
-def test_what_the_readme_tells_newcomers_to_type_works(console: ConsoleServer) -> None:
-    """Its block of commands, then the five commands in the order of their table."""
+def test_the_commands_of_the_readme_work(console: ConsoleServer) -> None:
+    """Run its block of commands, then the five commands in the order of their table."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (first,) = re.findall(r"^```\n(domain/declare .*?)\n```$", readme, re.MULTILINE | re.DOTALL)
     commands = re.findall(r"^\| `((?:add|list|set|replace|remove)\b.*?)` \|", readme, re.MULTILINE)
@@ -74,7 +77,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for target, anchor in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
         if target.startswith(("http:", "https:")):
             continue
@@ -101,3 +104,16 @@ def test_every_row_of_the_threat_model_names_a_test() -> None:
     part = page.split("## Who attacks")[1].split("## What does not")[0]
     claims = [row for row in part.splitlines() if row.startswith("| ") and not row.startswith("| claim")]
     assert all("::test_" in row for row in claims)
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_path_and_class_that_is_named_exists(name: str) -> None:
+    """Paths are below the root, `server/` or `tests/support/`; classes are those of the server."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(_PATH.findall(text))
+    assert len(named) > 10
+    roots = (ROOT, ROOT / "server", ROOT / "tests" / "support")
+    assert {path for path in named if not any((root / path).exists() for root in roots)} == set()
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server").rglob("*.py"))
+    classes = set(re.findall(r"^class (\w+)", code, re.MULTILINE))
+    assert set(_CLASS.findall(text)) - classes == set()

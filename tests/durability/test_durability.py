@@ -1,4 +1,4 @@
-"""What was acknowledged is there: after SIGKILL, and after a stop that cuts nothing."""
+"""Acknowledged changes survive SIGKILL, and a stop interrupts nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
 
 
 @pytest.mark.timeout(300)
-async def test_what_clients_were_told_survives_sigkill_at_any_moment(stopped_console: ConsoleServer) -> None:
+async def test_acknowledged_changes_survive_sigkill_at_any_moment(stopped_console: ConsoleServer) -> None:
     console, ledger = stopped_console, Ledger()
     declare(console)
     assert await kill_often(console, ledger, 20) == []
@@ -105,7 +105,7 @@ async def test_a_change_that_is_interrupted_happens_whole_or_not_at_all(console:
     console.run("domain/biysk.local/integrations/add after")
 
 
-async def test_clients_that_vanish_in_the_midst_of_things_leave_nothing_behind(console: ConsoleServer) -> None:
+async def test_vanished_clients_leak_nothing(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     assert console.process is not None
     before = _open_files(console.process.pid)

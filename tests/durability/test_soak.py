@@ -1,4 +1,4 @@
-"""Half a minute of what `make soak` does for half an hour."""
+"""Half a minute of the load that `make soak` runs for half an hour."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_half_a_minute_of_mixed_load_with_faults_loses_nothing_and_leaves_nothing_behind() -> None:
+def test_half_a_minute_of_mixed_load_with_faults_loses_and_leaks_nothing() -> None:
     soak = subprocess.run(
         [sys.executable, ROOT / "bench" / "soak.py", "--seconds", "30"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support")},

@@ -1,4 +1,4 @@
-"""The contract of declarations: every command has help, permission, completion, and its place in the reference."""
+"""Every declared command has help, permission, completion, and its place in the reference."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_the_generated_reference_is_up_to_date() -> None:
     assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0
 
 
-def test_a_command_that_is_declared_is_one() -> None:
-    """One that its module does not list in COMMANDS would be missing without a word."""
+def test_every_declared_command_is_registered() -> None:
+    """A command missing from its module's COMMANDS would silently not exist."""
     declared = {
         name: value
         for module in pkgutil.iter_modules(server.commands.__path__)
@@ -100,7 +100,7 @@ def test_a_command_that_is_declared_is_one() -> None:
         ("call, domain: Annotated[str, DOMAIN], *, force=False", "option force needs help and a default"),
     ],
 )
-def test_a_declaration_that_is_wrong_says_so_when_it_is_read(parameters: str, told: str) -> None:
+def test_a_wrong_declaration_fails_at_import(parameters: str, told: str) -> None:
     made: dict[str, Any] = {}
     source = f"async def count({parameters}):\n    'Count.'\n"
     exec(source, {"Annotated": Annotated, "DOMAIN": DOMAIN}, made)  # noqa: S102  as a file of commands would have it
@@ -180,7 +180,7 @@ def _kept(console: ConsoleServer) -> list[tuple[object, ...]]:
     return rows
 
 
-def test_check_says_what_would_change_and_changes_nothing(console: ConsoleServer) -> None:
+def test_check_previews_the_change_and_changes_nothing(console: ConsoleServer) -> None:
     for path, (line, what) in CHANGES.items():
         before = _kept(console)
         text = ANSWERS.get(path, "")

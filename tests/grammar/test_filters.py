@@ -1,4 +1,4 @@
-"""Filters and JSON over real SSH: what scripts read instead of tables."""
+"""Filters and JSON over real SSH, which scripts read in place of tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stocked(console: ConsoleServer) -> ConsoleServer:
 
 
 def document(console: ConsoleServer, command: str, status: int = 0) -> dict[str, object]:
-    """Return the only thing that a command under `| json` prints."""
+    """Return the single document that a command under `| json` prints."""
     ran = console.ssh(command)
     assert ran.returncode == status
     assert ran.stdout.endswith(b"}\n")
@@ -136,7 +136,7 @@ def test_json_of_errors_has_the_code_of_the_exit_status(stocked: ConsoleServer) 
     document(stocked, "domain/remove biysk.local --force | json")
 
 
-def test_an_expression_takes_time_that_grows_with_the_text_alone(console: ConsoleServer) -> None:
+def test_the_time_of_an_expression_grows_linearly_with_the_text(console: ConsoleServer) -> None:
     word = "a" * 20_000
     began = time.monotonic()
     assert console.run(f"echo {word} | regex '(a*)*b'").startswith("\n[exec at: ")
@@ -195,7 +195,7 @@ async def test_plus_strict_ends_at_the_first_command_that_fails(console: Console
         assert (several.exit_status, "never" in str(several.stdout)) == (127, False)
 
 
-async def test_plus_plain_and_plus_rich_choose_the_reader(console: ConsoleServer) -> None:
+async def test_plus_plain_and_plus_rich_choose_the_line_editor(console: ConsoleServer) -> None:
     async with console.asyncssh(username="admin+rich") as connection:
         shell = await connection.create_process(term_type="weird", term_size=(80, 24), encoding="utf-8")
         await shell.stdout.readuntil(PROMPT)
@@ -208,21 +208,21 @@ async def test_plus_plain_and_plus_rich_choose_the_reader(console: ConsoleServer
         assert await shell.stdout.readexactly(2) == "x "
 
 
-def test_options_that_exclude_each_other_are_refused_with_a_word(console: ConsoleServer) -> None:
+def test_conflicting_login_options_are_refused_with_a_reason(console: ConsoleServer) -> None:
     with console.paramiko(username="admin+plain+rich") as client:
         channel = client.invoke_shell()
         assert "+plain and +rich exclude each other" in read_until_end(channel)
         assert channel.recv_exit_status() == 2
 
 
-async def test_a_wrong_option_is_not_told_before_the_login(console: ConsoleServer) -> None:
+async def test_a_wrong_login_option_is_reported_only_after_the_login(console: ConsoleServer) -> None:
     with pytest.raises(asyncssh.PermissionDenied):
         await console.connected(username="admin+tea", client_keys=None, password="wrong")
 
 
 @pytest.mark.parametrize(("user", "line"), [("admin", "sleep 60 | json"), ("admin+json", "sleep 60")])
-async def test_a_document_comes_of_what_is_interrupted_too(console: ConsoleServer, user: str, line: str) -> None:
-    """With the time at which the command began, and no `^C` beside it."""
+async def test_an_interrupted_command_still_prints_its_document(console: ConsoleServer, user: str, line: str) -> None:
+    """It has the start time of the command, and no `^C` beside it."""
     async with console.asyncssh(username=user) as connection:
         process = await connection.create_process(line, encoding="utf-8")
         while not await asyncio.to_thread(console.run, "node/metrics | match /sleep"):

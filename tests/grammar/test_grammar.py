@@ -1,4 +1,4 @@
-"""Tokens, matching and completion: properties that hold for any line."""
+"""Tokens, matching and completion: properties of any line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLACES = st.sampled_from([(), ("domain",), ("domain", "x"), ("domain", "x", "int
 
 
 @given(st.text("abc '\"", max_size=30))
-def test_words_are_what_a_posix_shell_would_make_of_them(text: str) -> None:
+def test_words_are_split_as_in_a_posix_shell(text: str) -> None:
     line = tokenize(text)
     try:
         expected = shlex.split(text)
@@ -78,12 +78,12 @@ def test_a_line_has_one_of_four_outcomes(text: str, here: tuple[str, ...]) -> No
 
 
 @given(LINES, PLACES)
-def test_whatever_is_offered_parses(text: str, here: tuple[str, ...]) -> None:
+def test_every_completion_parses(text: str, here: tuple[str, ...]) -> None:
     offered = offer(ROOT, here, text, ADMIN)
     found = [candidate.text for candidate in offered.candidates]
     if offered.lookup is not None:
         name = offered.lookup.beginning + "a"
-        if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):  # what the store can hold under either kind of name
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):  # names that the store can hold under either kind
             found.append(offered.lookup.before + name + offered.lookup.after)
     for candidate in found:
         assert candidate.startswith(offered.typed)
@@ -98,7 +98,7 @@ def test_whatever_is_offered_parses(text: str, here: tuple[str, ...]) -> None:
 
 
 @given(LINES, PLACES)
-def test_nothing_is_offered_that_the_role_may_not(text: str, here: tuple[str, ...]) -> None:
+def test_completion_offers_only_permitted_commands(text: str, here: tuple[str, ...]) -> None:
     viewer = Operator("eve", Role.VIEWER, "127.0.0.1:22", "00000000", {"biysk.local": "biysk.local"})
     offered = offer(ROOT, here, text, viewer)
     assert not any("cocon" in candidate.text for candidate in offered.candidates)
@@ -139,11 +139,11 @@ def test_offer(here: tuple[str, ...], text: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize("typed", ["../../..", "/", "", "./.", "//"])
-def test_above_the_root_is_the_root(typed: str) -> None:
+def test_the_parent_of_the_root_is_the_root(typed: str) -> None:
     assert locate(typed, ("domain",) if typed.startswith("..") else ())[0] == ()
 
 
-def test_a_domain_named_like_a_global_command_hides_nothing() -> None:
+def test_a_domain_named_like_a_command_hides_no_command() -> None:
     outcome = match(ROOT, ("domain",), tokenize("ls"))
     assert isinstance(outcome, Ready)
     assert outcome.command.path == "/ls"
@@ -152,7 +152,7 @@ def test_a_domain_named_like_a_global_command_hides_nothing() -> None:
     assert inside.arguments == {"domain": "ls"}
 
 
-def test_values_beginning_with_dashes_come_by_equals_or_after_the_end_of_options() -> None:
+def test_values_with_leading_dashes_need_equals_or_end_of_options() -> None:
     assert isinstance(match(ROOT, (), tokenize("echo -- --help")), Ready)
     outcome = match(ROOT, (), tokenize("echo -- --help"))
     assert isinstance(outcome, Ready)
@@ -163,7 +163,7 @@ def test_values_beginning_with_dashes_come_by_equals_or_after_the_end_of_options
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.path)
-def test_every_command_shows_its_help_whatever_else_is_typed(command: object) -> None:
+def test_every_command_shows_its_help_with_any_other_words(command: object) -> None:
     for each in commands_below(ROOT):
         path = each.path.replace("<DOMAIN>", "x")
         for line in (f"{path} --help", f"{path} wrong words --help --no-such-option"):
@@ -186,23 +186,23 @@ def test_every_command_shows_its_help_whatever_else_is_typed(command: object) ->
         ("domain/.x/integrations/list --help ", []),
     ],
 )
-def test_filters_are_offered_only_behind_what_is_right_so_far(text: str, expected: list[str]) -> None:
+def test_filters_are_offered_only_after_a_valid_command(text: str, expected: list[str]) -> None:
     assert [candidate.text for candidate in offer(ROOT, (), text, ADMIN).candidates] == expected
 
 
-def test_filters_are_not_offered_behind_a_command_that_is_not_allowed() -> None:
+def test_filters_are_not_offered_after_a_command_without_permission() -> None:
     viewer = Operator("eve", Role.VIEWER, "127.0.0.1:22", "00000000")
     assert offer(ROOT, (), "cocon/user/list | ", viewer).candidates == ()
 
 
 @pytest.mark.parametrize("text", ["whoami |", "whoami | match", "whoami | json | ", "whoami | first 1 | regex"])
-def test_a_last_filter_without_its_word_lacks_it_and_is_not_wrong(text: str) -> None:
+def test_a_last_filter_without_its_argument_is_incomplete(text: str) -> None:
     expected = Invalid if "json" in text else Incomplete
     assert isinstance(match(ROOT, (), tokenize(text)), expected)
 
 
 def test_found_by_fuzzing_thousands_of_expressions_in_one_line_are_not_compiled() -> None:
-    """They took a minute of the whole server's time and two gigabytes, from any user."""
+    """Any user could once block the server for a minute and use two gigabytes."""
     line = "echo" + "".join(f" | regex \\pL{{40}}{number}" for number in range(1300))
     outcome = match(ROOT, (), tokenize(line))
     assert isinstance(outcome, Invalid)
@@ -210,13 +210,13 @@ def test_found_by_fuzzing_thousands_of_expressions_in_one_line_are_not_compiled(
 
 
 def test_found_by_fuzzing_a_long_expression_is_not_compiled() -> None:
-    """Sixteen thousand classes in one expression took seconds whatever memory the engine was given."""
+    """Sixteen thousand classes in one expression took seconds at any memory limit of the engine."""
     outcome = match(ROOT, (), tokenize("echo | regex " + "\\pL|" * 16_000))
     assert isinstance(outcome, Invalid)
     assert outcome.message == "| regex: the expression is longer than 500 characters"
 
 
-def test_found_by_fuzzing_nothing_is_offered_that_would_make_the_line_too_long() -> None:
+def test_found_by_fuzzing_completion_keeps_the_line_limit() -> None:
     assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1) + "d", ADMIN).candidates == ()
     assert offer(ROOT, (), " " * (MOST_CHARACTERS - 1000) + "d", ADMIN).candidates != ()
 
@@ -236,7 +236,7 @@ def test_found_by_fuzzing_nothing_is_offered_that_would_make_the_line_too_long()
         ("cocon/user/key/add eve", "<KEY> is missing: line of a .pub file"),
     ],
 )
-def test_a_mistake_that_is_hard_to_see_is_told(line: str, hint: str) -> None:
+def test_a_hard_to_see_mistake_is_named(line: str, hint: str) -> None:
     outcome = match(ROOT, (), tokenize(line))
     assert isinstance(outcome, Incomplete | Invalid)
     assert outcome.message.endswith(hint)
@@ -252,7 +252,7 @@ def test_a_mistake_that_is_hard_to_see_is_told(line: str, hint: str) -> None:
         ("delete /domain/b/integrations/list", ("Did you mean /domain/b/integrations/list?",)),
     ],
 )
-def test_what_an_unknown_word_may_have_meant(line: str, hints: tuple[str, ...]) -> None:
+def test_unknown_words_get_suggestions(line: str, hints: tuple[str, ...]) -> None:
     outcome = match(ROOT, (), tokenize(line))
     assert isinstance(outcome, Unknown)
     assert complaint(outcome)[1] == hints

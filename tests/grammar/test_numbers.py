@@ -1,4 +1,4 @@
-"""Number ranges: what they expand to, and that nothing makes them expand past the limit."""
+"""Number ranges expand to the right numbers and never past the limit."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _expanded(item: list[tuple[str, list[str]]]) -> list[str]:
     st.text("0123456789{},-", max_size=200)
     | st.lists(st.sampled_from(["{0-9}", "{1-99}", "{", "}", ",", "7"])).map("".join)
 )
-def test_no_word_takes_time_or_memory(text: str) -> None:
+def test_no_number_range_takes_much_time_or_memory(text: str) -> None:
     tracemalloc.start()
     began = time.process_time()
     try:
@@ -130,13 +130,13 @@ def test_no_word_takes_time_or_memory(text: str) -> None:
 @given(
     st.lists(st.from_regex(r"[0-9]{1,32}", fullmatch=True)) | st.lists(st.integers(0, 99_999).map(str), max_size=500)
 )
-def test_a_range_makes_the_numbers_that_it_was_made_of(numbers: list[str]) -> None:
+def test_a_summarised_range_expands_to_its_numbers(numbers: list[str]) -> None:
     kept = parse_numbers(",".join(numbers)) if numbers else ()
     text = number_range(kept)
     assert (parse_numbers(text) if text else ()) == kept
 
 
-def test_numbers_that_follow_one_another_are_told_in_short() -> None:
+def test_consecutive_numbers_are_summarised() -> None:
     assert number_range(parse_numbers("240{000-999}")) == "240{000-999}"
     assert number_range(parse_numbers("{00-99},{100-999}")) == "{00-99},{100-999}"
     assert number_range(("7", "0100", "0101", "0199")) == "7,01{00-01,99}"

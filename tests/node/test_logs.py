@@ -1,4 +1,4 @@
-"""The log: for people or for collectors, one line for one thing, whatever somebody puts into it."""
+"""The log for people and collectors: one line for each event, whatever input it contains."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _raised(text: str) -> ValueError:
 
 
 @given(st.text(st.characters(), max_size=60))
-def test_whatever_stands_in_a_message_it_is_one_printable_line(text: str) -> None:
+def test_every_log_message_is_one_printable_line(text: str) -> None:
     line = ConsoleLines().format(_record("login of %s failed", text))
     assert _LINE.match(line)
     assert len(line.splitlines()) == 1
@@ -58,7 +58,7 @@ def test_whatever_stands_in_a_message_it_is_one_printable_line(text: str) -> Non
     assert json.loads(document)["message"] == f"login of {text} failed"
 
 
-def test_what_forges_lines_and_moves_terminals_is_shown_as_escapes() -> None:
+def test_line_breaks_and_terminal_controls_are_logged_as_escapes() -> None:
     assert escaped("a\nb\r\x1b[2J\x9b\u2028\u202e") == r"a\x0ab\x0d\x1b[2J\x9b\u2028\u202e"
     assert escaped("Prüfung → gut") == "Prüfung → gut"
 
@@ -90,7 +90,7 @@ def test_a_json_line_has_the_promised_fields() -> None:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-async def test_a_hostile_client_forges_nothing(stopped_console: ConsoleServer, form: str) -> None:
+async def test_a_hostile_client_cannot_forge_log_lines(stopped_console: ConsoleServer, form: str) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_LOG__FORMAT=form)
     forged = "eve\n2026-11-24 00:00:00,000 INFO    ecss-console.login: admin from 10.0.0.1:1 has logged in\x1b[2J\x07"
@@ -123,7 +123,7 @@ def _log_in_vain(console: ConsoleServer, name: str, password: str) -> None:
         pytest.fail("it came in")
 
 
-def test_the_life_of_a_session_as_a_collector_reads_it(stopped_console: ConsoleServer) -> None:
+def test_json_log_lines_of_one_session(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     (console.folder / "config.yaml").write_text("log: {format: json}\n")
     console.start()
@@ -145,13 +145,13 @@ def test_the_life_of_a_session_as_a_collector_reads_it(stopped_console: ConsoleS
     assert {"stopping", "drained", "stopped"} <= set(told)
 
 
-def test_one_line_says_what_runs_on_what_and_where(console: ConsoleServer) -> None:
+def test_the_start_line_names_version_node_store_and_port(console: ConsoleServer) -> None:
     line = next(line for line in console.log if "listens on" in line)
     for word in (__version__, "ds1@ecss1", "none, the defaults", str(console.database), "schema ", str(console.port)):
         assert word in line
 
 
-async def test_what_is_below_the_level_is_not_told(stopped_console: ConsoleServer) -> None:
+async def test_records_below_the_level_are_not_logged(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start()
     (console.folder / "config.yaml").write_text("log: {level: warning}\n")
@@ -168,7 +168,7 @@ async def test_what_is_below_the_level_is_not_told(stopped_console: ConsoleServe
     assert not any(" INFO " in line for line in console.log[before:])
 
 
-def test_a_log_that_nobody_reads_holds_nobody_up(stopped_console: ConsoleServer) -> None:
+def test_an_unread_log_blocks_no_session(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     read, write = os.pipe()
     room = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
@@ -180,7 +180,7 @@ def test_a_log_that_nobody_reads_holds_nobody_up(stopped_console: ConsoleServer)
         said += os.read(read, 4096)
     console.port = int(found[1])
     for _ in range(100):
-        process.send_signal(signal.SIGUSR1)  # a line each
+        process.send_signal(signal.SIGUSR1)  # one line each
         time.sleep(0.01)
     assert console.run("echo still here").startswith("still here")
     process.terminate()
@@ -192,7 +192,7 @@ def test_a_log_that_nobody_reads_holds_nobody_up(stopped_console: ConsoleServer)
     assert room * 0.9 < len(left) <= room
 
 
-def test_lines_that_found_no_room_are_counted() -> None:
+def test_dropped_log_lines_are_counted() -> None:
     read, write = os.pipe()
     log = BackgroundLogHandler(write)
     log.setFormatter(ConsoleLines())
@@ -218,7 +218,7 @@ def test_lines_that_found_no_room_are_counted() -> None:
     assert len(lines) == MOST_WAITING_LINES + 2000 - lost + 1
 
 
-def test_nothing_heavy_is_imported_for_the_log_or_for_metrics_that_nobody_asks_for() -> None:
+def test_logging_and_unused_metrics_import_nothing_heavy() -> None:
     program = (
         "import sys, server.__main__; print(*sorted({'structlog', 'h11', 'prometheus_client'} & set(sys.modules)))"
     )

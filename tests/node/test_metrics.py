@@ -1,4 +1,4 @@
-"""What Prometheus, probes and `/node/` are told: the same figures, of what really happened, to whom may ask."""
+"""Prometheus, probes and `/node/` show the same true figures to authorized readers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def _start(console: ConsoleServer, **environment: str) -> str:
-    """Start with the endpoint on; return where it is."""
+    """Start with the endpoint on; return its address."""
     console.start(ECSS_CONSOLE_METRICS__LISTEN="127.0.0.1:0", **environment)
     return _address(console)
 
@@ -48,7 +48,7 @@ def _address(console: ConsoleServer) -> str:
 
 @pytest.fixture
 def address(stopped_console: ConsoleServer) -> str:
-    """Where the endpoint of `stopped_console` is, which is started."""
+    """The endpoint address of `stopped_console`, which is started."""
     return _start(stopped_console)
 
 
@@ -98,12 +98,12 @@ def test_every_metric_is_documented_and_scraped(stopped_console: ConsoleServer) 
         assert (row[1], row[2]) == (metric.kind.value, ", ".join(f"`{each}`" for each in metric.labels) or "none")
         assert row[3].removesuffix(" |") == metric.meaning
         assert {label for each in families[name].samples for label in each.labels} - {"le"} <= set(metric.labels)
-    assert len(families) == len(METRICS)  # nothing of the library's own
+    assert len(families) == len(METRICS)  # no default metrics of the library
     for alert in re.findall(r"\b((?:ecss_console|process)_\w+)", document.split("## Alerts")[1]):
         assert any(alert in {m.name, f"{m.name}_bucket", f"{m.name}_count", f"{m.name}_sum"} for m in METRICS), alert
 
 
-async def test_what_happens_is_counted_under_bounded_labels(stopped_console: ConsoleServer, address: str) -> None:
+async def test_events_are_counted_under_bounded_labels(stopped_console: ConsoleServer, address: str) -> None:
     console = stopped_console
     async with console.asyncssh() as connection:
         for line in (
@@ -195,7 +195,7 @@ def test_the_same_figures_stand_in_node_metrics_without_an_endpoint(console: Con
     assert "Count: 1\n" in console.run("node/metrics | match commands_running | count")
 
 
-def test_info_tells_everybody_what_runs_and_admins_where_it_is(console: ConsoleServer) -> None:
+def test_node_info_shows_paths_to_administrators_only(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.add_user("vera", "viewer")
     fields = json.loads(console.run("node/info | json"))["fields"]
@@ -220,7 +220,7 @@ def test_info_tells_everybody_what_runs_and_admins_where_it_is(console: ConsoleS
     assert (status, "needs node.read" in refused) == (126, True)
 
 
-async def test_probes_tell_the_truth_while_it_drains(stopped_console: ConsoleServer, address: str) -> None:
+async def test_probes_report_draining_during_shutdown(stopped_console: ConsoleServer, address: str) -> None:
     console = stopped_console
     assert await asyncio.to_thread(_get, f"{address}/readyz") == (200, "ok\n")
     async with console.asyncssh() as connection:
@@ -237,7 +237,7 @@ async def test_probes_tell_the_truth_while_it_drains(stopped_console: ConsoleSer
     assert "Traceback" not in "".join(console.log)
 
 
-#: Serves as ever, but SIGUSR2 makes every read of the store wait until a file appears.
+#: Serves normally, but SIGUSR2 makes every read of the store wait until a file appears.
 _STORE_STOPS = """
 import asyncio, os, signal, sys
 from server.storage.store import Store
@@ -258,7 +258,7 @@ sys.exit(main(["serve"]))
 """
 
 
-def test_a_store_that_does_not_answer_is_not_ready_and_healthy_all_the_same(stopped_console: ConsoleServer) -> None:
+def test_a_blocked_store_is_not_ready_but_healthy(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.launcher = (sys.executable, "-c", _STORE_STOPS)
     address = _start(console)
@@ -294,7 +294,7 @@ def _raw(address: str, *pieces: bytes, read: bool = True) -> bytes:
         return received
 
 
-def test_http_is_spoken_in_few_words_and_a_damaged_store_is_not_ready(
+def test_only_minimal_http_is_served_and_a_damaged_store_is_not_ready(
     stopped_console: ConsoleServer, address: str
 ) -> None:
     console = stopped_console
@@ -317,30 +317,30 @@ def test_http_is_spoken_in_few_words_and_a_damaged_store_is_not_ready(
     assert _raw(address, b"GET / HTTP/1.1\r\nX: ", b"x" * 100_000, b"\r\n\r\n")[:13] in {b"HTTP/1.1 431 ", b""}
     status, page = _get(f"{address}/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert (status, page.endswith("# EOF\n")) == (200, True)
-    # a version that is no number was a traceback in the log, and no answer
+    # a non-numeric version once logged a traceback and gave no answer
     for version in ("application/openmetrics-text; version=abc", "text/plain; version=1..0; escaping=x"):
         assert _get(f"{address}/metrics", Accept=version)[0] == 200
     assert console.stop() == 0
     assert "Traceback" not in "".join(console.log)
 
 
-def test_slow_and_many_clients_cost_nobody_else_anything(stopped_console: ConsoleServer, address: str) -> None:
+def test_slow_and_many_http_clients_delay_no_other(stopped_console: ConsoleServer, address: str) -> None:
     console = stopped_console
     host, _, port = address.removeprefix("http://").rpartition(":")
     slow = [socket.create_connection((host, int(port)), 20) for _ in range(40)]
     with suppress(OSError):
         for each in slow:
             each.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
-    assert _get(f"{address}/healthz") == (200, "ok\n")  # was cut: who watches would have restarted the console
+    assert _get(f"{address}/healthz") == (200, "ok\n")  # was cut: a monitor would have restarted the console
     assert console.run("whoami").startswith("admin\n")
-    for each in slow:  # few are held, and those no longer than five seconds
+    for each in slow:  # few connections are held, each for at most five seconds
         each.settimeout(20)
         with suppress(ConnectionError):
             assert each.recv(1) == b""
         each.close()
     assert _get(f"{address}/healthz") == (200, "ok\n")
     unread = [socket.create_connection((host, int(port)), 20) for _ in range(3)]
-    for each in unread:  # they ask and never read
+    for each in unread:  # these send requests and never read
         each.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     assert _get(f"{address}/healthz") == (200, "ok\n")
     for each in unread:
@@ -349,7 +349,7 @@ def test_slow_and_many_clients_cost_nobody_else_anything(stopped_console: Consol
     assert "Traceback" not in "".join(console.log)
 
 
-def test_a_port_that_is_taken_is_told_by_its_key(stopped_console: ConsoleServer) -> None:
+def test_a_port_in_use_is_reported_with_its_setting(stopped_console: ConsoleServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         environment = stopped_console.environment(ECSS_CONSOLE_METRICS__LISTEN=f"127.0.0.1:{port}")
@@ -368,7 +368,7 @@ def sockets() -> Iterator[list[socket.socket]]:
         yield [one, other]
 
 
-def test_the_socket_that_systemd_names_metrics_is_the_endpoints(
+def test_the_systemd_socket_named_metrics_serves_the_endpoint(
     stopped_console: ConsoleServer, sockets: list[socket.socket]
 ) -> None:
     console = stopped_console

@@ -1,4 +1,4 @@
-"""The exact table of the primary document, from the same five rows."""
+"""The exact table of the reference document, from the same five rows."""
 
 from __future__ import annotations
 

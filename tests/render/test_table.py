@@ -1,4 +1,4 @@
-"""Our table against rich's, which is the oracle of its shape."""
+"""The table compared with rich's table as the reference of its shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELLS = st.lists(CELL, min_size=1, max_size=3).map("\n".join)
 
 
 def by_rich(table: Table) -> str:
-    """Return the table as rich draws it; its headers are centred by hand, as rich puts the odd blank left."""
+    """Return rich's table with manually centred headers, as rich puts the odd blank left."""
     rich = RichTable(box=box.SQUARE, show_lines=True, padding=0, pad_edge=False)
     for column in table.columns:
         rich.add_column(column.title, no_wrap=True)
@@ -31,7 +31,7 @@ def by_rich(table: Table) -> str:
 
 
 @given(st.integers(1, 4).flatmap(lambda width: st.lists(st.tuples(*[CELLS] * width), min_size=1, max_size=5)))
-def test_the_table_is_that_of_rich_but_for_centred_headers(rows: list[tuple[str, ...]]) -> None:
+def test_the_table_matches_rich_except_for_centred_headers(rows: list[tuple[str, ...]]) -> None:
     columns = tuple(Column(f"c{index}", "W" * (2 * index + 3)) for index in range(len(rows[0])))
     table = Table(columns, rows)
     ours, theirs = "".join(table_rows(table)).splitlines(), by_rich(table).splitlines()

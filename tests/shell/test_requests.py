@@ -1,4 +1,4 @@
-"""One request carries a line from the terminal to its response, in a session of its own without SSH."""
+"""One request carries a line from the terminal to its response, in a session without SSH."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def _note(context: Context, word: Annotated[str, Kind("<WORD>", "any word"
 
 
 class Lined:
-    """A terminal of a person who types the given lines, then waits or leaves."""
+    """A terminal that types the given lines, then waits or leaves."""
 
     remembers = True
 
@@ -60,7 +60,7 @@ class Lined:
 
     @property
     def text(self) -> str:
-        """Everything that was shown."""
+        """Everything written to the terminal."""
         return "".join(self.shown)
 
     async def read_line(self, prompt: str) -> str:
@@ -93,12 +93,12 @@ class Lined:
         """Drop nothing."""
 
     def show_progress(self, text: str) -> None:
-        """Take progress for the sign that a command runs."""
+        """Take progress as the sign that a command runs."""
         self.shown.append(text)
         self.waits.set()
 
     async def drain(self) -> None:
-        """Take everything at once."""
+        """Accept all output at once."""
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def _session(services: Services, terminal: Lined) -> Session:
 
 
 async def test_a_line_is_parsed_once_for_its_run_and_its_history(services: Services) -> None:
-    """Whether a line holds a secret was found by parsing it again after it had run."""
+    """A second parse after the run once decided whether a line holds a secret."""
     _PARSED.clear()
     terminal = Lined("note passwords", "note --help passw", "# password hunter2", "# note", "note pass passw")
     assert await _session(services, terminal).run_shell() == 2

@@ -1,4 +1,4 @@
-"""Sessions that are open: listed, killed, and ended when they are idle or open for too long."""
+"""Open sessions: listed, killed, and ended when idle or at their longest duration."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_sessions_are_listed_and_killed(console: ConsoleServer) -> None:
     assert "oleg" not in console.run("cocon/session/list")
 
 
-async def test_a_session_that_is_killed_does_not_finish_what_it_runs(console: ConsoleServer) -> None:
+async def test_a_killed_session_does_not_finish_its_command(console: ConsoleServer) -> None:
     async with console.asyncssh() as connection:
         running = await connection.create_process("sleep 60", encoding="utf-8")
         rows: list[dict[str, str]] = []
@@ -67,12 +67,12 @@ async def test_a_session_that_is_killed_does_not_finish_what_it_runs(console: Co
         )
 
 
-def test_killing_what_is_not_there_is_a_command_error(console: ConsoleServer) -> None:
+def test_killing_an_unknown_session_is_a_command_error(console: ConsoleServer) -> None:
     assert console.told("admin", "cocon/session/kill 00000000") == (1, "Command error: there is no session 00000000\n")
     assert console.told("admin", "cocon/session/kill 00000000 --check")[0] == 1
 
 
-async def test_an_idle_session_ends_and_people_are_told_before(stopped_console: ConsoleServer) -> None:
+async def test_an_idle_session_is_warned_and_ended(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_SESSIONS__IDLE_SECONDS="4")
     async with console.asyncssh(**PERSON) as person, console.asyncssh() as script, console.asyncssh() as busy:
@@ -95,7 +95,7 @@ async def test_an_idle_session_ends_and_people_are_told_before(stopped_console: 
 
 @dataclass
 class Clocked:
-    """A login whose times are given."""
+    """A login with given times."""
 
     idle: float | None = 0.0
     lasted: float = 0.0
@@ -104,20 +104,20 @@ class Clocked:
     operator: Operator = ADMIN
 
     def described(self) -> OpenSession:
-        """Return an idle time as it was given."""
+        """Return the given idle time."""
         began = datetime(2026, 11, 24, tzinfo=UTC)
         return OpenSession(ADMIN.session_id, ADMIN.name, ADMIN.role, ADMIN.source, began, self.idle, 1)
 
     def open_seconds(self) -> float:
-        """Return how long it has lasted, as it was given."""
+        """Return the given duration."""
         return self.lasted
 
     def tell(self, text: str) -> None:
-        """Note what people are told."""
+        """Note the warning."""
         self.told.append(text)
 
     def end(self, shutdown: Shutdown) -> None:
-        """Note what its client is shown."""
+        """Note the message to the client."""
         self.ended.append(shutdown.sentence)
 
 
@@ -128,7 +128,7 @@ def _looking(login: Clocked, idle: int, longest: int = 0) -> Logins:
     return logins
 
 
-def test_people_are_told_a_minute_before_and_once() -> None:
+def test_the_idle_warning_comes_once_a_minute_before_the_end() -> None:
     login = Clocked()
     logins = _looking(login, idle=600)
     for idle in (0.0, 539.0, 539.9, 540.0, 541.0, 599.9):
@@ -142,7 +142,7 @@ def test_people_are_told_a_minute_before_and_once() -> None:
     assert login.ended == ["This session was ended: it was idle for too long."]
 
 
-def test_who_stirs_after_the_warning_is_told_again_the_next_time() -> None:
+def test_activity_after_the_idle_warning_allows_another_warning() -> None:
     login = Clocked()
     logins = _looking(login, idle=600)
     for idle in (550.0, None, 3.0, 555.0, 556.0):  # None: a command runs
@@ -152,7 +152,7 @@ def test_who_stirs_after_the_warning_is_told_again_the_next_time() -> None:
     assert not login.ended
 
 
-def test_what_ends_first_is_what_is_told() -> None:
+def test_the_warning_names_the_limit_that_ends_first() -> None:
     login = Clocked(idle=530.0, lasted=3550.0)
     _looking(login, idle=600, longest=3600).end_overdue()
     assert login.told == ["This session ends in 50 seconds: it has lasted as long as it may."]
@@ -161,7 +161,7 @@ def test_what_ends_first_is_what_is_told() -> None:
     assert (login.told, login.ended) == ([], [])
 
 
-async def test_a_question_that_nobody_answers_is_idle_too(stopped_console: ConsoleServer) -> None:
+async def test_an_unanswered_question_counts_as_idle(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_SESSIONS__IDLE_SECONDS="3")
     console.run("domain/declare biysk.local")
@@ -172,7 +172,7 @@ async def test_a_question_that_nobody_answers_is_idle_too(stopped_console: Conso
     assert "biysk.local" in console.run("domain/list")
 
 
-async def test_no_session_lasts_longer_than_it_may(stopped_console: ConsoleServer) -> None:
+async def test_a_session_ends_at_its_longest_duration(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_SESSIONS__LONGEST_SECONDS="3")
     began = time.monotonic()
@@ -188,7 +188,7 @@ async def test_no_session_lasts_longer_than_it_may(stopped_console: ConsoleServe
 
 
 @pytest.mark.parametrize("shown", ["full", "masked"])
-def test_keys_are_shown_once_if_wanted(stopped_console: ConsoleServer, shown: str) -> None:
+def test_lists_show_keys_as_configured(stopped_console: ConsoleServer, shown: str) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_INTEGRATIONS__SHOW_KEYS=shown)
     console.run("domain/declare biysk.local")
@@ -203,7 +203,7 @@ def test_keys_are_shown_once_if_wanted(stopped_console: ConsoleServer, shown: st
     assert f"API key: {key}\n" in console.told("oleg", f"{here}show crm --reveal")[1]
 
 
-def test_a_peer_that_does_not_answer_any_more_is_noticed(stopped_console: ConsoleServer) -> None:
+def test_an_unresponsive_client_is_disconnected(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_KEEPALIVE__INTERVAL_SECONDS="1", ECSS_CONSOLE_KEEPALIVE__COUNT="2")
     with subprocess.Popen(console.ssh_words(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
@@ -218,7 +218,7 @@ def test_a_peer_that_does_not_answer_any_more_is_noticed(stopped_console: Consol
         client.kill()
 
 
-async def test_long_work_is_not_idleness(stopped_console: ConsoleServer) -> None:
+async def test_a_long_command_is_not_idle_time(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     console.start(ECSS_CONSOLE_SESSIONS__IDLE_SECONDS="3")
     async with console.asyncssh() as connection:
@@ -231,7 +231,7 @@ async def test_long_work_is_not_idleness(stopped_console: ConsoleServer) -> None
         assert "admin\n" in await shell.stdout.readuntil(PROMPT)
 
 
-async def test_a_session_that_was_killed_takes_no_more_commands(console: ConsoleServer) -> None:
+async def test_a_killed_session_runs_no_more_commands(console: ConsoleServer) -> None:
     console.add_user("oleg", "admin")
     async with console.asyncssh(username="oleg") as connection, console.asyncssh() as admin:
         await connection.run("whoami", check=True)
@@ -244,10 +244,8 @@ async def test_a_session_that_was_killed_takes_no_more_commands(console: Console
 
 
 @pytest.mark.parametrize("end", ["killed", "stopped"])
-async def test_a_channel_that_was_opened_before_the_end_begins_nothing_behind_it(
-    console: ConsoleServer, end: str
-) -> None:
-    """Who held one ready could still make an administrator when the session was killed."""
+async def test_a_channel_opened_before_the_end_runs_no_command_after_it(console: ConsoleServer, end: str) -> None:
+    """A killed session with a spare channel could once still make an administrator."""
     ready = paramiko.Transport(("127.0.0.1", console.port))
     with closing(ready):
         ready.start_client(timeout=20)
@@ -271,7 +269,7 @@ async def test_a_channel_that_was_opened_before_the_end_begins_nothing_behind_it
     assert "late" not in console.run("domain/list")
 
 
-async def test_who_ends_the_own_session_gets_a_status(console: ConsoleServer) -> None:
+async def test_killing_the_own_session_returns_a_status(console: ConsoleServer) -> None:
     async with console.asyncssh() as connection:
         rows = json.loads(str((await connection.run("cocon/session/list | json")).stdout))["rows"]
         ran = await connection.run(f"cocon/session/kill {rows[0]['session']}")

@@ -1,6 +1,6 @@
-"""Golden transcripts: what a terminal shows, over real SSH, byte for byte but for time, milliseconds and keys.
+"""Golden transcripts: terminal output over real SSH, exact except for times and keys.
 
-A transcript in `transcripts/` is typed ahead whole, as automation does, so its echo follows each prompt.
+A transcript in `transcripts/` is sent whole in advance, as automation does, so its echo follows each prompt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ transcripts = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=
 
 
 def typed(transcript: str) -> str:
-    """Return the lines that a transcript shows typed, at prompts and at questions."""
+    """Return the typed lines of a transcript, at prompts and at questions."""
     return "".join(f"{line}\n" for line in _TYPED.findall(transcript))
 
 
@@ -44,7 +44,7 @@ def test_transcript_piped_into_openssh_with_a_terminal(console: ConsoleServer, p
 
 @transcripts
 def test_transcript_typed_line_by_line_after_each_prompt(console: ConsoleServer, path: Path) -> None:
-    """The same bytes come when each line is sent only after the prompt before it."""
+    """The output is the same when each line is sent only after its prompt."""
     expected = path.read_text(encoding="utf-8")
     ends = re.compile(r"(?:admin@ds1@ecss1:\S*\$|Are you sure\?: yes/no \?>) \Z")
     with console.paramiko() as client:

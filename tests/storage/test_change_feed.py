@@ -1,4 +1,4 @@
-"""Every commit is announced with what it has changed, whoever waits for it, and nothing else is."""
+"""Every commit is announced with its changed topics, whichever caller waits for it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_a_commit_is_announced_with_its_topics(any_store: Store, change: o
     assert announced == [Changed(frozenset(topics))]
 
 
-async def test_lines_and_records_are_no_news_but_a_new_node_is(any_store: Store) -> None:
+async def test_history_and_records_are_not_announced_but_a_new_node_is(any_store: Store) -> None:
     await _fill(any_store)
     announced: list[Changed] = []
     any_store.feed.subscribe(announced.append)
@@ -98,7 +98,7 @@ async def test_lines_and_records_are_no_news_but_a_new_node_is(any_store: Store)
     assert announced == [Changed(frozenset({Topic.NODES}))]
 
 
-async def test_a_change_that_is_taken_back_is_not_announced(any_store: Store) -> None:
+async def test_a_rolled_back_change_is_not_announced(any_store: Store) -> None:
     announced: list[Changed] = []
     any_store.feed.subscribe(announced.append)
 
@@ -116,8 +116,8 @@ async def test_a_change_that_is_taken_back_is_not_announced(any_store: Store) ->
     assert announced == [Changed(frozenset({Topic.DOMAINS}))]
 
 
-async def test_a_commit_whose_caller_was_cancelled_is_known_at_once(any_store: Store) -> None:
-    """The caller may be gone when its change is committed; the caches still drop what is wrong."""
+async def test_a_commit_of_a_cancelled_caller_is_announced_at_once(any_store: Store) -> None:
+    """The caller may be gone at the commit; the caches still drop outdated entries."""
     await _fill(any_store)
     authorizer = Authorizer(any_store)
     operator = Operator("eve", Role.OPERATOR, "127.0.0.1:22", "00000000", {"biysk": "Biysk"}, NOW)
@@ -143,7 +143,7 @@ async def test_a_commit_whose_caller_was_cancelled_is_known_at_once(any_store: S
     assert await authorizer.current(operator) is None
 
 
-async def test_a_change_of_integrations_leaves_what_is_known_of_users(any_store: Store) -> None:
+async def test_a_change_of_integrations_keeps_the_user_cache(any_store: Store) -> None:
     await _fill(any_store)
     authorizer = Authorizer(any_store)
     operator = Operator("eve", Role.OPERATOR, "127.0.0.1:22", "00000000", {"biysk": "Biysk"}, NOW)
@@ -172,7 +172,7 @@ async def test_a_change_of_integrations_leaves_what_is_known_of_users(any_store:
     assert await authorizer.declared("biysk") == "BIYSK"
 
 
-async def test_another_program_is_heard(opened: Opened, tmp_path: Path) -> None:
+async def test_a_commit_of_another_program_is_announced(opened: Opened, tmp_path: Path) -> None:
     store, other = Store(*await opened(tmp_path)), Store(*await opened(tmp_path))
     heard = asyncio.Event()
     announced: list[Changed] = []
@@ -180,7 +180,7 @@ async def test_another_program_is_heard(opened: Opened, tmp_path: Path) -> None:
     store.feed.subscribe(lambda _changed: heard.set())
     watching = asyncio.create_task(store.watch())
     try:
-        await heard.wait()  # whatever was before is unknown
+        await heard.wait()  # the earlier state is unknown
         heard.clear()
         await _fill(other)
         await asyncio.wait_for(heard.wait(), 30)
@@ -191,7 +191,7 @@ async def test_another_program_is_heard(opened: Opened, tmp_path: Path) -> None:
         await other.close()
 
 
-async def test_a_subscriber_that_fails_keeps_nobody_from_the_news(
+async def test_a_failing_subscriber_does_not_stop_the_others(
     any_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     announced: list[Changed] = []

@@ -1,4 +1,4 @@
-"""What the store needs of an engine: the contract that SQLite keeps and every other engine has to keep."""
+"""The engine contract of the store: SQLite fulfils it, and every other engine must."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def _insert(engine: Engine, *names: str) -> None:
         await engine.run(_INSERT, name, name, NOW)
 
 
-async def test_what_is_written_is_read_after_the_commit_and_not_before(engine: Engine) -> None:
+async def test_a_write_is_visible_only_after_its_commit(engine: Engine) -> None:
     await engine.begin(_soon())
     assert engine.in_transaction
     await _insert(engine, "a")
@@ -36,7 +36,7 @@ async def test_what_is_written_is_read_after_the_commit_and_not_before(engine: E
     assert [*map(tuple, await engine.read(_NAMES))] == [("a",)]
 
 
-async def test_a_roll_back_takes_all_of_a_transaction_and_may_come_twice(engine: Engine) -> None:
+async def test_a_rollback_undoes_the_whole_transaction_and_may_repeat(engine: Engine) -> None:
     await engine.begin(_soon())
     await _insert(engine, "a")
     await engine.rollback()
@@ -67,7 +67,7 @@ async def test_many_rows_are_written_in_their_order(engine: Engine) -> None:
     assert [line for (line,) in rows] == [str(number) for number in range(600)]
 
 
-async def test_a_name_that_is_there_is_no_failure_that_passes(engine: Engine) -> None:
+async def test_a_duplicate_name_is_a_permanent_failure(engine: Engine) -> None:
     await engine.begin(_soon())
     await _insert(engine, "a")
     await engine.savepoint()
@@ -80,7 +80,7 @@ async def test_a_name_that_is_there_is_no_failure_that_passes(engine: Engine) ->
     assert [name for (name,) in await engine.read(_NAMES)] == ["a"]
 
 
-async def test_another_program_that_writes_is_waited_for_and_then_told_as_busy(
+async def test_another_writer_is_waited_for_and_then_reported_as_busy(
     opened: Opened, engine: Engine, tmp_path: Path
 ) -> None:
     other, _ = await opened(tmp_path)
@@ -122,9 +122,7 @@ async def test_waiting_for_another_program_ends_when_it_is_cancelled(
         await other.close()
 
 
-async def test_a_commit_of_another_program_is_told_and_an_own_one_is_not(
-    opened: Opened, engine: Engine, tmp_path: Path
-) -> None:
+async def test_only_commits_of_other_programs_are_reported(opened: Opened, engine: Engine, tmp_path: Path) -> None:
     await engine.changed_elsewhere()
     other, _ = await opened(tmp_path)
     try:
@@ -142,7 +140,7 @@ async def test_a_commit_of_another_program_is_told_and_an_own_one_is_not(
         await other.close()
 
 
-async def test_the_words_of_the_shared_text_mean_the_same_in_every_engine(engine: Engine) -> None:
+async def test_shared_sql_means_the_same_in_every_engine(engine: Engine) -> None:
     await engine.begin(_soon())
     await engine.run("INSERT INTO history (user_name, line) VALUES (?, ?)", "Käse ÄB", '{"domain": "Biysk.Local"}')
     await engine.commit()
@@ -165,5 +163,5 @@ async def test_closing_may_come_twice(engine: Engine) -> None:
     await engine.close()
 
 
-async def test_sizes_are_told(engine: Engine) -> None:
+async def test_sizes_are_reported(engine: Engine) -> None:
     assert all(size >= 0 for size in engine.sizes_bytes())

@@ -1,4 +1,4 @@
-"""Changes that wait for the disk together are committed together, and each still stands or falls alone."""
+"""Changes that wait for the disk share a commit, and each succeeds or fails alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRITERS = 32
 
 @pytest_asyncio.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A new store, open."""
+    """A new, open store."""
     prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
     opened = Store(await SqliteEngine.open(prepared.database), prepared.vault)
     yield opened
@@ -36,7 +36,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 def commits(database: Path) -> int:
-    """Count the commits that lie in the write-ahead log: frames that say how large the database is after them."""
+    """Count the commits in the write-ahead log: frames with the database size after the commit."""
     log = database.with_name(database.name + "-wal").read_bytes()
     (page_size,) = struct.unpack(">I", log[8:12])
     salts = log[16:24]
@@ -51,11 +51,11 @@ async def declare(store: Store, name: str) -> None:
 
 
 async def declared(store: Store) -> set[str]:
-    """Return the names of the domains that are stored."""
+    """Return the names of the stored domains."""
     return {name for (name,) in await store.read("SELECT name FROM domains")}
 
 
-async def test_changes_that_wait_share_a_commit(store: Store, tmp_path: Path) -> None:
+async def test_waiting_changes_share_a_commit(store: Store, tmp_path: Path) -> None:
     await declare(store, "first")
     before = commits(tmp_path / "console.db")
     await asyncio.gather(*(declare(store, f"d{number}") for number in range(WRITERS)))
@@ -64,7 +64,7 @@ async def test_changes_that_wait_share_a_commit(store: Store, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("failing", [0, 1, 5, WRITERS - 1])
-async def test_one_that_fails_takes_back_only_what_it_did(store: Store, failing: int) -> None:
+async def test_a_failing_change_rolls_back_only_itself(store: Store, failing: int) -> None:
     async def change(number: int) -> None:
         async with store.transaction() as query:
             await domains.insert(query, f"d{number}", NOW)
@@ -80,8 +80,8 @@ async def test_one_that_fails_takes_back_only_what_it_did(store: Store, failing:
     assert await declared(store) == {f"d{number}" for number in range(WRITERS) if number != failing}
 
 
-async def test_who_is_cancelled_while_the_group_commits_knows_that_it_is_stored(store: Store) -> None:
-    """A change that has ended well inside waits for those behind it; nobody may be told that it did not happen."""
+async def test_a_caller_cancelled_during_the_group_commit_learns_of_the_commit(store: Store) -> None:
+    """A change that succeeded waits for the group. Its caller must not be told that it failed."""
     ended, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def first() -> None:
@@ -108,7 +108,7 @@ async def test_who_is_cancelled_while_the_group_commits_knows_that_it_is_stored(
     assert await declared(store) == {"first", "second"}
 
 
-async def test_who_is_cancelled_inside_is_taken_back_and_the_others_stand(store: Store) -> None:
+async def test_a_caller_cancelled_inside_is_rolled_back_alone(store: Store) -> None:
     inside = asyncio.Event()
 
     async def cut() -> None:
@@ -128,8 +128,8 @@ async def test_who_is_cancelled_inside_is_taken_back_and_the_others_stand(store:
     assert await declared(store) == {"first", "last"}
 
 
-async def test_a_batch_of_the_audit_whose_waiter_is_interrupted_is_stored_once(store: Store) -> None:
-    """Ctrl-C in audit/list while its batch was committed put the stored records back, to be stored again."""
+async def test_an_audit_batch_with_an_interrupted_waiter_is_stored_once(store: Store) -> None:
+    """Ctrl-C in audit/list during the commit once queued the stored records again."""
     journal = Journal(store)
     journal.record_soon(Event(EventKind.LOGIN, NOW, "ds1", "eve", "127.0.0.1:22", "00000000"))
     ended, may_go_on = asyncio.Event(), asyncio.Event()
@@ -142,7 +142,7 @@ async def test_a_batch_of_the_audit_whose_waiter_is_interrupted_is_stored_once(s
     flushing = asyncio.create_task(journal.flush())
     await asyncio.sleep(0)
     other = asyncio.create_task(behind())
-    await ended.wait()  # the batch has ended well and waits for the commit
+    await ended.wait()  # the batch has succeeded and waits for the commit
     flushing.cancel()
     may_go_on.set()
     with pytest.raises(CommittedError):
@@ -152,8 +152,8 @@ async def test_a_batch_of_the_audit_whose_waiter_is_interrupted_is_stored_once(s
     assert await store.read("SELECT count(*) FROM audit") == [(1,)]
 
 
-async def test_a_group_that_the_disk_has_no_room_for_is_refused_whole(store: Store) -> None:
-    """SQLite rolls a transaction back by itself when the disk is full: what had gone well before it went with it."""
+async def test_a_group_on_a_full_disk_is_refused_whole(store: Store) -> None:
+    """SQLite rolls the transaction back by itself on a full disk, with the changes that had succeeded."""
     await declare(store, "before")
 
     async def fill() -> None:
@@ -176,14 +176,12 @@ async def test_a_group_that_the_disk_has_no_room_for_is_refused_whole(store: Sto
 
 
 @pytest.mark.parametrize("behind", [0, 1, 5])
-async def test_nobody_is_told_of_a_transaction_that_sqlite_rolled_back_behind_everybody(
-    store: Store, behind: int
-) -> None:
-    """The next change's savepoint began another transaction, whose commit was told to those of the first one."""
+async def test_an_unseen_sqlite_rollback_is_not_acknowledged(store: Store, behind: int) -> None:
+    """The next savepoint began a new transaction, and its commit was reported to the callers of the first."""
 
     async def roll_back_unseen() -> None:
         async with store.transaction() as query:
-            await query("ROLLBACK")  # as SQLite does by itself; who is interrupted at that moment does not see it
+            await query("ROLLBACK")  # as SQLite does by itself; an interrupted caller does not see it
 
     changes = [declare(store, f"d{number}") for number in range(behind)]
     outcomes = await asyncio.gather(declare(store, "first"), roll_back_unseen(), *changes, return_exceptions=True)
@@ -203,14 +201,14 @@ async def record(store: Store, name: str, *, fails: bool = False) -> None:
 
 
 async def recorded(store: Store) -> list[str]:
-    """Return the users of the audit's records in their order; the audit is whole."""
+    """Return the users of the audit records in order, after a check of the chain."""
     inspection = await inspect(store, None, Turns().of("test"), lambda _done, _total: None)
     assert findings(inspection) == []
     return [name for (name,) in await store.read("SELECT user_name FROM audit ORDER BY id")]
 
 
-async def test_the_records_of_a_group_move_the_head_of_their_node_once(store: Store) -> None:
-    """Each change moved it and added its row: two statements of every change, each a hop to the store's thread."""
+async def test_the_records_of_a_group_update_their_chain_head_once(store: Store) -> None:
+    """Each change once updated the head and added its row: two statements on the store's thread."""
     async with store.transaction() as query:
         await query("CREATE TABLE moves (seq INTEGER)")
         for when in ("INSERT", "UPDATE"):
@@ -225,7 +223,7 @@ async def test_the_records_of_a_group_move_the_head_of_their_node_once(store: St
 
 
 @pytest.mark.parametrize("failing", [0, 1, 5, WRITERS - 1])
-async def test_a_change_that_is_taken_back_leaves_no_record(store: Store, failing: int) -> None:
+async def test_a_rolled_back_change_leaves_no_record(store: Store, failing: int) -> None:
     changes = [record(store, f"d{number}", fails=number == failing) for number in range(WRITERS)]
     outcomes = await asyncio.gather(*changes, return_exceptions=True)
     assert [number for number, outcome in enumerate(outcomes) if outcome] == [failing]
@@ -234,7 +232,7 @@ async def test_a_change_that_is_taken_back_leaves_no_record(store: Store, failin
 
 
 @pytest.mark.parametrize("failing", [0, 3, 5])
-async def test_a_group_whose_records_cannot_be_written_is_refused_whole(store: Store, failing: int) -> None:
+async def test_a_group_without_writable_records_is_refused_whole(store: Store, failing: int) -> None:
     async with store.transaction() as query:
         refused = f"WHEN new.user_name = 'd{failing}' BEGIN SELECT RAISE(ABORT, 'no record'); END"
         await query(f"CREATE TRIGGER refuse BEFORE INSERT ON audit {refused}")

@@ -1,4 +1,4 @@
-"""No API key and no password lies in clear in the database, its WAL, the log, the audit or the history."""
+"""No API key or password is in clear text in the database, WAL, log, audit or history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from console import PASSWORD, PROMPT, ConsoleServer
 _KEY = re.compile(r"key: ([A-Za-z0-9]{64})")
 
 
-async def test_nothing_that_is_kept_holds_a_secret(console: ConsoleServer) -> None:
+async def test_no_stored_file_holds_a_secret(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     keys = []
     for command in ("add tester", "add servint --service --numbers 24010{0-1}", "replace tester"):
@@ -39,8 +39,8 @@ async def test_nothing_that_is_kept_holds_a_secret(console: ConsoleServer) -> No
         assert secret not in "".join(console.log)
 
 
-async def test_a_key_pasted_where_a_client_id_belongs_is_kept_nowhere(stopped_console: ConsoleServer) -> None:
-    """A key is a valid client id, a valid part of a path and a valid word: audit and history had it in clear."""
+async def test_a_key_pasted_as_a_client_id_is_stored_nowhere(stopped_console: ConsoleServer) -> None:
+    """A key is a valid client id, path part and word, so the audit and history once stored it."""
     console = stopped_console
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(console.folder / "audit.jsonl"))
     console.run("domain/declare biysk.local")
@@ -78,7 +78,7 @@ async def test_a_key_pasted_where_a_client_id_belongs_is_kept_nowhere(stopped_co
         assert secret not in "".join(console.log)
 
 
-def test_a_row_moved_to_another_client_does_not_open(console: ConsoleServer) -> None:
+def test_a_row_moved_to_another_client_cannot_be_decrypted(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     for client_id in ("one", "two"):
         console.run(f"domain/biysk.local/integrations/add {client_id}")
@@ -134,7 +134,7 @@ async def test_every_change_has_its_audit_row_and_reads_follow_within_a_second(c
     assert kinds.count("user.change") == 1
 
 
-async def test_a_change_whose_audit_row_cannot_be_written_does_not_happen(stopped_console: ConsoleServer) -> None:
+async def test_a_change_without_a_writable_audit_row_does_not_happen(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     with sqlite3.connect(console.database) as database:
         database.execute(
@@ -152,8 +152,8 @@ async def test_a_change_whose_audit_row_cannot_be_written_does_not_happen(stoppe
     assert "biysk" not in console.run("domain/list")
 
 
-def test_a_key_behind_what_is_cut_from_a_record_is_not_kept_in_part(console: ConsoleServer) -> None:
-    """A record holds the first 256 characters, a login name 64: a key across that end was no key to the mask."""
+def test_a_key_across_the_cut_of_a_record_is_not_stored_in_part(console: ConsoleServer) -> None:
+    """A record holds 256 characters, a login name 64. The mask once missed a key across that limit."""
     key = "Kk" * 32
     with pytest.raises(paramiko.AuthenticationException), console.paramiko(username=f"crm {key}", password="wrong"):
         pass

@@ -1,4 +1,4 @@
-"""The store's files: made once, closed to others, and left alone when they cannot be opened safely."""
+"""Store files are made once, are private, and stay untouched when they cannot be opened safely."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVERY_COMMAND = (*SERVE, ("init",), ("user", "list"), ("user", "add", "eve", "--
 
 
 def _refused(console: ConsoleServer, *words: str, commands: tuple[tuple[str, ...], ...] = SERVE) -> None:
-    """The program refuses the store with these words and touches nothing."""
+    """Check that the program refuses the store with this message and touches nothing."""
     before = _contents(console.folder)
     for command in commands:
         ran = console.program(*command, text="secret\n")
@@ -88,7 +88,7 @@ def test_a_locked_database_is_not_called_damaged(stopped_console: ConsoleServer)
 
 
 def test_a_flipped_byte_anywhere_is_refused_plainly_or_harmless(stopped_console: ConsoleServer) -> None:
-    """SQLite keeps no checksums: a flip in a value or a free part of a page is not seen, but none is unhandled."""
+    """SQLite has no checksums: a flip in a value or free space may pass, but none causes a traceback."""
     whole = stopped_console.database.read_bytes()
     refused = 0
     for place in range(0, len(whole), 61):
@@ -102,7 +102,7 @@ def test_a_flipped_byte_anywhere_is_refused_plainly_or_harmless(stopped_console:
     assert refused > 20
 
 
-def test_a_storage_key_that_was_cut_while_it_was_made_is_made_again(tmp_path: Path) -> None:
+def test_a_truncated_new_storage_key_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "storage.key.new").write_text("half")
     (tmp_path / "console.db.new").write_text("half")
@@ -131,20 +131,20 @@ def test_a_storage_key_without_its_database_is_refused(stopped_console: ConsoleS
     _refused(stopped_console, "is there but its database", "put the database back")
 
 
-def test_a_start_that_was_cut_between_key_and_database_is_finished(tmp_path: Path) -> None:
+def test_a_start_interrupted_between_key_and_database_is_finished(tmp_path: Path) -> None:
     prepare(tmp_path / "console.db", tmp_path / "keys")
     (tmp_path / "console.db").rename(tmp_path / "console.db.new")
     assert not prepare(tmp_path / "console.db", tmp_path / "keys").made
     assert (tmp_path / "console.db").exists()
 
 
-def test_an_unreadable_folder_is_told_plainly(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("a file where the folder should be")
     with pytest.raises(StartError, match="the store cannot be opened"):
         prepare(tmp_path / "console.db", tmp_path / "keys")
 
 
-def test_files_are_closed_to_others_and_stay_so(console: ConsoleServer) -> None:
+def test_files_are_private_and_stay_private(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     console.stop()
     for path in (console.database, console.folder / "keys" / "storage.key"):
@@ -165,7 +165,7 @@ def test_the_host_key_is_made_once_and_kept(console: ConsoleServer) -> None:
     assert (console.folder / "keys" / "ssh_host_ed25519_key").read_bytes() == first
 
 
-def test_an_upgrade_from_before_grants_takes_no_domain_from_anybody(stopped_console: ConsoleServer) -> None:
+def test_an_upgrade_from_before_grants_removes_no_access(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     first = (files("server.storage.sqlite") / "migrations" / "0001_first.sql").read_text(encoding="utf-8")
     with closing(sqlite3.connect(console.database)) as database:
@@ -185,8 +185,8 @@ def test_an_upgrade_from_before_grants_takes_no_domain_from_anybody(stopped_cons
     assert granted == [("vera", "a.local"), ("vera", "b.local")]
 
 
-def test_what_root_makes_for_a_service_belongs_to_the_service() -> None:
-    """A host key of root's, made by `hostkey rotate`, was one that the service could not read: it did not start."""
+def test_files_made_by_root_belong_to_the_service_user() -> None:
+    """The service could not read a host key that root made with `hostkey rotate`, and did not start."""
     needs_root()
     service = 65_534
     with public_folder() as place:

@@ -1,4 +1,4 @@
-"""Stores of every released schema come up to the newest whole, or stay as they were."""
+"""Stores of every released schema are upgraded whole, or stay unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CLIENTS = 300
 
 
 def _older_store(folder: Path, number: int) -> Path:
-    """Make a store as the program of that schema has left it, with something in every table."""
+    """Make a store of that schema with rows in every table."""
     database, keys = folder / "var" / "console.db", folder / "keys"
     database.parent.mkdir(parents=True)
     keys.mkdir(mode=0o700)
@@ -86,7 +86,7 @@ def _prepared(folder: Path) -> Prepared:
 
 
 @pytest.mark.parametrize("number", RELEASED)
-def test_every_released_schema_comes_up_with_all_that_is_in_it(tmp_path: Path, number: int) -> None:
+def test_every_released_schema_is_upgraded_with_all_data(tmp_path: Path, number: int) -> None:
     database = _older_store(tmp_path, number)
     before, dump = _integrations(database), _dump(database)
     prepared = _prepared(tmp_path)
@@ -129,7 +129,7 @@ def test_the_server_serves_an_older_store(stopped_console: ConsoleServer, number
 
 
 @pytest.mark.parametrize("number", _OLDER)
-def test_an_upgrade_that_is_killed_at_any_step_leaves_the_old_store_or_the_new_one(tmp_path: Path, number: int) -> None:
+def test_an_upgrade_killed_at_any_step_leaves_the_old_or_new_store(tmp_path: Path, number: int) -> None:
     origin, work = tmp_path / "origin", tmp_path / "work"
     old = _dump(_older_store(origin, number))
     shutil.copytree(origin, tmp_path / "whole")
@@ -185,7 +185,7 @@ def test_a_migration_that_loses_rows_is_refused_on_the_copy(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("table", ["grants", "audit_heads", "users"])
-def test_a_table_that_is_missing_is_damage_whatever_migration_has_made_it(tmp_path: Path, table: str) -> None:
+def test_a_missing_table_is_damage_in_every_schema(tmp_path: Path, table: str) -> None:
     database = _older_store(tmp_path, 3)
     with closing(sqlite3.connect(database)) as connection:
         connection.execute(f"DROP TABLE {table}")

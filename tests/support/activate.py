@@ -1,4 +1,4 @@
-"""Starts the program as systemd does with a socket unit: `activate.py DESCRIPTOR,… PROGRAM WORD …`."""
+"""Start the program as systemd does with a socket unit: `activate.py DESCRIPTOR,… PROGRAM WORD …`."""
 
 from __future__ import annotations
 

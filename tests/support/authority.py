@@ -16,7 +16,7 @@ def new_key(folder: Path, name: str) -> Path:
 
 
 class Authority:
-    """Somebody who signs certificates of users, trusted by a console."""
+    """An authority for user certificates, trusted by a console."""
 
     def __init__(self, console: ConsoleServer, folder: Path) -> None:
         """Make its key, and the configuration of a console that trusts it."""

@@ -1,4 +1,4 @@
-"""Backups in tests: made and put back by the program, in this process."""
+"""Backups made and restored by the program in the test's process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLEAR = ("--unencrypted", "--storage-key-in-clear")
 
 
 def status_of(*words: object) -> int:
-    """Run the program in this process, which costs a tenth of a new one."""
+    """Run the program in this process, at a tenth of the cost of a new one. Return its status."""
     return main([str(word) for word in words])
 
 
@@ -34,7 +34,7 @@ def backup_made(name: str, *words: object) -> Path:
 
 
 def dump_of(database: Path, *but: str) -> list[str]:
-    """Return a database as statements, but for these tables."""
+    """Return a database as SQL statements, without these tables."""
     with closing(sqlite3.connect(database)) as connection:
         return [line for line in connection.iterdump() if not any(f'INTO "{table}"' in line for table in but)]
 
@@ -46,12 +46,12 @@ def events_in(database: Path) -> list[str]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Return what is in a folder, by the paths of the files."""
+    """Return the contents of a folder by the paths of the files."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def lose(console: ConsoleServer) -> None:
-    """Take away the store and its keys."""
+    """Delete the store and its keys."""
     for name in ("var", "keys"):
         shutil.rmtree(console.folder / name)
 
@@ -63,12 +63,12 @@ LOCKS = {
 
 
 def verified(backup: Path, *words: object) -> int:
-    """Return the status of `restore --verify-only` with `words`, which say what opens it."""
+    """Return the status of `restore --verify-only` with the options in `words`."""
     return status_of("restore", backup, "--verify-only", *words)
 
 
 def killed_behind_its_step(backup: Path) -> None:
-    """Restore, and be killed when the new store is ready and nothing of it in its place."""
+    """Start a restore and kill it when the new store is ready but not yet in place."""
 
     def kill(*_: object) -> list[Path]:
         os.kill(os.getpid(), signal.SIGKILL)

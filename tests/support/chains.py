@@ -1,4 +1,4 @@
-"""Stores with a chain of audit records, what an attacker does to them, and what the check finds."""
+"""Stores with an audit chain, tampering with them, and the findings of the check."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = (*chain.COLUMNS, "seq", "mac")
 
 
 def event(number: int, node: str = NODE) -> Event:
-    """Return an event that differs from every other one."""
+    """Return an event that differs from all others."""
     kinds = list(EventKind)
     return Event(
         kind=kinds[number % len(kinds)],
@@ -42,7 +42,7 @@ def event(number: int, node: str = NODE) -> Event:
 
 @dataclass(frozen=True)
 class Attacked:
-    """A store as somebody has it who can write to the database and has no storage key."""
+    """A store with an attacker who can write to the database but has no storage key."""
 
     prepared: Prepared
 
@@ -67,7 +67,7 @@ class Attacked:
         asyncio.run(recorded())
 
     def sql(self, *statements: str | tuple[str, Sequence[object]]) -> list[tuple[object, ...]]:
-        """Run statements behind the console's back, without the triggers and the index; return the last one's rows."""
+        """Run statements behind the console's back, without triggers and index; return the rows of the last."""
         database = sqlite3.connect(self.prepared.database, isolation_level=None)
         for kind, name in (("TRIGGER", "audit_is_not_changed"), ("TRIGGER", "audit_is_not_deleted")):
             database.execute(f"DROP {kind} IF EXISTS {name}")

@@ -1,7 +1,7 @@
-"""Runs a program under the system call filters of a service unit: `confine.py UNIT PROGRAM WORD …`.
+"""Run a program under the system call filters of a service unit: `confine.py UNIT PROGRAM WORD …`.
 
-With libseccomp, and as systemd makes them from `SystemCallFilter`, `MemoryDenyWriteExecute` and
-`RestrictAddressFamilies`: what a machine can try of the sandbox that systemd does not run on.
+libseccomp makes the filters as systemd does from `SystemCallFilter`, `MemoryDenyWriteExecute` and
+`RestrictAddressFamilies`. A machine without systemd can test this part of the sandbox.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LIBRARY = "libseccomp.so.2"
 
 
 class Comparison(ctypes.Structure):
-    """`scmp_arg_cmp`: what an argument of a system call is held against."""
+    """`scmp_arg_cmp`: how a filter compares an argument of a system call."""
 
     _fields_ = (("argument", ctypes.c_uint), ("operator", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64))
 
@@ -32,13 +32,13 @@ class Filter:
     """One seccomp filter."""
 
     def __init__(self, otherwise: int) -> None:
-        """Begin with what happens to calls that no rule names."""
+        """Start with the default action for calls without a rule."""
         self._library = ctypes.CDLL(LIBRARY)
         self._library.seccomp_init.restype = ctypes.c_void_p
         self._context = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(otherwise)))
 
     def rule(self, action: int, call: str, *comparisons: Comparison) -> None:
-        """Add a rule; a call that this architecture does not have needs none."""
+        """Add a rule, unless this architecture lacks the call."""
         number = self._library.seccomp_syscall_resolve_name(call.encode())
         if number < 0:
             return
@@ -50,13 +50,13 @@ class Filter:
             raise OSError(-failed, call)
 
     def load(self) -> None:
-        """Put it in force, for good."""
+        """Apply the filter permanently."""
         if failed := self._library.seccomp_load(self._context):
             raise OSError(-failed, "seccomp_load")
 
 
 def confinable() -> None:
-    """Skip the test where these filters cannot be put in force; with CI=true that is a failure."""
+    """Skip the test where these filters cannot be applied; with CI=true fail instead."""
     import pytest  # noqa: PLC0415  a confined program needs none of it
     from console import needs  # noqa: PLC0415
 
@@ -76,7 +76,7 @@ def settings(unit: Path, name: str) -> list[str]:
 
 
 def calls(group: str) -> set[str]:
-    """Return the system calls of a group such as `@system-service`, those of the groups in it among them."""
+    """Return the system calls of a group such as `@system-service`, with nested groups."""
     if not group.startswith("@"):
         return {group}
     words = ["systemd-analyze", "syscall-filter", "--no-pager", group]
@@ -86,17 +86,17 @@ def calls(group: str) -> set[str]:
 
 
 def allowed(unit: Path) -> set[str]:
-    """Return what `SystemCallFilter` leaves, beginning with an allow-list."""
+    """Return the calls that `SystemCallFilter` allows, starting from an allow-list."""
     left = calls("@default")
     for value in settings(unit, "SystemCallFilter"):
         named = set().union(*(calls(group) for group in value.removeprefix("~").split()))
         left = left - named if value.startswith("~") else left | named
-    return left | {"execve"}  # systemd lets the program itself be started
+    return left | {"execve"}  # systemd allows the start of the program itself
 
 
 def confine(unit: Path) -> None:
-    """Put the unit's filters in force for this process."""
-    permitted = allowed(unit)  # before anything is refused: it asks systemd-analyze
+    """Apply the unit's filters to this process."""
+    permitted = allowed(unit)  # runs before the filters apply, because it asks systemd-analyze
     families, memory = Filter(ALLOW), Filter(ALLOW)
     if settings(unit, "RestrictAddressFamilies") == ["AF_UNIX"]:
         families.rule(REFUSE | errno.EAFNOSUPPORT, "socket", Comparison(0, NOT_EQUAL, socket.AF_UNIX, 0))

@@ -1,4 +1,4 @@
-"""A real server in a folder of its own, and the clients that tests drive it with."""
+"""A real server in its own folder, and clients to drive it."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from server.storage.vault import Vault
 
 PASSWORD = "correct horse battery staple"
 PROMPT = "admin@ds1@ecss1:/$ "
-#: Somebody who may do everything, for what is pure.
+#: A user with all permissions, for tests without a server.
 ADMIN = Operator("admin", Role.ADMIN, "127.0.0.1:22", "00000000")
 PROGRAM = (sys.executable, "-m", "server")
 _PORT = re.compile(r"listens on \S+ port (\d+)")
 
 
 def needs(program: str) -> None:
-    """Skip the test where an outside program is absent; with CI=true that is a failure."""
+    """Skip the test where an outside program is absent; with CI=true fail instead."""
     if shutil.which(program) is None:
         _is_absent(f"the outside program {program} is not installed")
 
 
 def needs_library(name: str, *words: str) -> None:
-    """Skip the test where the library of another language is absent: `words` fail then. As `needs`."""
+    """Skip the test where another language's library is absent (`words` fail), as `needs` does."""
     needs(words[0])
     if subprocess.run(words, capture_output=True, check=False, timeout=60).returncode:
         _is_absent(f"the library {name} is not installed")
@@ -59,7 +59,7 @@ def _is_absent(message: str) -> None:
 
 @dataclass
 class ConsoleServer:
-    """One server process and what it takes to reach it."""
+    """One server process and the means to reach it."""
 
     folder: Path
     process: subprocess.Popen[str] | None = None
@@ -80,13 +80,13 @@ class ConsoleServer:
         return self.folder / "id_admin"
 
     def audit(self) -> list[dict[str, object]]:
-        """Return the records of the audit as the store has them, the oldest first."""
+        """Return the audit records from the store, oldest first."""
         with closing(sqlite3.connect(self.database, timeout=10)) as database:
             database.row_factory = sqlite3.Row
             return [dict(row) for row in database.execute("SELECT * FROM audit ORDER BY id")]
 
     def recorded(self, found: Callable[[list[dict[str, object]]], bool]) -> list[dict[str, object]]:
-        """Wait until the audit has what is looked for: reads and logins are recorded in batches. Return its records."""
+        """Wait until the audit has matching records, as reads and logins are stored in batches. Return its records."""
         deadline = time.monotonic() + 20
         while not found(records := self.audit()):
             assert time.monotonic() < deadline, records
@@ -94,7 +94,7 @@ class ConsoleServer:
         return records
 
     def runs_a_command(self) -> None:
-        """Wait until a command runs in a session, besides the one that looks."""
+        """Wait until a command runs in a session other than the one that checks."""
         deadline = time.monotonic() + 20
         while [row["idle_seconds"] for row in self._sessions()].count(None) < 2:
             assert time.monotonic() < deadline, self._sessions()
@@ -104,12 +104,12 @@ class ConsoleServer:
         return rows
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment of the program: a free port, and no settings from outside."""
+        """Return the program's environment: a free port, and no settings from outside."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ECSS_CONSOLE_")}
         return {**kept, "ECSS_CONSOLE_LISTEN__PORT": "0", "PYTHONUNBUFFERED": "1", **more}
 
     async def seed(self, domain: str, rows: Iterable[tuple[Integration, str]]) -> None:
-        """Put a domain with these integrations and their keys into the store while nobody serves it."""
+        """Put a domain with these integrations and their keys into the store of a stopped server."""
         vault = Vault(base64.b64decode((self.folder / "keys" / "storage.key").read_bytes()))
         store = Store(await SqliteEngine.open(self.database), vault)
         async with store.transaction() as query:
@@ -139,12 +139,12 @@ class ConsoleServer:
         assert added.returncode == 0, added.stderr
 
     def start(self, **environment: str) -> None:
-        """Start serving and wait for the port."""
+        """Start the server and wait for the port."""
         ready = self.launch(**environment)
         assert ready.wait(20), "the server does not start:\n" + "".join(self.log)
 
     def launch(self, **environment: str) -> threading.Event:
-        """Start serving and do not wait; return what is set when the port is known or the process has ended."""
+        """Start the server without a wait; return an event for the known port or the end of the process."""
         self.log.clear()
         self.process = subprocess.Popen(
             [*self.launcher, "serve"],
@@ -172,7 +172,7 @@ class ConsoleServer:
         ready.set()
 
     def logs(self, *words: str) -> bool:
-        """Wait until a line of the log has all these words; False when none comes."""
+        """Wait until a log line has all these words; False when none comes."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             if any(all(word in line for word in words) for line in self.log):
@@ -181,7 +181,7 @@ class ConsoleServer:
         return False
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit status, when all of the log has been read."""
+        """Send a signal, read the rest of the log, and return the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -191,7 +191,7 @@ class ConsoleServer:
         return status
 
     def ssh_words(self, *options: str, user: str = "admin") -> list[str]:
-        """Return the words of an OpenSSH client without a terminal of its own and with nothing of the caller's."""
+        """Return the arguments of an OpenSSH client without a terminal and without the caller's settings."""
         fixed = ["IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
         settings = [word for option in fixed for word in ("-o", option)]
         return [
@@ -216,26 +216,26 @@ class ConsoleServer:
         return subprocess.run(words, input=given, capture_output=True, check=False, timeout=60)
 
     def run(self, command: str) -> str:
-        """Run a command that is to succeed and return what it printed."""
+        """Run a command that must succeed and return its output."""
         ran = self.ssh(command)
         assert ran.returncode == 0, ran.stdout.decode() + ran.stderr.decode()
         return ran.stdout.decode()
 
     def add_user(self, name: str, role: str, *domains: str) -> None:
-        """Add a user who logs in with the key of `admin`, and grant domains to it."""
+        """Add a user with the key of `admin` and grants for domains."""
         added = self.program("user", "add", name, "--authorized-key", f"{self.key}.pub", "--role", role)
         assert added.returncode == 0, added.stderr
         for domain in domains:
             self.run(f"cocon/user/grant {name} {domain}")
 
     def told(self, user: str, command: str) -> tuple[int, str]:
-        """Run a command as a user; return its status and what it printed, without the footer."""
+        """Run a command as a user; return its status and its output without the footer."""
         words = [*self.ssh_words(user=user), command]
         ran = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
         return ran.returncode, ran.stdout.split("\n[exec at: ")[0] + ran.stderr
 
     async def connected(self, **more: object) -> SSHClientConnection:
-        """Return asyncssh's connection, logged in with the key, to be closed by the caller."""
+        """Return an asyncssh connection, logged in with the key; the caller closes it."""
         options: dict[str, object] = {
             "username": "admin",
             "client_keys": [str(self.key)],
@@ -266,7 +266,7 @@ class ConsoleServer:
 
 
 def read_until_end(channel: paramiko.Channel) -> str:
-    """Wait for the exit status first, as automation does, then read everything."""
+    """Wait for the exit status first, as automation does, then read all output."""
     channel.settimeout(30)
     channel.recv_exit_status()
     received = b""
@@ -276,7 +276,7 @@ def read_until_end(channel: paramiko.Channel) -> str:
 
 
 def read_until_suffix(channel: paramiko.Channel, suffix: str) -> str:
-    """Read until what has come ends with `suffix`."""
+    """Read until the output ends with `suffix`."""
     channel.settimeout(30)
     received = b""
     while not received.endswith(suffix.encode()):
@@ -293,5 +293,5 @@ _KEY = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{64}(?![A-Za-z0-9])")
 
 
 def without_wildcards(text: str) -> str:
-    """Blank out what differs from run to run: time, milliseconds and API keys, and nothing else."""
+    """Blank out times, milliseconds and API keys, which differ from run to run."""
     return _KEY.sub("K" * 64, _TIME.sub("exec at: TIME", text))

@@ -1,4 +1,4 @@
-"""A server whose power is cut at many moments of one run, and whether each state that is left holds what was told."""
+"""Cut a server's power at many moments of one run, and check each resulting state for lost changes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _AFTER_A_NEW_LOG = 12
 
 @dataclass
 class Cuts:
-    """What was found: changes that were acknowledged, states that were looked at, what was wrong with them.
+    """The results: acknowledged changes, checked states, and faults.
 
-    `lies_found` counts the states with loss where the disk is taken for one that syncs nothing: were it 0, nothing
-    would be proved.
+    `lies_found` counts the losses on a disk that ignores syncs. Zero would mean that the test proves nothing.
     """
 
     told: int = 0
@@ -31,7 +30,7 @@ class Cuts:
 
 
 async def cut_often(console: ConsoleServer, faults: Faults, folder: Path, cuts: int, dice: random.Random) -> Cuts:
-    """Let clients change things, then cut the power at so many moments of that; `folder` is for what is left."""
+    """Let clients change things, then cut the power at this many moments; `folder` gets the states."""
     before = shutil.copytree(console.folder, folder / "before")
     begin, ledger, changes = await _recorded(console, faults, folder / "trace", cuts)
     moments = range(begin, len(changes))
@@ -41,7 +40,7 @@ async def cut_often(console: ConsoleServer, faults: Faults, folder: Path, cuts: 
     for position, change in enumerate(changes):
         if position in chosen:
             disk.cut(folder / "left", dice.choice(HOWS), dice)
-            if position % 2:  # what a power cut leaves of shared memory is nothing to rely on
+            if position % 2:  # shared memory after a power cut is unreliable
                 (folder / "left" / "var" / "console.db-shm").write_bytes(dice.randbytes(32768))
             found.wrong += await _complaints(folder / "left", ledger, position)
             found.states += 1
@@ -57,7 +56,7 @@ async def cut_often(console: ConsoleServer, faults: Faults, folder: Path, cuts: 
 async def _recorded(
     console: ConsoleServer, faults: Faults, trace: Path, least: int
 ) -> tuple[int, Ledger, list[Record]]:
-    """Serve, and return where the clients began, what they were told, and what was done to the files."""
+    """Serve; return the clients' start, their acknowledged changes, and the file trace."""
     await asyncio.to_thread(console.start, **faults.environment(trace))
     console.run(f"domain/declare {DOMAIN}")
     begin, ledger = faults.sequence(), Ledger(lambda: float(faults.sequence()))
@@ -74,7 +73,7 @@ def _begins_the_log(change: Record) -> bool:
 
 
 def _is_delicate(changes: list[Record], begin: int, at: int) -> bool:
-    """Tell whether a moment lies in a checkpoint or soon after the write-ahead log began anew."""
+    """Return whether a moment is in a checkpoint or soon after a restart of the write-ahead log."""
     soon_after = changes[max(begin, at - _AFTER_A_NEW_LOG) : at]
     return not changes[at].name.endswith("-wal") or any(map(_begins_the_log, soon_after))
 

@@ -1,4 +1,4 @@
-"""The engines that the contract of the store is tested on: another one is another value of `ENGINES`."""
+"""The engines for the tests of the store contract. Add another engine to `ENGINES`."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ async def _sqlite(folder: Path) -> tuple[Engine, Vault]:
     return await SqliteEngine.open(prepared.database), prepared.vault
 
 
-#: Each makes the store of a folder where there is none, and opens it, as another program may do a second time.
+#: Each opens the store of a folder, and makes it first if missing. Another program may open it too.
 ENGINES: dict[str, Opened] = {"sqlite": _sqlite}

@@ -1,4 +1,4 @@
-"""Faults of disk and clock for servers of tests: `faults.c`, compiled where it is needed, and its control."""
+"""Disk and clock faults for test servers: `faults.c`, compiled on demand, and its control."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_name("faults.c")
 
 
 class Kind(IntFlag):
-    """What a process does with its files: `enum kind` of faults.c. OPEN is to open for writing."""
+    """File operations of a process: `enum kind` of faults.c. OPEN means open for writing."""
 
     WRITE = 1
     SYNC = 2
@@ -31,7 +31,7 @@ CHANGES = Kind.WRITE | Kind.TRUNCATE | Kind.OPEN | Kind.NAME
 
 @dataclass(frozen=True)
 class Faults:
-    """The control of one process, which may be running; `folder` holds the files that are concerned."""
+    """The control of one process, which may be running; `folder` holds the affected files."""
 
     library: Path
     control: Path
@@ -40,13 +40,13 @@ class Faults:
 
     @classmethod
     def make(cls, library: Path, control: Path, folder: Path) -> Faults:
-        """Begin without faults. `control` must not lie in `folder`."""
+        """Start without faults. `control` must not be in `folder`."""
         control.write_bytes(bytes(8 * len(_FIELDS)))
         with control.open("r+b") as file:
             return cls(library, control, folder.resolve(), mmap.mmap(file.fileno(), 0))
 
     def environment(self, trace: Path | None = None) -> dict[str, str]:
-        """Return what the process is to be started with; it records its changes in `trace`."""
+        """Return the environment for the process; it records its changes in `trace`."""
         settings = {"LD_PRELOAD": self.library, "FAULTS_CONTROL": self.control, "FAULTS_FOLDER": self.folder}
         return {name: str(path) for name, path in (settings | ({"FAULTS_TRACE": trace} if trace else {})).items()}
 
@@ -61,13 +61,13 @@ class Faults:
             struct.pack_into("q", self.fields, 8 * _FIELDS.index(field), number)
 
     def fail(self, kinds: Kind, error: int = errno.EIO, *, passing: int = 0, failing: int = FOR_EVER) -> None:
-        """Let the next `passing` operations of these kinds pass, then so many fail; the numbers begin anew."""
+        """Let the next `passing` operations of these kinds pass, then fail this many. Resets the counters."""
         self.set(kinds=0)
         self.set(error=error, passing=passing, failing=failing, seen=0, failed=0)
         self.set(kinds=kinds)
 
     def mend(self) -> int:
-        """End the fault; return how many operations have failed."""
+        """End the fault; return the number of failed operations."""
         self.set(kinds=0, partial=0)
         return self.get("failed")
 
@@ -77,7 +77,7 @@ class Faults:
 
 
 def compiled(to: Path) -> Path:
-    """Compile the library. Raises CalledProcessError with the compiler's words."""
+    """Compile the library. Raises CalledProcessError with the compiler's output."""
     words = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(to), str(SOURCE), "-ldl", "-lpthread"]
     subprocess.run(words, check=True)
     return to

@@ -1,4 +1,4 @@
-"""Clients that send what no honest one would, before and after the login, and what a server spends on them."""
+"""Clients that send hostile input before and after the login, and the server's cost for it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def resident_megabytes(console: ConsoleServer) -> float:
 
 
 class Stranger(asyncssh.SSHClientConnection):
-    """A client with agreed session keys that logs in by no method of its own: the test sends the packets.
+    """A client with session keys and no login method of its own: the test sends the packets.
 
-    `failures` counts the refusals; `ready` is set when a login may begin, `gone` when the connection has ended.
+    `failures` counts the refusals. `ready` is set when a login may begin, `gone` when the connection has ended.
     """
 
     def __init__(self, options: asyncssh.SSHClientConnectionOptions) -> None:
@@ -67,7 +67,7 @@ class Stranger(asyncssh.SSHClientConnection):
         super()._cleanup(exc)
 
     def log_in(self, name: str | bytes, method: str, *fields: bytes) -> None:
-        """Send one request of authentication."""
+        """Send one authentication request."""
         self.send_packet(MSG_USERAUTH_REQUEST, String(name), String("ssh-connection"), String(method), b"".join(fields))
 
     def give_password(self, name: str | bytes, password: str | bytes) -> None:
@@ -79,7 +79,7 @@ class Stranger(asyncssh.SSHClientConnection):
         self.log_in(name, "publickey", Boolean(False), String(algorithm), String(key))  # noqa: FBT003
 
     async def answer(self, name: str, answer: bytes) -> None:
-        """Answer the question of keyboard-interactive as soon as the server has asked it."""
+        """Answer the keyboard-interactive question once the server has asked it."""
         questions = _Questions(self)
         self._auth = questions
         self.log_in(name, "keyboard-interactive", String(""), String(""))
@@ -93,7 +93,7 @@ class Stranger(asyncssh.SSHClientConnection):
 
 
 class _Questions(auth.ClientAuth):
-    """Takes the place of a method of authentication, and tells when the server has asked something."""
+    """Replaces an authentication method, and reports when the server has asked a question."""
 
     def __init__(self, client: Stranger) -> None:
         self.asked = asyncio.Event()
@@ -109,7 +109,7 @@ class _Questions(auth.ClientAuth):
 
 @asynccontextmanager
 async def stranger(console: ConsoleServer, source: str = "127.0.0.2", **more: object) -> AsyncIterator[Stranger]:
-    """Give a connection on which somebody may begin to log in; `more` are options of asyncssh."""
+    """Give a connection before the login; `more` are options of asyncssh."""
     options = asyncssh.SSHClientConnectionOptions(
         username="nobody", client_keys=None, known_hosts=None, agent_path=None, config=None, **more
     )
@@ -127,7 +127,7 @@ async def stranger(console: ConsoleServer, source: str = "127.0.0.2", **more: ob
 async def raw_channel(
     connection: asyncssh.SSHClientConnection, window: int = 2**21, packet_bytes: int = 32768
 ) -> asyncssh.SSHClientChannel[bytes]:
-    """Open a session's channel on which nothing is asked for yet."""
+    """Open a session channel without a request."""
     channel: asyncssh.SSHClientChannel[bytes] = asyncssh.SSHClientChannel(
         connection, asyncio.get_running_loop(), "strict", None, "strict", window, packet_bytes
     )
@@ -138,7 +138,7 @@ async def raw_channel(
 
 
 def ask(connection: asyncssh.SSHClientConnection, request: str, *fields: bytes) -> asyncio.Future[tuple[int, object]]:
-    """Send a global request; return what becomes its reply."""
+    """Send a global request; return a future of its reply."""
     reply: asyncio.Future[tuple[int, object]] = asyncio.get_running_loop().create_future()
     connection._global_request_waiters.append(reply)  # type: ignore[arg-type]  # noqa: SLF001
     connection.send_packet(MSG_GLOBAL_REQUEST, String(request), Boolean(True), *fields)  # noqa: FBT003

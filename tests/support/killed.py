@@ -1,4 +1,4 @@
-"""Programs that are killed at every step they take, one step further each time."""
+"""Kill a program at every step that it takes, one step later each time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Steps:
 
 
 def _watched(steps: _Steps) -> None:
-    """Count what changes files: calls of the system, and every statement of SQLite, before each is done."""
+    """Count calls that change files and every SQL statement, before each is done."""
     connect = sqlite3.connect
     fsync = os.fsync
 
@@ -49,9 +49,9 @@ def _watched(steps: _Steps) -> None:
 
 
 def in_child(work: Callable[[], object], before: Callable[[], None]) -> int:
-    """Do work in a process of its own; return its exit status, negative for the signal that killed it."""
+    """Do work in a child process; return its exit status, negative for the signal that killed it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads that are not there in the child: it uses none of them
+        warnings.simplefilter("ignore")  # fork warns about threads, which the child does not use
         child = os.fork()
     if child == 0:
         status = _FAILED
@@ -67,7 +67,7 @@ def in_child(work: Callable[[], object], before: Callable[[], None]) -> int:
 
 
 def killed_at_every_step(work: Callable[[], object]) -> Iterator[int]:
-    """Yield after each time the work was killed, one step later each time; end when it came to its end."""
+    """Yield after each kill, one step later each time, until the work reaches its end."""
     step = 0
     while (status := in_child(work, partial(_watched, _Steps(step)))) == -signal.SIGKILL:
         yield step
@@ -76,5 +76,5 @@ def killed_at_every_step(work: Callable[[], object]) -> Iterator[int]:
 
 
 def without_room(work: Callable[[], object], most_bytes: int) -> int:
-    """Do work where no file can grow beyond so many bytes, as on a disk that is full; return its status."""
+    """Do work with a file size limit, as on a full disk; return its status."""
     return in_child(work, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)))

@@ -1,4 +1,4 @@
-"""A server that is killed at random moments, and whether its store holds what clients were told."""
+"""Kill a server at random moments, and compare its store with the acknowledged changes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _CLIENTS = 8
 
 
 def declare(console: ConsoleServer) -> None:
-    """Declare the domain of the ledger; nobody serves afterwards."""
+    """Declare the ledger's domain, then stop the server."""
     console.start()
     console.run(f"domain/declare {DOMAIN}")
     console.stop()
 
 
 async def kill_under_load(console: ConsoleServer, ledger: Ledger, name: str) -> list[str]:
-    """Start, let clients change things, kill, and return what is wrong with the store then.
+    """Start, let clients change things, kill, and return the faults of the store.
 
-    The clients' integrations have names of their own, which begin with `name`.
+    The names of the clients' integrations begin with `name`.
     """
     await asyncio.to_thread(console.start)
     connections = [await console.connected() for _ in range(2)]
@@ -40,7 +40,7 @@ async def kill_under_load(console: ConsoleServer, ledger: Ledger, name: str) -> 
 
 
 async def kill_while_it_starts(console: ConsoleServer, ledger: Ledger, _name: str) -> list[str]:
-    """Start, kill before it serves or soon after, and return what is wrong with the store then."""
+    """Start, kill before or soon after it serves, and return the faults of the store."""
     console.launch()
     await asyncio.sleep(random.uniform(0, _START_SECONDS))  # noqa: S311
     await asyncio.to_thread(console.stop, signal.SIGKILL)
@@ -48,7 +48,7 @@ async def kill_while_it_starts(console: ConsoleServer, ledger: Ledger, _name: st
 
 
 async def _look(console: ConsoleServer, ledger: Ledger) -> list[str]:
-    """Compare a copy of the store with what the clients know, and take what was under way for decided."""
+    """Compare a copy of the store with the clients' knowledge, and settle unacknowledged changes."""
     wrong, stored = await complaints(copied(console.folder, console.folder / "copy"), ledger)
     ledger.settle(stored)
     return wrong
@@ -57,7 +57,7 @@ async def _look(console: ConsoleServer, ledger: Ledger) -> list[str]:
 async def kill_often(
     console: ConsoleServer, ledger: Ledger, kills: int, told: Callable[[str], None] = lambda _what: None
 ) -> list[str]:
-    """Kill a server so many times, every tenth time while it starts; return what was lost. `told` hears of each."""
+    """Kill a server this many times, every tenth time during its start; return the losses. `told` gets each."""
     wrong: list[str] = []
     for number in range(kills):
         starts = number % 10 == 9

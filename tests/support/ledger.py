@@ -1,4 +1,4 @@
-"""What clients were told of their changes, and whether a store holds it: nothing that was acknowledged may be lost."""
+"""Acknowledged changes of clients, and whether a store has them all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NUMBERS = ("2400", "2401,2402")
 
 @dataclass(frozen=True)
 class Standing:
-    """An integration: its key, None where no client has seen it, and its numbers."""
+    """An integration: its numbers and its key, None if no client has seen the key."""
 
     key: str | None
     numbers: str
@@ -37,9 +37,9 @@ class Standing:
 
 @dataclass
 class Change:
-    """A change that a client asked for: what is there after it, None for nothing.
+    """A change requested by a client: the state after it, None for a removal.
 
-    `asked` and `told` are positions in time; `told` is infinite while no client has seen the reply.
+    `asked` and `told` are positions in time; `told` is infinite until a client sees the reply.
     """
 
     verb: str
@@ -50,7 +50,7 @@ class Change:
 
 @dataclass
 class Ledger:
-    """The changes of each client id, in their order. `now` returns a position in time."""
+    """The ordered changes of each client id. `now` returns a position in time."""
 
     now: Callable[[], float] = lambda: 0.0
     changes: dict[str, list[Change]] = field(default_factory=dict)
@@ -58,16 +58,16 @@ class Ledger:
     unsure: int = 0
 
     def standing(self, client_id: str) -> Standing | None:
-        """Return what is there as far as its client knows."""
+        """Return the state that the client knows."""
         changes = self.changes.get(client_id)
         return changes[-1].after if changes else None
 
     def told(self) -> int:
-        """Return how many changes were acknowledged."""
+        """Return the number of acknowledged changes."""
         return sum(change.told < inf for changes in self.changes.values() for change in changes)
 
     def settle(self, stored: dict[str, Standing]) -> None:
-        """Take what is in the store for what clients know now: what was under way at a kill is decided."""
+        """Accept the store's state as known: changes in progress at a kill are decided."""
         for client_id, changes in [*self.changes.items()]:
             if changes[-1].told < inf:
                 continue
@@ -81,7 +81,7 @@ class Ledger:
                 del self.changes[client_id]
 
     def lost(self, stored: dict[str, Standing], position: float = inf) -> Iterator[str]:
-        """Tell what is in the store otherwise than clients were told before this position."""
+        """Return the differences between the store and the changes acknowledged before this position."""
         for client_id in stored.keys() - self.changes.keys():
             yield f"{client_id} is there, nobody has added it"
         for client_id, changes in self.changes.items():
@@ -93,7 +93,7 @@ class Ledger:
                 yield f"{client_id} is {found}, its client was told {allowed}"
 
     def dead_keys(self, position: float = inf) -> set[str]:
-        """Return the keys that clients were told are replaced or removed before this position."""
+        """Return the keys whose replacement or removal was acknowledged before this position."""
         dead: set[str] = set()
         for changes in self.changes.values():
             told = [change.after for change in changes if change.told <= position and change.told < inf]
@@ -102,7 +102,7 @@ class Ledger:
         return dead
 
     def counts(self, position: float = inf) -> tuple[int, int]:
-        """Return how many changes must have happened at this position, and how many may have."""
+        """Return the least and the greatest number of changes at this position."""
         every = [change for changes in self.changes.values() for change in changes]
         least = sum(change.told <= position and change.told < inf for change in every)
         begun = sum(change.asked < position and (change.told > position or change.told == inf) for change in every)
@@ -155,7 +155,7 @@ async def _change_one(connection: SSHClientConnection, ledger: Ledger, client_id
 
 
 def copied(folder: Path, to: Path) -> Path:
-    """Copy a store as it lies there, without the shared memory, which is made anew."""
+    """Copy a store without the shared memory, which SQLite makes again."""
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(folder / "var", to / "var", ignore=shutil.ignore_patterns("*-shm", "*.lock"))
     shutil.copytree(folder / "keys", to / "keys")
@@ -163,13 +163,13 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 async def opened(folder: Path) -> Store:
-    """Open a store as the console does. Raises StartError when it would refuse it."""
+    """Open a store as the console does. Raises StartError when the console would refuse it."""
     prepared = prepare(folder / "var" / "console.db", folder / "keys", make=False)
     return Store(await SqliteEngine.open(prepared.database), prepared.vault)
 
 
 async def complaints(folder: Path, ledger: Ledger, position: float = inf) -> tuple[list[str], dict[str, Standing]]:
-    """Open a store and return what is wrong with it, and the integrations that are in it."""
+    """Open a store and return its faults and its integrations."""
     store = await opened(folder)
     try:
         keyed = await integrations.of_domain(store, DOMAIN, Turns().of("ledger"), lambda _done, _total: None) or []

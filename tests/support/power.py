@@ -1,7 +1,7 @@
-"""What a power cut may leave of a folder: rebuilt from the trace that `faults.c` records.
+"""Rebuild the states that a power cut may leave of a folder, from the trace that `faults.c` records.
 
-What was synced is there. Of what was not, writes are lost, kept, kept in part by sectors of 512 bytes, or there as
-garbage; and of the names that were given or taken in a folder since it was synced, a beginning is kept.
+Synced data is kept. An unsynced write is lost, kept, kept in part by sectors of 512 bytes, or replaced by garbage. Of
+the unsynced changes of names in a folder, the first ones are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEAD = struct.Struct("4q")
 
 @dataclass(frozen=True)
 class Record:
-    """One change of a file: `C`reated, `W`ritten, `T`runcated, `S`ynced, `R`enamed, `U`nlinked, `D` a folder made."""
+    """One file change: `C`reated, `W`ritten, `T`runcated, `S`ynced, `R`enamed, `U`nlinked, `D` folder made."""
 
     kind: str
     name: str
@@ -31,19 +31,19 @@ class Record:
 
 @dataclass
 class File:
-    """What is on the disk for sure, and the writes and truncations (data None) that may be."""
+    """The durable content of a file, and pending writes and truncations (data None)."""
 
     durable: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)
 
     def sync(self) -> None:
-        """All that was written is there."""
+        """Make all writes durable."""
         for offset, data in self.pending:
             _apply(self.durable, offset, data)
         self.pending.clear()
 
     def cut(self, how: How, dice: random.Random) -> bytes:
-        """Return what is there after a power cut."""
+        """Return the content after a power cut."""
         content = bytearray(self.durable)
         for offset, data in self.pending:
             if data is None or how in {"lost", "kept", "some"}:
@@ -65,7 +65,7 @@ def _sectors(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
-    """Write, or truncate to `offset` where there is no data; what lies between is zeros."""
+    """Write, or truncate to `offset` without data; gaps are zeros."""
     if len(content) < offset:
         content.extend(bytes(offset - len(content)))
     if data is None:
@@ -76,7 +76,7 @@ def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
 
 @dataclass(frozen=True)
 class Naming:
-    """A name that is given to a file or folder (None), or taken away from `old`."""
+    """A name given to a file or folder (None), or removed from `old`."""
 
     old: str | None
     new: str | None
@@ -85,7 +85,7 @@ class Naming:
 
 @dataclass
 class Disk:
-    """A folder whose files are changed, and what of it is there for sure."""
+    """A folder with changing files, and its durable state."""
 
     names: dict[str, File | None] = field(default_factory=dict)
     durable: dict[str, File | None] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Disk:
 
     @classmethod
     def of(cls, folder: Path) -> Disk:
-        """Begin with what lies in a folder; all of it is there for sure."""
+        """Start with the files of a folder, all durable."""
         found = {
             str(path.relative_to(folder)): None if path.is_dir() else File(bytearray(path.read_bytes()))
             for path in sorted(folder.rglob("*"))
@@ -101,7 +101,7 @@ class Disk:
         return cls(dict(found), dict(found))
 
     def apply(self, record: Record) -> None:
-        """Take the next change."""
+        """Apply the next change."""
         file = self.names.get(record.name)
         if record.kind == "C":
             self._name(Naming(None, record.name, File()))
@@ -124,7 +124,7 @@ class Disk:
         self.pending.setdefault(folder, []).append(naming)
 
     def cut(self, folder: Path, how: How, dice: random.Random) -> None:
-        """Write what a power cut leaves into an empty folder."""
+        """Write a possible state after a power cut into an empty folder."""
         names = dict(self.durable)
         for namings in self.pending.values():
             kept = {"lost": 0, "kept": len(namings)}.get(how, dice.randint(0, len(namings)))
@@ -132,7 +132,7 @@ class Disk:
         folder.mkdir(parents=True, exist_ok=True)
         for name, file in sorted(names.items()):
             if not (folder / name).parent.is_dir():
-                continue  # its folder is not there
+                continue  # its folder does not exist
             if file is None:
                 (folder / name).mkdir()
             else:
@@ -148,7 +148,7 @@ def _rename(names: dict[str, File | None], namings: list[Naming]) -> None:
 
 
 def records(trace: Path) -> Iterator[Record]:
-    """Return what was recorded, in its order."""
+    """Return the recorded changes in order."""
     with trace.open("rb") as file:
         while head := file.read(_HEAD.size):
             kind, offset, name_bytes, data_bytes = _HEAD.unpack(head)

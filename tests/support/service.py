@@ -1,4 +1,4 @@
-"""A store in the folder of a user who is not root, as docs/operations.md says, and what that user may put into it."""
+"""A store in the folder of an unprivileged user, as in docs/operations.md, and files that the user plants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def needs_root() -> None:
-    """Skip the test where it does not run as root; with CI=true that is a failure."""
+    """Skip the test unless it runs as root; with CI=true fail instead."""
     if os.geteuid() != 0:
         message = "only root works in folders of somebody else"
         if os.environ.get("CI") == "true":
@@ -34,7 +34,7 @@ def needs_root() -> None:
 
 @contextmanager
 def public_folder() -> Iterator[Path]:
-    """Give a folder that everybody can pass through, as pytest's own are not."""
+    """Give a folder that every user can traverse, unlike pytest's own."""
     with tempfile.TemporaryDirectory(prefix="ecss-console-test-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -42,13 +42,13 @@ def public_folder() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Service:
-    """`var` is the service's, `etc` and `home` are root's; `home` holds a secret that only root may read."""
+    """`var` belongs to the service, `etc` and `home` to root; `home` has a secret readable by root only."""
 
     folder: Path
 
     @classmethod
     def make(cls, folder: Path) -> Service:
-        """Lay the folders out, make the store as root, and put its storage key where only root reads it."""
+        """Make the folders, the store as root, and the storage key readable by root only."""
         service = cls(folder)
         for each in (service.etc, service.var, service.home):
             each.mkdir(mode=0o700)
@@ -78,7 +78,7 @@ class Service:
 
     @property
     def home(self) -> Path:
-        """Root's own."""
+        """Root's own folder."""
         return self.folder / "home"
 
     def words(self, *words: str) -> list[str]:
@@ -102,16 +102,16 @@ class Service:
         )
 
     def as_root(self, *subcommands: tuple[str, ...], seconds: int = 100) -> list[int]:
-        """Run subcommands as root one after another in a process of their own; return their statuses.
+        """Run subcommands as root one after another in a child process; return their statuses.
 
-        Raises AssertionError where they take longer, as one does that waits for a FIFO.
+        Raises AssertionError when they take too long, for example when one waits for a FIFO.
         """
         told = self.home.parent / "statuses"
 
         def run() -> None:
             signal.alarm(seconds)
             os.environ["CREDENTIALS_DIRECTORY"] = str(self.etc)
-            with told.open("w") as file:  # main may stay the service's user
+            with told.open("w") as file:  # the main program may run as the service's user
                 file.write(" ".join(str(main(self.words(*words))) for words in subcommands))
 
         status = in_child(run, lambda: None)
@@ -119,7 +119,7 @@ class Service:
         return [int(each) for each in told.read_text().split()]
 
     def plants(self, put: Callable[[], object]) -> None:
-        """Do what the service's user may do, in his folder."""
+        """Do work as the service's user in the service folder."""
 
         def run() -> None:
             become_service()
@@ -129,7 +129,7 @@ class Service:
         assert in_child(run, lambda: None) == 0
 
     def roots(self) -> dict[str, tuple[int, int, bytes]]:
-        """Return what is in root's own folder: owner, mode and content by name."""
+        """Return the content of root's folder: owner, mode and content by name."""
         found = {}
         for path in sorted(self.home.rglob("*")):
             state = path.lstat()
@@ -137,7 +137,7 @@ class Service:
         return found
 
     def readable(self) -> bytes:
-        """Return all that the service's user can read in his folder."""
+        """Return every file in the service folder that the service's user can read."""
         told = self.folder / "readable"
 
         def run() -> None:
@@ -153,7 +153,7 @@ class Service:
 
 
 def become_service() -> None:
-    """Become the service's user, for good."""
+    """Become the service's user permanently."""
     os.setgroups([])
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)

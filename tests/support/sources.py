@@ -1,4 +1,4 @@
-"""Clients that come from different addresses of this machine, and what a server says of those it refuses."""
+"""Clients with different loopback addresses, and the server's reports about refused ones."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def state(console: ConsoleServer) -> tuple[int, int, dict[str, int]]:
 
 
 def refused_lines(console: ConsoleServer, reason: str) -> list[str]:
-    """Return the log's lines about a refusal, up to now: the answer to the signal comes behind all of them."""
+    """Return the log's refusal lines so far. The answer to the signal follows all of them."""
     state(console)
     return [line for line in console.log if "refused" in line and line.rstrip().endswith(f": {reason}")]
 
 
 def wait_until_all_have_left(console: ConsoleServer) -> None:
-    """Wait until the server has noticed that its clients are gone."""
+    """Wait until the server has noticed the end of its clients."""
     deadline = time.monotonic() + 20
     while state(console)[0]:
         assert time.monotonic() < deadline, "connections stay"
@@ -54,7 +54,7 @@ def wait_until_all_have_left(console: ConsoleServer) -> None:
 
 @contextmanager
 def knock(console: ConsoleServer, source: str) -> Iterator[tuple[socket.socket, bytes]]:
-    """Connect from an address and say nothing; give the socket and the first line that comes."""
+    """Connect from an address without sending; give the socket and the first line received."""
     with socket.create_connection(("127.0.0.1", console.port), timeout=30, source_address=(source, 0)) as client:
         first = b""
         with suppress(ConnectionResetError):

@@ -1,4 +1,4 @@
-"""What somebody may do to a chain of 200 records, in SQL, and what `audit verify` says of each."""
+"""SQL that tampers with a chain of 200 records, and the finding of `audit verify` for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from server.storage import chain
 
 
 def _swap(one: int, other: int, *columns: str) -> list[str]:
-    """Return what swaps columns of two records."""
+    """Return SQL that swaps columns of two records."""
     names = ", ".join(columns)
     return [
         f"CREATE TEMP TABLE a AS SELECT {names} FROM audit WHERE id = {one}",
@@ -32,7 +32,7 @@ def _copy(number: int, id_: str, seq: str) -> str:
 
 
 def _shift(first: int) -> list[str]:
-    """Return what makes room for a record before the one with this number."""
+    """Return SQL that makes room for a record before the one with this number."""
     return [
         f"UPDATE audit SET id = -id - 1, seq = seq + 1 WHERE id >= {first}",
         "UPDATE audit SET id = -id WHERE id < 0",

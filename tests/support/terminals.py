@@ -19,12 +19,12 @@ PERSON = {"client_version": "OpenSSH_9.9"}  # gets the line editor, as people do
 
 
 async def no_completion(_text: str) -> Completion:
-    """Know nothing."""
+    """Offer nothing."""
     return Completion("", ())
 
 
 class Sink:
-    """A channel that keeps what is sent."""
+    """A channel that keeps the sent text."""
 
     def __init__(self) -> None:
         self.sent = b""
@@ -53,13 +53,13 @@ def a_terminal(earlier: Sequence[str] = ()) -> tuple[Tty, Sink, LineEditor, Line
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so that nobody announces."""
+    """Wait for a condition that has no event."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
 async def typed(tty: Tty, *keys: str) -> None:
-    """Type keys one after another, each when the one before has been acted on."""
+    """Type keys one by one, each after the one before has been handled."""
     for key in keys:
         tty.feed(key.encode())
         await until(lambda: not len(tty))
@@ -68,7 +68,7 @@ async def typed(tty: Tty, *keys: str) -> None:
 
 
 class Person:
-    """Somebody at a terminal of tmux."""
+    """A person at a tmux terminal."""
 
     def __init__(self, console: ConsoleServer, socket: str, columns: int = 100, rows: int = 30) -> None:
         self._tmux = ["tmux", "-S", socket, "-f", "/dev/null"]
@@ -92,11 +92,11 @@ class Person:
         self._run("paste-buffer", "-t", "t")
 
     def screen(self, *, colours: bool = False) -> str:
-        """Return what the terminal shows, without the empty rows below."""
+        """Return the terminal's display without the empty rows below."""
         return self._run("capture-pane", "-t", "t", "-p", *(["-e"] if colours else [])).rstrip("\n")
 
     def everything(self) -> str:
-        """Return what the terminal has shown since it was opened, also what has left at its top."""
+        """Return all output since the terminal was opened, with rows that scrolled off."""
         return self._run("capture-pane", "-t", "t", "-p", "-S", "-").rstrip("\n")
 
     def cursor(self) -> int:

@@ -1,4 +1,4 @@
-"""Public keys that must open nothing, with private keys where there are any."""
+"""Public keys that the console must refuse, with private keys where they exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def weak_rsa(folder: Path, bits: int = WEAK_BITS) -> tuple[Path, str]:
 
 
 def public_line(kind: str, *fields: bytes) -> str:
-    """Return a public key of these fields."""
+    """Return a public key with these fields."""
     blob = b"".join(struct.pack(">I", len(each)) + each for each in (kind.encode(), *fields))
     return f"{kind} {base64.b64encode(blob).decode()}"
 
@@ -39,12 +39,12 @@ def rsa_line(exponent: int, modulus: int) -> str:
 
 
 def good_modulus(bits: int = 2048) -> int:
-    """Return a modulus that nothing stands against."""
+    """Return a modulus without a weakness."""
     return rsa.generate_private_key(65537, bits).public_key().public_numbers().n
 
 
 def stored(console: ConsoleServer, name: str, line: str, *, sources: str = "", only: bool = False) -> None:
-    """Give a user a key as an older version kept it; with `only`, take all other ways to log in."""
+    """Give a user a key as an older version stored it; with `only`, remove all other login methods."""
     with closing(sqlite3.connect(console.database, timeout=10)) as database:
         if only:
             database.execute("UPDATE users SET password_hash = NULL WHERE name = ?", (name,))

@@ -1,6 +1,6 @@
-"""The console as a service: what systemd is told, the sockets and the key that it hands over, the unit's sandbox.
+"""The console as a systemd service: notifications, passed sockets and keys, sandbox.
 
-The tests play systemd; docs/adr/0005 tells what was tried under a real one.
+The tests play systemd; docs/adr/0005 reports the trials under a real one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNITS = SUPPORT.parents[1] / "systemd"
 SERVICE, SOCKET = UNITS / "ecss-console.service", UNITS / "ecss-console.socket"
 METRICS = UNITS / "ecss-console-metrics.socket"
 BACKUP = [UNITS / f"ecss-console-backup.{kind}" for kind in ("service", "timer")]
-#: Serves as ever, but SIGUSR2 keeps the event loop from running until a file appears; other threads go on.
+#: Serves normally, but SIGUSR2 blocks the event loop until a file appears; other threads continue.
 STALLING = """
 import os, signal, sys, time
 
@@ -45,7 +45,7 @@ sys.exit(main(["serve"]))
 
 
 class Manager:
-    """Takes what the program tells its service manager."""
+    """Receives the notifications of the program."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -66,7 +66,7 @@ class Manager:
         return messages
 
     def told_already(self) -> list[dict[str, str]]:
-        """Return what waits, without waiting."""
+        """Return the pending messages without waiting."""
         self._socket.settimeout(0)
         messages = []
         try:
@@ -77,7 +77,7 @@ class Manager:
             return messages
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()
 
 
@@ -89,7 +89,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     listening.close()
 
 
-def test_systemd_is_told_of_start_reload_and_end(stopped_console: ConsoleServer, manager: Manager) -> None:
+def test_systemd_is_notified_of_start_reload_and_end(stopped_console: ConsoleServer, manager: Manager) -> None:
     stopped_console.start(NOTIFY_SOCKET=manager.address)
     ready = manager.told()
     assert ready == {
@@ -104,21 +104,19 @@ def test_systemd_is_told_of_start_reload_and_end(stopped_console: ConsoleServer,
     assert manager.told()["READY"] == "1"
     assert stopped_console.stop() == 0
     assert manager.told()["STOPPING"] == "1"
-    assert manager.told_already() == []  # nobody has asked for a watchdog
+    assert manager.told_already() == []  # no watchdog is configured
 
 
-def test_an_abstract_name_is_told_too(stopped_console: ConsoleServer) -> None:
+def test_an_abstract_notify_socket_is_used(stopped_console: ConsoleServer) -> None:
     name = f"ecss-console-test-{os.getpid()}"
     listening = Manager(f"\0{name}")
     stopped_console.start(NOTIFY_SOCKET=f"@{name}")
     assert listening.told()["READY"] == "1"
     listening.close()
-    assert stopped_console.stop() == 0  # and a manager that is gone is no reason to fail
+    assert stopped_console.stop() == 0  # a missing service manager is no failure
 
 
-def test_the_watchdog_is_fed_and_starves_when_the_loop_stands_still(
-    stopped_console: ConsoleServer, manager: Manager
-) -> None:
+def test_watchdog_pings_stop_when_the_event_loop_is_blocked(stopped_console: ConsoleServer, manager: Manager) -> None:
     stopped_console.launcher = (sys.executable, "-c", STALLING)
     stopped_console.start(NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000")
     assert manager.told()["READY"] == "1"
@@ -128,21 +126,21 @@ def test_the_watchdog_is_fed_and_starves_when_the_loop_stands_still(
     stopped_console.process.send_signal(signal.SIGUSR2)
     while "the loop stands still\n" not in stopped_console.log:
         time.sleep(0.02)
-    manager.told_already()  # what was on its way
-    time.sleep(1.6)  # four times what systemd would wait
+    manager.told_already()  # messages already sent
+    time.sleep(1.6)  # four times systemd's timeout
     assert manager.told_already() == []
     (stopped_console.folder / "go-on").touch()
     assert manager.told()["WATCHDOG"] == "1"
 
 
-def test_a_watchdog_of_another_process_is_not_fed() -> None:
+def test_a_watchdog_of_another_process_is_not_pinged() -> None:
     assert SystemdNotifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog_seconds == 0
     assert SystemdNotifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 1
     assert SystemdNotifier({"WATCHDOG_USEC": "1000000"}).watchdog_seconds == 1
 
 
-def test_a_beat_that_finds_no_descriptor_is_missed_and_not_the_last(manager: Manager) -> None:
-    """It ended the task that beats: systemd killed a server that was only short of descriptors for a moment."""
+def test_a_failed_notification_does_not_stop_later_ones(manager: Manager) -> None:
+    """The watchdog task once ended, and systemd killed a server that briefly lacked descriptors."""
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -154,14 +152,14 @@ def test_a_beat_that_finds_no_descriptor_is_missed_and_not_the_last(manager: Man
     assert manager.told()["STATUS"] == "there again"
 
 
-async def test_without_a_service_manager_nothing_is_told() -> None:
+async def test_without_a_service_manager_no_notification_is_sent() -> None:
     notifier = SystemdNotifier({})
     notifier.ready("all is well")
     await asyncio.wait_for(notifier.beat(lambda: "all is well"), 10)  # ends at once
 
 
 def _activated(server: ConsoleServer, *sockets: socket.socket) -> None:
-    """Let the program be started with these sockets."""
+    """Start the program with these sockets, as systemd does."""
     server.descriptors = tuple(each.fileno() for each in sockets)
     numbers = ",".join(map(str, server.descriptors))
     server.launcher = (sys.executable, SUPPORT / "activate.py", numbers, *PROGRAM)
@@ -178,7 +176,7 @@ def test_clients_wait_through_a_restart_on_the_socket_that_systemd_holds(stopped
             [*stopped_console.ssh_words(), "whoami"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
         time.sleep(1)
-        assert waiting.poll() is None  # connected, to nobody yet
+        assert waiting.poll() is None  # connected, but not accepted yet
         stopped_console.start()
         answered, _ = waiting.communicate(timeout=60)
         assert answered.startswith(b"admin\n")
@@ -200,7 +198,7 @@ def test_descriptors_meant_for_another_process_are_not_touched(stopped_console: 
 
 
 @pytest.mark.parametrize("kind", ["a file", "a connected socket", "a Unix socket"])
-def test_a_descriptor_that_nobody_can_connect_to_is_refused(stopped_console: ConsoleServer, kind: str) -> None:
+def test_an_unsuitable_socket_descriptor_is_refused(stopped_console: ConsoleServer, kind: str) -> None:
     left, right = socket.socketpair()
     local = socket.socket(socket.AF_UNIX)
     local.bind(str(stopped_console.folder / "local"))
@@ -222,7 +220,7 @@ def test_a_descriptor_that_nobody_can_connect_to_is_refused(stopped_console: Con
 
 
 def _credential(server: ConsoleServer) -> Path:
-    """Move the storage key to where systemd hands credentials over, and return that folder."""
+    """Move the storage key to the credentials folder of systemd, and return that folder."""
     folder = server.folder / "credentials"
     folder.mkdir()
     (server.folder / "keys" / "storage.key").rename(folder / "storage.key")
@@ -239,11 +237,11 @@ def test_the_storage_key_comes_as_a_credential(stopped_console: ConsoleServer) -
     stopped_console.start(CREDENTIALS_DIRECTORY=str(folder))
     assert key in stopped_console.run("domain/a.example/integrations/list")
     assert stopped_console.stop() == 0
-    assert (folder / "storage.key").stat().st_mode & 0o777 == 0o440  # it is systemd's
+    assert (folder / "storage.key").stat().st_mode & 0o777 == 0o440  # systemd owns it
     assert not (stopped_console.folder / "keys" / "storage.key").exists()
 
 
-def test_the_storage_key_lies_where_the_configuration_says(stopped_console: ConsoleServer) -> None:
+def test_the_storage_key_is_read_from_the_configured_path(stopped_console: ConsoleServer) -> None:
     folder = _credential(stopped_console)
     stopped_console.start(ECSS_CONSOLE_KEYS__STORAGE_KEY_FILE="credentials/storage.key")
     assert stopped_console.run("whoami").startswith("admin\n")
@@ -266,7 +264,9 @@ def test_the_storage_key_lies_where_the_configuration_says(stopped_console: Cons
     ("lost", "words"),
     [("the credential", "is there but its storage key"), ("the database", "is there but its database")],
 )
-def test_a_credential_changes_no_rule_of_what_is_made(stopped_console: ConsoleServer, lost: str, words: str) -> None:
+def test_a_credential_does_not_change_which_files_are_made(
+    stopped_console: ConsoleServer, lost: str, words: str
+) -> None:
     folder = _credential(stopped_console)
     if lost == "the credential":
         (folder / "storage.key").unlink()
@@ -306,7 +306,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", [SERVICE, BACKUP[0]], ids=["server", "backup"])
-def test_the_exposure_that_systemd_reckons_is_below_one_and_a_half(unit: Path) -> None:
+def test_the_systemd_exposure_score_is_below_one_and_a_half(unit: Path) -> None:
     needs("systemd-analyze")
     words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", str(unit)]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
@@ -325,7 +325,7 @@ def test_the_nightly_backup_runs_in_the_sandbox_of_the_server() -> None:
 
 
 def _sandbox(unit: Path) -> dict[str, list[str]]:
-    """Return the settings of a unit that confine it, from `User=` on, without those of a server that listens."""
+    """Return a unit's settings from `User=` on, without those of a listening server."""
     lines = unit.read_text().partition("\nUser=")[2].partition("[Install]")[0].splitlines()
     named = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
     found: dict[str, list[str]] = {}
@@ -336,7 +336,7 @@ def _sandbox(unit: Path) -> dict[str, list[str]]:
 
 
 def test_the_console_works_under_the_units_system_call_filters(stopped_console: ConsoleServer) -> None:
-    """SystemCallFilter, MemoryDenyWriteExecute and RestrictAddressFamilies of the unit, put in force by libseccomp."""
+    """The unit's system call, memory and address family restrictions, applied through libseccomp."""
     confinable()
     with socket.create_server(("127.0.0.1", 0)) as held:
         _activated(stopped_console, held)
@@ -365,7 +365,7 @@ def test_the_console_works_under_the_units_system_call_filters(stopped_console: 
         ("os.chroot('/')", "Operation not permitted"),
     ],
 )
-def test_the_filters_that_the_console_works_under_refuse(attempt: str, refused: str) -> None:
+def test_the_system_call_filters_refuse_other_calls(attempt: str, refused: str) -> None:
     confinable()
     program = f"import mmap, os, socket\n{attempt}"
     words = [sys.executable, str(SUPPORT / "confine.py"), str(SERVICE), sys.executable, "-c", program]

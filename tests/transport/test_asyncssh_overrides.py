@@ -1,4 +1,4 @@
-"""The overrides of asyncssh follow its internals: these tests fail when a new version moves what they stand on."""
+"""The overrides depend on internals of asyncssh: these tests fail when a new version changes them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from server.transport.asyncssh_overrides import authentication, channel, connection
 
-#: What is replaced or relied upon, with the beginning of the SHA-256 of its source. Where one differs, read what has
-#: changed in asyncssh beside the override, then write the new digest here.
+#: Replaced or required code of asyncssh, with the first digits of the SHA-256 of its source. If one differs, compare
+#: the change in asyncssh with the override, then write the new digest here.
 FOLLOWED = [
     ("asyncssh.connection.SSHConnection.data_received", "b2d14a83b2604db6"),
     ("asyncssh.connection.SSHConnection._recv_data", "fc4e0735191bb0fd"),
@@ -98,7 +98,7 @@ FOLLOWED = [
 
 
 @pytest.mark.parametrize(("name", "digest"), FOLLOWED, ids=[name for name, _ in FOLLOWED])
-def test_asyncssh_is_as_the_overrides_know_it(name: str, digest: str) -> None:
+def test_asyncssh_internals_match_the_overrides(name: str, digest: str) -> None:
     module, owner, method = name.rsplit(".", 2)
     source = inspect.getsource(getattr(getattr(importlib.import_module(module), owner), method))
     assert hashlib.sha256(source.encode()).hexdigest().startswith(digest)
@@ -110,7 +110,7 @@ def test_the_version_of_asyncssh_is_pinned() -> None:
 
 
 def test_each_override_replaces_something() -> None:
-    """A method that asyncssh has dropped would never be called again, and its bound would be gone without a word."""
+    """A method dropped by asyncssh would never be called, and its bound would silently vanish."""
     own = {
         connection.ServerConnection: {
             *("take_turn", "budget", "unsent", "holds_output", "_asked", "_may_handle_packet", "_requests_wait"),

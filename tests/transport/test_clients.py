@@ -1,4 +1,4 @@
-"""The clients that drive consoles in the field: OpenSSH, paramiko, asyncssh; what each of them sees of the stream."""
+"""OpenSSH, paramiko and asyncssh, the clients of the field: the stream that each of them gets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SURE = "Are you sure?: yes/no ?> "
 
 
 def test_paramiko_sends_ten_commands_and_exit_at_once(shared_console: ConsoleServer) -> None:
-    """What public automation does: one sendall, wait for the status, read, cut at `:/$ exit`."""
+    """The pattern of public automation: one sendall, wait for the status, read, cut at `:/$ exit`."""
     commands = [f"echo reply {number}" for number in range(10)]
     with shared_console.paramiko() as client:
         channel = client.invoke_shell()
@@ -82,7 +82,7 @@ def test_exec_asks_on_standard_input_and_the_end_of_input_is_no(console: Console
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_openssh_pipes_a_script_whatever_ends_its_lines(shared_console: ConsoleServer, end: str) -> None:
+def test_openssh_pipes_a_script_with_any_line_ending(shared_console: ConsoleServer, end: str) -> None:
     ran = shared_console.ssh(text=end.join(["echo one", "nonsense", "echo half typed"]))
     printed = without_wildcards(ran.stdout.decode())
     footer = "\n[exec at: TIME, nodes: ds1@ecss1 v.3.14.7.585]\n"
@@ -191,7 +191,7 @@ async def test_text_in_utf_8_goes_both_ways_also_cut_within_a_character(shared_c
     assert "��\n".encode() in printed
 
 
-async def test_what_is_not_served_is_refused_and_the_connection_lives(shared_console: ConsoleServer) -> None:
+async def test_unsupported_requests_are_refused_and_the_connection_lives(shared_console: ConsoleServer) -> None:
     async with shared_console.asyncssh() as connection:
         with pytest.raises(asyncssh.ChannelOpenError):
             await connection.start_sftp_client()
@@ -236,7 +236,7 @@ def test_wrong_password_and_unknown_user_look_the_same(shared_console: ConsoleSe
     assert len(set(said)) == 1
 
 
-def test_login_options_are_refused_with_a_word_after_the_login(shared_console: ConsoleServer) -> None:
+def test_wrong_login_options_are_refused_with_a_reason_after_the_login(shared_console: ConsoleServer) -> None:
     with shared_console.paramiko(username="admin+tea") as client:
         channel = client.invoke_shell()
         said = read_until_end(channel)

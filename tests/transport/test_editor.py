@@ -1,4 +1,4 @@
-"""The line editor in a real terminal (tmux) over OpenSSH, and what it leaves behind in a long-lived process."""
+"""The line editor in a real terminal (tmux) over OpenSSH, and its leaks in a long-lived process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_tab_completes_paths_domains_client_ids_and_options(person: Person) -> N
     assert f"{PROMPT}domain/biysk.local/integrations/add x --service --numbers 7\n" in screen
 
 
-def test_a_second_tab_lists_what_can_come_next(person: Person) -> None:
+def test_a_second_tab_lists_the_completions(person: Person) -> None:
     person.types("domain/b", "Tab")
     person.sees_at_end("domain/b")
     person.types("Tab")
@@ -64,7 +64,7 @@ def test_help_teaches_the_console_on_one_screen_of_80_by_24(console: ConsoleServ
     screen = someone.screen()
     someone.leaves()
     told = console.ssh(text=f"cd {here}\nhelp\n").stdout.decode().partition("Commands form")[2].split("\n\n[exec at")[0]
-    assert f"Commands form{told}\n\n[exec at: " in screen  # whole, and no line is broken by the terminal
+    assert f"Commands form{told}\n\n[exec at: " in screen  # whole, without a line wrapped by the terminal
     words = (
         "cd domain",
         "domain/list",
@@ -182,7 +182,7 @@ def test_history_keeps_a_thousand_lines_and_no_password(console: ConsoleServer, 
     database.close()
 
 
-def test_a_question_mark_at_the_start_of_a_word_shows_what_can_come_next(person: Person) -> None:
+def test_a_question_mark_at_the_start_of_a_word_lists_the_completions(person: Person) -> None:
     person.types("sleep ", "?")
     screen = person.sees("<SECONDS>")
     assert re.search(r"^<SECONDS>  seconds from 0 to 86400, as in 0\.5\n", screen, re.MULTILINE)
@@ -238,13 +238,13 @@ def test_banner_and_message_of_the_day_are_for_people(stopped_console: ConsoleSe
     assert b"Maintenance" not in console.ssh(text="whoami\n").stdout
 
 
-def test_nobody_at_the_keyboard_never_sees_an_escape(console: ConsoleServer) -> None:
-    """Lines that come whole need no editor: the stream is the same as with the plain reader."""
+def test_automation_never_receives_escape_sequences(console: ConsoleServer) -> None:
+    """Lines sent whole need no editor: the stream is the same as with the plain editor."""
     plain = console.ssh(text="whoami\necho x\nexit\n", options=["-tt", "-o", "SetEnv=X=1"])
     assert b"\x1b" not in plain.stdout
 
 
-def test_long_work_shows_progress_to_whoever_typed_it(person: Person) -> None:
+def test_long_work_shows_progress_to_its_own_session(person: Person) -> None:
     person.types(*"sleep", "Space", "3", "Enter")
     assert "━━━━━━━━━━  " in person.sees("1 of 3 s")
     screen = person.sees("[exec at")

@@ -1,4 +1,4 @@
-"""The host key follows another without a client being warned; a kill in between loses nothing."""
+"""Host key rotation warns no client, and a kill in between loses no key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEXT = f"keys/{NEXT_HOST_KEY_NAME}"
 
 
 def _reload(server: ConsoleServer) -> None:
-    """Send SIGHUP and wait for the log to tell of it."""
+    """Send SIGHUP and wait until the log reports it."""
     before = len(server.log)
     assert server.process is not None
     server.process.send_signal(signal.SIGHUP)
@@ -39,14 +39,14 @@ def _ssh(server: ConsoleServer, known_hosts: Path, *options: str) -> subprocess.
     """Run `whoami` with OpenSSH and a file of known hosts."""
     kept = f"UserKnownHostsFile={known_hosts}"
     words = ["-o", kept, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "UpdateHostKeys=yes"]
-    # what comes first counts for OpenSSH
+    # OpenSSH uses the first value
     base = server.ssh_words()
     ran = [*base[:1], *words, *(word for option in options for word in ("-o", option)), *base[1:], "whoami"]
     return subprocess.run(ran, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
 
 
 def _listed(server: ConsoleServer) -> dict[str, str]:
-    """Return place -> fingerprint, as `hostkey list` tells."""
+    """Return the fingerprints of `hostkey list` by place."""
     listed = server.program("hostkey", "list")
     assert listed.returncode == 0, listed.stderr
     return {place: fingerprint for place, fingerprint, _ in (line.split("\t") for line in listed.stdout.splitlines())}
@@ -84,7 +84,7 @@ def test_a_client_that_knows_only_the_next_key_is_let_in_by_reload_alone(
     known.write_text(f"[127.0.0.1]:{console.port} {public}")
     assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 255
     assert console.program("hostkey", "rotate", "--finish").returncode == 0
-    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 255  # the server runs on with the old one
+    assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 255  # the server continues with the old one
     _reload(console)
     assert _ssh(console, known, "StrictHostKeyChecking=yes").returncode == 0
 
@@ -97,7 +97,7 @@ async def test_an_open_session_outlives_the_rotation(console: ConsoleServer) -> 
         assert (await connection.run("whoami", check=True)).exit_status == 0
 
 
-async def test_the_server_proves_that_it_holds_what_it_announces(console: ConsoleServer) -> None:
+async def test_the_server_proves_possession_of_announced_host_keys(console: ConsoleServer) -> None:
     assert console.program("hostkey", "rotate").returncode == 0
     _reload(console)
     keys = host_keys(console.folder / "keys")
@@ -133,7 +133,7 @@ def test_rotating_is_recorded_and_refused_out_of_turn(stopped_console: ConsoleSe
 
 
 def test_a_rotation_that_cannot_be_recorded_leaves_no_key(stopped_console: ConsoleServer) -> None:
-    """It would have been announced at the next start, and nobody could have said who made it."""
+    """The next start would have announced a key of unknown origin."""
     with closing(sqlite3.connect(stopped_console.database)) as connection, connection:
         connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no audit'); END")
     assert stopped_console.program("hostkey", "rotate").returncode == 1
@@ -143,7 +143,7 @@ def test_a_rotation_that_cannot_be_recorded_leaves_no_key(stopped_console: Conso
     assert stopped_console.program("hostkey", "rotate").returncode == 0
 
 
-def test_what_cannot_be_read_leaves_the_running_server_its_keys(console: ConsoleServer, tmp_path: Path) -> None:
+def test_unreadable_host_keys_leave_the_running_server_its_keys(console: ConsoleServer, tmp_path: Path) -> None:
     known = tmp_path / "known_hosts"
     assert _ssh(console, known, "StrictHostKeyChecking=accept-new").returncode == 0
     (console.folder / "keys" / HOST_KEY_NAME).write_text("no key")
@@ -153,11 +153,11 @@ def test_what_cannot_be_read_leaves_the_running_server_its_keys(console: Console
 
 
 def test_a_rotation_killed_in_between_leaves_keys_that_work(tmp_path: Path) -> None:
-    """The files as they lie after a kill behind each step of the two rotations."""
+    """Uses the files as left by a kill after each step of both rotations."""
     first = host_keys(tmp_path)
     following = make_next(tmp_path).next
     assert following is not None
-    (tmp_path / f"{NEXT_HOST_KEY_NAME}.pub").unlink()  # killed before the public half was there
+    (tmp_path / f"{NEXT_HOST_KEY_NAME}.pub").unlink()  # killed before the public key file existed
     (tmp_path / f"{NEXT_HOST_KEY_NAME}.new").write_text("half")
     keys = host_keys(tmp_path)
     assert [key.get_fingerprint() for key in keys.announced] == [
@@ -165,11 +165,11 @@ def test_a_rotation_killed_in_between_leaves_keys_that_work(tmp_path: Path) -> N
         following.get_fingerprint(),
     ]
     assert (tmp_path / f"{NEXT_HOST_KEY_NAME}.pub").read_bytes() == following.export_public_key("openssh")
-    (tmp_path / NEXT_HOST_KEY_NAME).replace(tmp_path / HOST_KEY_NAME)  # killed right behind the step that counts
+    (tmp_path / NEXT_HOST_KEY_NAME).replace(tmp_path / HOST_KEY_NAME)  # killed right after the deciding step
     keys = host_keys(tmp_path)
     assert [key.get_fingerprint() for key in keys.announced] == [following.get_fingerprint()]
     assert (tmp_path / f"{HOST_KEY_NAME}.pub").read_bytes() == following.export_public_key("openssh")
-    assert make_next(tmp_path).next is not None  # and a further rotation begins and ends
+    assert make_next(tmp_path).next is not None  # a further rotation works
     assert take_next(tmp_path).next is None
 
 
@@ -198,7 +198,7 @@ def test_a_key_of_another_kind_is_no_ecdsa_host_key(tmp_path: Path) -> None:
 
 
 def test_a_reload_does_not_wait_for_the_keys_folder(console: ConsoleServer) -> None:
-    """A program that holds the folder may wait for the store, and the store for the loop that would wait here."""
+    """A program with the folder lock may wait for the store, whose loop would wait here: a deadlock."""
     assert console.process is not None
     (console.folder / "config.yaml").write_text("listen: {port: 0}\nssh: {policy: compatible}\n")
     descriptor = os.open(console.folder / "keys", os.O_RDONLY)
@@ -213,7 +213,7 @@ def test_a_reload_does_not_wait_for_the_keys_folder(console: ConsoleServer) -> N
     assert host_keys(console.folder / "keys", make=False, ecdsa=True).ecdsa is not None
 
 
-def test_an_ecdsa_key_that_is_removed_is_made_anew_at_a_reload_and_recorded(stopped_console: ConsoleServer) -> None:
+def test_a_removed_ecdsa_key_is_recreated_at_a_reload_and_recorded(stopped_console: ConsoleServer) -> None:
     (stopped_console.folder / "config.yaml").write_text("listen: {port: 0}\nssh: {policy: compatible}\n")
     stopped_console.start()
     before = _listed(stopped_console)
@@ -228,7 +228,7 @@ def test_an_ecdsa_key_that_is_removed_is_made_anew_at_a_reload_and_recorded(stop
     assert [row["detail"] for row in rows if row["command"] == "SIGHUP"] == ["changed: ecdsa_host_key, host_key"]
 
 
-def test_host_keys_are_closed_to_others(tmp_path: Path) -> None:
+def test_host_key_files_are_private(tmp_path: Path) -> None:
     host_keys(tmp_path)
     make_next(tmp_path)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}

@@ -1,4 +1,4 @@
-"""What the editor takes from prompt_toolkit: it is there still, and leaves nothing behind."""
+"""The patched parts of prompt_toolkit still exist and leak nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.transport.terminal.reader import LineReader
 from server.transport.terminal.tty import Tty
 
 
-def test_what_is_replaced_in_prompt_toolkit_is_still_there() -> None:
+def test_patched_attributes_of_prompt_toolkit_exist() -> None:
     apply_patches()
     used: set[str] = set()
     for function in (Application.run_async, Application.__init__):
@@ -33,8 +33,8 @@ def test_what_is_replaced_in_prompt_toolkit_is_still_there() -> None:
     assert made._default_bindings is shared_bindings()  # noqa: SLF001  the point of the test
 
 
-def test_what_the_bounded_buffer_overrides_is_still_there() -> None:
-    """Every change of the text goes through `set_document`, every search through `_search`."""
+def test_methods_overridden_by_the_bounded_buffer_exist() -> None:
+    """Every text change goes through `set_document`, every search through `_search`."""
     assert "set_document" in Buffer.document.fset.__code__.co_names  # type: ignore[attr-defined]
     assert "document" in Buffer.insert_text.__code__.co_names
     assert "document" in Buffer.paste_clipboard_data.__code__.co_names
@@ -82,7 +82,7 @@ async def _one_session() -> None:
         await asyncio.wait_for(reading, 5)
 
 
-async def test_sessions_with_the_editor_leave_nothing_behind() -> None:
+async def test_sessions_with_the_editor_leak_nothing() -> None:
     apply_patches()
     counts = []
     for _ in range(4):
@@ -91,5 +91,5 @@ async def test_sessions_with_the_editor_leave_nothing_behind() -> None:
         gc.collect()
         counts.append(len(gc.get_objects()))
     assert len(asyncio.all_tasks()) == 1
-    # a leak grows with every hundred sessions; what the test runner makes meanwhile comes once
+    # a leak grows with every hundred sessions; objects of the test runner appear once
     assert min(after - before for before, after in pairwise(counts)) < 100, counts

@@ -1,4 +1,4 @@
-"""The edited line on a terminal emulator: what it shows is what a fresh terminal shows of the same text."""
+"""The edited line on a terminal emulator equals the same text on a fresh terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = st.integers(8, 30)
 
 
 def shown(text: str, columns: int) -> tuple[list[str], tuple[int, int]]:
-    """Return what a fresh terminal shows of a text, and where its cursor stands (row, column)."""
+    """Return a fresh terminal's display of a text, and its cursor (row, column)."""
     screen = pyte.Screen(columns, 24)
     pyte.Stream(screen).feed(text.replace("\n", "\r\n"))
     return [row.rstrip() for row in screen.display], (screen.cursor.y, screen.cursor.x)
@@ -46,7 +46,7 @@ def test_the_screen_shows_the_line_and_its_cursor(columns: int, edits: list[tupl
 
 
 @given(COLUMNS, st.lists(st.text("abcdef жя", min_size=1, max_size=9), max_size=8))
-def test_what_is_typed_at_the_end_goes_out_as_it_is(columns: int, runs: list[str]) -> None:
+def test_text_typed_at_the_end_is_echoed_unchanged(columns: int, runs: list[str]) -> None:
     sent: list[str] = []
     screen = Screen(sent.append)
     screen.begin(PROMPT, columns, PROMPT)
@@ -68,7 +68,7 @@ def test_a_combining_character_is_drawn_with_the_one_before_it() -> None:
     assert [text.replace("\x1b[K", "") for text in sent] == ["e", "\be\u0301", "x"]
 
 
-def test_clear_and_resize_draw_the_line_anew() -> None:
+def test_clear_and_resize_redraw_the_line() -> None:
     sent: list[str] = []
     screen = Screen(sent.append, reflows=False)
     screen.begin(PROMPT, 20, PROMPT)

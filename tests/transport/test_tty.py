@@ -1,4 +1,4 @@
-"""The queue between a channel and its reader: nothing is lost, cut or doubled however the bytes arrive."""
+"""The queue between a channel and its reader loses, cuts and doubles nothing, however bytes arrive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.transport.terminal.tty import PAUSE_ABOVE, RESUME_BELOW, Tty
 
 
 class Wire:
-    """A channel that keeps what is sent."""
+    """A channel that keeps the sent text."""
 
     def __init__(self) -> None:
         self.sent = b""
@@ -35,7 +35,7 @@ class Wire:
 
 
 def terminal(*, pty: bool) -> tuple[Tty, Wire, list[str]]:
-    """Return a terminal, its wire, and what notes interrupts."""
+    """Return a terminal, its wire, and its record of interrupts."""
     wire, interrupts = Wire(), list[str]()
     return Tty(wire, pty=pty, interrupt=lambda: interrupts.append("^C")), wire, interrupts
 
@@ -78,7 +78,7 @@ def test_lines_arrive_whole_however_they_are_cut(lines: list[str], end: str, pla
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 300)), st.booleans())
-def test_no_bytes_break_the_reader_or_send_an_escape(data: bytes, places: list[int], pty: bool) -> None:  # noqa: FBT001
+def test_arbitrary_bytes_neither_break_the_reader_nor_send_escapes(data: bytes, places: list[int], pty: bool) -> None:  # noqa: FBT001
     async def read() -> None:
         reader = LineReader(tty)
         while True:
@@ -127,14 +127,14 @@ def test_the_plain_editor(typed: str, line: str) -> None:
     assert b"\x1b" not in wire.sent
 
 
-def test_what_is_erased_disappears_from_the_screen() -> None:
+def test_erased_text_disappears_from_the_screen() -> None:
     tty, wire, _ = terminal(pty=True)
     tty.feed("a漢\x7f\x7f\r".encode())
     assert asyncio.run(PlainEditor(tty).edit("$ ")) == ""
     assert wire.sent.decode() == "a漢\b \b\b \b\b \b\r\n"
 
 
-def test_ctrl_c_while_a_command_runs_drops_what_was_typed_before_it() -> None:
+def test_ctrl_c_while_a_command_runs_drops_earlier_input() -> None:
     tty, _, interrupts = terminal(pty=True)
     tty.feed(b"lost\rhalf")
     tty.feed(b" lost too\x03kept\r")
@@ -152,7 +152,7 @@ def test_ctrl_c_is_text_without_a_terminal_and_a_signal_interrupts_all_the_same(
     assert interrupts == ["^C"]
 
 
-def test_what_follows_ctrl_c_in_the_same_packet_is_kept_for_the_next_line() -> None:
+def test_input_after_ctrl_c_in_the_same_packet_is_kept() -> None:
     async def read() -> list[str]:
         reader, lines = LineReader(tty), list[str]()
         for _ in range(2):
@@ -168,7 +168,7 @@ def test_what_follows_ctrl_c_in_the_same_packet_is_kept_for_the_next_line() -> N
     assert asyncio.run(read()) == ["^C", "whoami"]
 
 
-def test_a_dropped_queue_lets_the_client_send_again() -> None:
+def test_dropping_the_queue_resumes_reading() -> None:
     tty, wire, _ = terminal(pty=True)
     tty.feed(b"x\r" * PAUSE_ABOVE)
     assert wire.paused
@@ -176,7 +176,7 @@ def test_a_dropped_queue_lets_the_client_send_again() -> None:
     assert not wire.paused
 
 
-def test_a_full_queue_holds_the_client_back_until_it_is_read() -> None:
+def test_a_full_queue_pauses_the_client_until_it_is_read() -> None:
     tty, wire, _ = terminal(pty=False)
     tty.feed(b"x" * 999 + b"\n")
     assert not wire.paused

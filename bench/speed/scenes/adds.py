@@ -1,4 +1,4 @@
-"""Adds that are on the disk when they are acknowledged, beside a bare fsync on the same disk."""
+"""Adds that are on disk when acknowledged, compared with a bare fsync on the same disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GAIN = "rate of 32 writers ÷ of one"
 SLOW = ", syncs take 10 ms more"
 DOMAIN = "adds.local"
 _SLOW_MICROSECONDS = 10_000
-_SLOWER = 5  # so many times fewer adds where each waits for a slow disk
+_SLOWER = 5  # divides the number of adds where each waits for a slow disk
 _BLOCK = b"\1" * 4096
 _FILE_BYTES = 4 * 1024 * 1024
 
@@ -55,7 +55,7 @@ def _note_rates(stage: Stage, sequential: Batch, at_once: Batch, where: str) -> 
 
 
 async def _sequential(server: Server, adds: int, file: _File | None) -> tuple[Batch, list[float]]:
-    """Add so often from one shell; return what that took, and the bare fsyncs of `file` between."""
+    """Add this many from one shell; return the cost, and the bare fsyncs of `file` between."""
     batch, fsyncs_ms, shell = Batch(server), list[float](), await Shell.opened(server, SCRIPT)
     await added(shell, _line())
     for _ in range(adds):
@@ -68,7 +68,7 @@ async def _sequential(server: Server, adds: int, file: _File | None) -> tuple[Ba
 
 
 async def _at_once(server: Server, writers: int, adds: int) -> Batch:
-    """Add so often from each of so many shells."""
+    """Add this many from each of several shells."""
     batch, shells = Batch(server), [await Shell.opened(server, SCRIPT) for _ in range(writers)]
 
     async def write(shell: Shell) -> None:
@@ -83,11 +83,11 @@ async def _at_once(server: Server, writers: int, adds: int) -> Batch:
 
 
 def _line() -> str:
-    return f"domain/{DOMAIN}/integrations/add at{time.monotonic_ns()}"  # a name that was not there
+    return f"domain/{DOMAIN}/integrations/add at{time.monotonic_ns()}"  # the name was free
 
 
 def _slow_sync(folder: Path) -> Path | None:
-    """Build what makes a disk slow; None, with a word, without a compiler."""
+    """Build the library that slows a disk; print a note and return None without a compiler."""
     library = folder / "slow_sync.so"
     if library.exists():
         return library
@@ -100,7 +100,7 @@ def _slow_sync(folder: Path) -> Path | None:
 
 
 async def added(shell: Shell, line: str) -> None:
-    """Run a line that adds; raises RuntimeError with the reply when it is refused."""
+    """Run a line that adds. Raises RuntimeError with the reply when it is refused."""
     reply = await shell.line(line)
     if b"error" in reply or b"API key" not in reply:
         raise RuntimeError(reply.decode())

@@ -13,7 +13,7 @@ FIRST_LOGIN = "first login after a start, with a command"
 
 
 async def play(stage: Stage) -> None:
-    """Start every contender in turn, more than once, since this varies the most."""
+    """Start every contender in turn, more than once, because this figure varies the most."""
     for contender in stage.contenders * stage.counts.starts:
         began = time.perf_counter()
         async with stage.fresh(contender) as server:

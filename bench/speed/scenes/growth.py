@@ -1,4 +1,4 @@
-"""What `list`, `add`, Tab and a login cost on stores of different sizes."""
+"""The cost of `list`, `add`, Tab and a login on stores of different sizes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TAB_CLIENT, TAB_DOMAIN = "Tab behind a whole client id", "Tab behind a whole dom
 TAB_CLIENTS, TAB_DOMAINS = "Tab where all client ids begin so", "Tab where all domains begin so"
 #: These may grow: `list` with what it shows, Tab up to the number of names that it offers.
 MAY_GROW = (LIST, TAB_CLIENTS, TAB_DOMAINS)
-#: All domains but one are named so, with a number behind it.
+#: The prefix of all domain names but one; a number follows.
 DOMAIN = "pbx{:05d}.local"
 _INTERRUPT = "\x03"
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many domains a store has, and how many integrations there are in the first; the others have one each."""
+    """The number of domains, and of integrations in the first; the other domains have one each."""
 
     domains: int
     integrations: int
@@ -36,7 +36,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Repeats:
-    """How often each thing is done in one round."""
+    """The number of repetitions of each operation in one round."""
 
     logins: int = 96
     adds: int = 60
@@ -44,12 +44,12 @@ class Repeats:
     listed_rows: int = 20_000
 
     def lists(self, integrations: int) -> int:
-        """Return how many lists are enough: many of a short one, one of a long one."""
+        """Return how many lists suffice: many of a short one, one of a long one."""
         return max(1, min(40, self.listed_rows // integrations))
 
 
 async def play(server: Server, size: Size, label: str, repeats: Repeats, figures: Figures) -> None:
-    """Measure one server with one store; its figures stand under `label`."""
+    """Measure one server with one store; its figures get this `label`."""
     domain, note = DOMAIN.format(0), figures.note
     lists, _ = await listed(server, f"domain/{domain}/integrations/list", repeats.lists(size.integrations))
     note(LIST, label, **lists.measures())
@@ -66,7 +66,7 @@ async def play(server: Server, size: Size, label: str, repeats: Repeats, figures
 
 
 async def _adds(server: Server, domain: str, count: int) -> Batch:
-    """Add so often, and remove what was added, uncounted, so that each round finds the same store."""
+    """Add this many, and remove them uncounted, so that each round starts with the same store."""
     batch, shell = Batch(server), await Shell.opened(server, SCRIPT)
     path = f"domain/{domain}/integrations"
     for number in range(count):
@@ -79,7 +79,7 @@ async def _adds(server: Server, domain: str, count: int) -> Batch:
 
 
 async def _tabs(server: Server, line: str, whole: str, count: int) -> Batch:
-    """Type a line, press Tab, and wait until its last word has become the `whole` one; then drop the line."""
+    """Type a line, press Tab, wait until its last word is the `whole` one; then drop the line."""
     inserted = whole[len(line.rsplit(maxsplit=1)[-1].rpartition("/")[2]) :]
     batch, shell = Batch(server), await Shell.opened(server, PERSON)
     for _ in range(count):

@@ -54,9 +54,9 @@ async def _lines(server: Server, count: int, client: str) -> Batch:
 
 
 async def _typed(server: Server, count: int) -> tuple[Batch, Batch]:
-    """Type lines key by key, each after the echo of the one before; return what the lines and the keys took."""
+    """Type lines key by key, each after the echo of the last; return the cost of the lines and of the keys."""
     lines, keys, shell = Batch(server), Batch(server), await Shell.opened(server, PERSON)
-    await shell.key("l")  # the first key makes the editor
+    await shell.key("l")  # the first key press creates the editor
     await shell.press("\x7fwhoami\r", "admin@ds1@ecss1:/$ ")
     for _ in range(count):
         with lines, lines.one():

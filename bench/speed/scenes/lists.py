@@ -1,4 +1,4 @@
-"""Lists of five hundred and of ten thousand: what they cost, when the first byte comes, how long others wait."""
+"""Lists of five hundred and ten thousand rows: cost, time to the first byte, wait of other sessions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def play(stage: Stage) -> None:
 
 
 async def listed(server: Server, command: str, count: int) -> tuple[Batch, list[float]]:
-    """List so often over one connection; return what that took, and after how many ms the first bytes came."""
+    """List this many times over one connection; return the cost, and the ms to each first byte."""
     batch, first_ms = Batch(server), list[float]()
     async with await server.connect() as connection:
         for _ in range(count):
@@ -55,7 +55,7 @@ async def listed(server: Server, command: str, count: int) -> tuple[Batch, list[
 async def _waits(server: Server, alone_seconds: float) -> tuple[float, float, float]:
     """Return the longest wait of another session beyond its usual one.
 
-    While nobody lists, during a list, and during one that a filter looks through.
+    Measured without a list, during a list, and during a filtered list.
     """
 
     async def watched(command: str) -> list[float]:

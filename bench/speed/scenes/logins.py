@@ -20,7 +20,7 @@ async def play(stage: Stage) -> None:
 
 
 async def logged_in(server: Server, count: int, in_flight: int = _IN_FLIGHT) -> Batch:
-    """Log in so often, run `whoami`, leave; return what that took."""
+    """Log in this many times, run `whoami`, leave; return the cost."""
     batch, left = Batch(server), count
 
     async def work() -> None:

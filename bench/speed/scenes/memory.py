@@ -30,7 +30,7 @@ async def play(stage: Stage) -> None:
 
 
 async def _taken(server: Server, counts: Sequence[int], client: str, keys: str) -> dict[int, float]:
-    """Return the KB that each of so many shells takes, by their number, beyond a server that has run a command."""
+    """Return the KB of each shell by their number, beyond a server that has run a command."""
 
     async def opened() -> Shell:
         shell = await Shell.opened(server, client)
@@ -51,7 +51,7 @@ async def _taken(server: Server, counts: Sequence[int], client: str, keys: str) 
 
 
 async def _settled(server: Server) -> None:
-    """Wait until the server has done what it does after its start."""
+    """Wait until the server has finished its work after the start."""
     before = -1.0
     while server.cpu_ms() - before > _AT_REST_MS:
         before = server.cpu_ms()

@@ -1,1 +1,1 @@
-"""The store in a SQLite file: the only home of `sqlite3` and `aiosqlite`."""
+"""The store in a SQLite file: the only package that imports `sqlite3` and `aiosqlite`."""

@@ -1,6 +1,6 @@
-"""One SQLite file behind a writing and a reading connection, each with its thread.
+"""One SQLite file with a writing and a reading connection, each in its own thread.
 
-Writes go to disk with `synchronous=FULL` before they are acknowledged: what was survives a SIGKILL and a power cut.
+With `synchronous=FULL` a write is on the disk before it is acknowledged, so it survives a SIGKILL and a power cut.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from server.storage.uncut import uncut
 
 _STATEMENT_SECONDS = 0.2
 _RETRY_SECONDS = 0.02
-#: How often another program's commits are looked for.
-_LOOK_SECONDS = 1.0
-#: What the shared text leaves to the engine: see `server.storage.engine`.
-_WORDS = (
+#: The interval between two looks for other programs' commits.
+_POLL_SECONDS = 1.0
+#: SQLite's syntax for the functions of the shared SQL: see `server.storage.engine`.
+_TRANSLATIONS = (
     (re.compile(r"AS_BYTES\((\w+)\)"), r"CAST(\1 AS BLOB)"),
     (re.compile(r"IS_(TEXT|INTEGER)\((\w+)\)"), lambda found: f"typeof({found[2]}) = '{found[1].lower()}'"),
     (re.compile(r"BYTE_LENGTH\((\w+)\)"), r"LENGTH(CAST(\1 AS BLOB))"),
@@ -42,9 +42,9 @@ _log = logging.getLogger("ecss-console.storage")
 
 @lru_cache(maxsize=512)
 def translated(sql: str) -> str:
-    """Return the shared text in SQLite's words."""
-    for word, own in _WORDS:
-        sql = word.sub(own, sql)
+    """Translate the shared SQL to SQLite's."""
+    for pattern, replacement in _TRANSLATIONS:
+        sql = pattern.sub(replacement, sql)
     return sql
 
 
@@ -60,31 +60,34 @@ class SqliteEngine:
 
     @classmethod
     async def open(cls, path: Path, *, checkpoints: bool = True) -> SqliteEngine:
-        """Open a database that `prepare` has checked. Raises TemporaryError when it is away.
+        """Open a database that `prepare` has checked. Raises TemporaryError when it cannot be reached.
 
-        Beside a server, a program opens it without `checkpoints`: SQLite before 3.51.3 may damage a database where
-        two connections make them at the same time. The last one that closes it makes one alone.
+        A program that runs beside a server sets `checkpoints=False`: SQLite before 3.51.3 may damage a database when
+        two connections make a checkpoint at the same time. The last connection still makes one when it closes.
         """
-        with Failures(open_reason).passing_as_temporary():
-            writer = await _connected(path)
+        with Failures(open_reason).raised_as_temporary():
+            writer = await _connect(path)
             try:
                 if not checkpoints:
                     await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
-                return cls(writer, await _connected(path), path)
+                return cls(writer, await _connect(path), path)
             except BaseException:
                 await writer.close()
                 raise
 
     @property
     def in_transaction(self) -> bool:
-        """Whether the transaction still stands: SQLite takes it back by itself when the disk is full."""
+        """Whether the transaction is still open: SQLite rolls it back by itself when the disk is full."""
         return self._writer.in_transaction
 
     async def begin(self, deadline: float) -> None:
-        """Begin as soon as no other program writes. Waits here and not in SQLite, so that Ctrl-C and SIGTERM pass."""
+        """Begin a transaction as soon as no other program writes.
+
+        Waits in the event loop and not in SQLite, so that Ctrl-C and SIGTERM work meanwhile.
+        """
         while True:
             try:
-                return await self._whole("BEGIN IMMEDIATE")
+                return await self._run_to_end("BEGIN IMMEDIATE")
             except asyncio.CancelledError:
                 await self.rollback()
                 raise
@@ -94,63 +97,63 @@ class SqliteEngine:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def savepoint(self) -> None:
-        """Set the savepoint; `rollback_to` takes the newest one of this name."""
-        await self._whole("SAVEPOINT change")
+        """Set the savepoint; `rollback_to` goes back to the newest one of this name."""
+        await self._run_to_end("SAVEPOINT change")
 
     async def rollback_to(self) -> None:
-        """Take back what was written since the savepoint."""
-        await self._whole("ROLLBACK TO change")
+        """Undo all writes since the savepoint."""
+        await self._run_to_end("ROLLBACK TO change")
 
     async def commit(self) -> None:
-        """Commit down to the disk; a commit whose sync has failed is written over."""
+        """Commit to the disk. After a failed sync, overwrite the commit in the write-ahead log."""
         try:
             await self.run("COMMIT")
         except sqlite3.Error as error:
-            if is_failed_sync(error):  # of any other failure nothing is left: the mark of a commit is written last
-                await self._write_over(error)
+            if is_failed_sync(error):  # other failures leave nothing, because the commit mark is written last
+                await self._overwrite_failed_commit(error)
             raise
 
     async def rollback(self) -> None:
-        """Take the transaction back if there is one."""
+        """Roll back the transaction if there is one."""
         if self.in_transaction:
             with suppress(sqlite3.Error):
-                await self._whole("ROLLBACK")
+                await self._run_to_end("ROLLBACK")
 
     async def run(self, sql: str, *values: Value) -> list[Row]:
         """Run a statement inside the transaction: one hop to the thread."""
         return _rows(await self._writer.execute_fetchall(translated(sql), values))
 
     async def run_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
-        """Run a statement for every row; one prepared statement serves any number of them."""
+        """Run one prepared statement for every row."""
         async with self._writer.executemany(translated(sql), rows):
             pass
 
     async def read(self, sql: str, *values: Value) -> list[Row]:
-        """Run a SELECT over what is committed."""
+        """Run a SELECT over committed data."""
         return _rows(await self._reader.execute_fetchall(translated(sql), values))
 
     def reason(self, error: BaseException) -> Reason | None:
-        """Return why an error passes; also one that says of an open store that it is damaged."""
+        """Return why an error is temporary. Damage that SQLite reports of an open store counts too."""
         return open_reason(error)
 
     async def changed_elsewhere(self) -> frozenset[Topic]:
-        """Look once a second whether another program has committed; SQLite does not tell what it was."""
+        """Look once a second for commits of other programs; SQLite does not tell what they changed."""
         while True:
             if self._version is not None:
-                await asyncio.sleep(_LOOK_SECONDS)
-            ((version,),) = await self.run("PRAGMA data_version")  # commits of this connection do not change it
+                await asyncio.sleep(_POLL_SECONDS)
+            ((version,),) = await self.run("PRAGMA data_version")  # does not count this connection's own commits
             before, self._version = self._version, version
             if version != before:
                 return EVERYTHING
 
     def sizes_bytes(self) -> tuple[int, int]:
-        """Return the size of the database, and of the write-ahead log beside it."""
+        """Return the sizes of the database and of its write-ahead log."""
         return _size(self._path), _size(self._path.with_name(self._path.name + "-wal"))
 
     async def close(self) -> None:
         """Close both connections.
 
-        A thread that was left behind answers to a loop that is closed, or keeps the program from ending.
+        A thread that is left running would call a closed event loop, or keep the process alive.
         """
         await uncut(self._close())
 
@@ -158,15 +161,16 @@ class SqliteEngine:
         await self._writer.close()
         await self._reader.close()
 
-    async def _write_over(self, error: sqlite3.Error) -> None:
-        """Write over what a commit has left in the write-ahead log whose sync alone has failed.
+    async def _overwrite_failed_commit(self, error: sqlite3.Error) -> None:
+        """Overwrite the rest of a commit in the write-ahead log when only its sync has failed.
 
-        It would be in force after a restart, although its clients were told that nothing was changed. Any write begins
-        at the same place; this one changes nothing. Raises TemporaryError where it fails too.
+        Otherwise the commit would be in force after a restart, although its clients were told that nothing was changed.
+        Any write begins at the same place in the log; this one changes nothing. Raises TemporaryError when it fails
+        too.
         """
         await self.rollback()
         try:
-            await self._whole("PRAGMA user_version = 0")
+            await self._run_to_end("PRAGMA user_version = 0")
         except sqlite3.Error as again:
             if not is_failed_sync(again):
                 _log.error("a commit has failed and cannot be taken off the disk: %s", error)
@@ -174,8 +178,8 @@ class SqliteEngine:
                 message = f"{what}; look before you try again"
                 raise TemporaryError(message) from again
 
-    async def _whole(self, sql: str) -> None:
-        """Run a statement to its end, also when the caller is cancelled meanwhile."""
+    async def _run_to_end(self, sql: str) -> None:
+        """Run a statement to its end, even if the caller is cancelled meanwhile."""
         await uncut(self.run(sql))
 
 
@@ -190,14 +194,14 @@ def _size(path: Path) -> int:
         return 0
 
 
-async def _opened(connection: aiosqlite.Connection) -> None:
+async def _wait_until_open(connection: aiosqlite.Connection) -> None:
     await connection
 
 
-async def _connected(path: Path) -> aiosqlite.Connection:
+async def _connect(path: Path) -> aiosqlite.Connection:
     connection = aiosqlite.connect(path, isolation_level=None, timeout=_STATEMENT_SECONDS)
     try:
-        await uncut(_opened(connection))
+        await uncut(_wait_until_open(connection))
     except asyncio.CancelledError:
         await connection.close()
         raise

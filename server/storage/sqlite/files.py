@@ -1,7 +1,7 @@
-"""The store's files: made on first start, checked on every start, brought up to the program's schema.
+"""The store's files: create them at the first start, check them at every start, upgrade their schema.
 
-What cannot be opened safely is refused with StartError and left untouched: a database without its storage key or
-with another one, a newer schema, a damaged file. Blocking; for the time before the loop runs.
+Unsafe stores are refused with StartError and left unchanged: a database without its storage key or with another one, a
+newer schema, a damaged file. Blocking; for use before the event loop runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from server.file_names import STORAGE_KEY_NAME
 from server.model.lines import one_line
 from server.storage.owner import working_for
 from server.storage.sqlite import schema
-from server.storage.sqlite.errors import passing_reason
+from server.storage.sqlite.errors import temporary_reason
 from server.storage.sqlite.restoring import SIDE_FILES, finish, restoring_folder
 from server.storage.storage_key import read_storage_key, storage_key_there
 from server.storage.vault import Vault, new_storage_key
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A store that can be opened: its absolute path and its vault. `made` tells whether it was made just now."""
+    """A store that can be opened: its absolute path and its vault. `made` means that it is new."""
 
     database: Path
     vault: Vault
@@ -46,13 +46,13 @@ def prepare(
     storage_key: Path | None = None,
     upgrading: Callable[[Path], AbstractContextManager[None]] | None = None,
 ) -> Prepared:
-    """Make the store where there is neither database nor storage key, else check and migrate it.
+    """Create the store when neither database nor storage key exists; otherwise check and upgrade it.
 
-    Without `make` an absent store is refused. `storage_key` may lie outside the keys folder. A store of an older schema
-    is migrated inside `upgrading(database)`, which raises StartError where that may not be. Raises StartError with what
-    is wrong and how to mend it.
+    Without `make`, an absent store is refused. `storage_key` may be outside the keys folder. A store of an older schema
+    is upgraded inside `upgrading(database)`, which raises StartError when an upgrade is not allowed. Every StartError
+    says what is wrong and how to mend it.
     """
-    database = database.absolute()  # a relative `:memory:` would be no file to SQLite
+    database = database.absolute()  # SQLite would not treat a relative `:memory:` as a file
     storage_key = storage_key or keys_dir / STORAGE_KEY_NAME
     staged = database.with_name(database.name + ".new")
     with store_errors():
@@ -67,7 +67,7 @@ def prepare(
             if not database.exists():
                 _finish_or_refuse(database, staged, storage_key)
             found = _check(database, vault)
-            _close_to_others(keys_dir, database, storage_key)
+            _restrict_permissions(keys_dir, database, storage_key)
             if found < schema.newest():
                 with upgrading(database) if upgrading else nullcontext():
                     schema.upgrade(database, vault)
@@ -75,7 +75,7 @@ def prepare(
 
 
 def finish_restore(database: Path, keys_dir: Path) -> None:
-    """Finish a restore that was killed behind its step, before anything looks at the store."""
+    """Finish a restore that was killed after its point of no return, before any use of the store."""
     if os.path.lexists(restoring_folder(database)):
         with locked_folder(keys_dir):
             finish(database, keys_dir)
@@ -83,14 +83,24 @@ def finish_restore(database: Path, keys_dir: Path) -> None:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn what SQLite and the system say of the store's files into StartError."""
+    """Turn errors of SQLite and of the system about the store's files into StartError."""
     try:
         yield
     except OSError as error:
         message = f"the store cannot be opened: {error}"
         raise StartError(message) from error
     except sqlite3.Error as error:
-        message = f"the store cannot be opened: {passing_reason(error) or error}; nothing was changed"
+        message = f"the store cannot be opened: {temporary_reason(error) or error}; nothing was changed"
+        raise StartError(message) from error
+
+
+@contextmanager
+def read_errors() -> Iterator[None]:
+    """Turn an SQLite error of an open store into StartError, as when its file is replaced between check and use."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        message = f"the store cannot be read: {temporary_reason(error) or error}"
         raise StartError(message) from error
 
 
@@ -107,7 +117,10 @@ def _refuse_without_key(database: Path, storage_key: Path, *, make: bool) -> Non
 
 
 def _make(database: Path, staged: Path, storage_key: Path) -> None:
-    """Make the database aside, then its key, then put the database in place: a crash between leaves no riddle."""
+    """Create the database under another name, then its key, then rename the database.
+
+    After a crash at any point, the next start can tell which step was the last.
+    """
     make_folder(database.parent)
     staged.unlink(missing_ok=True)
     raw = new_storage_key()
@@ -120,7 +133,7 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     sync_folder(database.parent)
     with working_for(storage_key):
         half_written.rename(storage_key)
-        sync_folder(storage_key.parent)  # a power cut must not leave a database whose key is gone
+        sync_folder(storage_key.parent)  # a power cut must not leave a database without its key
     staged.rename(database)
     sync_folder(database.parent)
 
@@ -137,17 +150,17 @@ def _finish_or_refuse(database: Path, staged: Path, storage_key: Path) -> None:
 
 
 def check(database: Path, vault: Vault) -> int:
-    """Return the schema's number of a store, which is neither changed nor upgraded. Raises StartError."""
+    """Return the schema number of a store without changing or upgrading it. Raises StartError."""
     with store_errors():
         return _check(database, vault)
 
 
 def _check(database: Path, vault: Vault) -> int:
-    """Return the schema's number. Looks without touching: without locks or side files where nobody has it open."""
+    """Return the schema number. Unless the store is open, the check makes no locks or side files."""
     try:
-        verdict, values = _looked_at(database)
+        verdict, values = _inspect(database)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        if isinstance(error, sqlite3.DatabaseError) and passing_reason(error):
+        if isinstance(error, sqlite3.DatabaseError) and temporary_reason(error):
             raise
         verdict, values = str(error), {}
     number = values.get("schema", "")
@@ -167,26 +180,26 @@ def _check(database: Path, vault: Vault) -> int:
     return int(number)
 
 
-def _looked_at(database: Path) -> tuple[str, dict[str, str]]:
-    """Return SQLite's verdict on the file, or a table that is missing, and what the store says of itself.
+def _inspect(database: Path) -> tuple[str, dict[str, str]]:
+    """Return SQLite's verdict on the file, or a missing table, and the values of the table `store`.
 
-    A file that another program writes meanwhile may look damaged, as nothing is locked: it is looked at again.
+    Without locks, a file may look damaged while another program writes it. Then it is read again.
     """
     _refuse_unless_plain(database)
     while True:
         before = _stamp(database)
         try:
-            looked = _look(database, "mode=ro" if before.in_use else "mode=ro&immutable=1")
+            result = _inspect_once(database, "mode=ro" if before.in_use else "mode=ro&immutable=1")
         except (sqlite3.DatabaseError, UnicodeDecodeError):
             if _stamp(database) == before:
                 raise
         else:
-            if looked[0] == "ok" or _stamp(database) == before:
-                return looked
+            if result[0] == "ok" or _stamp(database) == before:
+                return result
 
 
 def _refuse_unless_plain(database: Path) -> None:
-    """Raise StartError for a FIFO, on which SQLite would wait for ever, and for whatever else is no file."""
+    """Raise StartError for anything but a file; SQLite would wait for ever on a FIFO."""
     for ending in SIDE_FILES:
         path = database.with_name(database.name + ending)
         if path.exists() and not path.is_file():
@@ -202,12 +215,12 @@ class _Stamp:
 
 
 def _stamp(database: Path) -> _Stamp:
-    """Return what is another one when somebody has written the file, or begun to."""
+    """Return a stamp that changes when a program writes the file, or begins to."""
     found = database.stat()
     return _Stamp(found.st_mtime_ns, found.st_size, database.with_name(database.name + "-wal").exists())
 
 
-def _look(database: Path, mode: str) -> tuple[str, dict[str, str]]:
+def _inspect_once(database: Path, mode: str) -> tuple[str, dict[str, str]]:
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True)) as connection:
         verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         values = {str(name): str(value) for name, value in connection.execute("SELECT name, value FROM store")}
@@ -217,11 +230,11 @@ def _look(database: Path, mode: str) -> tuple[str, dict[str, str]]:
     return (f"the table {min(missing)} is missing" if missing else verdict), values
 
 
-def _close_to_others(keys_dir: Path, database: Path, storage_key: Path) -> None:
-    """Take away what group and others may do with the keys folder and files that hold secrets.
+def _restrict_permissions(keys_dir: Path, database: Path, storage_key: Path) -> None:
+    """Remove the permissions of group and others on the keys folder and on files with secrets.
 
-    A storage key in a place of its own belongs to whoever put it there, may be read by a group (as systemd's
-    credentials are) and is not changed. Raises StartError when everybody may read it.
+    A storage key outside the keys folder keeps its owner and mode: a group may read it, like systemd's credentials.
+    Raises StartError when everybody may read it.
     """
     outside = storage_key.parent != keys_dir
     with working_for(storage_key):

@@ -1,8 +1,8 @@
-"""Putting a restored store in place of the old one: whole, or not at all. Blocking.
+"""Replace the old store by a restored one, completely or not at all. Blocking.
 
-All of the new store is made ready in a folder beside the database. Giving that folder its final name is the step:
-before it nothing has changed, after it whoever opens the store next finishes what is left to do, as often as it
-takes. What was there is renamed and never deleted.
+First the whole new store is prepared in a folder beside the database. Renaming that folder to its final name is the
+point of no return. Before it nothing has changed. After it, the next program that opens the store finishes the
+remaining steps, and may repeat them. Old files are renamed and never deleted.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from server.plain_files import MOST_KEY_BYTES, read_plain
 from server.storage.storage_key import parse_storage_key
 
 _ASIDE = "aside"
-#: Where SQLite's locks of a file lie (source: its file format, "lock byte page"): whoever has the file open in WAL
-#: mode holds one of them.
+#: The byte range of SQLite's locks in a file (source: its file format, "lock byte page"). Every program that has the
+#: file open in WAL mode locks one of these bytes.
 _LOCKS_AT, _LOCKS = 0x40000000, 512
-#: What SQLite puts behind the database's name; the file that counts goes last.
+#: SQLite's suffixes of a database's name. The database itself is moved last.
 SIDE_FILES = ("-wal", "-shm", "-journal", "")
 _ASIDE_NAME = re.compile(r"\.before-restore-[0-9]{8}T[0-9]{6}Z(-again){0,99}")
 _MOST_PLAN_BYTES = 4_096
@@ -43,20 +43,20 @@ _NO_PLAN = f"{RESTORE_PLAN_NAME} is no plan of a restore"
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A new store that waits for its place: what the old files' names get behind them, and its keys by name."""
+    """A prepared store: the suffix `aside` for the names of the old files, and the new keys by name."""
 
     aside: str
     keys: Mapping[str, bytes] = field(repr=False)
 
 
 def restoring_folder(database: Path) -> Path:
-    """Return where a restored store lies that is to be put in place of this one."""
+    """Return the folder of a restored store that is going to replace this database."""
     return database.with_name(database.name + ".restoring")
 
 
 @contextmanager
 def alone(database: Path) -> Iterator[None]:
-    """Keep every other program away from a database, damaged or not; raises StartError when one has it open."""
+    """Lock out all other programs from a database, even a damaged one; StartError if one has it open."""
     if not database.exists():
         yield
         return
@@ -70,7 +70,7 @@ def alone(database: Path) -> Iterator[None]:
 
 
 def make_ready(folder: Path, database: Path, keys: Mapping[str, bytes], aside: str) -> None:
-    """Fill an empty folder with a new store; `aside` is what the names of the old files get behind them."""
+    """Fill an empty folder with a new store; `aside` is the suffix for the names of the old files."""
     database.rename(folder / DATABASE_NAME)
     (folder / KEYS_FOLDER_NAME).mkdir(mode=0o700)
     for name, content in keys.items():
@@ -81,7 +81,7 @@ def make_ready(folder: Path, database: Path, keys: Mapping[str, bytes], aside: s
 
 
 def free_aside(database: Path, keys_dir: Path, now: str) -> str:
-    """Return what is put behind the names of what is moved aside, so that nothing has such a name yet."""
+    """Return a suffix for the old files' names that no file has yet."""
     aside = f".before-restore-{now}"
     while any([*folder.glob(f"*{aside}*")] for folder in (database.parent, keys_dir)):
         aside += "-again"
@@ -89,21 +89,24 @@ def free_aside(database: Path, keys_dir: Path, now: str) -> str:
 
 
 def put_in_place(folder: Path, database: Path, keys_dir: Path) -> list[Path]:
-    """Take the step with a folder that is ready, and finish; return the old files' new names."""
+    """Rename the prepared folder, which is the point of no return, and finish.
+
+    Returns the old files' new names.
+    """
     folder.rename(restoring_folder(database))
     sync_folder(database.parent)
     return finish(database, keys_dir)
 
 
 def finish(database: Path, keys_dir: Path) -> list[Path]:
-    """Finish what was begun, if something was; return the old files' new names. Call it with the keys folder held.
+    """Finish a restore, if one was begun; return the old files' new names. Lock the keys folder first.
 
-    Raises StartError and changes nothing where the folder is not as `make_ready` leaves it.
+    Raises StartError and changes nothing when the folder is not as `make_ready` leaves it.
     """
     folder = restoring_folder(database)
     if not os.path.lexists(folder):
         return []
-    ready = _looked_through(folder)
+    ready = _read_prepared(folder)
     moved: list[Path] = []
     if ready is not None:
         for name, content in sorted(ready.keys.items()):
@@ -117,8 +120,11 @@ def finish(database: Path, keys_dir: Path) -> list[Path]:
     return moved
 
 
-def _looked_through(folder: Path) -> _Ready | None:
-    """Return what waits in the folder, None where only the folder is left to be removed. Raises StartError."""
+def _read_prepared(folder: Path) -> _Ready | None:
+    """Check and return the content of the folder; None if only the empty folder is left to remove.
+
+    Raises StartError for a folder that no restore has made.
+    """
     try:
         _require_folder(folder)
         if not os.path.lexists(folder / RESTORE_PLAN_NAME):
@@ -126,18 +132,18 @@ def _looked_through(folder: Path) -> _Ready | None:
         plan = json.loads(read_plain(folder / RESTORE_PLAN_NAME, _MOST_PLAN_BYTES, links=False))
         aside = plan.get(_ASIDE) if isinstance(plan, dict) else None
         if not isinstance(aside, str) or not _ASIDE_NAME.fullmatch(aside):
-            raise _foreign(folder, _NO_PLAN)
+            raise _not_from_restore(folder, _NO_PLAN)
         _require_folder(folder / KEYS_FOLDER_NAME)
         names = {path.name for path in (folder / KEYS_FOLDER_NAME).iterdir()}
         if not names <= {*KEY_NAMES}:
-            raise _foreign(folder, f"{KEYS_FOLDER_NAME} has files that no backup has")
+            raise _not_from_restore(folder, f"{KEYS_FOLDER_NAME} has files that no backup has")
         keys = {name: read_plain(folder / KEYS_FOLDER_NAME / name, MOST_KEY_BYTES, links=False) for name in names}
         if STORAGE_KEY_NAME in keys:
             parse_storage_key(keys[STORAGE_KEY_NAME], str(folder / KEYS_FOLDER_NAME / STORAGE_KEY_NAME))
         if os.path.lexists(folder / DATABASE_NAME) and not stat.S_ISREG((folder / DATABASE_NAME).lstat().st_mode):
-            raise _foreign(folder, f"{DATABASE_NAME} is no plain file")
+            raise _not_from_restore(folder, f"{DATABASE_NAME} is no plain file")
     except (OSError, ValueError, RecursionError) as error:
-        raise _foreign(
+        raise _not_from_restore(
             folder, getattr(error, "strerror", None) or f"{RESTORE_PLAN_NAME} is no plan of a restore"
         ) from error
     return _Ready(aside, keys)
@@ -145,16 +151,16 @@ def _looked_through(folder: Path) -> _Ready | None:
 
 def _require_folder(path: Path) -> None:
     if not stat.S_ISDIR(path.lstat().st_mode):
-        raise _foreign(path, "it is no folder")
+        raise _not_from_restore(path, "it is no folder")
 
 
-def _foreign(folder: Path, why: str) -> StartError:
+def _not_from_restore(folder: Path, why: str) -> StartError:
     return StartError(f"{folder} was not left by a restore: {why}; look at it and move it away; nothing was changed")
 
 
 def _place_key(content: bytes, target: Path, aside: str) -> list[Path]:
-    """Copy, as the keys may lie on another file system."""
-    if _holds(target, content):
+    """Copy a key, because the keys folder may be on another file system; return the old key's new name."""
+    if _has_content(target, content):
         return []
     moved = _move_aside(target, target.with_name(target.name + aside))
     staged = target.with_name(target.name + ".new")
@@ -164,7 +170,7 @@ def _place_key(content: bytes, target: Path, aside: str) -> list[Path]:
     return moved
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def _has_content(path: Path, content: bytes) -> bool:
     try:
         return read_plain(path, MOST_KEY_BYTES, links=False) == content
     except OSError:
@@ -178,7 +184,7 @@ def _place_database(new: Path, database: Path, aside: str) -> list[Path]:
     for ending in SIDE_FILES:
         old = database.with_name(database.name + ending)
         moved += _move_aside(old, database.with_name(database.name + aside + ending))
-    sync_folder(database.parent)  # an old -wal beside a new database would be the end of it
+    sync_folder(database.parent)  # an old -wal file beside a new database would destroy it
     new.rename(database)
     sync_folder(database.parent)
     return moved

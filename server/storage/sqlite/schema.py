@@ -1,8 +1,8 @@
-"""The schema of the database: its numbered migrations, and how a store is brought up to the newest. Blocking.
+"""The schema of the database: numbered migrations, and the upgrade of a store to the newest. Blocking.
 
-A store is upgraded in three steps, of which only the last touches it: a copy is kept beside it, the migrations are
-rehearsed on that copy and taken back, then all of them run in one transaction on the store. Whatever happens before
-its commit, the store is the old one.
+An upgrade has three steps. It copies the store beside it. It rehearses the migrations on the copy and rolls them back.
+Then it runs all of them in one transaction on the store. Only the last step touches the store: until its commit, every
+failure leaves the store as it was.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from server.storage.sqlite.snapshot import counts, damage, scratch_folder, snaps
 from server.storage.vault import Vault
 
 _TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
-#: The table that says what the store is; migrations write into it.
+#: The table that describes the store itself. Migrations write to it.
 _STORE = "store"
 
 _log = logging.getLogger("ecss-console.storage")
@@ -32,24 +32,24 @@ _log = logging.getLogger("ecss-console.storage")
 
 @cache
 def migrations() -> dict[int, str]:
-    """Return the migrations by number, in order, from `migrations/0001_first.sql` and its followers."""
+    """Return the migrations by number, in order: `migrations/0001_first.sql` and the following ones."""
     folder = files("server.storage.sqlite") / "migrations"
     scripts = sorted((file.name, file) for file in folder.iterdir() if file.name.endswith(".sql"))
     return {int(name.partition("_")[0]): file.read_text(encoding="utf-8") for name, file in scripts}
 
 
 def newest() -> int:
-    """Return the number of the schema that this program writes."""
+    """Return the number of the newest schema that this program writes."""
     return max(migrations())
 
 
 def tables_of(schema: int) -> set[str]:
-    """Return the tables that a database of a schema has; one this program does not know has those of the newest."""
+    """Return the tables of a schema; for an unknown number, those of the newest schema."""
     return {table for number, script in migrations().items() if number <= schema for table in _TABLE.findall(script)}
 
 
 def make(database: Path, vault: Vault) -> None:
-    """Give an empty file the newest schema."""
+    """Create the newest schema in an empty file."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         _migrate(connection, 0, vault)
@@ -58,14 +58,17 @@ def make(database: Path, vault: Vault) -> None:
 
 
 def kept_copy(database: Path, schema: int) -> Path:
-    """Return where a store of an older schema is kept when it is upgraded: `console.db.schema-2`."""
+    """Return the path of the copy that an upgrade keeps of the old store: `console.db.schema-2`."""
     return database.with_name(f"{database.name}.schema-{schema}")
 
 
 def upgrade(database: Path, vault: Vault) -> None:
-    """Bring a store up to the newest schema. Raises StartError, sqlite3.Error or OSError and leaves it as it was."""
+    """Upgrade a store to the newest schema.
+
+    Raises StartError, sqlite3.Error or OSError, and then leaves the store as it was.
+    """
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        schema = _schema(connection)
+        schema = _schema_number(connection)
         kept = kept_copy(database, schema)
         with scratch_folder(database) as folder:
             copy = folder / kept.name
@@ -80,37 +83,37 @@ def upgrade(database: Path, vault: Vault) -> None:
 
 
 def _rehearse(copy: Path, vault: Vault) -> None:
-    """Run the migrations on a copy and take them back; raises StartError when they would lose or break something."""
+    """Run the migrations on a copy and roll them back; StartError if they would lose or break data."""
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         _migrate_checked(connection, vault)
         found = damage(connection)
         connection.execute("ROLLBACK")
     if found is not None:
-        raise _refused(found)
+        raise _upgrade_refused(found)
 
 
 def _migrate_checked(connection: sqlite3.Connection, vault: Vault) -> None:
-    """Run what is missing inside the caller's transaction; raises StartError when rows are lost or doubled."""
+    """Run the missing migrations inside the caller's transaction; StartError if row counts change."""
     before = counts(connection)
-    _migrate(connection, _schema(connection), vault)
+    _migrate(connection, _schema_number(connection), vault)
     after = counts(connection)
     for table in sorted(before.keys() & after.keys() - {_STORE}):
         if before[table] != after[table]:
             what = f"the table {table} would have {after[table]} rows in place of {before[table]}"
-            raise _refused(what)
+            raise _upgrade_refused(what)
 
 
-def _refused(what: str) -> StartError:
+def _upgrade_refused(what: str) -> StartError:
     return StartError(f"the store cannot be upgraded to schema {newest()}: {what}; nothing was changed")
 
 
-def _schema(connection: sqlite3.Connection) -> int:
+def _schema_number(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT value FROM store WHERE name = 'schema'").fetchone()[0])
 
 
 def _migrate(connection: sqlite3.Connection, done: int, vault: Vault) -> None:
-    """Run the migrations behind number `done` inside the caller's transaction."""
+    """Run the migrations after number `done` inside the caller's transaction."""
     for number, script in migrations().items():
         if number <= done:
             continue
@@ -127,7 +130,7 @@ def _migrate(connection: sqlite3.Connection, done: int, vault: Vault) -> None:
 
 
 def _mark_beginning(connection: sqlite3.Connection, vault: Vault) -> None:
-    """Sign which records are from before the chain, so that no later one can be passed off as such."""
+    """Sign which records are older than the chain, so that no later record can pass for one."""
     beginning = Beginning(*connection.execute("SELECT coalesce(max(id), 0), count(*) FROM audit").fetchone())
     connection.execute(
         "INSERT OR REPLACE INTO store (name, value) VALUES (?, ?)", (BEGINNING, vault.audit.mark(beginning))
@@ -135,7 +138,7 @@ def _mark_beginning(connection: sqlite3.Connection, vault: Vault) -> None:
 
 
 def _list_nodes(connection: sqlite3.Connection, vault: Vault) -> None:
-    """List the nodes that have a head, and sign the heads for that list; one that was changed stays so."""
+    """List the nodes that have a head, and sign the heads for that list. A changed head stays as it is."""
     audit = vault.audit
     rows = connection.execute("SELECT node, seq, mac, signature FROM audit_heads").fetchall()
     nodes = sorted(str(node) for node, *_ in rows)

@@ -1,7 +1,8 @@
-"""One server a store: a second one is refused while the first lives.
+"""The server lock: only one server at a time may use a store.
 
-Two would share the data safely, but neither knows the other's sessions, limits and penalties: who is sent away by one
-is still in at the other, and both would write the audit's log. The lock is the kernel's and dies with the process.
+Two servers would share the data safely. But neither would know the other's sessions, limits and penalties: a user who
+is disconnected by one would stay connected to the other. Both would also write the audit's log. The kernel releases the
+lock when the process dies.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ _MOST_LOCK_BYTES = 32
 
 
 class HeldError(StartError):
-    """Another program holds the store."""
+    """Another program holds the server lock."""
 
 
 @contextmanager
 def upgrading(database: Path) -> Iterator[None]:
-    """Hold the store for a program that is no server and brings it up to its own schema.
+    """Hold the server lock while a program that is not a server upgrades the schema.
 
-    Raises StartError beside a server, which would be of an older version and could not go on with what it finds then.
+    Raises StartError while a server runs. It would be of an older version and could not use the upgraded store.
     """
     with ExitStack() as held:
         try:
@@ -44,17 +45,17 @@ def upgrading(database: Path) -> Iterator[None]:
 
 @contextmanager
 def serving(database: Path) -> Iterator[None]:
-    """Hold the store for a server, or for what must not run beside one.
+    """Hold the server lock, for a server or for work that must not run beside one.
 
-    Raises StartError when another one holds it, or where no lock can be written.
+    Raises StartError when another program holds the lock, or when the lock file cannot be written.
 
-    The lock is a file of its own: closing a second descriptor of the database would drop the locks of SQLite.
+    The lock has its own file, because closing a second descriptor of the database would release SQLite's locks.
     """
     database = database.resolve()
     lock = database.with_name(database.name + ".lock")
     try:
         make_folder(lock.parent)
-        descriptor = _locked(lock)
+        descriptor = _lock_file(lock)
     except BlockingIOError as error:
         message = (
             f"another ecss-console serves or restores the store {database}, process {_holder(lock)}: "
@@ -71,8 +72,8 @@ def serving(database: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(lock: Path) -> int:
-    """Return the locked file that has this name; one that is removed by who held it before is not it."""
+def _lock_file(lock: Path) -> int:
+    """Lock and return the file of this name; try again if its former holder has just removed it."""
     while True:
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""Consistent copies of a database that others may be writing to, and what can be told of a copy. Blocking."""
+"""Consistent copies of a database that other programs write to, and checks of them. Blocking."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCHEMA_DIGITS = 9
 
 @contextmanager
 def copying(folder: Path) -> Iterator[None]:
-    """Raise StartError where `folder` has no room for a copy of the database, which lies beside it unless told else."""
+    """Raise StartError if there is no room in `folder` for the copy of the database made inside."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:
@@ -37,10 +37,10 @@ def copying(folder: Path) -> Iterator[None]:
 
 
 def snapshot(database: Path, target: Path) -> None:
-    """Write what is committed at this moment to `target`, one file for its owner only, synced.
+    """Write all committed data to `target`: one synced file that only its owner can read.
 
-    What was deleted is not in it. Others go on reading and writing. Raises OSError, FileExistsError for a target
-    that is there, or sqlite3.Error; what was begun is taken away then.
+    Deleted data is not copied. Other programs continue to read and write. Raises OSError, FileExistsError if the target
+    exists, or sqlite3.Error; an unfinished copy is removed.
     """
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
     try:
@@ -54,7 +54,7 @@ def snapshot(database: Path, target: Path) -> None:
 
 
 def damage(connection: sqlite3.Connection) -> str | None:
-    """Return what SQLite finds wrong with a whole database, rows without their owner included; None for nothing."""
+    """Return the first damage or orphaned row that SQLite finds in a whole database; None if sound."""
     verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     if verdict != "ok":
         return one_line(verdict)
@@ -63,7 +63,7 @@ def damage(connection: sqlite3.Connection) -> str | None:
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return how many rows each table has."""
+    """Return the number of rows of each table."""
     tables = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
     ).fetchall()
@@ -72,7 +72,7 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a database is: `damage` is None where nothing is wrong, and the rest may be empty where something is."""
+    """The content of a database. `damage` is None for a sound one; otherwise the rest may be empty."""
 
     damage: str | None
     schema: int = 0
@@ -81,7 +81,7 @@ class Contents:
 
 
 def contents(database: Path) -> Contents:
-    """Look at all of a database that nobody writes to."""
+    """Read all of a database that no program writes to."""
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             found = damage(connection)
@@ -95,7 +95,7 @@ def contents(database: Path) -> Contents:
 
 
 def storage_key_of(database: Path) -> str:
-    """Return the mark of the storage key that a database was made with; empty where there is none to be read."""
+    """Return the fingerprint of a database's storage key; empty if it cannot be read."""
     if not database.is_file():
         return ""
     try:
@@ -108,28 +108,29 @@ def storage_key_of(database: Path) -> str:
 
 @contextmanager
 def scratch_folder(database: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Give a folder for files that are as secret as the database, beside it unless told otherwise.
+    """Give a temporary folder for files as secret as the database; by default beside the database.
 
-    It goes when the block ends; what a program that was killed has left is taken away by the next one.
+    It is removed when the block ends. The folders that killed programs have left are removed first.
     """
     folder = folder or database.parent
     prefix = f"{database.name}.scratch-"
     for left in folder.glob(f"{prefix}*"):
-        with _held(left) as alone:
+        with _locked_folder(left) as alone:
             if alone:
                 _empty_and_remove(left)
     with ExitStack() as stack:
-        made = _made(prefix, folder)
-        while not (stack.enter_context(_held(made)) and made.exists()):  # another program took it for one that is left
-            made = _made(prefix, folder)
+        made = _make_folder(prefix, folder)
+        # another program may have removed the new folder as left behind
+        while not (stack.enter_context(_locked_folder(made)) and made.exists()):
+            made = _make_folder(prefix, folder)
         try:
             yield made
         finally:
             _remove(made)
 
 
-def _made(prefix: str, folder: Path) -> Path:
-    """Make a new folder; one in a folder of root's, which root names with --scratch, is the store's owner's."""
+def _make_folder(prefix: str, folder: Path) -> Path:
+    """Make a new folder that the store's owner owns, even in a folder of root's (see --scratch)."""
     uid, gid = os.geteuid(), os.getegid()
     with working_for(folder, shared=True):
         made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
@@ -145,7 +146,7 @@ def _made(prefix: str, folder: Path) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder in which a thread that was interrupted may still be opening a database."""
+    """Remove a folder in which an interrupted thread may still be opening a database."""
     for _ in range(_TRIES):
         _empty_and_remove(folder)
         if not folder.exists():
@@ -154,15 +155,15 @@ def _remove(folder: Path) -> None:
 
 
 def _empty_and_remove(folder: Path) -> None:
-    """Remove a folder and what is in it as far as that can be done: what is in it as its owner, who is no root."""
+    """Remove a folder and its content as far as possible; the content as its owner, who is not root."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError), working_for(folder.parent, shared=True):
         folder.rmdir()
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold a folder; False when another program does or it is none."""
+def _locked_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder; give False when another program holds it or it is not a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

@@ -18,6 +18,8 @@ from server.transport.terminal.editor_stop import EditorStop
 from server.transport.terminal.sequences import PASTE_BEGINS, PASTE_ENDS, is_text, piece_at
 from server.transport.terminal.tty import INTERRUPT, Tty
 
+#: More queued characters than a person types ahead. Then the keys take turns with those of other sessions.
+_MANY_CHARACTERS = 16
 #: The most characters of text that are inserted at once.
 _MOST_CHARACTERS_AT_ONCE = 1024
 _ESCAPE = "\x1b"
@@ -84,8 +86,9 @@ def key_presses(piece: str) -> list[KeyPress]:
 class QueueInput(Input):
     """prompt_toolkit's input, read from the queue of a terminal.
 
-    It reads one key or one run of text per iteration of the event loop. So a packet full of keys does not delay other
-    sessions, and keys for the next reader stay in the queue.
+    It reads one key or one run of text per iteration of the event loop. Many queued keys wait for the turns of their
+    user. So packets full of keys do not delay other sessions, however many sessions send them. Keys for the next reader
+    stay in the queue.
     """
 
     def __init__(self, tty: Tty, takes: Callable[[int], bool]) -> None:
@@ -95,6 +98,7 @@ class QueueInput(Input):
         self._again: list[KeyPress] = []
         self._pasting = self._announced = False
         self._ready: Callable[[], None] | None = None
+        self._waiting: asyncio.Future[None] | None = None
 
     def begin(self) -> None:
         """Begin a new line."""
@@ -161,7 +165,14 @@ class QueueInput(Input):
         """
         if not self._announced:
             self._announced = True
-            asyncio.get_running_loop().call_soon(self._announce)
+            if len(self._tty) > _MANY_CHARACTERS:
+                self._waiting = asyncio.ensure_future(self._announce_in_turn())
+            else:
+                asyncio.get_running_loop().call_soon(self._announce)
+
+    async def _announce_in_turn(self) -> None:
+        await self._tty.turn()
+        self._announce()
 
     def _announce(self) -> None:
         self._announced = False

@@ -1,4 +1,4 @@
--- Who may log in until when, from where, and to which domains.
+-- Restrictions of a login: expiry, source networks and granted domains.
 
 ALTER TABLE users ADD COLUMN locked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE users ADD COLUMN expires_at TEXT;                           -- UTC; none: never
@@ -14,6 +14,6 @@ CREATE TABLE grants (
     PRIMARY KEY (user_name, domain)
 );
 
--- Before grants, every operator and viewer reached every domain: nobody loses or gains by the upgrade.
+-- Before this schema, every operator and viewer could use every domain. The upgrade grants them all, so nothing changes.
 INSERT INTO grants (user_name, domain, granted_at)
     SELECT u.name, d.name, u.added_at FROM users u, domains d WHERE u.role <> 'admin';

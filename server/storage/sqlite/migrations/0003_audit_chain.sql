@@ -1,4 +1,4 @@
--- The audit becomes a chain: what is in it is neither changed nor taken away, and verify finds it where it was.
+-- The audit becomes a chain: `audit verify` then finds every changed or removed record, and its place.
 
 ALTER TABLE audit ADD COLUMN seq INTEGER;   -- per node from 1, without gaps; none: from before the chain
 ALTER TABLE audit ADD COLUMN mac TEXT;      -- HMAC-SHA256 over the mac before it and this record, in hex

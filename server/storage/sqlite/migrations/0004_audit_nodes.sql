@@ -1,2 +1,2 @@
--- The audit's nodes are listed, signed, and every head is signed for that list: no node goes with all its records unseen.
--- The list, in the row 'audit nodes' of the table store, and the signatures are made by the program, which has the key.
+-- A signed list names the audit's nodes, and every head is signed for that list: verify finds a node that is removed whole.
+-- The program has the key, so it writes the list (row 'audit nodes' of the table store) and the signatures itself.
