@@ -51,6 +51,11 @@ def _waited(console: ConsoleServer, path: Path, wanted: int) -> list[int]:
     raise AssertionError("".join(console.log))
 
 
+def _gapless(ids: list[int]) -> bool:
+    """Tell whether each record stands in the log once; the end of a session may be recorded after the last one."""
+    return ids == list(range(2, ids[-1] + 1))
+
+
 def _last(console: ConsoleServer) -> int:
     return int(str(console.audit()[-1]["id"]))
 
@@ -75,7 +80,7 @@ def test_attack_an_odd_line_neither_stops_the_log_nor_loses_a_record(stopped_con
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(path))
     console.run("domain/declare two")
     ids = _waited(console, path, _last(console))
-    assert ids == list(range(2, _last(console) + 1)), "each once, also what was recorded while nobody served"
+    assert _gapless(ids), "each once, also what was recorded while nobody served"
     assert not [line for line in console.log if "audit's log" in line]
 
 
@@ -87,7 +92,7 @@ def test_attack_a_line_cut_by_a_power_failure_loses_no_record(stopped_console: C
     path.write_bytes(whole[:-40])
     console.start(ECSS_CONSOLE_AUDIT__LOG=str(path))
     console.run("domain/declare two")
-    assert _waited(console, path, _last(console)) == list(range(2, _last(console) + 1))
+    assert _gapless(_waited(console, path, _last(console)))
 
 
 def test_attack_an_overlong_line_is_reported_until_the_file_is_moved(stopped_console: ConsoleServer) -> None:
@@ -103,7 +108,7 @@ def test_attack_an_overlong_line_is_reported_until_the_file_is_moved(stopped_con
     path.write_bytes(before)  # an operator repairs it
     ids = _waited(console, path, _last(console))
     assert began in ids
-    assert ids == list(range(2, _last(console) + 1))
+    assert _gapless(ids)
     assert console.logs("the audit's log is written again")
     assert sum("cannot be written" in line for line in console.log) == 1, "told once"
 
@@ -122,7 +127,7 @@ def test_attack_an_unreadable_log_is_reported_and_loses_no_record(
     assert console.logs("the audit's log cannot be written", "Input/output error")
     console.run("domain/declare two")
     assert faults.mend()
-    assert _waited(console, path, _last(console)) == list(range(2, _last(console) + 1))
+    assert _gapless(_waited(console, path, _last(console)))
 
 
 def test_attack_a_folder_at_the_log_path_is_reported_and_stops_nothing(stopped_console: ConsoleServer) -> None:
@@ -132,7 +137,7 @@ def test_attack_a_folder_at_the_log_path_is_reported_and_stops_nothing(stopped_c
     console.run("domain/declare two")
     assert console.logs("the audit's log cannot be written", "Is a directory")
     path.rmdir()
-    assert _waited(console, path, _last(console)) == list(range(2, _last(console) + 1))
+    assert _gapless(_waited(console, path, _last(console)))
 
 
 def test_attack_an_unread_pipe_is_reported_and_filled_when_read(stopped_console: ConsoleServer) -> None:
