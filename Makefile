@@ -21,13 +21,13 @@ PYTEST := $(BIN)/pytest --numprocesses=$(or $(WORKERS),4) --dist=loadfile
 test: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow" $(if $(COVERAGE),--cov --cov-report=)
 
-# What takes long, and what measures time: one test after another.
+# What takes long: kills and faults at every step, floods, soaks, many clients.
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/pytest -m slow $(if $(COVERAGE),--cov --cov-append --cov-report=)
+	$(PYTEST) -m slow $(if $(COVERAGE),--cov --cov-append --cov-report=)
 
 test-all: test test-slow
 
-# The branches that `make test COVERAGE=1` has reached, by folder.
+# The branches that tests with COVERAGE=1 have reached, by folder.
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python scripts/coverage_by_folder.py
 

@@ -70,6 +70,7 @@ def _stopped_log(console: ConsoleServer, path: Path) -> int:
     return logged[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", _ODD)
 def test_attack_an_odd_line_neither_stops_the_log_nor_loses_a_record(stopped_console: ConsoleServer, odd: str) -> None:
     """Such a line once ended the exporter silently, and no later record was written."""
@@ -84,6 +85,7 @@ def test_attack_an_odd_line_neither_stops_the_log_nor_loses_a_record(stopped_con
     assert not [line for line in console.log if "audit's log" in line]
 
 
+@pytest.mark.slow
 def test_attack_a_line_cut_by_a_power_failure_loses_no_record(stopped_console: ConsoleServer) -> None:
     """The next record was once appended to the partial line, and no collector could parse either."""
     console, path = stopped_console, stopped_console.folder / "audit.jsonl"

@@ -101,6 +101,7 @@ async def test_attack_a_keyboard_macro_is_not_replayed(console: ConsoleServer) -
         assert "There is no such command: (e)e\r\n" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys", ["\x18\x05", "\x1b#", "\x16", "\x11", "\x0f", "\x1a", "\x00", "\x1b*", "\x1bv", "\x1b5"]
 )

@@ -86,6 +86,7 @@ async def test_attack_thousands_of_host_keys_in_one_request(console: ConsoleServ
         assert asked < 3 * (cpu_seconds(console) - before) + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_name", ["tcpip-forward", "streamlocal-forward@openssh.com"])
 async def test_attack_requests_to_listen_come_faster_than_they_are_refused(
     console: ConsoleServer, request_name: str
@@ -104,6 +105,7 @@ async def test_attack_requests_to_listen_come_faster_than_they_are_refused(
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_attack_requests_with_unread_replies(console: ConsoleServer) -> None:
     """Unread replies once accumulated. Now the client must read some before it may ask for more."""
     async with console.asyncssh() as connection, console.asyncssh() as other:

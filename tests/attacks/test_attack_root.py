@@ -80,6 +80,7 @@ def test_attack_root_does_not_write_through_a_linked_keys_folder(service: Servic
     assert service.roots() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plan",
     [
@@ -146,6 +147,7 @@ def _hard_link(path: Path, service: Service) -> None:
     os.link(service.home / "secret", path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("put", [_link_to_file, _link_to_folder, _fifo, _folder, _hard_link])
 def test_attack_root_follows_no_planted_file(
     service: Service, tmp_path: Path, put: Callable[[Path, Service], None]
@@ -178,6 +180,7 @@ def test_attack_root_follows_no_planted_file(
         assert set(owners.values()) == {UID}, name
 
 
+@pytest.mark.slow
 def test_attack_files_swapped_between_check_and_use_do_not_mislead_root(service: Service) -> None:
     """The keys folder, a staged key and the database turn into links and back while root works."""
     before = service.roots()
@@ -258,6 +261,7 @@ def test_attack_the_audits_log_is_not_written_through_a_link(stopped_console: Co
     stopped_console.stop()
 
 
+@pytest.mark.slow
 def test_documented_root_recipes_work(service: Service) -> None:
     """The recipes of docs/operations.md and docs/backup.md, as root, with a storage key only root can read."""
     scratch = service.folder / "scratch"
@@ -283,6 +287,7 @@ def test_documented_root_recipes_work(service: Service) -> None:
     assert not (service.var / "keys" / "storage.key").exists()
 
 
+@pytest.mark.slow
 def test_attack_a_backup_in_a_foreign_folder_replaces_no_root_file(service: Service) -> None:
     """The service owns the backup folder. It links it to a root folder, or plants links at the file name."""
     before = service.roots()

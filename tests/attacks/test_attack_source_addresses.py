@@ -21,6 +21,7 @@ from server.model.access import UserKey
 _NOW = "2026-01-01T00:00:00.000+00:00"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept_before", [False, True])
 def test_attack_an_exclusion_written_as_ipv6_excludes_the_ipv4_address(
     stopped_console: ConsoleServer, tmp_path: Path, *, kept_before: bool

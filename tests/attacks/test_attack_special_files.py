@@ -76,6 +76,7 @@ def test_attack_a_special_file_does_not_block_a_reload(
     assert console.logs("reloaded ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("put", KINDS)
 def test_attack_a_special_file_fails_the_start_at_once(
     stopped_console: ConsoleServer, put: Callable[[Path], None]

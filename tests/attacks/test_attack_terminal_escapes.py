@@ -76,6 +76,7 @@ def attacked(console: ConsoleServer) -> ConsoleServer:
     return console
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
 def test_attack_one_line_of_a_key_file_does_not_bring_in_two_keys(console: ConsoleServer, end: str) -> None:
     """A reader of the file saw a comment. The console saw a line break and a second user's key."""
@@ -93,6 +94,7 @@ def _printed(console: ConsoleServer, command: str) -> str:
     return console.ssh(command).stdout.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["cocon/audit/list", "cocon/audit/list --brief", "cocon/user/key/list eve"])
 def test_attack_stored_text_sends_no_terminal_controls(attacked: ConsoleServer, command: str) -> None:
     for line in (f"echo '{_TYPED}'", f"help '{_TYPED}'"):  # in the arguments of a record, and in its detail
@@ -111,6 +113,7 @@ def test_attack_stored_text_sends_no_terminal_controls(attacked: ConsoleServer, 
     assert r"\u202e" in filtered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "told"),
     [

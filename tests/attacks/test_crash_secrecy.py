@@ -69,6 +69,7 @@ _NO_COLUMN = "ALTER TABLE integrations RENAME COLUMN key_hash TO gone"
 _NO_TYPE = "UPDATE integrations SET type = 'nonsense' WHERE client_id = 'second'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", ["console", "json"])
 @pytest.mark.parametrize(
     ("damage", "command"),

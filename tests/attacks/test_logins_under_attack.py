@@ -108,6 +108,7 @@ def _open_files(console: ConsoleServer) -> int:
     return len(list(Path(f"/proc/{console.process.pid}/fd").iterdir()))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("connections", "penalties"), [(10_000, True), (1_000, False)])
 async def test_logins_from_elsewhere_go_on_while_one_source_attacks(
@@ -174,6 +175,7 @@ async def test_megabytes_of_empty_packets_before_login_delay_no_session(console:
     assert set(refused) == {"per_source_penalties"}
 
 
+@pytest.mark.slow
 async def test_logins_succeed_beside_reset_connections(stopped_console: ConsoleServer) -> None:
     """A reset connection's descriptor is reused at once, and its end once ended the new login."""
     console = stopped_console

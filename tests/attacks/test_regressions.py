@@ -80,6 +80,7 @@ async def test_a_script_of_many_lines_does_not_block_other_sessions(console: Con
         script.close()
 
 
+@pytest.mark.slow
 async def test_a_signal_while_reading_is_paused_resumes_reading(console: ConsoleServer) -> None:
     """The queue was once emptied without resuming the channel, and the session read nothing more."""
     async with console.asyncssh() as connection:

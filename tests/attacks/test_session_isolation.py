@@ -142,6 +142,7 @@ PERSON = {"client_version": "OpenSSH_9.9"}
 LONGEST_WAIT_SECONDS = 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "typed",
     [
@@ -193,6 +194,7 @@ async def test_input_of_one_client_does_not_delay_others(
     assert _resident_mb(console) < 250
 
 
+@pytest.mark.slow
 async def test_a_hundred_megabytes_of_unread_output_delay_no_session(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     rows = [(Integration(f"client{number:05}", IntegrationType.WIDGET), new_key()) for number in range(15_000)]
@@ -212,6 +214,7 @@ async def test_a_hundred_megabytes_of_unread_output_delay_no_session(stopped_con
     console.run("whoami")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "document",
     [
@@ -244,6 +247,7 @@ async def test_windows_of_any_size(console: ConsoleServer, size: tuple[int, int]
         assert "admin" in await shell.stdout.readuntil("585]\r\n")
 
 
+@pytest.mark.slow
 async def test_four_hundred_abrupt_disconnects_leak_nothing(console: ConsoleServer) -> None:
     console.run("domain/declare biysk.local")
     states = (b"", b"half", b"sleep 60\n", b"domain/remove biysk.local\n", b"\x1b", b"wh\t", b"x\x12y", b"pwd\n" * 500)
@@ -268,6 +272,7 @@ async def test_four_hundred_abrupt_disconnects_leak_nothing(console: ConsoleServ
     assert "biysk.local" in console.run("domain/list")
 
 
+@pytest.mark.slow
 async def test_five_hundred_shells_open_at_once_each_answer(console: ConsoleServer) -> None:
     connections: list[asyncssh.SSHClientConnection] = []
     gate = asyncio.Semaphore(16)
@@ -292,6 +297,7 @@ async def test_five_hundred_shells_open_at_once_each_answer(console: ConsoleServ
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
 
 
+@pytest.mark.slow
 async def test_ten_thousand_names_complete_without_a_stall(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     rows = [(Integration(f"client{number:05}", IntegrationType.WIDGET), new_key()) for number in range(10_000)]

@@ -73,6 +73,7 @@ def test_verify_names_the_record_that_was_changed_while_the_console_serves(conso
     assert told.stderr == f"ecss-console: the audit is not as it was written:\n{finding}\n"
 
 
+@pytest.mark.slow
 def test_a_rolled_back_store_is_detected_by_an_exported_head(console: ConsoleServer) -> None:
     console.run("domain/declare before")
     console.stop()
@@ -90,6 +91,7 @@ def test_a_rolled_back_store_is_detected_by_an_exported_head(console: ConsoleSer
     console.start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["5", "x:y", "0:" + "0" * 64, "5:" + "A" * 64, "5:" + "0" * 63])
 def test_a_malformed_head_is_an_argument_error(shared_console: ConsoleServer, head: str) -> None:
     assert shared_console.ssh(f"cocon/audit/verify --head {head}").returncode == 2
@@ -122,6 +124,7 @@ def test_the_list_shows_the_newest_records_by_user_kind_and_domain(console: Cons
     assert "│Seq│" in console.run("cocon/audit/list --last 5").replace(" ", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["operator", "viewer"])
 def test_denied_reads_of_the_audit_are_recorded(console: ConsoleServer, role: str) -> None:
     words = ("user", "add", "eve", "--role", role, "--authorized-key", f"{console.key}.pub")
@@ -139,6 +142,7 @@ def test_denied_reads_of_the_audit_are_recorded(console: ConsoleServer, role: st
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "mended"),
     [
@@ -233,6 +237,7 @@ def test_a_record_of_the_whole_configuration_does_not_widen_the_table(console: C
     assert all(f'"{key}"' in shown for key in json.loads(str(row["arguments"])))
 
 
+@pytest.mark.slow
 def test_another_host_key_or_configuration_is_recorded_once(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     banner = "Keep out. " * 100

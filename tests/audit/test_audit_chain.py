@@ -61,6 +61,7 @@ def _flips(record: Kept) -> Iterator[Kept]:
         yield replace(record, seq=(record.seq or 0) ^ bit)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_every_column_is_found_in_the_right_record(chain: Attacked) -> None:
     """Change several distant records at a time, so that each has its own finding, until every byte was flipped."""
     rows, outline = _loaded(chain)
@@ -81,6 +82,7 @@ def test_every_flipped_byte_of_every_column_is_found_in_the_right_record(chain: 
     assert flips > LENGTH * 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("number", [1, 17, LENGTH])
 def test_a_column_that_was_changed_in_the_file_is_found(chain: Attacked, column: str, number: int) -> None:

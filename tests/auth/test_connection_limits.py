@@ -245,6 +245,7 @@ async def _stay_longer_than_the_grace_time(console: ConsoleServer) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_a_penalty_grows_with_each_connection_and_passes_with_time(console: ConsoleServer) -> None:
     knocks = 0
     while leave_without_a_try(console, "127.0.0.2") == VERSION:

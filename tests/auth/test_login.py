@@ -39,6 +39,7 @@ def _set(console: ConsoleServer, sql: str, *values: object) -> None:
         database.commit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["locked", "expired"])
 async def test_a_locked_or_expired_user_is_refused_by_every_way(console: ConsoleServer, state: str) -> None:
     console.add_user("vera", "viewer")
@@ -65,6 +66,7 @@ async def test_a_key_works_from_where_and_until_when_it_says(console: ConsoleSer
     assert not await _enters(console, "vera", client_keys=[str(key)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -166,6 +166,7 @@ _WRONG = {
 _RIGHT = {"locked": "locked", "expired": "expired", "both": "locked"}
 
 
+@pytest.mark.slow
 async def test_unknown_wrong_locked_and_expired_get_the_same_answer_after_the_same_work(stranger: Stranger) -> None:
     console = stranger.console
     for way in ("password", "keyboard-interactive"):
@@ -181,6 +182,7 @@ async def test_unknown_wrong_locked_and_expired_get_the_same_answer_after_the_sa
     assert {(record["user_name"], record["detail"]) for record in failed} == expected
 
 
+@pytest.mark.slow
 async def test_a_refused_key_reveals_no_user(stranger: Stranger) -> None:
     for way in ("publickey", "key, signed at once", "certificate"):
         usual = await stranger.refused(way, "nobody")
@@ -189,6 +191,7 @@ async def test_a_refused_key_reveals_no_user(stranger: Stranger) -> None:
             assert await stranger.refused(way, name) == usual, (way, name)
 
 
+@pytest.mark.slow
 async def test_field_a_weak_key_is_refused_like_an_unknown_key(stranger: Stranger, tmp_path: Path) -> None:
     """A client with only the public half gets the same packets after the same work."""
     needs("openssl")

@@ -112,6 +112,7 @@ async def test_grants_and_revocations_apply_to_the_next_line_of_a_shell(console:
         assert "permission denied" in await answered("domain/biysk.local/integrations/list")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["lock", "remove", "program"])
 async def test_locking_or_removing_a_user_ends_sessions_at_once(console: ConsoleServer, way: str) -> None:
     console.add_user("oleg", "admin")
@@ -129,6 +130,7 @@ async def test_locking_or_removing_a_user_ends_sessions_at_once(console: Console
     assert "stolen" not in console.run("domain/list")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [

@@ -42,6 +42,7 @@ def _enters(console: ConsoleServer, name: str, key: Path) -> bool:
     return asyncio.run(entered())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [512, 1024, 2040])
 def test_field_a_weak_rsa_key_is_refused_wherever_it_would_be_added(console: ConsoleServer, bits: int) -> None:
     needs("openssl")

@@ -33,6 +33,7 @@ from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, KEY_NAMES, NEX
 from server.storage.sqlite.snapshot import snapshot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_restore_brings_back_a_whole_lost_console(filled: ConsoleServer, lock: str) -> None:
     locking, opening = LOCKS[lock]
@@ -55,6 +56,7 @@ def test_a_restore_brings_back_a_whole_lost_console(filled: ConsoleServer, lock:
     assert "biysk.local" in filled.run("domain/list")
 
 
+@pytest.mark.slow
 def test_backups_are_consistent_while_the_server_writes(filled: ConsoleServer) -> None:
     console = filled
     console.start()
@@ -115,6 +117,7 @@ def test_the_program_age_opens_a_backup(filled: ConsoleServer) -> None:
     assert filled.database.exists()
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_asked_twice_and_is_in_no_command_line(filled: ConsoleServer) -> None:
     def asked(*words: str, answers: Sequence[str]) -> tuple[int, str]:
         program, *rest = (*PROGRAM, *words)

@@ -45,6 +45,7 @@ def _copies(filled: ConsoleServer, folder: Path) -> Iterator[None]:
             path.unlink()
 
 
+@pytest.mark.slow
 def test_a_backup_killed_at_any_step_leaves_no_partial_file(
     filled: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_backup_killed_at_any_step_leaves_no_partial_file(
     assert not list(filled.database.parent.glob("*.scratch-*"))
 
 
+@pytest.mark.slow
 def test_a_restore_killed_at_any_step_leaves_the_old_or_new_store(
     filled: ConsoleServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

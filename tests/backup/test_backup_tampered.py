@@ -32,6 +32,7 @@ def _says_the_same(whole: bytes, changed: bytes) -> bool:
     return whole.startswith(b"\x1f\x8b") and gzip.decompress(whole) == gzip.decompress(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", ["clear", "recipient"])
 def test_a_backup_that_was_cut_or_changed_is_found(
     filled: ConsoleServer, capfd: pytest.CaptureFixture[str], lock: str
@@ -116,6 +117,7 @@ TRICKS: dict[str, tuple[Callable[[list[Any]], None], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trick", TRICKS)
 def test_malicious_archive_members_write_nothing(
     filled: ConsoleServer, capsys: pytest.CaptureFixture[str], trick: str

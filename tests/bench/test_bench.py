@@ -32,6 +32,7 @@ def only_result(folder: Path) -> tuple[Path, Any]:
     return path, json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_every_row_that_has_a_target(tmp_path: Path) -> None:
     script("run.py", "--tiny", "--ours", "--results", str(tmp_path))
     path, result = only_result(tmp_path)

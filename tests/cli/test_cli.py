@@ -45,6 +45,7 @@ def test_serve_makes_a_store_and_prints_the_next_commands(empty: ConsoleServer) 
     assert stat.S_IMODE(empty.database.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_users_are_managed_while_the_server_runs(console: ConsoleServer) -> None:
     assert console.program("user", "add", "eve", "--password-stdin", text="one\nignored\n").returncode == 0
     with console.paramiko(username="eve", password="one") as client:
@@ -77,6 +78,7 @@ def test_a_user_with_keys_only_cannot_log_in_by_password(console: ConsoleServer)
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "text", "said"),
     [

@@ -98,6 +98,7 @@ def _interrupted(console: ConsoleServer, words: tuple[str, ...], step: int | Non
     return process.returncode, taken, said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize("words", [("user", "list"), ("config", "check"), ("audit", "verify")])
 def test_ctrl_c_at_any_moment_prints_at_most_one_line(stopped_console: ConsoleServer, words: tuple[str, ...]) -> None:

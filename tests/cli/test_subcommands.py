@@ -91,6 +91,7 @@ def test_ctrl_c_while_the_modules_load_prints_no_traceback(stopped_console: Cons
     assert (begun.returncode, out, err) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -135,6 +136,7 @@ def test_ctrl_c_claims_nothing_was_changed_only_before_the_commit(
         assert _users(console) != users
 
 
+@pytest.mark.slow
 def test_a_host_key_is_used_only_after_its_record_on_a_full_disk(
     stopped_console: ConsoleServer, faults: Faults
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_host_key_is_used_only_after_its_record_on_a_full_disk(
     assert (console.folder / "keys" / f"{HOST_KEY_NAME}.pub").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_failure_during_a_rotation_is_one_error_line(stopped_console: ConsoleServer, faults: Faults) -> None:
     """The unrecorded key could not be removed either, and the operator got a traceback."""
     console, told = stopped_console, set()

@@ -123,6 +123,7 @@ def test_openssh_connection_sharing(shared_console: ConsoleServer, tmp_path: Pat
     shared_console.ssh(options=("-O", "exit", *share))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["vt100", None])
 def test_two_hundred_kilobytes_typed_ahead_while_a_command_runs(
     shared_console: ConsoleServer, term: str | None

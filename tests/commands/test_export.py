@@ -63,6 +63,7 @@ def _database(console: ConsoleServer, sql: str) -> list[Any]:
     return rows
 
 
+@pytest.mark.slow
 def test_every_domain_is_rebuilt_from_its_export(shared_console: ConsoleServer) -> None:
     """Random domains on the real server, as commands and as a document, compared whole."""
     console = shared_console

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from console import ConsoleServer
 
 
@@ -38,6 +39,7 @@ def test_one_audit_query_finds_the_change_that_disabled_a_key(console: ConsoleSe
     ]
 
 
+@pytest.mark.slow
 def test_the_documented_recipe_restores_one_key_from_a_backup(console: ConsoleServer, tmp_path: Path) -> None:
     """As docs/backup.md says: serve the backup on a second console and import one line of its export."""
     recipe = (Path(__file__).parents[2] / "docs" / "backup.md").read_text(encoding="utf-8")

@@ -25,6 +25,7 @@ _CLASS = re.compile(r"`([A-Z][a-z]\w*)`")
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_examples_and_picture_match_the_program_output() -> None:
     ran = subprocess.run(
         [sys.executable, "scripts/record_examples.py", "--check"], cwd=ROOT, capture_output=True, check=False

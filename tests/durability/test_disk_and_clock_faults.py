@@ -74,6 +74,7 @@ def _verified(console: ConsoleServer) -> None:
     assert verified.returncode == 0, verified.stderr
 
 
+@pytest.mark.slow
 async def test_a_power_cut_at_any_moment_loses_no_acknowledged_change(
     stopped_console: ConsoleServer, faults: Faults, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -84,6 +85,7 @@ async def test_a_power_cut_at_any_moment_loses_no_acknowledged_change(
     assert found.lies_found, "a disk that syncs nothing would not be found"
 
 
+@pytest.mark.slow
 def test_a_first_start_cut_by_power_loss_is_whole_or_repeats(
     tmp_path: Path, library: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -129,6 +131,7 @@ DISKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disk", DISKS)
 async def test_a_disk_fault_at_each_operation_is_reported_and_atomic(
     faulty: ConsoleServer, faults: Faults, disk: str
@@ -306,6 +309,7 @@ def test_a_second_server_on_a_store_is_refused_while_the_first_lives(stopped_con
     assert not list(console.folder.rglob("*.lock"))
 
 
+@pytest.mark.slow
 async def test_users_host_keys_and_the_audit_are_managed_while_clients_change_things(console: ConsoleServer) -> None:
     console.run(f"domain/declare {DOMAIN}")
     ledger = Ledger()

@@ -19,6 +19,7 @@ from ledger import DOMAIN, Ledger
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_acknowledged_changes_survive_sigkill_at_any_moment(stopped_console: ConsoleServer) -> None:
     console, ledger = stopped_console, Ledger()

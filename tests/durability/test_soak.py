@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_half_a_minute_of_mixed_load_with_faults_loses_and_leaks_nothing() -> None:
     soak = subprocess.run(
         [sys.executable, ROOT / "bench" / "soak.py", "--seconds", "30"],

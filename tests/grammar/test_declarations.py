@@ -65,6 +65,7 @@ def test_arguments_that_name_stored_things_are_completed(declared: Command) -> N
             assert argument.kind.candidates is not None, argument.name
 
 
+@pytest.mark.slow
 @every_command
 def test_help_page_over_ssh(shared_console: ConsoleServer, declared: Command) -> None:
     path = declared.path.replace("<DOMAIN>", "any.domain")

@@ -47,6 +47,7 @@ def rows(printed: str) -> list[str]:
     return [line.split("│")[1].strip() for line in printed.splitlines() if line.startswith("│")][1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("filters", "left"),
     [
@@ -95,6 +96,7 @@ def test_json_of_rows_fields_and_lines(stocked: ConsoleServer) -> None:
     assert document(stocked, "cd domain | json")["lines"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "key", "people"),
     [

@@ -17,6 +17,7 @@ KEY = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01"
 DOCUMENT = '[{"client_id": "j1", "type": "widget", "api_key": "' + KEY + '"}]'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "answers", "path"),
     [

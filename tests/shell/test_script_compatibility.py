@@ -256,6 +256,7 @@ def test_field_a_puttygen_key_file_works(stopped_console: ConsoleServer) -> None
     assert '"comment": "a comment of many words that goes on"' in listed  # the last of two comments of one key applies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "told"),
     [

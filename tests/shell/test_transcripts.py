@@ -23,6 +23,7 @@ def typed(transcript: str) -> str:
     return "".join(f"{line}\n" for line in _TYPED.findall(transcript))
 
 
+@pytest.mark.slow
 @transcripts
 def test_transcript_typed_ahead_by_paramiko(console: ConsoleServer, path: Path) -> None:
     expected = path.read_text(encoding="utf-8")
@@ -35,6 +36,7 @@ def test_transcript_typed_ahead_by_paramiko(console: ConsoleServer, path: Path) 
     assert channel.recv_exit_status() == (7 if path.stem == "errors" else 0)
 
 
+@pytest.mark.slow
 @transcripts
 def test_transcript_piped_into_openssh_with_a_terminal(console: ConsoleServer, path: Path) -> None:
     expected = path.read_text(encoding="utf-8")
@@ -42,6 +44,7 @@ def test_transcript_piped_into_openssh_with_a_terminal(console: ConsoleServer, p
     assert without_wildcards(ran.stdout.decode()) == without_wildcards(expected).replace("\n", "\r\n")
 
 
+@pytest.mark.slow
 @transcripts
 def test_transcript_typed_line_by_line_after_each_prompt(console: ConsoleServer, path: Path) -> None:
     """The output is the same when each line is sent only after its prompt."""

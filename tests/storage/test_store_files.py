@@ -60,6 +60,7 @@ def test_an_empty_or_cut_database_is_refused(stopped_console: ConsoleServer) -> 
         _refused(stopped_console, "is damaged")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["x", "", "1.5", "0", "-1"])
 def test_a_schema_that_is_no_number_is_refused(stopped_console: ConsoleServer, value: str) -> None:
     with sqlite3.connect(stopped_console.database) as database:

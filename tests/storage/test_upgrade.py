@@ -115,6 +115,7 @@ def test_every_released_schema_is_upgraded_with_all_data(tmp_path: Path, number:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", _OLDER)
 def test_the_server_serves_an_older_store(stopped_console: ConsoleServer, number: int) -> None:
     for name in ("var", "keys"):
@@ -128,6 +129,7 @@ def test_the_server_serves_an_older_store(stopped_console: ConsoleServer, number
     assert (status, shown) == (0, f"Count: {_CLIENTS}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", _OLDER)
 def test_an_upgrade_killed_at_any_step_leaves_the_old_or_new_store(tmp_path: Path, number: int) -> None:
     origin, work = tmp_path / "origin", tmp_path / "work"

@@ -54,6 +54,7 @@ def test_paramiko_exec_command(shared_console: ConsoleServer, pty: bool) -> None
         assert stdout.channel.recv_exit_status() == 0
 
 
+@pytest.mark.slow
 async def test_paramiko_waits_for_the_status_before_it_reads_five_megabytes(stopped_console: ConsoleServer) -> None:
     console = stopped_console
     rows = [(Integration(f"client{number:05}", IntegrationType.WIDGET), new_key()) for number in range(15_000)]

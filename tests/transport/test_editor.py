@@ -52,6 +52,7 @@ def test_a_second_tab_lists_the_completions(person: Person) -> None:
     assert "list     List the integrations of the domain with their keys.\n" in person.sees("replace  Replace")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("here", ["/", "/domain", "/domain/biysk.local/integrations", "/cocon/user"])
 def test_help_teaches_the_console_on_one_screen_of_80_by_24(console: ConsoleServer, here: str) -> None:
     needs("tmux")

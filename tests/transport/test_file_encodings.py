@@ -133,6 +133,7 @@ def _files(text: str) -> dict[str, tuple[bytes, str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _files(""))
 def test_field_key_and_authority_files_in_windows_encodings(stopped_console: ConsoleServer, name: str) -> None:
     console = stopped_console

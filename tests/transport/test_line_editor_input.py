@@ -25,6 +25,7 @@ def _remaining(console: ConsoleServer) -> bool:
     return "crm-backup" in console.run("domain/tab.local/integrations/list")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("term", "version"), READERS, ids=IDS)
 @pytest.mark.parametrize(
     "line",
@@ -185,6 +186,7 @@ async def test_field_a_lone_escape_is_a_key_after_half_a_second() -> None:
     assert await asyncio.wait_for(reading, 10) == "abb"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "keys", "columns"),
     [

@@ -102,6 +102,7 @@ def test_field_old_libraries_log_in_by_key(compatible: ConsoleServer, library: _
     _assert_all_went_well(_run(compatible, library, key=key), library)
 
 
+@pytest.mark.slow
 def test_field_an_idle_old_library_is_not_cut_off(compatible: ConsoleServer, library: _Library) -> None:
     """Two of them have no thread and answer nothing while their program is busy."""
     _assert_all_went_well(_run(compatible, library, idle_seconds=3), library)
