@@ -106,6 +106,7 @@ async def test_attack_requests_to_listen_come_faster_than_they_are_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # 120,000 replies: the test's own client needs most of the time
 async def test_attack_requests_with_unread_replies(console: ConsoleServer) -> None:
     """Unread replies once accumulated. Now the client must read some before it may ask for more."""
     async with console.asyncssh() as connection, console.asyncssh() as other:
