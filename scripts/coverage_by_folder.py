@@ -39,7 +39,7 @@ def run() -> int:
     """Print the table and return the exit status."""
     measured = _measured()
     measured["all"] = (sum(each[0] for each in measured.values()), sum(each[1] for each in measured.values()))
-    status = 0
+    status = 1 if _LEAST_PERCENT.keys() - measured.keys() else 0  # renamed, or not run at all
     for folder, (reached, every) in measured.items():
         percent = 100 * reached / every
         low = percent < _LEAST_PERCENT.get(folder, 0)

@@ -60,10 +60,8 @@ async def _run_with_hints(request: Request, run: Run) -> Reply:
     try:
         return await _run(request, run)
     except (UnknownCommandError, ArgumentError, CommandError) as error:
-        hints = habit_hints(request.line)
-        if not hints:
-            raise
-        raise type(error)(error.message, *error.hints, *hints) from error
+        error.hints = (*error.hints, *habit_hints(request.line))
+        raise
 
 
 async def _run(request: Request, run: Run) -> Reply:

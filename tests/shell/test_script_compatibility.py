@@ -142,6 +142,16 @@ def test_field_foreign_shell_syntax_is_named_in_the_error(
     assert hint in ran.stdout.decode().split("\n\n[exec at: ")[0]
 
 
+def test_field_hints_leave_every_kind_of_refusal_as_it_is(shared_console: ConsoleServer) -> None:
+    """Hints once made a new error of the same class, which failed for a refusal that builds its own message."""
+    ran = shared_console.ssh("cocon/user/lock admin | regex a|b;")
+    printed = ran.stdout.decode()
+    assert ran.returncode == 1
+    assert printed.count("admin is the last administrator, make another one first; nothing was changed") == 1
+    assert "A filter needs blanks around |" in printed
+    assert "A line has one command" in printed
+
+
 def test_field_hints_are_part_of_the_document(shared_console: ConsoleServer) -> None:
     ran = subprocess.run(
         [*shared_console.ssh_words(user="admin+json"), "domain/list|count"],

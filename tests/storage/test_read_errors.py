@@ -27,5 +27,5 @@ async def test_a_store_that_is_replaced_while_a_subcommand_reads_it_is_an_error(
                 other.execute("DROP TABLE grants")
             await users.every(store)
 
-    with pytest.raises(StartError, match="the store cannot be read: no such table: grants"):
+    with pytest.raises(StartError, match="the store cannot be used: no such table: grants"):
         await listed()

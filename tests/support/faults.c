@@ -1,10 +1,10 @@
 /*
  * Faults of disk and clock for one process, by LD_PRELOAD: what fails is said in FAULTS_CONTROL, a file of 64-bit numbers
  * in the order of enum control that tests write to while the process runs. Only files below FAULTS_FOLDER are concerned.
- * With FAULTS_TRACE every change of these files is recorded there, so that tests/power.py can rebuild what a power cut
+ * With FAULTS_TRACE every change of these files is recorded there, so that tests/support/power.py can rebuild what a power cut
  * may leave. Shared memory (-shm) is not recorded: SQLite makes it anew.
  *
- * Compiled by tests/faults.py. Linux, glibc.
+ * Compiled by tests/support/faults.py. Linux, glibc.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -100,7 +100,7 @@ def read_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        message = f"the store cannot be read: {temporary_reason(error) or error}"
+        message = f"the store cannot be used: {temporary_reason(error) or error}"
         raise StartError(message) from error
 
 
