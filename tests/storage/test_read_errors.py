@@ -14,7 +14,7 @@ from server.errors import StartError
 from server.storage import users
 
 
-async def test_a_store_that_is_replaced_while_a_subcommand_reads_it_is_an_error(
+async def test_a_store_that_is_replaced_while_a_subcommand_uses_it_is_an_error(
     stopped_console: ConsoleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user who can write in the store's folder could make `user list` of root end with a traceback."""
