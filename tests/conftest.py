@@ -18,6 +18,8 @@ from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
 
 from server.storage.engine import Engine
+from server.storage.sqlite.engine import SqliteEngine
+from server.storage.sqlite.files import prepare
 from server.storage.store import Store
 
 # the same examples on every machine, without deadlines; `make scorecard` runs random ones
@@ -47,6 +49,15 @@ def _served(prepared: Path, folder: Path, **environment: str) -> Iterator[Consol
     assert status == 0, log
     assert "Traceback" not in log, log
     assert "never retrieved" not in log, log
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A new, open store without a server."""
+    prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
+    made = Store(await SqliteEngine.open(prepared.database), prepared.vault)
+    yield made
+    await made.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from threading import Event
 
 import pytest
-import pytest_asyncio
 from console import ConsoleServer
 
 from server.auth.passwords import check_new_password
@@ -27,22 +25,11 @@ from server.model.numbers import parse_numbers
 from server.render.filters import filtered
 from server.render.reply import Column, Lines, Record, Table
 from server.render.table import table_rows
-from server.storage.sqlite.engine import SqliteEngine
-from server.storage.sqlite.files import prepare
 from server.storage.store import Store
 from server.storage.turn import Rank
 
 LONG = "a " * 32_000
 IMPORT = "domain/biysk.local/integrations/import"
-
-
-@pytest_asyncio.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A new store, open."""
-    prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
-    opened = Store(await SqliteEngine.open(prepared.database), prepared.vault)
-    yield opened
-    await opened.close()
 
 
 def work() -> None:

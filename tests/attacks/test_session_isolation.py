@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import resource
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +15,7 @@ from typing import Self
 import asyncssh
 import pytest
 from console import PROMPT, ConsoleServer
+from sources import state
 
 from server.model.integrations import Integration, IntegrationType, new_key
 
@@ -42,18 +41,9 @@ class Held:
 
 def _held(console: ConsoleServer) -> Held:
     """Ask the process for its resources, as an administrator does, and the kernel for its files."""
+    connections, tasks, _ = state(console)
     assert console.process is not None
-    known = len(console.log)
-    console.process.send_signal(signal.SIGUSR1)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        for line in console.log[known:]:
-            if found := re.search(r"now: (\d+) connections, \d+ sessions, (\d+) tasks", line):
-                files = len(list(Path(f"/proc/{console.process.pid}/fd").iterdir()))
-                return Held(int(found[1]), int(found[2]), files)
-        time.sleep(0.01)
-    message = "SIGUSR1 is not answered"
-    raise AssertionError(message)
+    return Held(connections, tasks, len(list(Path(f"/proc/{console.process.pid}/fd").iterdir())))
 
 
 async def _held_at_rest(console: ConsoleServer) -> Held:

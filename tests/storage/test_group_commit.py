@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from console import ConsoleServer
 
 from server.audit.journal import Journal
@@ -17,22 +15,11 @@ from server.cooperative import Turns
 from server.errors import TemporaryError
 from server.model.events import Event, EventKind
 from server.storage import domains
-from server.storage.sqlite.engine import SqliteEngine
-from server.storage.sqlite.files import prepare
 from server.storage.store import Store
 from server.storage.uncut import CommittedError
 
 NOW = "2026-11-24T10:00:00.000+00:00"
 WRITERS = 32
-
-
-@pytest_asyncio.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A new, open store."""
-    prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
-    opened = Store(await SqliteEngine.open(prepared.database), prepared.vault)
-    yield opened
-    await opened.close()
 
 
 def commits(database: Path) -> int:
