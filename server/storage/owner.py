@@ -189,8 +189,18 @@ def _way(path: Path) -> list[os.stat_result]:
     """Return the status of all folders and links on the way to a path, each link before its target.
 
     The way ends where the path does not exist. An owner can change all later entries, but no earlier ones. So the first
-    owner is certain.
+    owner is certain. Raises StartError when an entry is changed between two steps, or when links lead in a circle.
     """
+    try:
+        return _walked(path)
+    except PermissionError:
+        raise
+    except OSError as error:
+        message = f"the way to {path} cannot be examined: {error.strerror}; nothing was changed"
+        raise StartError(message) from error
+
+
+def _walked(path: Path) -> list[os.stat_result]:
     way = [Path("/").stat()]
     steps = [*reversed(path.absolute().parts[1:])]
     at, links = "/", 0
