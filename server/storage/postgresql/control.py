@@ -34,10 +34,9 @@ class Subscription:
     """The notifications of one channel."""
 
     def __init__(self) -> None:
-        """Begin with `LOST`, because nothing is known of the time before."""
-        self._payloads: list[str] = [LOST]
+        """Begin empty. The first payload is `LOST`, once the connection listens."""
+        self._payloads: list[str] = []
         self._arrived = asyncio.Event()
-        self._arrived.set()
 
     def put(self, payload: str) -> None:
         """Add a payload. When too many wait, they become one `LOST`."""
