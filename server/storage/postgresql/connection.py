@@ -23,13 +23,12 @@ from server.errors import StartError
 from server.model.lines import one_line
 from server.plain_files import MOST_KEY_BYTES, read_plain
 from server.storage.postgresql.errors import AWAY, is_lost
+from server.storage.postgresql.schema import SCHEMA
 from server.storage.temporary import temporary
 from server.storage.uncut import uncut
 
 T = TypeVar("T")
 
-#: The PostgreSQL schema that holds all tables of the console.
-SCHEMA = "ecss_console"
 #: The longest time for one statement, and for the login on one host.
 STATEMENT_SECONDS = 6.0
 _LOGIN_SECONDS = 2.0
