@@ -22,6 +22,7 @@ from server.encoding import decoded
 from server.errors import StartError
 from server.model.lines import one_line
 from server.plain_files import MOST_KEY_BYTES, read_plain
+from server.storage.owner import working_for
 from server.storage.postgresql.errors import AWAY, is_lost
 from server.storage.postgresql.schema import SCHEMA
 from server.storage.temporary import temporary
@@ -59,11 +60,15 @@ class Address:
     name: str = "ecss-console"
 
     def password(self) -> str | None:
-        """Read the password. It is read at each login, so that it can be changed. Raises StartError."""
+        """Read the password. It is read at each login, so that it can be changed. Raises StartError.
+
+        Root reads a file of root's as root, even while it works as the owner of the keys folder.
+        """
         if self.password_file is None:
             return None
         try:
-            text = decoded(read_plain(self.password_file, MOST_KEY_BYTES))
+            with working_for(self.password_file):
+                text = decoded(read_plain(self.password_file, MOST_KEY_BYTES))
         except (OSError, ValueError) as error:
             what = getattr(error, "strerror", None) or error
             message = f"the password of the database cannot be read from {self.password_file}: {what}"
