@@ -20,6 +20,7 @@ from server.auth.authenticator import Authenticator
 from server.auth.authorizer import Authorizer
 from server.auth.passwords import PasswordChecker
 from server.auth.weak_keys import warn_at_start
+from server.cluster.single import SingleNode
 from server.commands import command_tree
 from server.commands.shared_services import Services
 from server.config import Config, Current
@@ -109,6 +110,7 @@ async def serve(config: Config) -> None:
             sessions=logins,
             current=current,
             node=node,
+            cluster=SingleNode(current, node, logins),
         )
         listener = Listener(services, logins, authorities(config))
         reloader = Reloader(current, listener)

@@ -29,7 +29,8 @@ _ROLLED_BACK = "the store rolled back the transaction"
 class Query:
     """Runs statements with `?` placeholders inside one write transaction and returns their rows.
 
-    `audit` takes the audit records of the change; `topics` are its changes so far.
+    `audit` takes the audit records of the change; `topics` are its changes so far. After the commit, `change_number`
+    is the number under which other nodes confirm the change, or 0 when there is nothing to confirm.
     """
 
     def __init__(self, engine: Engine, audit: AuditChain) -> None:
@@ -37,6 +38,7 @@ class Query:
         self._engine = engine
         self.audit = audit
         self.topics: frozenset[Topic] = frozenset()
+        self.change_number = 0
 
     async def __call__(self, sql: str, *values: Value) -> list[Row]:
         """Run one statement."""
