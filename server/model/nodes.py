@@ -11,7 +11,8 @@ from enum import StrEnum
 #: The configuration's `node.name` has the same form.
 _NODE_NAME = re.compile(r"[^\s,:]{1,64}")
 _EVERY = "all"
-_MOST_NAMED = 10
+#: How long a node may act on an old state: then its lease is over, unless it has renewed it.
+LEASE_SECONDS = 10
 
 
 class NodeState(StrEnum):
@@ -68,8 +69,8 @@ def parse_node_choice(text: str) -> NodeChoice:
     if _EVERY in names:
         message = "all stands alone; use all, or the names of nodes"
         raise ValueError(message)
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        message = f"{repeated} is named twice; name each node once"
+    if len(set(names)) < len(names):
+        message = "a node is named twice; name each node once"
         raise ValueError(message)
     return NodeChoice(tuple(parse_node_name(name) for name in names))
 
@@ -80,12 +81,6 @@ def chosen_beginnings(names: Sequence[str], beginning: str) -> list[str]:
     Names that stand before the last comma are not offered again.
     """
     before, comma, last = beginning.rpartition(",")
-    given = before.split(",")
+    given = set(before.split(","))
     choices = [name for name in names if name not in given] if comma else [*names, _EVERY]
     return sorted(before + comma + choice for choice in choices if choice.startswith(last))
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names and the number of the others, as part of a sentence."""
-    more = len(names) - _MOST_NAMED
-    return ", ".join([*names[:_MOST_NAMED], *([f"and {more:,} more"] if more > 0 else [])])
