@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StartError, OperatorError) as error:
         complain(str(error))
         return 1
+    except OSError as error:  # another program changes the files at the same time, or their disk fails
+        complain(f"the files of the console cannot be used: {error}")
+        return 1
     except (KeyboardInterrupt, EOFError, asyncio.CancelledError):
         complain(interrupted)
         return 130

@@ -8,9 +8,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, nullcontext
-from typing import Protocol
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from server import __version__, log
 from server.audit.export import Exporter
@@ -30,14 +32,12 @@ from server.model.access import Role, User
 from server.model.refusals import Refusal
 from server.node import metrics
 from server.node.metrics import Reading
+from server.node.readiness import Readiness
 from server.node.status import Node
 from server.reload import Reloader, authorities
 from server.storage import users
-from server.storage.owner import give_up_root, working_for
-from server.storage.sqlite.engine import SqliteEngine
-from server.storage.sqlite.files import prepare, read_errors
-from server.storage.sqlite.schema import newest
-from server.storage.sqlite.serving import serving, upgrading
+from server.storage.opening import open_store
+from server.storage.owner import give_up_root
 from server.storage.store import Store
 from server.systemd import ActivatedSockets, SystemdNotifier, activated_sockets
 from server.transport.hostkey import HostKeys, host_keys
@@ -46,38 +46,16 @@ from server.transport.logins import Logins
 from server.transport.pre_auth import listening_sockets
 from server.transport.terminal.editor import prepare as prepare_editor
 
+T = TypeVar("T")
+
 _log = logging.getLogger("ecss-console")
 
 #: Thresholds of the garbage collector. Python's defaults, 700, 10 and 10, suit small programs: the collector ran thirty
 #: times during one list of 10,000 rows. Older generations are collected sooner than by default, because a closed line
 #: editor leaves thousands of objects.
 _COLLECTING = (10_000, 3, 3)
-
-
-@asynccontextmanager
-async def open_store(config: Config, *, make: bool = True, serves: bool = False) -> AsyncIterator[Store]:
-    """Open the store. Raises StartError.
-
-    `make=True` creates it when there is neither database nor storage key. `serves=True` takes the exclusive server
-    lock.
-    """
-    newest()  # read the migrations as root, because the store's owner may not be able to read the program's files
-    with working_for(*config.places), serving(config.database) if serves else nullcontext():
-        prepared = prepare(
-            config.database,
-            config.keys_dir,
-            make=make,
-            storage_key=config.storage_key,
-            upgrading=None if serves else upgrading,
-        )
-        if prepared.made:
-            _log.info("made the store %s with its key in %s", config.database, config.keys_dir)
-        store = Store(await SqliteEngine.open(prepared.database, checkpoints=serves), prepared.vault)
-        try:
-            with nullcontext() if serves else read_errors():
-                yield store
-        finally:
-            await store.close()
+#: The time that each notification asks of systemd while the start waits for the database.
+_WAIT_SECONDS = 30
 
 
 async def serve(config: Config) -> None:
@@ -90,58 +68,98 @@ async def serve(config: Config) -> None:
     asked = asyncio.Event()  # handle SIGHUP before the start, or it would kill the starting process
     if sys.stderr is None or not sys.stderr.isatty():  # at a terminal, SIGHUP means that the terminal has closed
         loop.add_signal_handler(signal.SIGHUP, asked.set)
-    async with open_store(config, serves=True) as store:
-        give_up_root()
-        keys = host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
-        given = activated_sockets()
-        journal = Journal(store)
-        exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
-        passwords = PasswordChecker()
-        authorizer = Authorizer(store)
-        current, node = Current(config), Node()
-        logins = Logins(current)
-        store.feed.subscribe(logins.notice)
-        services = Services(
-            store=store,
-            journal=journal,
-            root=command_tree(),
-            authenticator=Authenticator(store, journal, passwords, config.node.name),
-            authorizer=authorizer,
-            sessions=logins,
-            current=current,
-            node=node,
-            cluster=SingleNode(current, node, logins),
-        )
-        listener = Listener(services, logins, authorities(config))
-        reloader = Reloader(current, listener)
-        node.schema = await store.schema()
-        _count(node, config, [store, journal, listener, reloader, *([exporter] if exporter else [])])
-        try:
-            async with _probed(services, listener, given), _listening(services, listener, keys, given):
-                if exporter is not None:
-                    await exporter.start()
-                await record_host(store, journal, config, keys.in_use)
-                lasting = (store.watch(), logins.watch(authorizer), node.watch_loop())
-                watching = [loop.create_task(work) for work in lasting]
-                async with _notified(services, listener, reloader, asked):
-                    known = await users.every(store)
-                    _announce(services, known)
-                    trusted = bool(config.trusted_user_ca_keys)
-                    await asyncio.to_thread(warn_at_start, known, utc_now(), authorities=trusted)
-                    await asyncio.to_thread(prepare_editor)  # in a thread, so that users can log in meanwhile
-                    gc.collect()
-                    gc.freeze()  # objects of the start stay as long as the process, so the collector can skip them
-                    gc.set_threshold(*_COLLECTING)
-                    await ended.wait()
-                for task in watching:
-                    task.cancel()
-        finally:  # also after a failed start: the audit may hold records of early logins
-            passwords.close()
-            services.turns.close()
-            await journal.close()
-            if exporter is not None:
-                await exporter.stop()
+    given, node, readiness = activated_sockets(), Node(), Readiness()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(_probed(config, node, readiness, given))
+        opening = open_store(config, serves=True, waits=partial(_wait, readiness))
+        store = await _unless(ended, stack.enter_async_context(opening))
+        if store is not None:
+            give_up_root()
+            await _serve(config, store, node, readiness, given, _Signals(ended, asked))
     _log.info("stopped", extra=about("stopped"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Signals:
+    """Set by SIGTERM and SIGINT, and by SIGHUP."""
+
+    ended: asyncio.Event
+    reload: asyncio.Event
+
+
+async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return the result of the work; cancel it and return None when the program is asked to end before."""
+    working = asyncio.ensure_future(work)
+    ending = asyncio.ensure_future(ended.wait())
+    await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.wait({working})
+    return None if working.cancelled() else working.result()
+
+
+def _wait(readiness: Readiness, reason: str) -> None:
+    """Tell probes and systemd what the start waits for, and ask systemd for more time."""
+    readiness.reason = reason
+    SystemdNotifier().waiting(reason, _WAIT_SECONDS)
+
+
+async def _serve(
+    config: Config, store: Store, node: Node, readiness: Readiness, given: ActivatedSockets, signals: _Signals
+) -> None:
+    """Serve with an open store."""
+    loop = asyncio.get_running_loop()
+    keys = host_keys(config.keys_dir, ecdsa=config.ecdsa_host_key)
+    journal = Journal(store)
+    exporter = Exporter(store, config.audit_log) if config.audit.log != "none" else None
+    passwords = PasswordChecker()
+    authorizer = Authorizer(store)
+    current = Current(config)
+    logins = Logins(current)
+    store.feed.subscribe(logins.notice)
+    services = Services(
+        store=store,
+        journal=journal,
+        root=command_tree(),
+        authenticator=Authenticator(store, journal, passwords, config.node.name),
+        authorizer=authorizer,
+        sessions=logins,
+        current=current,
+        node=node,
+        cluster=SingleNode(current, node, logins),
+    )
+    listener = Listener(services, logins, authorities(config))
+    reloader = Reloader(current, listener)
+    node.schema = await store.schema()
+    _count(node, config, [store, journal, listener, reloader, *([exporter] if exporter else [])])
+    readiness.serve(lambda: listener.why_closed, store.schema)
+    try:
+        async with _listening(services, listener, keys, given):
+            if exporter is not None:
+                await exporter.start()
+            await record_host(store, journal, config, keys.in_use)
+            lasting = (store.watch(), logins.watch(authorizer), node.watch_loop())
+            watching = [loop.create_task(work) for work in lasting]
+            async with _notified(services, listener, reloader, signals.reload):
+                known = await users.every(store)
+                _announce(services, known)
+                trusted = bool(config.trusted_user_ca_keys)
+                await asyncio.to_thread(warn_at_start, known, utc_now(), authorities=trusted)
+                await asyncio.to_thread(prepare_editor)  # in a thread, so that users can log in meanwhile
+                gc.collect()
+                gc.freeze()  # objects of the start stay as long as the process, so the collector can skip them
+                gc.set_threshold(*_COLLECTING)
+                await signals.ended.wait()
+            for task in watching:
+                task.cancel()
+    finally:  # also after a failed start: the audit may hold records of early logins
+        readiness.stop()
+        passwords.close()
+        services.turns.close()
+        await journal.close()
+        if exporter is not None:
+            await exporter.stop()
 
 
 class _Counting(Protocol):
@@ -161,9 +179,9 @@ def _count(node: Node, config: Config, parts: Sequence[_Counting]) -> None:
 
 
 @asynccontextmanager
-async def _probed(services: Services, listener: Listener, given: ActivatedSockets) -> AsyncIterator[None]:
-    """Serve metrics and probes, if configured, until the last session has ended."""
-    listen = services.current.config.metrics.listen
+async def _probed(config: Config, node: Node, readiness: Readiness, given: ActivatedSockets) -> AsyncIterator[None]:
+    """Serve metrics and probes, if configured, from the start until the store is closed."""
+    listen = config.metrics.listen
     if not (listen or given.metrics):
         yield
         return
@@ -176,7 +194,7 @@ async def _probed(services: Services, listener: Listener, given: ActivatedSocket
     except OSError as error:
         message = f"cannot listen on {listen} (metrics.listen): {error.strerror or error}"
         raise StartError(message) from error
-    endpoint = Endpoint(pages(services.node, lambda: listener.why_closed, services.store.schema))
+    endpoint = Endpoint(pages(node, readiness.why_closed, readiness.ask_store))
     await endpoint.start(opened)
     for each in opened:
         host, port = each.getsockname()[:2]
@@ -260,7 +278,7 @@ def _announce(services: Services, known: Sequence[User]) -> None:
     """Log version, configuration, database and addresses in one line; then how to log in."""
     config, node = services.current.config, services.node
     read = str(config.file.absolute()) if config.file else "none, the defaults"
-    database = config.database.absolute()
+    database = config.store_name
     _log.info(
         "ecss-console %s as %s; configuration %s; database %s, schema %s; listens on %s",
         __version__,
@@ -273,7 +291,7 @@ def _announce(services: Services, known: Sequence[User]) -> None:
             "started",
             version=__version__,
             configuration=read,
-            database=str(database),
+            database=database,
             schema=node.schema,
             listens=node.places,
             host_keys=node.fingerprints,

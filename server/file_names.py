@@ -5,6 +5,8 @@ from __future__ import annotations
 #: The database in a backup and during a restore. The configuration sets the path of the live one.
 DATABASE_NAME = "console.db"
 STORAGE_KEY_NAME = "storage.key"
+#: The systemd credential with the password of PostgreSQL.
+DATABASE_PASSWORD_NAME = "database.password"  # noqa: S105  a file's name
 HOST_KEY_NAME = "ssh_host_ed25519_key"
 #: The host key that replaces the one in use at the end of a rotation.
 NEXT_HOST_KEY_NAME = "ssh_host_ed25519_key_next"

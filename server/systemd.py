@@ -38,6 +38,10 @@ class SystemdNotifier:
         """Report that logins are accepted."""
         self._tell("READY=1", f"STATUS={status}")
 
+    def waiting(self, status: str, seconds: int) -> None:
+        """Report what the start waits for, and ask for so much more time for the start."""
+        self._tell(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={seconds * _MICROSECONDS}")
+
     def reloading(self) -> None:
         """Report that a reload has begun. Call `ready` after it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.app import open_store
 from server.audit.verify import certificate, findings, inspect, parse_head
 from server.cli.output import say
 from server.config import Config
 from server.cooperative import Turns
 from server.errors import StartError
 from server.model.lines import one_line
+from server.storage.opening import open_store
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.app import open_store
 from server.cli.host_change import HostChange
 from server.cli.output import say
 from server.config import Config
@@ -14,6 +13,7 @@ from server.durable import locked_folder
 from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, NEXT_HOST_KEY_NAME
 from server.model.events import EventKind
 from server.services.host_keys import Rotation, begin_rotation, finish_rotation
+from server.storage.opening import open_store
 from server.transport.hostkey import (
     HostKeys,
     drop_next,

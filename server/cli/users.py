@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.app import open_store
 from server.auth.keys import fingerprint, parse_authorized_keys, weakness
 from server.auth.passwords import check_new_password, hash_password, new_password
 from server.cli.host_change import HostChange
@@ -20,6 +19,7 @@ from server.model.access import Role, User, UserKey, parse_user_name
 from server.plain_files import MOST_TEXT_BYTES, read_named
 from server.services import users as service
 from server.storage import users
+from server.storage.opening import open_store
 from server.transport.hostkey import host_keys
 
 FIRST_USER = "admin"

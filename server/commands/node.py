@@ -127,7 +127,7 @@ async def _info(context: Context) -> Record:
             Field("pid", "Process", os.getpid()),
             Field("configuration", "Configuration", str(config.file.absolute()) if config.file else "the defaults"),
             Field("waiting", "Waits for a restart", ", ".join(context.services.current.waiting) or "nothing"),
-            Field("database", "Database", str(config.database.absolute())),
+            Field("database", "Database", config.store_name),
         ]
     return Record("", tuple(fields))
 

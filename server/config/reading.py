@@ -19,7 +19,7 @@ from pydantic import (
 from server.config.schema import Config
 from server.encoding import decoded
 from server.errors import ConfigurationError
-from server.file_names import STORAGE_KEY_NAME
+from server.file_names import DATABASE_PASSWORD_NAME, STORAGE_KEY_NAME
 from server.plain_files import MOST_TEXT_BYTES, read_plain
 
 ENVIRONMENT_PREFIX = "ECSS_CONSOLE_"
@@ -51,7 +51,8 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
         config = Config.model_validate(values)
         config._base = path.parent if path else Path()  # noqa: SLF001  this module fills in the private fields
         config._file = path  # noqa: SLF001  likewise
-        config._credential = _credential(environment)  # noqa: SLF001  likewise
+        config._credential = _credential(environment, STORAGE_KEY_NAME)  # noqa: SLF001  likewise
+        config._password_credential = _credential(environment, DATABASE_PASSWORD_NAME)  # noqa: SLF001  likewise
     except ValidationError as error:
         source.mistakes.extend(_mistakes(error, source.places))
     if source.mistakes:
@@ -59,12 +60,12 @@ def load_config(path: Path | None, environment: Mapping[str, str] = os.environ) 
     return config
 
 
-def _credential(environment: Mapping[str, str]) -> Path | None:
-    """Return the path of the storage key that systemd passes (`LoadCredential=storage.key:…`), if any."""
+def _credential(environment: Mapping[str, str], name: str) -> Path | None:
+    """Return the path of a secret that systemd passes (`LoadCredential=storage.key:…`), if any."""
     folder = environment.get("CREDENTIALS_DIRECTORY")
     if not folder:
         return None
-    path = Path(folder, STORAGE_KEY_NAME)
+    path = Path(folder, name)
     try:
         return path if path.exists() else None
     except OSError:

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from server.addresses import plain_address
 from server.config.limits import Limits
+from server.config.postgresql_url import SCHEMES, PostgresqlUrl, parse_postgresql_url
 from server.config.values import Counts, Section, Text, Whole
 from server.file_names import DATABASE_NAME, STORAGE_KEY_NAME
 
@@ -45,14 +46,24 @@ class Storage(Section):
 
     url: Annotated[Text, Counts.RESTART] = Field(
         default=f"sqlite:///var/{DATABASE_NAME}",
-        description="SQLite database; sqlite:///FILE is relative to this file, sqlite:////FILE absolute",
+        description=(
+            "SQLite database; sqlite:///FILE is relative to this file, sqlite:////FILE absolute; for several nodes "
+            "postgresql://USER@HOST[:PORT][,HOST]/DATABASE"
+        ),
+    )
+    password_file: Annotated[Text, Counts.RESTART] = Field(
+        default="", description="file with the password of the PostgreSQL user; relative to this file"
     )
 
     @field_validator("url")
     @classmethod
     def _known_url(cls, url: str) -> str:
-        if not url.startswith(_SQLITE) or not Path(url.removeprefix(_SQLITE)).name:
-            message = "sqlite:///FILE (relative) or sqlite:////FILE (absolute) is expected"
+        if url.startswith(SCHEMES):
+            parse_postgresql_url(url)
+        elif not url.startswith(_SQLITE) or not Path(url.removeprefix(_SQLITE)).name:
+            message = (
+                "sqlite:///FILE (relative), sqlite:////FILE (absolute) or postgresql://USER@HOST/DATABASE is expected"
+            )
             raise ValueError(message)
         return url
 
@@ -243,6 +254,7 @@ class Config(Section):
     _base: Path = PrivateAttr(default=Path())
     _file: Path | None = PrivateAttr(default=None)
     _credential: Path | None = PrivateAttr(default=None)
+    _password_credential: Path | None = PrivateAttr(default=None)
 
     @property
     def file(self) -> Path | None:
@@ -250,8 +262,25 @@ class Config(Section):
         return self._file
 
     @property
+    def postgresql(self) -> PostgresqlUrl | None:
+        """The address of the PostgreSQL database; None when the store is on SQLite."""
+        url = self.storage.url
+        return parse_postgresql_url(url).below(self._base) if url.startswith(SCHEMES) else None
+
+    @property
+    def database_password(self) -> Path | None:
+        """The file with the password of PostgreSQL: systemd's credential `database.password`, or the configured one."""
+        configured = self._base / self.storage.password_file if self.storage.password_file else None
+        return self._password_credential or configured
+
+    @property
+    def store_name(self) -> str:
+        """The database for people and logs: an absolute path, or a URL without secrets."""
+        return str(self.postgresql or self.database.absolute())
+
+    @property
     def database(self) -> Path:
-        """The SQLite file.
+        """The SQLite file. Only for a store on SQLite.
 
         For a link it is the target, because SQLite creates its other files beside the target.
         """
@@ -259,8 +288,10 @@ class Config(Section):
         return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  never raises
 
     @property
-    def places(self) -> tuple[Path, Path]:
-        """The configured paths of the database and the keys folder, without following links."""
+    def places(self) -> tuple[Path, ...]:
+        """The configured paths of the database, if it is a file, and of the keys folder, without following links."""
+        if self.postgresql is not None:
+            return (self.keys_dir,)
         return self._base / self.storage.url.removeprefix(_SQLITE), self.keys_dir
 
     @property

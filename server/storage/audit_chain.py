@@ -36,6 +36,7 @@ INSERT INTO store (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET v
 #: The upper bound skips a `seq` that was replaced by text, because SQLite sorts text above all numbers.
 _NEWEST = "SELECT seq FROM audit WHERE node = ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
 _LARGEST_SEQ = 2**63 - 1
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 _Signed = tuple[Head, str]
 _Columns = tuple[Value, ...]
@@ -168,7 +169,8 @@ def _head_values(signed: _Signed) -> tuple[int, str, str]:
 def _columns(event: Event) -> _Columns:
     """Return the columns of an event.
 
-    Invalid characters, as in a name that is not UTF-8, are replaced. Otherwise they would block all other records.
+    Characters that no engine stores, as in a name that is not UTF-8, and NUL are replaced. Otherwise they would block
+    all other records.
     """
     columns = (
         event.at,
@@ -183,4 +185,7 @@ def _columns(event: Event) -> _Columns:
         event.detail,
         event.duration_ms,
     )
-    return tuple(each.encode(errors="replace").decode() if isinstance(each, str) else each for each in columns)
+    return tuple(
+        each.encode(errors="replace").decode().replace("\0", _REPLACEMENT) if isinstance(each, str) else each
+        for each in columns
+    )

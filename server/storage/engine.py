@@ -1,4 +1,4 @@
-"""The interface of a storage engine: SQLite today, PostgreSQL later.
+"""The interface of a storage engine: SQLite, and PostgreSQL for several nodes.
 
 All engines run the same SQL text, which the modules of this package contain. It has `?` placeholders, the types TEXT
 and INTEGER, and only syntax that both SQLite and PostgreSQL understand. Where the two differ, the text calls a function
@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from server.storage.feed import Topic
+from server.storage.feed import Changed, Topic
 
 Value = str | int | None
 Row = tuple[Any, ...]
@@ -47,6 +47,10 @@ class Engine(Protocol):
     """
 
     @property
+    def most_changes(self) -> int:
+        """The most changes of one transaction."""
+
+    @property
     def in_transaction(self) -> bool:
         """Whether the transaction is still open; a database may roll it back on its own."""
 
@@ -59,8 +63,12 @@ class Engine(Protocol):
     async def rollback_to(self) -> None:
         """Undo all writes since the savepoint."""
 
-    async def commit(self) -> None:
-        """Commit to the disk. Raises TemporaryError when it is unknown whether the commit is stored."""
+    async def commit(self, shared: frozenset[Topic]) -> int:
+        """Commit to the disk, and tell other nodes of the `shared` topics, which their caches may hold.
+
+        Returns the number of the change, which other nodes confirm; 0 when there is nothing to tell. Raises
+        TemporaryError when it is unknown whether the commit is stored.
+        """
 
     async def rollback(self) -> None:
         """Roll back the transaction if there is one. Raises no error of the driver."""
@@ -77,7 +85,7 @@ class Engine(Protocol):
     def reason(self, error: BaseException) -> Reason | None:
         """Return why an error is temporary; None for a defect or an error that is not the driver's."""
 
-    async def changed_elsewhere(self) -> frozenset[Topic]:
+    async def changed_elsewhere(self) -> Changed:
         """Wait for a commit of another program; return what may have changed. The first call returns at once."""
 
     def sizes_bytes(self) -> tuple[int, int]:

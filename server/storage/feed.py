@@ -53,12 +53,27 @@ def topics_of(sql: str) -> frozenset[Topic]:
     return frozenset(_TOPICS.get(table, set()) | cascades)
 
 
+@lru_cache(maxsize=512)
+def shared_topics_of(sql: str) -> frozenset[Topic]:
+    """Return the topics of a statement that the caches of other nodes may hold.
+
+    A new domain or integration is in no cache. A new grant is part of a cached user.
+    """
+    found = _WRITE.match(sql)
+    is_new = found is not None and found[1] == "INSERT INTO" and found[2] in {"domains", "integrations", "store"}
+    return frozenset() if is_new else topics_of(sql)
+
+
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The topics that a commit may have changed; `elsewhere` means a commit of another program."""
+    """The topics that a commit may have changed; `elsewhere` means a commit of another program.
+
+    `number` counts the commits that other nodes confirm; 0 when the number is not known.
+    """
 
     topics: frozenset[Topic]
     elsewhere: bool = False
+    number: int = 0
 
 
 class ChangeFeed:

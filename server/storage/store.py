@@ -13,7 +13,7 @@ from server.node.measures import Durations
 from server.node.metrics import Reading
 from server.storage.audit_chain import AuditChain
 from server.storage.engine import Engine, Row, Value
-from server.storage.feed import Changed, ChangeFeed
+from server.storage.feed import ChangeFeed
 from server.storage.temporary import Failures
 from server.storage.turn import Rank
 from server.storage.uncut import uncut
@@ -52,7 +52,7 @@ class Store:
         while True:
             try:
                 with self._failures.raised_as_temporary():
-                    topics = await self._engine.changed_elsewhere()
+                    changed = await self._engine.changed_elsewhere()
             except TemporaryError as error:
                 _log.warning("changes of other programs cannot be seen: %s", error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -60,7 +60,7 @@ class Store:
                 _log.exception("changes of other programs cannot be seen")
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
-                self.feed.announce(Changed(topics, elsewhere=True))
+                self.feed.announce(changed)
 
     async def read(self, sql: str, *values: Value) -> list[Row]:
         """Run one SELECT over committed data. Raises TemporaryError while the store is busy or unavailable."""

@@ -16,7 +16,7 @@ from server.errors import TemporaryError
 from server.node.measures import Durations
 from server.storage.audit_chain import AuditChain
 from server.storage.engine import Engine, Row, Value
-from server.storage.feed import Changed, ChangeFeed, Topic, topics_of
+from server.storage.feed import Changed, ChangeFeed, Topic, shared_topics_of, topics_of
 from server.storage.temporary import BUSY, Failures, temporary
 from server.storage.turn import Rank, Turn
 from server.storage.uncut import awaited
@@ -29,8 +29,8 @@ _ROLLED_BACK = "the store rolled back the transaction"
 class Query:
     """Runs statements with `?` placeholders inside one write transaction and returns their rows.
 
-    `audit` takes the audit records of the change; `topics` are its changes so far. After the commit, `change_number`
-    is the number under which other nodes confirm the change, or 0 when there is nothing to confirm.
+    `audit` takes the audit records of the change; `topics` are its changes so far, and `shared_topics` those that other
+    nodes may have cached. After the commit, `change_number` is the number that other nodes confirm, or 0.
     """
 
     def __init__(self, engine: Engine, audit: AuditChain) -> None:
@@ -38,21 +38,24 @@ class Query:
         self._engine = engine
         self.audit = audit
         self.topics: frozenset[Topic] = frozenset()
+        self.shared_topics: frozenset[Topic] = frozenset()
         self.change_number = 0
 
     async def __call__(self, sql: str, *values: Value) -> list[Row]:
         """Run one statement."""
         self.topics |= topics_of(sql)
+        self.shared_topics |= shared_topics_of(sql)
         return await self._engine.run(sql, *values)
 
 
 class _Group:
-    """Changes that are committed together. `outcome` is done when they are stored, or has the error."""
+    """Changes that are committed together. `outcome` has their number when they are stored, or the error."""
 
     def __init__(self) -> None:
         self.changes = 0
         self.topics: frozenset[Topic] = frozenset()
-        self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.shared_topics: frozenset[Topic] = frozenset()
+        self.outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.commit_rank: Rank | None = None
         self.committing: list[asyncio.Task[None]] = []
 
@@ -102,10 +105,11 @@ class Writer:
                     raise
                 group.changes += 1
                 group.topics |= query.topics
+                group.shared_topics |= query.shared_topics
                 self._commit_soon(group, rank)
             finally:
                 self._turn.release()
-            await awaited(group.outcome, commits=True)
+            query.change_number = await awaited(group.outcome, commits=True)
 
     async def _take_turn(self, rank: Rank, deadline: float) -> None:
         if rank is Rank.FIRST:
@@ -122,6 +126,8 @@ class Writer:
             # the transaction is gone, so a savepoint would begin another one; the old changes would count as committed
             # with it
             await self._fail(self._group, temporary(_ROLLED_BACK))
+        if self._group is not None and self._group.changes >= self._engine.most_changes:
+            await self._commit_now(self._group)
         if self._group is None:
             await self._engine.begin(deadline)
             self._group = _Group()
@@ -158,24 +164,27 @@ class Writer:
 
     async def _commit(self, group: _Group, rank: Rank) -> None:
         async with self._turn.held(rank):
-            if self._group is not group:
-                return  # the group has failed or is committed
-            if not self._engine.in_transaction:
-                await self._fail(group, temporary(_ROLLED_BACK))
-                return
-            query = Query(self._engine, self._audit)
-            try:
-                await self._audit.write(query, self._engine.run_many)
-                with self.commits.timed():
-                    await self._engine.commit()
-            except BaseException as error:  # noqa: BLE001  whatever the error is, no change may wait for ever
-                await self._fail(group, error)
-                return
-            finally:  # after a failed commit the outcome may be unknown, so caches must be dropped too
-                self._feed.announce(Changed(group.topics | query.topics))
-            self._audit.committed()
-            self._group = None
-            group.outcome.set_result(None)
+            if self._group is group:  # otherwise it has failed or is committed
+                await self._commit_now(group)
+
+    async def _commit_now(self, group: _Group) -> None:
+        """Commit the group in this turn. Raises no error: the changes of the group get it."""
+        if not self._engine.in_transaction:
+            await self._fail(group, temporary(_ROLLED_BACK))
+            return
+        query = Query(self._engine, self._audit)
+        try:
+            await self._audit.write(query, self._engine.run_many)
+            with self.commits.timed():
+                number = await self._engine.commit(group.shared_topics | query.shared_topics)
+        except BaseException as error:  # noqa: BLE001  whatever the error is, no change may wait for ever
+            await self._fail(group, error)
+            return
+        finally:  # after a failed commit the outcome may be unknown, so caches must be dropped too
+            self._feed.announce(Changed(group.topics | query.topics))
+        self._audit.committed()
+        self._group = None
+        group.outcome.set_result(number)
 
     async def _fail(self, group: _Group, error: BaseException) -> None:
         """Roll back, and raise the error in all changes of the group that had succeeded."""

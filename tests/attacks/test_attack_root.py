@@ -206,7 +206,7 @@ def test_attack_files_swapped_between_check_and_use_do_not_mislead_root(service:
                 except OSError:
                     continue
     try:
-        for _ in range(12):
+        for _ in range(60):
             statuses = service.as_root(BACKUP, ("user", "list"), ("hostkey", "rotate"), ("init",))
             assert set(statuses) <= {0, 1}
     finally:

@@ -85,7 +85,7 @@ def test_all_configuration_mistakes_are_reported_with_name_and_line(stopped_cons
         "  prot: 22\n"
         "node: {version: 3.14}\n"
         "storage:\n"
-        "  url: postgres://somewhere\n"
+        "  url: mysql://somewhere\n"
         "limits:\n"
         "  max_startups: many\n"
         "  per_source_penalty_exempt_list:\n"
@@ -110,7 +110,10 @@ def test_all_configuration_mistakes_are_reported_with_name_and_line(stopped_cons
             ("16: tea: ", "there is no such key; config.example.yaml names them all"),
             ("4: listen.prot: ", "there is no such key"),
             ("5: node.version: ", "text is expected; put it in quotes"),
-            ("7: storage.url: ", "sqlite:///FILE (relative) or sqlite:////FILE (absolute) is expected"),
+            (
+                "7: storage.url: ",
+                "sqlite:///FILE (relative), sqlite:////FILE (absolute) or postgresql://USER@HOST/DATABASE is expected",
+            ),
             ("9: limits.max_startups: ", "start:rate:full is expected"),
         ]
         # the port comes from the environment of the test's server and hides the one in the file

@@ -31,6 +31,7 @@ OTHER = {
     "node.name": "other@node",
     "node.version": "9",
     "storage.url": "sqlite:///elsewhere.db",
+    "storage.password_file": "elsewhere.password",
     "keys.dir": "elsewhere",
     "keys.storage_key_file": "elsewhere.key",
     "ssh.policy": "post-quantum",

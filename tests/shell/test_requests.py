@@ -9,7 +9,6 @@ from typing import Annotated
 
 import pytest
 
-from server.app import open_store
 from server.audit.journal import Journal
 from server.auth.authenticator import Authenticator
 from server.auth.authorizer import Authorizer
@@ -29,6 +28,7 @@ from server.shell.options import LoginOptions
 from server.shell.session import Session
 from server.shell.terminal import EndOfInputError, Room
 from server.storage import users
+from server.storage.opening import open_store
 from server.transport.logins import Logins
 
 _ADDED_AT = "2026-11-24T08:00:00Z"

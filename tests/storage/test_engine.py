@@ -13,6 +13,7 @@ from server.storage.feed import Topic
 
 NOW = "2026-11-24T10:00:00.000+00:00"
 _INSERT = "INSERT INTO domains (name, declared_as, declared_at) VALUES (?, ?, ?)"
+SHARED = frozenset({Topic.DOMAINS})
 _NAMES = "SELECT name FROM domains ORDER BY name"
 
 
@@ -31,7 +32,7 @@ async def test_a_write_is_visible_only_after_its_commit(engine: Engine) -> None:
     await _insert(engine, "a")
     assert await engine.read(_NAMES) == []
     assert [*map(tuple, await engine.run(_NAMES))] == [("a",)]
-    await engine.commit()
+    await engine.commit(SHARED)
     assert not engine.in_transaction
     assert [*map(tuple, await engine.read(_NAMES))] == [("a",)]
 
@@ -55,14 +56,14 @@ async def test_the_savepoint_is_the_newest_one(engine: Engine) -> None:
     await engine.rollback_to()
     await engine.savepoint()
     await _insert(engine, "d")
-    await engine.commit()
+    await engine.commit(SHARED)
     assert [name for (name,) in await engine.read(_NAMES)] == ["a", "b", "d"]
 
 
 async def test_many_rows_are_written_in_their_order(engine: Engine) -> None:
     await engine.begin(_soon())
     await engine.run_many("INSERT INTO history (user_name, line) VALUES (?, ?)", [("u", str(n)) for n in range(600)])
-    await engine.commit()
+    await engine.commit(SHARED)
     rows = await engine.read("SELECT line FROM history ORDER BY id")
     assert [line for (line,) in rows] == [str(number) for number in range(600)]
 
@@ -76,7 +77,7 @@ async def test_a_duplicate_name_is_a_permanent_failure(engine: Engine) -> None:
     assert engine.reason(raised.value) is None
     assert engine.reason(LookupError()) is None
     await engine.rollback_to()
-    await engine.commit()
+    await engine.commit(SHARED)
     assert [name for (name,) in await engine.read(_NAMES)] == ["a"]
 
 
@@ -95,7 +96,7 @@ async def test_another_writer_is_waited_for_and_then_reported_as_busy(
         assert reason.text == "the store is busy"
         waiting = asyncio.create_task(engine.begin(_soon() + 10))
         await asyncio.sleep(0)
-        await other.commit()
+        await other.commit(SHARED)
         await waiting
         assert [name for (name,) in await engine.run(_NAMES)] == ["theirs"]
         await engine.rollback()
@@ -129,13 +130,15 @@ async def test_only_commits_of_other_programs_are_reported(opened: Opened, engin
         looking = asyncio.create_task(engine.changed_elsewhere())
         await engine.begin(_soon())
         await _insert(engine, "ours")
-        await engine.commit()
+        await engine.commit(SHARED)
         done, _ = await asyncio.wait({looking}, timeout=1.5)
         assert not done
         await other.begin(_soon() + 10)
         await _insert(other, "theirs")
-        await other.commit()
-        assert Topic.DOMAINS in await asyncio.wait_for(looking, 30)
+        await other.commit(SHARED)
+        changed = await asyncio.wait_for(looking, 30)
+        assert changed.elsewhere
+        assert Topic.DOMAINS in changed.topics
     finally:
         await other.close()
 
@@ -143,7 +146,7 @@ async def test_only_commits_of_other_programs_are_reported(opened: Opened, engin
 async def test_shared_sql_means_the_same_in_every_engine(engine: Engine) -> None:
     await engine.begin(_soon())
     await engine.run("INSERT INTO history (user_name, line) VALUES (?, ?)", "Käse ÄB", '{"domain": "Biysk.Local"}')
-    await engine.commit()
+    await engine.commit(SHARED)
     ((found, length, folded, is_text, is_integer),) = await engine.read(
         """SELECT AS_BYTES(user_name), BYTE_LENGTH(user_name), FOLD_ASCII(user_name), IS_TEXT(user_name),
                   IS_INTEGER(id) FROM history"""

@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 from console import ConsoleServer
 
-from server.app import open_store
 from server.config import load_config
 from server.errors import StartError
 from server.storage import users
+from server.storage.opening import open_store
 
 
 async def test_a_store_that_is_replaced_while_a_subcommand_uses_it_is_an_error(

@@ -19,7 +19,7 @@ import aiosqlite
 
 from server.errors import TemporaryError
 from server.storage.engine import Reason, Row, Value
-from server.storage.feed import EVERYTHING, Topic
+from server.storage.feed import EVERYTHING, Changed, Topic
 from server.storage.sqlite.errors import is_busy, is_failed_sync, open_reason
 from server.storage.temporary import Failures
 from server.storage.uncut import uncut
@@ -28,6 +28,7 @@ _STATEMENT_SECONDS = 0.2
 _RETRY_SECONDS = 0.02
 #: The interval between two looks for other programs' commits.
 _POLL_SECONDS = 1.0
+_MOST_CHANGES = 256
 #: SQLite's syntax for the functions of the shared SQL: see `server.storage.engine`.
 _TRANSLATIONS = (
     (re.compile(r"AS_BYTES\((\w+)\)"), r"CAST(\1 AS BLOB)"),
@@ -76,6 +77,11 @@ class SqliteEngine:
                 raise
 
     @property
+    def most_changes(self) -> int:
+        """The most changes of one transaction; more would delay the first of them."""
+        return _MOST_CHANGES
+
+    @property
     def in_transaction(self) -> bool:
         """Whether the transaction is still open: SQLite rolls it back by itself when the disk is full."""
         return self._writer.in_transaction
@@ -104,7 +110,7 @@ class SqliteEngine:
         """Undo all writes since the savepoint."""
         await self._run_to_end("ROLLBACK TO change")
 
-    async def commit(self) -> None:
+    async def commit(self, shared: frozenset[Topic]) -> int:  # noqa: ARG002  the other programs poll
         """Commit to the disk. After a failed sync, overwrite the commit in the write-ahead log."""
         try:
             await self.run("COMMIT")
@@ -112,6 +118,7 @@ class SqliteEngine:
             if is_failed_sync(error):  # other failures leave nothing, because the commit mark is written last
                 await self._overwrite_failed_commit(error)
             raise
+        return 0
 
     async def rollback(self) -> None:
         """Roll back the transaction if there is one."""
@@ -136,7 +143,7 @@ class SqliteEngine:
         """Return why an error is temporary. Damage that SQLite reports of an open store counts too."""
         return open_reason(error)
 
-    async def changed_elsewhere(self) -> frozenset[Topic]:
+    async def changed_elsewhere(self) -> Changed:
         """Look once a second for commits of other programs; SQLite does not tell what they changed."""
         while True:
             if self._version is not None:
@@ -144,7 +151,7 @@ class SqliteEngine:
             ((version,),) = await self.run("PRAGMA data_version")  # does not count this connection's own commits
             before, self._version = self._version, version
             if version != before:
-                return EVERYTHING
+                return Changed(EVERYTHING, elsewhere=True)
 
     def sizes_bytes(self) -> tuple[int, int]:
         """Return the sizes of the database and of its write-ahead log."""

@@ -6,7 +6,6 @@ newer schema, a damaged file. Blocking; for use before the event loop runs.
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import sqlite3
@@ -15,15 +14,20 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.durable import locked_folder, make_folder, sync_folder, write_synced
+from server.durable import locked_folder, make_folder, sync_folder
 from server.errors import StartError
 from server.file_names import STORAGE_KEY_NAME
 from server.model.lines import one_line
-from server.storage.owner import working_for
 from server.storage.sqlite import schema
 from server.storage.sqlite.errors import temporary_reason
 from server.storage.sqlite.restoring import SIDE_FILES, finish, restoring_folder
-from server.storage.storage_key import read_storage_key, storage_key_there
+from server.storage.storage_key import (
+    read_storage_key,
+    restrict_permissions,
+    storage_key_there,
+    take_new_key,
+    write_new_key,
+)
 from server.storage.vault import Vault, new_storage_key
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -67,7 +71,7 @@ def prepare(
             if not database.exists():
                 _finish_or_refuse(database, staged, storage_key)
             found = _check(database, vault)
-            _restrict_permissions(keys_dir, database, storage_key)
+            restrict_permissions(keys_dir, storage_key, database)
             if found < schema.newest():
                 with upgrading(database) if upgrading else nullcontext():
                     schema.upgrade(database, vault)
@@ -126,14 +130,9 @@ def _make(database: Path, staged: Path, storage_key: Path) -> None:
     raw = new_storage_key()
     os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     schema.make(staged, Vault(raw))
-    with working_for(storage_key):
-        half_written = storage_key.with_name(storage_key.name + ".new")
-        half_written.unlink(missing_ok=True)
-        write_synced(half_written, base64.b64encode(raw) + b"\n")
+    write_new_key(storage_key, raw)
     sync_folder(database.parent)
-    with working_for(storage_key):
-        half_written.rename(storage_key)
-        sync_folder(storage_key.parent)  # a power cut must not leave a database without its key
+    take_new_key(storage_key)  # a power cut must not leave a database without its key
     staged.rename(database)
     sync_folder(database.parent)
 
@@ -228,22 +227,3 @@ def _inspect_once(database: Path, mode: str) -> tuple[str, dict[str, str]]:
     number = values.get("schema", "")
     missing = schema.tables_of(int(number) if _NUMBER.fullmatch(number) else 1) - tables
     return (f"the table {min(missing)} is missing" if missing else verdict), values
-
-
-def _restrict_permissions(keys_dir: Path, database: Path, storage_key: Path) -> None:
-    """Remove the permissions of group and others on the keys folder and on files with secrets.
-
-    A storage key outside the keys folder keeps its owner and mode: a group may read it, like systemd's credentials.
-    Raises StartError when everybody may read it.
-    """
-    outside = storage_key.parent != keys_dir
-    with working_for(storage_key):
-        readable = outside and storage_key.stat().st_mode & 0o007
-    if readable:
-        message = f"everybody may read the storage key {storage_key}: chmod o= it, and think whether it is still secret"
-        raise StartError(message)
-    if keys_dir.stat().st_mode & 0o077:
-        keys_dir.chmod(0o700)
-    for path in (database,) if outside else (database, storage_key):
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)

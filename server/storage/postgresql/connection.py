@@ -1,0 +1,210 @@
+"""One connection to PostgreSQL that is opened when it is needed, and again after a loss.
+
+asyncpg cancels a statement through a second connection, for which it waits without a limit. So no task that waits for
+the server is ever cancelled, and asyncpg's own timeouts are not used. A statement that takes too long ends with its
+connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import asyncpg
+
+from server.config.postgresql_url import PostgresqlUrl
+from server.encoding import decoded
+from server.errors import StartError
+from server.model.lines import one_line
+from server.plain_files import MOST_KEY_BYTES, read_plain
+from server.storage.postgresql.errors import AWAY, is_lost
+from server.storage.postgresql.schema import SCHEMA
+from server.storage.temporary import temporary
+from server.storage.uncut import uncut
+
+T = TypeVar("T")
+
+#: The longest time for one statement, and for the login on one host.
+STATEMENT_SECONDS = 6.0
+_LOGIN_SECONDS = 2.0
+_RETRY_SECONDS = 0.1
+_CLOSE_SECONDS = 1.0
+_SETTINGS = {
+    "search_path": SCHEMA,
+    "timezone": "UTC",
+    "client_min_messages": "warning",
+    "default_transaction_isolation": "read committed",
+    "synchronous_commit": "on",
+    "lock_timeout": "5000",
+    # a node that froze inside a transaction must not stop the changes of all others
+    "idle_in_transaction_session_timeout": "3000",
+    # the server notices a lost client while it waits for a lock
+    "client_connection_check_interval": "1000",
+    "tcp_user_timeout": "5000",
+    "jit": "off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A database, the file with the password, and the name that PostgreSQL's list of sessions shows."""
+
+    url: PostgresqlUrl
+    password_file: Path | None = None
+    name: str = "ecss-console"
+
+    def password(self) -> str | None:
+        """Read the password. It is read at each login, so that it can be changed. Raises StartError."""
+        if self.password_file is None:
+            return None
+        try:
+            text = decoded(read_plain(self.password_file, MOST_KEY_BYTES))
+        except (OSError, ValueError) as error:
+            what = getattr(error, "strerror", None) or error
+            message = f"the password of the database cannot be read from {self.password_file}: {what}"
+            raise StartError(message) from error
+        return text.partition("\n")[0].removesuffix("\r")
+
+
+class Connection:
+    """A connection for one purpose, such as `writer`. One task at a time uses it; `turn` keeps the order."""
+
+    def __init__(self, address: Address, purpose: str) -> None:
+        """Take the address; nothing is opened yet."""
+        self._address = address
+        self._purpose = purpose
+        self._open: asyncpg.Connection | None = None
+        self._first = 0
+        self._opening: asyncio.Task[asyncpg.Connection] | None = None
+        self.turn = asyncio.Lock()
+
+    @property
+    def current(self) -> asyncpg.Connection | None:
+        """The open connection; None while there is none."""
+        return None if self._open is None or self._open.is_closed() else self._open
+
+    async def opened(self, deadline: float) -> asyncpg.Connection:
+        """Return the connection; open it until `deadline`, on the loop's clock, when it is lost.
+
+        A short absence of the database passes unnoticed. Raises the last error of the driver, or TimeoutError.
+        """
+        loop = asyncio.get_running_loop()
+        while (current := self.current) is None:
+            try:
+                return await self._open_by(deadline)
+            except Exception as error:
+                if not is_lost(error) or loop.time() + _RETRY_SECONDS > deadline:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
+        return current
+
+    async def run(self, work: Coroutine[Any, Any, T], seconds: float = STATEMENT_SECONDS) -> T:
+        """Run a statement on the open connection to its end, even if the caller is cancelled.
+
+        Raises TimeoutError after `seconds`; the connection is dropped then, as after each loss.
+        """
+        return await uncut(self._bounded(work, seconds))
+
+    def drop(self) -> None:
+        """Close the connection at once, without a word to the server."""
+        if self._open is not None:
+            self._open.terminate()
+            self._open = None
+
+    async def close(self) -> None:
+        """Close the connection; safe to call twice."""
+        if self._opening is not None:
+            self._opening.cancel()
+            with suppress(BaseException):
+                await asyncio.wait({self._opening})
+        current, self._open = self.current, None
+        if current is None:
+            return
+        closing = asyncio.ensure_future(current.close())
+        await asyncio.wait({closing}, timeout=_CLOSE_SECONDS)
+        if not closing.done():
+            current.terminate()
+            await asyncio.wait({closing}, timeout=_CLOSE_SECONDS)
+        if closing.done() and not closing.cancelled():
+            closing.exception()
+
+    async def _bounded(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        running = asyncio.ensure_future(work)
+        done, _ = await asyncio.wait({running}, timeout=seconds)
+        if not done:
+            self.drop()
+            await asyncio.wait({running}, timeout=_CLOSE_SECONDS)
+            if running.done() and not running.cancelled():
+                running.exception()
+            raise TimeoutError(AWAY)
+        error = running.exception()
+        if error is not None and is_lost(error):
+            self.drop()
+        return running.result()
+
+    async def _open_by(self, deadline: float) -> asyncpg.Connection:
+        """Wait for the login until the deadline; a login that takes longer goes on for the next caller."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._log_in())
+        opening = self._opening
+        await asyncio.wait({opening}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        if not opening.done():
+            raise TimeoutError(AWAY)
+        if opening.cancelled():
+            raise temporary(AWAY)
+        return opening.result()
+
+    async def _log_in(self) -> asyncpg.Connection:
+        """Log in on the first host that takes writes; begin with the host that took them last."""
+        hosts = self._address.url.hosts
+        failed: Exception = ConnectionError(AWAY)
+        for number in range(len(hosts)):
+            index = (self._first + number) % len(hosts)
+            try:
+                self._open = await log_in(self._address, self._purpose, *hosts[index])
+            except Exception as error:  # noqa: BLE001  the next host may answer; the last error is raised
+                failed = error
+                continue
+            self._first = index
+            return self._open
+        raise failed
+
+
+async def log_in(address: Address, purpose: str, host: str, port: int, **settings: str) -> asyncpg.Connection:
+    """Open a connection to one host. Raises asyncpg's errors or OSError, and StartError for wrong settings.
+
+    A host that can only be read, like a replica, is refused with TargetServerAttributeNotMatched.
+    """
+    url = address.url
+    query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in url.parameters.items())
+    connecting = asyncio.ensure_future(
+        asyncpg.connect(
+            f"postgresql://?{query}" if query else None,
+            host=host,
+            port=port,
+            user=url.user,
+            password=address.password(),
+            passfile="/dev/null",  # without a configured password, asyncpg would look for ~/.pgpass
+            database=url.database,
+            target_session_attrs="read-write",
+            server_settings={"application_name": f"{address.name} {purpose}"[:63], **_SETTINGS, **settings},
+        )
+    )
+    try:
+        await asyncio.wait({connecting}, timeout=_LOGIN_SECONDS)
+    finally:
+        if not connecting.done():
+            connecting.cancel()  # during the login, this closes the socket and waits for nothing
+    if not connecting.done():
+        message = f"{host} port {port} does not answer"
+        raise TimeoutError(message)
+    try:
+        return connecting.result()
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        message = f"storage.url cannot be used: {one_line(error)}"
+        raise StartError(message) from error

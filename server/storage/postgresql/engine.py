@@ -1,0 +1,260 @@
+"""One PostgreSQL database, which several nodes share.
+
+One advisory lock allows one write transaction at a time in the whole cluster, as `BEGIN IMMEDIATE` does for a SQLite
+file. Without it, nodes would lose updates, and records would become visible in another order than their ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+from server.storage.engine import Reason, Row, Value
+from server.storage.feed import EVERYTHING, Changed, Topic
+from server.storage.postgresql.connection import Address, Connection
+from server.storage.postgresql.control import LOST, Control, Subscription
+from server.storage.postgresql.errors import is_lost, reason
+from server.storage.postgresql.lost_commit import find_outcome
+from server.storage.postgresql.translation import storable, translated
+from server.storage.temporary import temporary
+
+CHANGES_CHANNEL = "ecss_changes"
+#: The advisory lock of all write transactions: "ecss" as a number.
+_WRITE_LOCK = 0x65637373
+#: More subtransactions than this would make the snapshots of all sessions slow (source: PostgreSQL, subxact overflow).
+_MOST_CHANGES = 64
+_READERS = 2
+#: How long a read waits for the database, as a change does.
+_PATIENCE_SECONDS = 5.0
+_LEAST_WAIT_SECONDS = 0.05
+_RETRY_SECONDS = 0.05
+#: A commit that takes longer is looked up on another connection.
+_COMMIT_SECONDS = 5.0
+_POLL_SECONDS = 2.0
+#: The token tells later whether this transaction is committed. A taken name stops the writes of its former node.
+_FIRST_STATEMENT = """
+INSERT INTO commit_tokens (writer, token, at) VALUES ($1, $2, clock_timestamp())
+ON CONFLICT (writer) DO UPDATE SET token = excluded.token, at = excluded.at
+RETURNING pg_current_xact_id()::text, (SELECT count(*) FROM nodes WHERE name = $3 AND boot = $4)
+"""
+_ANNOUNCE = """
+WITH counted AS (UPDATE change_counter SET number = number + 1 RETURNING number)
+SELECT number, pg_notify($1, concat_ws(' ', $2::text, number, $3::text)) FROM counted
+"""
+
+
+class PostgresqlEngine:
+    """An `Engine`. `control` is for leases and questions between nodes. `close` it, or its tasks stay."""
+
+    def __init__(self, address: Address) -> None:
+        """Take the address of a database that `prepare` has checked; connections open when they are needed."""
+        self._address = address
+        self._writer = Connection(address, "writer")
+        self._readers = [Connection(address, f"reader {number}") for number in range(1, _READERS + 1)]
+        self._next_reader = 0
+        self._in_transaction: asyncpg.Connection | None = None
+        self._transaction_id = self._token = ""
+        self._id = secrets.token_hex(8)
+        self._node: tuple[str, str] | None = None
+        self.control = Control(address)
+        self._watching: asyncio.Task[None] | None = None
+        self._changes: Subscription | None = None
+
+    @property
+    def most_changes(self) -> int:
+        """The most changes of one transaction."""
+        return _MOST_CHANGES
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the transaction is still open: it ends with its connection."""
+        connection = self._in_transaction
+        return connection is not None and not connection.is_closed() and bool(connection.is_in_transaction())
+
+    def fence(self, name: str, boot: str) -> None:
+        """Write only as long as this run of the node (`boot`) has the node's name."""
+        self._node = (name, boot)
+
+    async def begin(self, deadline: float) -> None:
+        """Begin a transaction as soon as no other node writes, and no later than `deadline`.
+
+        Raises TemporaryError when another console has taken the node's name.
+        """
+        while True:
+            connection = await self._writer.opened(deadline)
+            try:
+                return await self._begin_on(connection, deadline)
+            except Exception as error:
+                await self.rollback()
+                if not is_lost(error) or asyncio.get_running_loop().time() + _RETRY_SECONDS > deadline:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def savepoint(self) -> None:
+        """Set the savepoint; `rollback_to` goes back to the newest one of this name."""
+        await self._execute("SAVEPOINT change")
+
+    async def rollback_to(self) -> None:
+        """Undo all writes since the savepoint."""
+        await self._execute("ROLLBACK TO SAVEPOINT change")
+
+    async def commit(self, shared: frozenset[Topic]) -> int:
+        """Commit, and tell the other nodes of the `shared` topics.
+
+        A commit without an answer is looked up: it may be stored or not. Raises TemporaryError when that is unknown.
+        """
+        number = await self._announce(shared) if shared else 0
+        connection = self._of_transaction()
+        try:
+            await self._writer.run(connection.execute("COMMIT"), _COMMIT_SECONDS)
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            if not await find_outcome(self._writer, self._id, self._token, self._transaction_id):
+                raise
+        self._in_transaction = None
+        return number
+
+    async def rollback(self) -> None:
+        """Roll back the transaction if there is one."""
+        connection, self._in_transaction = self._in_transaction, None
+        if connection is None or connection.is_closed() or not connection.is_in_transaction():
+            return
+        try:
+            await self._writer.run(connection.execute("ROLLBACK"))
+        except Exception:  # noqa: BLE001  without its connection the transaction ends too
+            self._writer.drop()
+
+    async def run(self, sql: str, *values: Value) -> list[Row]:
+        """Run a statement inside the transaction."""
+        connection = self._of_transaction()
+        return _rows(await self._writer.run(connection.fetch(translated(sql), *storable(values))))
+
+    async def run_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        """Run one prepared statement for every row."""
+        connection = self._of_transaction()
+        stored = [storable(tuple(row)) for row in rows]
+        await self._writer.run(connection.executemany(translated(sql), stored))
+
+    async def read(self, sql: str, *values: Value) -> list[Row]:
+        """Run a SELECT over committed data. A short absence of the database passes unnoticed."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        reader = self._free_reader()
+        async with asyncio.timeout_at(deadline):
+            await reader.turn.acquire()
+        try:
+            while True:
+                connection = await reader.opened(deadline)
+                try:
+                    return _rows(await reader.run(connection.fetch(translated(sql), *storable(values))))
+                except Exception as error:
+                    if not is_lost(error) or asyncio.get_running_loop().time() + _RETRY_SECONDS > deadline:
+                        raise
+                await asyncio.sleep(_RETRY_SECONDS)
+        finally:
+            reader.turn.release()
+
+    def reason(self, error: BaseException) -> Reason | None:
+        """Return why an error is temporary; None for a defect or an error that is not the driver's."""
+        return reason(error)
+
+    async def changed_elsewhere(self) -> Changed:
+        """Wait for a notification of another writer. After a lost connection, everything may have changed."""
+        if self._changes is None:
+            self._changes = self.control.subscribe(CHANGES_CHANNEL)
+        self.watch()
+        while True:
+            number, topics = 0, frozenset[Topic]()
+            for payload in await self._changes.next(_POLL_SECONDS):
+                if payload == LOST:
+                    topics |= EVERYTHING
+                    continue
+                writer, text, names = payload.split(" ", 2)
+                if writer != self._id:
+                    number = max(number, int(text))
+                    topics |= {Topic(name) for name in names.split(",") if name in _TOPIC_NAMES}
+            if topics:
+                return Changed(topics, elsewhere=True, number=number)
+
+    def watch(self) -> None:
+        """Keep the control connection open from now on."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self.control.run_loop())
+
+    def sizes_bytes(self) -> tuple[int, int]:
+        """Return the size of the database as the control connection last saw it, and 0 for a log."""
+        return self.control.size_bytes, 0
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        with suppress(Exception):
+            if self._writer.current is not None:
+                await self._writer.run(
+                    self._writer.current.execute("DELETE FROM commit_tokens WHERE writer = $1", self._id)
+                )
+        for each in (self._writer, *self._readers):
+            await each.close()
+        await self.control.close()
+
+    async def _begin_on(self, connection: asyncpg.Connection, deadline: float) -> None:
+        left_seconds = max(_LEAST_WAIT_SECONDS, deadline - asyncio.get_running_loop().time())
+        begin = (
+            f"BEGIN; SET LOCAL lock_timeout = {round(left_seconds * 1000)}; SELECT pg_advisory_xact_lock({_WRITE_LOCK})"
+        )
+        self._in_transaction = connection
+        # a cancelled caller gives the connection up, because the server may wait for the lock for long
+        waiting = asyncio.ensure_future(self._writer.run(connection.execute(begin), left_seconds + _COMMIT_SECONDS))
+        try:
+            await asyncio.wait({waiting})
+        except asyncio.CancelledError:
+            self._writer.drop()  # the server ends the transaction, even if it waits for the lock
+            self._in_transaction = None
+            await asyncio.wait({waiting})
+            waiting.exception()
+            raise
+        waiting.result()
+        self._token = secrets.token_hex(8)
+        name, boot = self._node or ("", "")
+        row = await self._writer.run(connection.fetchrow(_FIRST_STATEMENT, self._id, self._token, name, boot))
+        self._transaction_id, has_name = row
+        if self._node is not None and not has_name:
+            message = f"another console has taken the name {name} of this node"
+            raise temporary(message)
+
+    async def _announce(self, shared: frozenset[Topic]) -> int:
+        connection = self._of_transaction()
+        names = ",".join(sorted(topic.value for topic in shared))
+        row = await self._writer.run(connection.fetchrow(_ANNOUNCE, CHANGES_CHANNEL, self._id, names))
+        return int(row[0])
+
+    async def _execute(self, sql: str) -> None:
+        await self._writer.run(self._of_transaction().execute(sql))
+
+    def _of_transaction(self) -> asyncpg.Connection:
+        """Return the connection of the open transaction. Raises ConnectionError when it is lost."""
+        connection = self._in_transaction
+        if connection is None or connection.is_closed():
+            message = "the transaction ended with its connection"
+            raise ConnectionError(message)
+        return connection
+
+    def _free_reader(self) -> Connection:
+        """Return a reader without work, or the next one in turn."""
+        self._next_reader = (self._next_reader + 1) % len(self._readers)
+        free = (each for each in self._readers if not each.turn.locked())
+        return next(free, self._readers[self._next_reader])
+
+
+_TOPIC_NAMES = frozenset(topic.value for topic in Topic)
+
+
+def _rows(rows: Any) -> list[Row]:  # noqa: ANN401  asyncpg has no types
+    return [tuple(row) for row in rows]
