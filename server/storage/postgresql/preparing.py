@@ -19,6 +19,7 @@ from server.durable import locked_folder, make_folder
 from server.errors import StartError
 from server.model.lines import one_line
 from server.storage.postgresql import schema
+from server.storage.postgresql.restoring import finish, is_left
 from server.storage.postgresql.schema import SCHEMA, SCHEMA_LOCK
 from server.storage.postgresql.serving import refuse_while_served
 from server.storage.storage_key import (
@@ -73,7 +74,7 @@ async def prepare(connection: asyncpg.Connection, place: Place, *, make: bool = 
 
     Raises asyncpg.LockNotAvailableError when another program makes or upgrades the store for too long.
     """
-    await _refuse_other_encoding(connection, place)
+    await _begin(connection, place)
     found = await _look(connection, place)
     if found.tables:
         vault, number = _checked(found, place)
@@ -91,7 +92,7 @@ async def prepare(connection: asyncpg.Connection, place: Place, *, make: bool = 
 
 async def check(connection: asyncpg.Connection, place: Place) -> tuple[Vault, int]:
     """Return the vault and the schema number of a store without upgrading it. Raises StartError, too for none."""
-    await _refuse_other_encoding(connection, place)
+    await _begin(connection, place)
     found = await _look(connection, place)
     if not found.tables:
         message = f"there is no store in {place.shown}"
@@ -109,6 +110,14 @@ async def create_schema(connection: asyncpg.Connection, name: str, shown: str) -
         if not there:
             await connection.execute(f"CREATE SCHEMA {name}")
         await connection.execute(f"SET LOCAL search_path = {name}")
+
+
+async def _begin(connection: asyncpg.Connection, place: Place) -> None:
+    """Refuse another encoding, and finish a restore that was killed."""
+    await _refuse_other_encoding(connection, place)
+    if is_left(place.keys_dir):
+        with locked_folder(place.keys_dir):  # the lock waits for a restore that is still under way
+            await finish(connection, place.keys_dir)
 
 
 async def _make_or_upgrade(connection: asyncpg.Connection, place: Place, boot: str) -> Prepared:
