@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test test-slow test-all coverage check docs lock bench scaling kills scorecard soak clean
+.PHONY: install run test test-slow test-all coverage check docs lock bench scaling stores kills scorecard soak clean
 
 install: $(VENV)/.installed
 
@@ -53,6 +53,10 @@ bench: $(VENV)/.installed-dev
 
 scaling: $(VENV)/.installed-dev
 	$(BIN)/python bench/scaling.py
+
+# SQLite beside PostgreSQL, and one, two and four nodes. QUICK=1: one short round.
+stores: $(VENV)/.installed-dev
+	PYTHONPATH=tests/support:. $(BIN)/python bench/stores.py $(if $(QUICK),--quick)
 
 kills: $(VENV)/.installed-dev
 	PYTHONPATH=tests/support $(BIN)/python bench/kills.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ from console import ConsoleServer, needs
 from engines import ENGINES, Opened
 from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
+from postgresql import Database, PostgresqlServer, needs_postgresql, postgresql_server
 
 from server.storage.engine import Engine
 from server.storage.sqlite.engine import SqliteEngine
@@ -134,6 +136,30 @@ def heard_ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL server shared by all tests of a worker; they may only use databases of their own."""
+    needs_postgresql()
+    with postgresql_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL server for one test, which may stop, kill, configure and replicate it."""
+    needs_postgresql()
+    with postgresql_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgresql: PostgresqlServer) -> Iterator[Database]:
+    """An empty PostgreSQL database for one test."""
+    made = postgresql.database(f"test_{secrets.token_hex(4)}")
+    yield made
+    postgresql.drop(made)
 
 
 @pytest.fixture(params=[*ENGINES])

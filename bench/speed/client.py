@@ -49,6 +49,11 @@ class Batch:
         yield
         self._latencies_ms.append((time.perf_counter() - began) * 1000)
 
+    @property
+    def count(self) -> int:
+        """The number of operations."""
+        return len(self._latencies_ms)
+
     def per_second(self) -> float:
         """Return how many operations were done in a second."""
         return len(self._latencies_ms) / self._seconds

@@ -79,15 +79,21 @@ def _free_port() -> int:
         return port
 
 
-def ours(folder: Path, key: Path) -> Contender:
-    """Prepare our console, compiled as by `make install`: a store with the user `admin`, who logs in with `key`."""
+def ours(folder: Path, key: Path, configuration: str = "", name: str = OURS) -> Contender:
+    """Prepare our console, compiled as by `make install`: a store with the user `admin`, who logs in with `key`.
+
+    `configuration` is the text of its config.yaml. A second node of a store leaves the user as it is.
+    """
     compileall.compile_dir(_HERE.parent / "server", quiet=1)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(configuration)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ECSS_CONSOLE_")}
     words = (sys.executable, "-m", "server")
     added = [*words, "user", "add", "admin", "--authorized-key", f"{key}.pub"]
-    subprocess.run(added, cwd=folder, env=kept, check=True, capture_output=True)
-    return Contender(OURS, (*words, "serve"), folder, key, "ECSS_CONSOLE_LISTEN__PORT", {})
+    adding = subprocess.run(added, cwd=folder, env=kept, check=False, capture_output=True, text=True)
+    if adding.returncode and "exists already" not in adding.stderr:
+        raise RuntimeError(adding.stderr)
+    return Contender(name, (*words, "serve"), folder, key, "ECSS_CONSOLE_LISTEN__PORT", {})
 
 
 def peers(folder: Path, key: Path, replies: Mapping[str, bytes]) -> list[Contender]:

@@ -41,17 +41,18 @@ _PORT = re.compile(r"listens on \S+ port (\d+)")
 def needs(program: str) -> None:
     """Skip the test where an outside program is absent; with CI=true fail instead."""
     if shutil.which(program) is None:
-        _is_absent(f"the outside program {program} is not installed")
+        is_absent(f"the outside program {program} is not installed")
 
 
 def needs_library(name: str, *words: str) -> None:
     """Skip the test where another language's library is absent (`words` fail), as `needs` does."""
     needs(words[0])
     if subprocess.run(words, capture_output=True, check=False, timeout=60).returncode:
-        _is_absent(f"the library {name} is not installed")
+        is_absent(f"the library {name} is not installed")
 
 
-def _is_absent(message: str) -> None:
+def is_absent(message: str) -> None:
+    """Skip the test with this message; with CI=true fail instead."""
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
