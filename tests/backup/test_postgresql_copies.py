@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import sqlite3
-from collections.abc import Callable
+import subprocess
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,93 +15,13 @@ import asyncpg
 import pytest
 from backups import CLEAR, backup_made, events_in, status_of, verified
 from console import ConsoleServer
-from killed import in_child
 from postgresql import Database
+from postgresql_copies import AWKWARD, SQLITE_URL, configured, in_postgresql, in_sqlite, schemas, without
+from service import needs_root, public_folder
 
 from server.storage.postgresql import restoring, schema, table_copy
 from server.storage.sqlite import schema as sqlite_schema
 from server.storage.sqlite import table_copy as sqlite_table_copy
-
-#: Texts that other engines, encodings and quoting rules change.
-_AWKWARD = (
-    "",
-    " ",
-    "'\"\\",
-    "$1 ? %s {}",
-    "a\u0301\u0323 \u00e1",
-    "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0010ffff",
-    "\uffff\ufffe\ufeff\u2028",
-    "\r\n\t\x01\x7f",
-    "NULL",
-    "\\N",
-    "домен.local",
-    "x" * 70_000,
-)
-_SQLITE = "sqlite:///var/console.db"
-#: The rows that the copy itself adds to.
-_OWN = ("audit", "audit_heads", "store")
-
-Rows = dict[str, list[tuple[object, ...]]]
-
-
-@pytest.fixture
-def awkward(filled: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
-    """A store on SQLite with rows in every table, in the current folder, and the password of PostgreSQL configured."""
-    monkeypatch.setenv("ECSS_CONSOLE_STORAGE__PASSWORD_FILE", str(database.password_file))
-    with closing(sqlite3.connect(filled.database)) as connection:
-        connection.executemany(
-            "INSERT INTO history (id, user_name, line) VALUES (?, 'admin', ?)", enumerate(_AWKWARD, 700)
-        )
-        connection.executemany(
-            "INSERT INTO domains VALUES (?, ?, ?)",
-            ((f"d{number}.local", text, text) for number, text in enumerate(_AWKWARD)),
-        )
-        connection.executemany(
-            "INSERT INTO integrations VALUES ('biysk.local', ?, 'service', ?, ?, ?, 'x', 'x')",
-            (
-                (f"c{number}", ",".join(map(str, range(number))), f"sealed{number}", f"hash{number}")
-                for number in range(1200)
-            ),
-        )
-        connection.execute("INSERT INTO grants VALUES ('admin', 'biysk.local', 'x')")
-        connection.execute("UPDATE users SET locked = 0, expires_at = NULL, password_hash = NULL")
-        connection.commit()
-    return filled
-
-
-@pytest.fixture
-def migrated(awkward: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
-    """The same store on PostgreSQL, which is configured."""
-    assert status_of("migrate-store", _SQLITE, database.url) == 0
-    monkeypatch.setenv("ECSS_CONSOLE_STORAGE__URL", database.url)
-    return awkward
-
-
-def _in_sqlite(path: Path) -> Rows:
-    with closing(sqlite3.connect(path)) as connection:
-        tables = sqlite_schema.tables_of(schema.newest())
-        return {name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr) for name in tables}
-
-
-def _in_postgresql(database: Database, name: str = schema.SCHEMA) -> Rows:
-    async def read() -> Rows:
-        connection = await asyncpg.connect(database.url, password=database.password_file.read_text().strip())
-        try:
-            tables = sqlite_schema.tables_of(schema.newest())
-            rows = {table: await connection.fetch(f"SELECT * FROM {name}.{table}") for table in tables}
-        finally:
-            await connection.close()
-        return {table: sorted(map(tuple, found), key=repr) for table, found in rows.items()}
-
-    return asyncio.run(read())
-
-
-def _schemas(database: Database) -> list[str]:
-    return database.psql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'ecss%' ORDER BY 1").split()
-
-
-def _without(rows: Rows, *tables: str) -> Rows:
-    return {name: found for name, found in rows.items() if name not in (tables or _OWN)}
 
 
 def _live(database: Database, name: str = "ds7@ecss1") -> None:
@@ -116,22 +34,22 @@ def _live(database: Database, name: str = "ds7@ecss1") -> None:
 def test_every_row_arrives_in_both_directions(
     awkward: ConsoleServer, database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = _in_sqlite(awkward.database)
+    before = in_sqlite(awkward.database)
     files = sorted(path.name for path in awkward.database.parent.iterdir())
-    assert status_of("migrate-store", _SQLITE, database.url) == 0
+    assert status_of("migrate-store", SQLITE_URL, database.url) == 0
     told = capsys.readouterr().out
     assert "integrations  1,200" in told
     assert f"set storage.url to {database.url}" in told
-    assert _in_sqlite(awkward.database) == before
+    assert in_sqlite(awkward.database) == before
     assert sorted(path.name for path in awkward.database.parent.iterdir()) == files
-    there = _in_postgresql(database)
-    assert _without(there) == _without(before)
+    there = in_postgresql(database)
+    assert without(there) == without(before)
     assert there["audit"][: len(before["audit"])] == before["audit"]
     monkeypatch.setenv("ECSS_CONSOLE_STORAGE__URL", database.url)
     assert status_of("audit", "verify") == 0
     assert status_of("migrate-store", database.url, "sqlite:///var/again.db") == 0
     monkeypatch.setenv("ECSS_CONSOLE_STORAGE__URL", "sqlite:///var/again.db")
-    assert _without(_in_sqlite(Path("var/again.db"))) == _without(before)
+    assert without(in_sqlite(Path("var/again.db"))) == without(before)
     assert status_of("audit", "verify") == 0
     assert events_in(Path("var/again.db"))[-2:] == ["store.migrated"] * 2
     assert Path("var/again.db").stat().st_mode & 0o777 == 0o600
@@ -140,7 +58,7 @@ def test_every_row_arrives_in_both_directions(
 def test_new_rows_get_ids_behind_the_copied_ones(migrated: ConsoleServer, database: Database) -> None:
     assert status_of("user", "add", "eve", "--authorized-key", f"{migrated.key}.pub") == 0
     database.psql("INSERT INTO ecss_console.history (user_name, line) VALUES ('admin', 'new')")
-    assert database.psql("SELECT max(id) FROM ecss_console.history") == str(700 + len(_AWKWARD))
+    assert database.psql("SELECT max(id) FROM ecss_console.history") == str(700 + len(AWKWARD))
     assert status_of("audit", "verify") == 0
     with pytest.raises(AssertionError, match="the audit is only added to"):
         database.psql("DELETE FROM ecss_console.audit")
@@ -153,7 +71,7 @@ def test_a_backup_of_postgresql_restores_into_both_engines(
     backup = backup_made("b", *CLEAR)
     assert database.psql("SELECT event FROM ecss_console.audit ORDER BY id DESC LIMIT 1") == "backup.made"
     assert verified(backup) == 0
-    before = _in_postgresql(database)
+    before = in_postgresql(database)
     assert [path.name for path in Path("keys").glob("*scratch*")] == []
 
     assert status_of("restore", backup) == 1
@@ -161,18 +79,18 @@ def test_a_backup_of_postgresql_restores_into_both_engines(
     database.psql("DELETE FROM ecss_console.integrations")
     assert status_of("restore", backup, "--force") == 0
     told = capsys.readouterr().out
-    (kept,) = (name for name in _schemas(database) if name != schema.SCHEMA)
+    (kept,) = (name for name in schemas(database) if name != schema.SCHEMA)
     assert kept.startswith("ecss_console_before_")
     assert f"kept as the schema {kept} of {database.url}; DROP SCHEMA {kept} CASCADE drops it" in told
-    assert _without(_in_postgresql(database)) == _without(before)
-    assert _in_postgresql(database, kept)["integrations"] == []
+    assert without(in_postgresql(database)) == without(before)
+    assert in_postgresql(database, kept)["integrations"] == []
     assert status_of("audit", "verify") == 0
     database.psql(f"DROP SCHEMA {kept} CASCADE")
     assert status_of("audit", "verify") == 0
 
     monkeypatch.setenv("ECSS_CONSOLE_STORAGE__URL", "sqlite:///var/restored.db")
     assert status_of("restore", backup) == 0
-    assert _without(_in_sqlite(Path("var/restored.db"))) == _without(before)
+    assert without(in_sqlite(Path("var/restored.db"))) == without(before)
     assert status_of("audit", "verify") == 0
 
 
@@ -180,11 +98,11 @@ def test_a_backup_of_sqlite_restores_into_an_empty_postgresql(
     awkward: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backup = backup_made("b", *CLEAR)
-    before = _in_sqlite(awkward.database)
+    before = in_sqlite(awkward.database)
     shutil.rmtree("keys")
     monkeypatch.setenv("ECSS_CONSOLE_STORAGE__URL", database.url)
     assert status_of("restore", backup) == 0
-    assert _without(_in_postgresql(database)) == _without(before)
+    assert without(in_postgresql(database)) == without(before)
     assert status_of("audit", "verify") == 0
     assert status_of("user", "list") == 0
 
@@ -212,14 +130,14 @@ def test_a_store_that_a_node_serves_is_backed_up_but_not_replaced(
 ) -> None:
     _live(database)
     backup = backup_made("b", *CLEAR)
-    before = _in_postgresql(database)
+    before = in_postgresql(database)
     assert status_of("restore", backup, "--force") == 1
     assert f"{database.url} is served by ds7@ecss1: stop that node first" in capsys.readouterr().err
     assert status_of("migrate-store", database.url, "sqlite:///var/again.db") == 1
     assert "is served by ds7@ecss1: stop that node first" in capsys.readouterr().err
     assert not list(Path("var").glob("again.db*"))
-    assert _in_postgresql(database) == before
-    assert _schemas(database) == [schema.SCHEMA]
+    assert in_postgresql(database) == before
+    assert schemas(database) == [schema.SCHEMA]
 
 
 @pytest.mark.usefixtures("migrated")
@@ -227,7 +145,7 @@ def test_a_node_that_begins_during_a_restore_stops_it(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backup = backup_made("b", *CLEAR)
-    before = _in_postgresql(database)
+    before = in_postgresql(database)
     load = table_copy.load
 
     async def loaded(*words: Any) -> Any:  # noqa: ANN401
@@ -237,20 +155,20 @@ def test_a_node_that_begins_during_a_restore_stops_it(
     monkeypatch.setattr(restoring, "load", loaded)
     assert status_of("restore", backup, "--force") == 1
     assert "is served by ds7@ecss1" in capsys.readouterr().err
-    assert _in_postgresql(database) == before
-    assert _schemas(database) == [schema.SCHEMA]
+    assert in_postgresql(database) == before
+    assert schemas(database) == [schema.SCHEMA]
     assert not restoring.is_left(Path("keys"))
 
 
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
-        (_SQLITE, _SQLITE, "FROM and TO are the same store"),
-        (_SQLITE, "mysql://x", "TO is no URL of a store: sqlite:///FILE"),
-        (_SQLITE, "postgresql://u:geheim@h/d", "the password does not belong into the URL"),
+        (SQLITE_URL, SQLITE_URL, "FROM and TO are the same store"),
+        (SQLITE_URL, "mysql://x", "TO is no URL of a store: sqlite:///FILE"),
+        (SQLITE_URL, "postgresql://u:geheim@h/d", "the password does not belong into the URL"),
         ("sqlite:///var/none.db", "PG", "var/none.db is not there"),
         ("PG", "sqlite:///var/new.db", "there is no store in"),
-        (_SQLITE, "sqlite:///var/there.db", "there is a store already"),
+        (SQLITE_URL, "sqlite:///var/there.db", "there is a store already"),
     ],
 )
 def test_wrong_stores_are_not_migrated(
@@ -262,31 +180,31 @@ def test_wrong_stores_are_not_migrated(
     words: str,
 ) -> None:
     Path("var/there.db").write_bytes(b"")
-    before = _in_sqlite(awkward.database)
+    before = in_sqlite(awkward.database)
     assert status_of("migrate-store", *(database.url if each == "PG" else each for each in (source, target))) == 1
     told = capsys.readouterr().err
     assert words in told
     assert "geheim" not in told
-    assert _in_sqlite(awkward.database) == before
-    assert _schemas(database) == []
+    assert in_sqlite(awkward.database) == before
+    assert schemas(database) == []
     assert Path("var/there.db").read_bytes() == b""
 
 
 @pytest.mark.usefixtures("migrated")
 def test_a_store_is_not_migrated_into_another(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    before = _in_postgresql(database)
-    assert status_of("migrate-store", _SQLITE, database.url) == 1
+    before = in_postgresql(database)
+    assert status_of("migrate-store", SQLITE_URL, database.url) == 1
     assert f"there is a store already, {database.url}: take an empty database" in capsys.readouterr().err
-    assert _in_postgresql(database) == before
+    assert in_postgresql(database) == before
 
 
 def test_a_served_sqlite_store_is_not_migrated(
     awkward: ConsoleServer, database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     awkward.start()
-    assert status_of("migrate-store", _SQLITE, database.url) == 1
+    assert status_of("migrate-store", SQLITE_URL, database.url) == 1
     assert "another ecss-console serves or restores the store" in capsys.readouterr().err
-    assert _schemas(database) == []
+    assert schemas(database) == []
 
 
 @pytest.mark.parametrize(
@@ -304,9 +222,9 @@ def test_values_that_postgresql_cannot_hold_are_named(
     with closing(sqlite3.connect(awkward.database)) as connection:
         connection.execute(change)
         connection.commit()
-    assert status_of("migrate-store", _SQLITE, database.url) == 1
+    assert status_of("migrate-store", SQLITE_URL, database.url) == 1
     assert words in capsys.readouterr().err
-    assert _schemas(database) == []
+    assert schemas(database) == []
 
 
 @pytest.mark.parametrize("target", ["PG", "sqlite:///var/new.db"])
@@ -321,7 +239,7 @@ def test_a_row_that_does_not_arrive_stops_the_copy(
     source = database.url
     if target == "PG":
         database.psql("DROP SCHEMA ecss_console CASCADE")
-        source, target = _SQLITE, database.url
+        source, target = SQLITE_URL, database.url
         add = table_copy._add  # noqa: SLF001
 
         async def added(connection: object, table: Any, rows: Any) -> None:  # noqa: ANN401
@@ -337,112 +255,8 @@ def test_a_row_that_does_not_arrive_stops_the_copy(
         monkeypatch.setattr(sqlite_table_copy.TableFile, "add", changed)
     assert status_of("migrate-store", source, target) == 1
     assert "the copy of the table integrations is not as it was read" in capsys.readouterr().err
-    assert _schemas(database) == ([] if target == database.url else [schema.SCHEMA])
+    assert schemas(database) == ([] if target == database.url else [schema.SCHEMA])
     assert not Path("var/new.db").exists()
-
-
-def _killed_behind(place: object, name: str) -> Callable[[], None]:
-    """Return a preparation that kills the process when a function has returned."""
-
-    def trap() -> None:
-        called = getattr(place, name)
-
-        def killed(*words: Any, **more: Any) -> Any:  # noqa: ANN401
-            called(*words, **more)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        async def killed_async(*words: Any, **more: Any) -> Any:  # noqa: ANN401
-            await called(*words, **more)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(place, name, killed_async if asyncio.iscoroutinefunction(called) else killed)
-
-    return trap
-
-
-_STEPS = (
-    (table_copy, "_add"),
-    (table_copy, "_total"),
-    (restoring, "load"),
-    (restoring, "_load"),
-    (restoring, "write_ready"),
-    (restoring, "_write_keys"),
-    (restoring, "_rename"),
-    (restoring, "ignore_interrupts"),
-)
-
-
-def _keys(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("migrated")
-def test_a_restore_killed_at_any_step_leaves_the_old_or_the_new_store(database: Database) -> None:
-    """The restored store has another storage key, so keys and tables must change together."""
-    backup = backup_made("b", *CLEAR)
-    new, new_key = _without(_in_postgresql(database)), Path("keys/storage.key").read_bytes()
-    database.psql("DROP SCHEMA ecss_console CASCADE")
-    shutil.rmtree("keys")
-    assert status_of("init") == 0
-    old, keys = _without(_in_postgresql(database)), _keys(Path("keys"))
-    for place, name in _STEPS:
-        work = partial(status_of, "restore", backup, "--force", "--foreign")
-        assert in_child(work, _killed_behind(place, name)) == -signal.SIGKILL, name
-        assert status_of("user", "list") == 0, name
-        assert _without(_in_postgresql(database)) == old, name
-        assert _keys(Path("keys")) == keys, name
-        assert status_of("audit", "verify") == 0
-        assert not restoring.is_left(Path("keys"))
-    for name in ("place_keys", "bounded"):
-        trap = _killed_behind(restoring, name) if name == "place_keys" else _killed_at_the_commit
-        assert in_child(partial(status_of, "restore", backup, "--force", "--foreign"), trap) == -signal.SIGKILL
-        assert restoring.is_left(Path("keys"))
-        assert status_of("user", "list") == 0, "the next program finishes"
-        assert not restoring.is_left(Path("keys"))
-        assert Path("keys/storage.key").read_bytes() == new_key
-        assert _without(_in_postgresql(database)) == new
-        assert status_of("audit", "verify") == 0
-
-
-def _killed_at_the_commit() -> None:
-    """Kill the process when the schemas are renamed and the keys are not in place."""
-    bounded = table_copy.bounded
-
-    async def killed(connection: Any, work: Any) -> Any:  # noqa: ANN401
-        done = await bounded(connection, work)
-        if restoring.is_left(Path("keys")):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return done
-
-    setattr(restoring, "bounded", killed)  # noqa: B010  mypy takes imported names for private
-
-
-@pytest.mark.slow
-def test_a_migration_killed_at_any_step_starts_over(awkward: ConsoleServer, database: Database) -> None:
-    before = _in_sqlite(awkward.database)
-    work = partial(status_of, "migrate-store", _SQLITE, database.url)
-    for place, name in _STEPS:
-        assert in_child(work, _killed_behind(place, name)) == -signal.SIGKILL, name
-        assert schema.SCHEMA not in _schemas(database), name
-        assert _in_sqlite(awkward.database) == before
-    assert work() == 0
-    assert _schemas(database) == [schema.SCHEMA]
-    assert _without(_in_postgresql(database)) == _without(before)
-    assert not [path.name for path in Path("keys").glob("*scratch*")]
-    back = partial(status_of, "migrate-store", database.url, "sqlite:///var/again.db")
-    steps: tuple[tuple[object, str], ...] = (
-        (table_copy, "begin_snapshot"),
-        (sqlite_table_copy.TableFile, "add"),
-        (sqlite_table_copy.TableFile, "total"),
-        (table_copy, "dump"),
-    )
-    for where, step in steps:
-        assert in_child(back, _killed_behind(where, step)) == -signal.SIGKILL, step
-        assert not Path("var/again.db").exists()
-    assert back() == 0
-    assert _without(_in_sqlite(Path("var/again.db"))) == _without(before)
-    assert not list(Path("var").glob("*scratch*"))
 
 
 @pytest.mark.slow
@@ -464,13 +278,11 @@ def test_backups_are_of_one_moment_while_nodes_write(migrated: ConsoleServer, da
         await connection.close()
         return written
 
-    configured = {name: value for name, value in os.environ.items() if name.startswith("ECSS_CONSOLE_STORAGE__")}
-
     async def backed_up() -> int:
         done = asyncio.Event()
         writing = asyncio.create_task(write(done))
         for number in range(3):
-            made = await asyncio.to_thread(migrated.program, "backup", f"busy{number}", *CLEAR, **configured)
+            made = await asyncio.to_thread(migrated.program, "backup", f"busy{number}", *CLEAR, **configured())
             assert made.returncode == 0, made.stderr
         done.set()
         return await writing
@@ -480,9 +292,78 @@ def test_backups_are_of_one_moment_while_nodes_write(migrated: ConsoleServer, da
     seen = []
     for number in range(3):
         shutil.unpack_archive(f"busy{number}", f"unpacked{number}", "gztar")
-        rows = _in_sqlite(Path(f"unpacked{number}/console.db"))
+        rows = in_sqlite(Path(f"unpacked{number}/console.db"))
         domains = [row for row in rows["domains"] if row[1] == "busy"]
         assert len(domains) == len([row for row in rows["history"] if row[1] == "busy"])
         seen.append(len(domains))
     assert seen == sorted(seen)
     assert seen[-1] > seen[0]
+
+
+@pytest.mark.usefixtures("migrated")
+def test_a_user_who_may_make_no_schema_restores_nothing(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    backup = backup_made("b", *CLEAR)
+    before = in_postgresql(database)
+    database.psql(f"ALTER DATABASE {database.name} OWNER TO postgres")
+    assert status_of("restore", backup, "--force") == 1
+    told = capsys.readouterr().err
+    assert "permission denied for database" in told
+    assert "GRANT CREATE ON DATABASE" in told
+    assert in_postgresql(database) == before
+
+
+def test_one_restore_at_a_time(migrated: ConsoleServer, database: Database) -> None:
+    backup = backup_made("b", *CLEAR)
+
+    async def restored_beside() -> subprocess.CompletedProcess[str]:
+        connection = await asyncpg.connect(database.url, password=database.password_file.read_text().strip())
+        await connection.execute(f"SELECT pg_advisory_lock({schema.SCHEMA_LOCK})")
+        ran = await asyncio.to_thread(migrated.program, "restore", str(backup), "--force", **configured())
+        await connection.close()
+        return ran
+
+    ran = asyncio.run(restored_beside())
+    assert ran.returncode == 1
+    assert "another program makes, upgrades or restores the store" in ran.stderr
+
+
+_COLUMN = "ALTER TABLE domains ADD COLUMN note TEXT {} NOT NULL DEFAULT 'none';"
+
+
+@pytest.mark.usefixtures("migrated")
+def test_an_older_store_is_copied_as_it_is_and_upgraded_in_its_new_place(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module, how in ((schema, 'COLLATE "C"'), (sqlite_schema, "")):
+        changed = {**module.migrations(), 6: _COLUMN.format(how)}
+        monkeypatch.setattr(module, "migrations", lambda changed=changed: changed)
+    backup = backup_made("b", *CLEAR)
+    assert "the store has schema 5, this program writes 6" in capsys.readouterr().err
+    assert "schema 5" in database.psql("SELECT 'schema ' || value FROM ecss_console.store WHERE name = 'schema'")
+    assert status_of("migrate-store", database.url, "sqlite:///var/new.db") == 0
+    with closing(sqlite3.connect("var/new.db")) as connection:
+        assert connection.execute("SELECT DISTINCT note FROM domains").fetchall() == [("none",)]
+    assert status_of("restore", backup, "--force") == 0
+    assert database.psql("SELECT DISTINCT note FROM ecss_console.domains") == "none"
+    assert status_of("audit", "verify") == 0
+
+
+def test_files_that_root_restores_belong_to_the_owner_of_the_keys(
+    filled: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_root()
+    backup = backup_made("b", *CLEAR)
+    with public_folder() as place:
+        keys, password = place / "keys", place / "password"
+        keys.mkdir(mode=0o700)
+        password.write_text(database.password_file.read_text())
+        for path in (keys, password):
+            os.chown(path, 65_534, 65_534)
+        monkeypatch.setenv("ECSS_CONSOLE_KEYS__DIR", str(keys))
+        monkeypatch.setenv("ECSS_CONSOLE_STORAGE__URL", database.url)
+        monkeypatch.setenv("ECSS_CONSOLE_STORAGE__PASSWORD_FILE", str(password))
+        assert status_of("restore", backup) == 0
+        assert status_of("backup", filled.folder / "b2", *CLEAR) == 0
+        owners = {path.name: path.stat().st_uid for path in keys.iterdir()}
+    assert {"storage.key", "ssh_host_ed25519_key"} <= set(owners)
+    assert {*owners.values()} == {65_534}, owners
