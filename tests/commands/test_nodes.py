@@ -94,7 +94,7 @@ async def test_a_session_is_killed_with_on(console: ConsoleServer) -> None:
         kills = [each for each in records if each["command"] == "/cocon/session/kill"]
         return len(kills) == 3 and all(each["status"] == 0 for each in kills)
 
-    assert json.loads(str(console.recorded(killed)[-1]["arguments"])) is not None
+    console.recorded(killed)
 
 
 def test_viewers_see_nodes_and_no_metrics_of_them(staffed: ConsoleServer) -> None:
@@ -114,12 +114,15 @@ def person(console: ConsoleServer) -> Iterator[Person]:
     someone.leaves()
 
 
+@pytest.mark.slow
 def test_tab_and_the_question_mark_know_nodes(person: Person) -> None:
-    person.types("node/ds", "Tab", "inf", "Tab", "Enter")
-    person.sees(f"node/{OWN}/info")
+    person.types("node/ds", "Tab", "inf", "Tab")
+    person.sees_at_end(f"node/{OWN}/info")
+    person.types("Enter")
     person.sees("Program: ecss-console")
-    person.types("C-l", "date --o", "Tab", "ds", "Tab", "Enter")
-    person.sees(f"date --on {OWN}")
+    person.types("C-l", "date --o", "Tab", "ds", "Tab")
+    person.sees_at_end(f"date --on {OWN}")
+    person.types("Enter")
     person.sees("│  Node   │")
     person.types("C-l", "date --on ", "?")
     assert "all" in person.sees("names as node/list shows them, separated by commas, or all")

@@ -15,6 +15,7 @@ from joined import ADDED_AT, Joined, joined, operator, request, said, with_root
 from server.commands import COMMANDS
 from server.commands import console as console_commands
 from server.commands.context import CompletionContext, Context
+from server.commands.domains import DOMAIN
 from server.commands.node_messages import MOST_ANSWER_BYTES, MOST_QUESTION_BYTES, Question, read_answer, read_question
 from server.errors import OperatorError
 from server.grammar.declare import ON, Kind, command
@@ -55,6 +56,20 @@ async def _note(context: Context, *words: Annotated[str, Kind("<WORD>", "any wor
 
 
 _ROOT = build_tree([_rows, _fail, _note, *console_commands.COMMANDS], console_commands.DIRECTORIES)
+
+
+@pytest.mark.parametrize(
+    ("path", "permission"), [("/domain/{domain}/x", Permission.CONSOLE), ("/x", Permission.USERS_CHANGE)]
+)
+def test_a_change_and_a_command_with_a_place_cannot_be_declared_for_other_nodes(
+    path: str, permission: Permission
+) -> None:
+    async def handler(context: Context, domain: Annotated[str, DOMAIN]) -> Lines:  # noqa: ARG001
+        """Do nothing."""
+        return Lines()
+
+    with pytest.raises(TypeError, match="on_nodes is not for changes"):
+        command(path, permission=permission, examples=("x",), on_nodes=True)(handler)
 
 
 @pytest.fixture
