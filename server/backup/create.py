@@ -20,7 +20,7 @@ from server.audit.verify import findings, inspect
 from server.backup.archive import FORMAT, Manifest, Unpacked, fingerprint, key_files, pack, unpack
 from server.backup.encryption import Keys, Lock, decrypt, encrypt
 from server.backup.options import CreateOptions
-from server.backup.place import place_of
+from server.backup.places import place_of
 from server.backup.target import refuse_target, target, writing
 from server.config import Config
 from server.cooperative import Turns
@@ -215,6 +215,6 @@ async def _record(config: Config, vault: Vault, options: CreateOptions, keys: Ke
     try:
         async with place_of(config).opened(vault) as store, store.transaction() as query:
             await record_host_command(query, config.node.name, "backup", facts, EventKind.BACKUP_MADE)
-    except OperatorError as error:
-        return error.message
+    except (OperatorError, StartError) as error:
+        return str(error)
     return ""

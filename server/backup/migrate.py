@@ -14,7 +14,8 @@ from pathlib import Path
 
 from server.audit.host_commands import record_host_command
 from server.backup.options import MigrateOptions
-from server.backup.place import StorePlace, place_of
+from server.backup.place import StorePlace
+from server.backup.places import place_of
 from server.config import Config
 from server.errors import StartError
 from server.file_names import DATABASE_NAME

@@ -1,4 +1,4 @@
-"""The store of a configuration, as the source and the target of copies. Blocking.
+"""A store as the source and the target of copies. Blocking.
 
 A copy is always an SQLite file of the store's schema. So the rest of backup and restore is the same for every engine,
 and a backup of one engine can be restored into another.
@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from server.config import Config
 from server.errors import StartError
 from server.storage.store import Store
 from server.storage.vault import Vault
@@ -59,14 +58,6 @@ class StorePlace(Protocol):
         Call it inside `replacing`, with the same `otherwise`. All of it happens or nothing. Former things are kept,
         under names of the time `now`: returns the names.
         """
-
-
-def place_of(config: Config) -> StorePlace:
-    """Return the place of the configured store."""
-    from server.backup.postgresql_place import PostgresqlPlace  # noqa: PLC0415  asyncpg takes a tenth of a start
-    from server.backup.sqlite_place import SqlitePlace  # noqa: PLC0415  likewise
-
-    return SqlitePlace(config) if config.postgresql is None else PostgresqlPlace(config, config.postgresql)
 
 
 def refuse_if_there(name: str, otherwise: str | None, *, there: bool) -> None:

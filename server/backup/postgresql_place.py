@@ -20,8 +20,7 @@ from server.errors import StartError
 from server.file_names import DATABASE_NAME
 from server.storage.opening import address
 from server.storage.postgresql import restoring, table_copy
-from server.storage.postgresql.engine import PostgresqlEngine
-from server.storage.postgresql.opening import Patience, reached
+from server.storage.postgresql.opening import Patience, opened, reached
 from server.storage.postgresql.preparing import Place, check
 from server.storage.sqlite.snapshot import scratch_folder
 from server.storage.sqlite.table_copy import new_file, read_file
@@ -52,7 +51,7 @@ class PostgresqlPlace:
 
         async def checked() -> Vault:
             async with self._connected() as connection:
-                vault, _ = await check(connection, Place(self.name, self.config.keys_dir, self.config.storage_key))
+                vault, _ = await check(connection, self._keys())
                 return vault
 
         return asyncio.run(checked())
@@ -72,11 +71,12 @@ class PostgresqlPlace:
     @asynccontextmanager
     async def opened(self, vault: Vault) -> AsyncIterator[Store]:
         """Open the store beside running nodes."""
-        store = Store(PostgresqlEngine(address(self.config, self.url)), vault)
-        try:
-            yield store
-        finally:
-            await store.close()
+        async with opened(address(self.config, self.url), self._keys(), Patience(), make=False) as (engine, _):
+            store = Store(engine, vault)
+            try:
+                yield store
+            finally:
+                await store.close()
 
     def storage_key_mark(self) -> str:
         """Return the fingerprint of the storage key in the store; empty if it cannot be read."""
@@ -128,6 +128,9 @@ class PostgresqlPlace:
             number = await table_copy.begin_snapshot(connection, self.name, served=served)
             with new_file(file, number) as target:
                 await table_copy.dump(connection, target)
+
+    def _keys(self) -> Place:
+        return Place(self.name, self.config.keys_dir, self.config.storage_key)
 
     def _connected(self) -> AbstractAsyncContextManager[Any]:
         # a copy may take longer than a change may pause

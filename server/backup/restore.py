@@ -20,7 +20,7 @@ from server.backup.archive import Manifest, Unpacked, damaged, unpack
 from server.backup.create import audited
 from server.backup.encryption import Keys, Lock, decrypt, lock_of, opened_backup
 from server.backup.options import RestoreOptions
-from server.backup.place import place_of
+from server.backup.places import place_of
 from server.config import Config
 from server.errors import StartError
 from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, STORAGE_KEY_NAME

@@ -19,9 +19,15 @@ from postgresql import Database
 from postgresql_copies import AWKWARD, SQLITE_URL, configured, in_postgresql, in_sqlite, schemas, without
 from service import needs_root, public_folder
 
+from server.config.postgresql_url import parse_postgresql_url
+from server.errors import TemporaryError
 from server.storage.postgresql import restoring, schema, table_copy
+from server.storage.postgresql.connection import Address
+from server.storage.postgresql.opening import Patience, opened
+from server.storage.postgresql.preparing import Place
 from server.storage.sqlite import schema as sqlite_schema
 from server.storage.sqlite import table_copy as sqlite_table_copy
+from server.storage.store import Store
 
 
 def _live(database: Database, name: str = "ds7@ecss1") -> None:
@@ -367,3 +373,27 @@ def test_files_that_root_restores_belong_to_the_owner_of_the_keys(
         owners = {path.name: path.stat().st_uid for path in keys.iterdir()}
     assert {"storage.key", "ssh_host_ed25519_key"} <= set(owners)
     assert {*owners.values()} == {65_534}, owners
+
+
+def test_a_console_from_before_a_restore_writes_no_more(migrated: ConsoleServer, database: Database) -> None:
+    """A frozen node has no lease; it wakes up with the heads, and perhaps the storage key, of the former store."""
+    backup = str(backup_made("b", *CLEAR))
+
+    async def restored_beside() -> None:
+        address = Address(parse_postgresql_url(database.url), database.password_file)
+        place = Place("test", Path("keys"), Path("keys/storage.key"))
+        async with opened(address, place, Patience(), make=False) as (engine, prepared):
+            await change(Store(engine, prepared.vault))
+
+    async def change(store: Store) -> None:
+        async with store.transaction() as query:
+            await query("DELETE FROM grants")
+        ran = await asyncio.to_thread(migrated.program, "restore", backup, "--force", **configured())
+        assert ran.returncode == 0, ran.stderr
+        with pytest.raises(TemporaryError, match="a restore has replaced the store"):
+            async with store.transaction() as query:
+                await query("DELETE FROM domains")
+
+    asyncio.run(restored_beside())
+    assert database.psql("SELECT count(*) FROM ecss_console.grants") == "1"
+    assert database.psql("SELECT count(*) FROM ecss_console.domains") == "13"
