@@ -113,6 +113,7 @@ def test_a_backup_of_sqlite_restores_into_an_empty_postgresql(
     assert status_of("user", "list") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("migrated")
 def test_a_restore_of_another_console_brings_its_keys(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     backup = backup_made("b", *CLEAR)
@@ -146,6 +147,7 @@ def test_a_store_that_a_node_serves_is_backed_up_but_not_replaced(
     assert schemas(database) == [schema.SCHEMA]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("migrated")
 def test_a_node_that_begins_during_a_restore_stops_it(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -166,36 +168,30 @@ def test_a_node_that_begins_during_a_restore_stops_it(
     assert not restoring.is_left(Path("keys"))
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "words"),
-    [
-        (SQLITE_URL, SQLITE_URL, "FROM and TO are the same store"),
-        (SQLITE_URL, "mysql://x", "TO is no URL of a store: sqlite:///FILE"),
-        (SQLITE_URL, "postgresql://u:geheim@h/d", "the password does not belong into the URL"),
-        ("sqlite:///var/none.db", "PG", "var/none.db is not there"),
-        ("PG", "sqlite:///var/new.db", "there is no store in"),
-        (SQLITE_URL, "sqlite:///var/there.db", "there is a store already"),
-    ],
-)
 def test_wrong_stores_are_not_migrated(
-    awkward: ConsoleServer,
-    database: Database,
-    capsys: pytest.CaptureFixture[str],
-    source: str,
-    target: str,
-    words: str,
+    awkward: ConsoleServer, database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("var/there.db").write_bytes(b"")
     before = in_sqlite(awkward.database)
-    assert status_of("migrate-store", *(database.url if each == "PG" else each for each in (source, target))) == 1
-    told = capsys.readouterr().err
-    assert words in told
-    assert "geheim" not in told
+    for source, target, words in (
+        (SQLITE_URL, SQLITE_URL, "FROM and TO are the same store"),
+        (SQLITE_URL, "mysql://x", "TO is no URL of a store: sqlite:///FILE"),
+        (SQLITE_URL, "postgresql://u:geheim@h/d", "the password does not belong into the URL"),
+        ("sqlite:///var/none.db", database.url, "var/none.db is not there"),
+        (database.url, "sqlite:///var/new.db", "there is no store in"),
+        (SQLITE_URL, "sqlite:///var/there.db", "there is a store already"),
+    ):
+        assert status_of("migrate-store", source, target) == 1
+        told = capsys.readouterr().err
+        assert words in told
+        assert "geheim" not in told
     assert in_sqlite(awkward.database) == before
     assert schemas(database) == []
     assert Path("var/there.db").read_bytes() == b""
+    assert not Path("var/new.db").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("migrated")
 def test_a_store_is_not_migrated_into_another(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     before = in_postgresql(database)
@@ -213,26 +209,26 @@ def test_a_served_sqlite_store_is_not_migrated(
     assert schemas(database) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ("UPDATE history SET line = 'a' || char(0) || 'b' WHERE id = 700", "history: line is 'a\\x00b' in the row 700"),
+def test_values_that_postgresql_cannot_hold_are_named(
+    awkward: ConsoleServer, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = awkward.database.read_bytes()
+    for change, words in (
+        ("UPDATE history SET line = 'a' || char(0) || 'b' WHERE id = 700", "line is 'a\\x00b' in the row 700"),
         ("UPDATE history SET line = x'ff' WHERE id = 700", "history: line is b'\\xff' in the row 700"),
         ("UPDATE history SET line = CAST(x'ff' AS TEXT) WHERE id = 700", "history has a text that is not UTF-8"),
         ("UPDATE users SET locked = 1.5", "users: locked is 1.5 in the row admin"),
-    ],
-)
-def test_values_that_postgresql_cannot_hold_are_named(
-    awkward: ConsoleServer, database: Database, capsys: pytest.CaptureFixture[str], change: str, words: str
-) -> None:
-    with closing(sqlite3.connect(awkward.database)) as connection:
-        connection.execute(change)
-        connection.commit()
-    assert status_of("migrate-store", SQLITE_URL, database.url) == 1
-    assert words in capsys.readouterr().err
-    assert schemas(database) == []
+    ):
+        awkward.database.write_bytes(whole)
+        with closing(sqlite3.connect(awkward.database)) as connection:
+            connection.execute(change)
+            connection.commit()
+        assert status_of("migrate-store", SQLITE_URL, database.url) == 1
+        assert words in capsys.readouterr().err
+        assert schemas(database) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["PG", "sqlite:///var/new.db"])
 @pytest.mark.usefixtures("migrated")
 def test_a_row_that_does_not_arrive_stops_the_copy(
@@ -306,6 +302,7 @@ def test_backups_are_of_one_moment_while_nodes_write(migrated: ConsoleServer, da
     assert seen[-1] > seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("migrated")
 def test_a_user_who_may_make_no_schema_restores_nothing(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     backup = backup_made("b", *CLEAR)
@@ -318,6 +315,7 @@ def test_a_user_who_may_make_no_schema_restores_nothing(database: Database, caps
     assert in_postgresql(database) == before
 
 
+@pytest.mark.slow
 def test_one_restore_at_a_time(migrated: ConsoleServer, database: Database) -> None:
     backup = backup_made("b", *CLEAR)
 
@@ -336,6 +334,7 @@ def test_one_restore_at_a_time(migrated: ConsoleServer, database: Database) -> N
 _COLUMN = "ALTER TABLE domains ADD COLUMN note TEXT {} NOT NULL DEFAULT 'none';"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("migrated")
 def test_an_older_store_is_copied_as_it_is_and_upgraded_in_its_new_place(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -354,6 +353,7 @@ def test_an_older_store_is_copied_as_it_is_and_upgraded_in_its_new_place(
     assert status_of("audit", "verify") == 0
 
 
+@pytest.mark.slow
 def test_files_that_root_restores_belong_to_the_owner_of_the_keys(
     filled: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +375,7 @@ def test_files_that_root_restores_belong_to_the_owner_of_the_keys(
     assert {*owners.values()} == {65_534}, owners
 
 
+@pytest.mark.slow
 def test_a_console_from_before_a_restore_writes_no_more(migrated: ConsoleServer, database: Database) -> None:
     """A frozen node has no lease; it wakes up with the heads, and perhaps the storage key, of the former store."""
     backup = str(backup_made("b", *CLEAR))

@@ -133,6 +133,7 @@ def _end_connections(database: Database) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("migrated")
 @pytest.mark.parametrize("moment", ["while it loads", "before the commit", "after the commit"])
 def test_a_restore_that_loses_its_connection_says_what_is_known(
