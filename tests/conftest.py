@@ -6,7 +6,7 @@ import secrets
 import shutil
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from console import ConsoleServer, needs
 from engines import ENGINES, Opened
 from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
+from nodes import NodeServer, Pair, make_node, running
 from postgresql import Database, PostgresqlServer, needs_postgresql, postgresql_server
 from postgresql_copies import SQLITE_URL, fill
 
@@ -199,3 +200,34 @@ async def any_store(opened: Opened, tmp_path: Path) -> AsyncIterator[Store]:
     store = Store(*await opened(tmp_path))
     yield store
     await store.close()
+
+
+@pytest.fixture(scope="session")
+def pair(postgresql: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """The running nodes ds1@ecss1 and ds2@ecss1, shared by tests that leave both running."""
+    needs("ssh-keygen")
+    needs("ssh")
+    database = postgresql.database(f"pair_{secrets.token_hex(4)}")
+    folder = tmp_path_factory.mktemp("pair")
+    one = make_node(folder / "ds1", database, "ds1@ecss1")
+    two = make_node(folder / "ds2", database, "ds2@ecss1", one)
+    with running(one, two):
+        yield Pair(database, one, two)
+    postgresql.drop(database)
+
+
+@pytest.fixture
+def new_node(database: Database, tmp_path: Path) -> Iterator[Callable[[str], NodeServer]]:
+    """Make nodes on the database of this test; those that still run at its end are killed."""
+    needs("ssh-keygen")
+    made: list[NodeServer] = []
+
+    def make(name: str) -> NodeServer:
+        made.append(make_node(tmp_path / f"node{len(made)}", database, name, made[0] if made else None))
+        return made[-1]
+
+    yield make
+    for node in made:
+        if node.process is not None and node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()

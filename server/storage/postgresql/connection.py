@@ -151,6 +151,7 @@ class Connection:
         """Wait for the login until the deadline; a login that takes longer goes on for the next caller."""
         if self._opening is None or self._opening.done():
             self._opening = asyncio.get_running_loop().create_task(self._log_in())
+            self._opening.add_done_callback(_retrieve)  # the caller may have stopped waiting
         opening = self._opening
         await asyncio.wait({opening}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         if not opening.done():
@@ -173,6 +174,12 @@ class Connection:
             self._first = index
             return self._open
         raise failed
+
+
+def _retrieve(ended: asyncio.Task[asyncpg.Connection]) -> None:
+    """Mark the error as seen, or asyncio would log it."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def log_in(address: Address, purpose: str, host: str, port: int, **settings: str) -> asyncpg.Connection:
