@@ -328,8 +328,8 @@ def main() -> int:
     given = parser.parse_args()
     machine = circumstances()
     counts = QUICK if given.quick else Counts()
-    # as on a real server: commits are synced, on the disk that the checkout is on
-    with folder_on_disk() as name, postgresql_server(fsync="on", shared_buffers="128MB") as server:
+    # as on a real server, commits are synced to a disk
+    with folder_on_disk() as name, postgresql_server(on_disk=True, fsync="on", shared_buffers="128MB") as server:
         stores, nodes = asyncio.run(_measured(Path(name), server, counts))
     grids = (_stores_table(stores), _nodes_table(nodes))
     for grid in grids:

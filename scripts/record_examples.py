@@ -34,7 +34,8 @@ _DATE = re.compile(
 _SESSION = re.compile(
     r"(?<=│)\d+ *(?=│\d{4}-)|\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ(?=│)|"  # number and time of a record
     r'textLength="[\d.]+"|'  # how wide a footer is depends on its milliseconds
-    r"[A-Za-z0-9]{4}\*{56}[A-Za-z0-9]{4}|[0-9a-f]{8}(?=│)|127\.0\.0\.1:\d+ *|\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d(?=│)"
+    r"[A-Za-z0-9]{4}\*{56}[A-Za-z0-9]{4}|[0-9a-f]{8}(?=│)|127\.0\.0\.1(:| port )\d+ *|"
+    r"\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d(?=│)"
 )
 _FONT = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 _KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPEVPWG4+g4EdxKpPS7wj1frid73wG5yEVQcgUbVRUaX"

@@ -22,6 +22,7 @@ from server.auth.authenticator import Authenticator
 from server.auth.authorizer import Authorizer
 from server.auth.passwords import PasswordChecker
 from server.auth.weak_keys import warn_at_start
+from server.cluster.single import SingleNode
 from server.commands import command_tree
 from server.commands.shared_services import Services
 from server.config import Config, Current
@@ -126,6 +127,7 @@ async def _serve(
         sessions=logins,
         current=current,
         node=node,
+        cluster=SingleNode(current, node, logins),
     )
     listener = Listener(services, logins, authorities(config))
     reloader = Reloader(current, listener)

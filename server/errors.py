@@ -13,7 +13,7 @@ class OperatorError(Exception):
     """A failed command. The operator sees its lines, never a traceback.
 
     `message` is one line: what is wrong and, where it helps, what would be right. `hints` are further lines of the
-    reply, such as `Usage: …` or `Did you mean …?`.
+    reply, such as `Usage: …` or `Did you mean …?`. `nodes` are the nodes of the footer, when the command ran on others.
     """
 
     prefix: ClassVar[str] = "Command error: "
@@ -25,6 +25,7 @@ class OperatorError(Exception):
         super().__init__(message)
         self.message = message
         self.hints = hints
+        self.nodes: tuple[str, ...] | None = None
 
     def lines(self) -> tuple[str, ...]:
         """Return the reply's lines: the prefix with the message, then the hints."""

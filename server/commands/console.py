@@ -8,11 +8,10 @@ from datetime import datetime
 from time import monotonic
 from typing import Annotated
 
-from server.commands.authorize import check_domain_granted
 from server.commands.context import Context
 from server.commands.kinds import DIRECTORY, PATH, SECONDS, STATUS, TEXT
 from server.errors import CommandError, TemporaryError
-from server.grammar.declare import Command, Relation, command
+from server.grammar.declare import Command, Kind, Relation, command
 from server.grammar.explain import page, usage
 from server.grammar.filters import FILTERS
 from server.grammar.tree import Directory, Found, find, locate, offered, shown, starts, walk
@@ -20,8 +19,7 @@ from server.model.access import Permission
 from server.model.domains import folded
 from server.model.names import with_foreign
 from server.render.reply import ChangeDirectory, Column, Exit, Help, Lines, Overview, Section, Table
-from server.services.domains import no_such_domain
-from server.storage import domains, history
+from server.storage import history
 
 _CONSOLE = Permission.CONSOLE
 _PROGRESS_SECONDS = 1.0
@@ -56,9 +54,9 @@ async def ls(
     """List a directory: its directories with a trailing /, then its commands."""
     directory = (await _directory(context, path)).directory
     inside = {name: each.help for name, each in directory.directories.items() if offered(each, context.operator)}
-    if directory.inside is not None and context.operator.may(Permission.DOMAINS_READ):
-        reached = (each.name for each in await domains.every(context.store) if context.operator.reaches(each.name))
-        inside |= dict.fromkeys(reached, directory.inside.help)
+    names = directory.place.kind.place_names if directory.place else None
+    if directory.inside is not None and names is not None:
+        inside |= dict.fromkeys(await names.every(context), directory.inside.help)
     commands = {
         name: each.summary for name, each in directory.commands.items() if context.operator.may(each.permission)
     }
@@ -85,7 +83,7 @@ async def help_(context: Context, path: Annotated[str, PATH] = "") -> Help | Ove
     if found.command is not None:
         return Help(page(found.command))
     # show a domain that is not granted as typed, because its declared spelling would reveal that it exists
-    granted = [(text, context.operator.reaches(text)) for _, text in found.places]
+    granted = [(text, place.kind.granted and context.operator.reaches(text)) for place, text in found.places]
     names = [await context.services.authorizer.declared(text) if reached else text for text, reached in granted]
     introduction = (f"Directory {shown(found.renamed(names).location)}", f"  {found.directory.help}")
     return Overview(introduction, (_inside(context, found.directory),))
@@ -109,7 +107,7 @@ async def whoami(context: Context) -> Lines:
     return Lines((context.operator.name,))
 
 
-@command("/date", permission=_CONSOLE, examples=("date",))
+@command("/date", permission=_CONSOLE, examples=("date", "date --on all"), on_nodes=True)
 async def date(context: Context) -> Lines:
     """Print the node's local time."""
     now = datetime.now().astimezone()
@@ -139,7 +137,7 @@ async def exit_(context: Context, status: Annotated[int, STATUS] = 0) -> Exit:  
 
 
 async def _directory(context: Context, path: str) -> Found:
-    """Return the directory at a path, with the declared names of its domains. Raises CommandError."""
+    """Return the directory at a path, with the declared names of its places. Raises CommandError."""
     refusal = CommandError(with_foreign(f"there is no directory {path}", path))
     for start in starts(context.location, path):
         location, _ = locate(path, start)
@@ -149,14 +147,15 @@ async def _directory(context: Context, path: str) -> Found:
         if found.command is not None:
             refusal = CommandError(f"{path} is a command, not a directory")
             continue
-        for _, text in found.places:
-            check_domain_granted(context.operator, text)
-        declared = [(text, await domains.declared_as(context.store.read, text)) for _, text in found.places]
-        missing = next((text for text, name in declared if name is None), None)
-        if missing is None:
-            return found.renamed([name or text for text, name in declared])
-        refusal = no_such_domain(missing)
+        try:
+            return found.renamed([await _declared(context, place.kind, text) for place, text in found.places])
+        except CommandError as missing:
+            refusal = missing
     raise refusal
+
+
+async def _declared(context: Context, kind: Kind, text: str) -> str:
+    return text if kind.place_names is None else await kind.place_names.declared(context, text)
 
 
 def _overview(context: Context) -> Overview:

@@ -58,7 +58,7 @@ class Context:
     """One run of one command. `operator` has the rights that the last call of `authorize` found.
 
     `plan` describes the changes, for `--check` and for the audit. `recorded` is True when the audit has a record of
-    this command.
+    this command. `unconfirmed` are the nodes that have not confirmed its change.
     """
 
     request: Request
@@ -68,6 +68,7 @@ class Context:
     operator: Operator
     plan: list[str] = field(default_factory=list)
     recorded: bool = False
+    unconfirmed: tuple[str, ...] = ()
 
     @property
     def services(self) -> Services:
@@ -126,9 +127,16 @@ class Context:
                         raise _CheckedError
                     await self.services.journal.record(query, self.event(EventKind.CHANGE, status=0))
                 self.recorded = True
+                await self._confirmed(query.change_number)
         except CommittedError:
             self.recorded = True
             raise
+
+    async def _confirmed(self, change_number: int) -> None:
+        """Wait until the other nodes have applied a stored change, and keep the names of those that have not."""
+        if change_number:
+            late = await self.services.cluster.unconfirmed(change_number)
+            self.unconfirmed = tuple(sorted({*self.unconfirmed, *late}))
 
     async def record(self, query: Query, facts: Mapping[str, object]) -> None:
         """Do nothing, because `change` records the command's arguments, which contain the facts."""
@@ -203,7 +211,8 @@ class Context:
             arguments=without_keys(_AS_JSON(self._audited_arguments())),
             status=status,
             detail=_shortened(
-                detail or ("check only: " if self.check else "") + "; ".join(self.plan), _MOST_DETAIL_CHARACTERS
+                self.request.with_origin(detail or ("check only: " if self.check else "") + "; ".join(self.plan)),
+                _MOST_DETAIL_CHARACTERS,
             ),
             duration_ms=self.request.watch.milliseconds,
         )

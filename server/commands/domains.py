@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+from server.commands.authorize import check_domain_granted
 from server.commands.context import CompletionContext, Context
 from server.commands.kinds import MOST_CANDIDATES
 from server.grammar.declare import Kind, Relation, command
@@ -33,8 +34,34 @@ async def _stored_names(context: CompletionContext, _arguments: Mapping[str, Any
     return [name for key, name in granted if key.startswith(folded(beginning))]
 
 
+class _DomainNames:
+    """The directories of `/domain`, one for each domain that the operator may see."""
+
+    async def every(self, context: Context) -> Sequence[str]:
+        """Return the domains that the operator reaches."""
+        if not context.operator.may(Permission.DOMAINS_READ):
+            return ()
+        return [each.name for each in await domains.every(context.store) if context.operator.reaches(each.name)]
+
+    async def declared(self, context: Context, text: str) -> str:
+        """Return a domain's name as declared. Raises CommandError, or PermissionDeniedError for one not granted."""
+        check_domain_granted(context.operator, text)
+        name = await domains.declared_as(context.store.read, text)
+        if name is None:
+            raise service.no_such_domain(text)
+        return name
+
+
 NEW_DOMAIN = Kind("<DOMAIN>", "name of the virtual PBX, 1 to 253 of A-Z a-z 0-9 . - _", _parse_name)
-DOMAIN = Kind("<DOMAIN>", "name of a declared virtual PBX", _parse_name, _stored_names, granted=True, ignores_case=True)
+DOMAIN = Kind(
+    "<DOMAIN>",
+    "name of a declared virtual PBX",
+    _parse_name,
+    _stored_names,
+    granted=True,
+    ignores_case=True,
+    place_names=_DomainNames(),
+)
 
 
 @command("/domain/declare", permission=Permission.DOMAINS_CHANGE, examples=("domain/declare moscow.local",))

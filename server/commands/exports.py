@@ -20,7 +20,8 @@ from server.grammar.declare import Relation, command
 from server.grammar.tokens import MOST_CHARACTERS as LONGEST_LINE
 from server.model.access import Permission
 from server.model.exports import MOST_CHARACTERS, Row, read_rows
-from server.model.integrations import Integration, IntegrationType, first_named
+from server.model.integrations import Integration, IntegrationType
+from server.model.names import first_named
 from server.model.numbers import number_range
 from server.render.reply import Lines, Script
 from server.services.domains import no_such_domain

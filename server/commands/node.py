@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
 
 from server import __version__
-from server.commands.context import Context
-from server.grammar.declare import command
+from server.commands.asking import ask, no_such_nodes, unanswered
+from server.commands.context import CompletionContext, Context
+from server.errors import OperatorError
+from server.escaping import escaped
+from server.grammar.declare import Kind, command
 from server.model.access import Permission
+from server.model.nodes import parse_node_name
 from server.node.measures import BOUNDS_SECONDS, Durations
 from server.node.metrics import Reading
+from server.render.merging import as_record
 from server.render.reply import Column, Field, Record, Table
 
 _LONGER = f"> {BOUNDS_SECONDS[-1]:g}"
@@ -24,12 +31,83 @@ _SHARES = (("p50", 0.5), ("p99", 0.99))
 _Row = tuple[str, str, float | None]
 
 
-@command("/node/info", permission=Permission.CONSOLE, examples=("node/info | match Program",))
+def _shown(at: datetime) -> str:
+    return at.astimezone().strftime("%d.%m.%Y %H:%M:%S")
+
+
+_MEMBER_COLUMNS = (
+    Column("node", "Node", escaped),
+    Column("version", "Version", escaped),
+    Column("state", "State"),
+    Column("sessions", "Sessions"),
+    Column("address", "Address", escaped),
+    Column("seen_at", "Last seen", _shown),
+)
+
+
+async def _known_nodes(context: CompletionContext, _arguments: Mapping[str, Any], beginning: str) -> list[str]:
+    names = [member.name for member in await context.services.cluster.members()]
+    return [name for name in names if name.startswith(beginning)]
+
+
+class _NodeNames:
+    """The directories of `/node`, one for each known node."""
+
+    async def every(self, context: Context) -> Sequence[str]:
+        """Return the names of all known nodes."""
+        return [member.name for member in await context.services.cluster.members()]
+
+    async def declared(self, context: Context, text: str) -> str:
+        """Return the name of a node. Raises CommandError for an unknown one."""
+        members = await context.services.cluster.members()
+        if text not in {member.name for member in members}:
+            raise no_such_nodes([text], members)
+        return text
+
+
+NODE = Kind("<NODE>", "name of a node, as node/list shows it", parse_node_name, _known_nodes, place_names=_NodeNames())
+
+
+@command("/node/list", permission=Permission.CONSOLE, examples=("node/list",))
+async def list_(context: Context) -> Table:
+    """List the nodes that share the store, with their state, their open logins and the time they were last seen.
+
+    A node is lost when it has not been seen for the length of its lease, and stopped when it has ended by itself.
+    """
+    members = await context.services.cluster.members()
+    return Table(
+        _MEMBER_COLUMNS,
+        [(each.name, each.version, each.state.value, each.sessions, each.address, each.seen_at) for each in members],
+    )
+
+
+@command("/node/{node}/info", permission=Permission.CONSOLE, examples=("node/ds1@ecss1/info | match 'node:'",))
+async def info_of(context: Context, node: Annotated[str, NODE]) -> Record:
+    """Print the same as node/info, of any node."""
+    if node == context.services.node_name:
+        return await _info(context)
+    members = await context.services.cluster.members()
+    found = [member for member in members if member.name == node]
+    if not found:
+        raise no_such_nodes([node], members)
+    answer = (await ask(context, [info.path], found)).get(node)
+    if answer is None:
+        raise unanswered([node])
+    if isinstance(answer, OperatorError):
+        raise answer
+    return as_record(answer)
+
+
+@command("/node/info", permission=Permission.CONSOLE, examples=("node/info | match Program",), on_nodes=True)
 async def info(context: Context) -> Record:
     """Print the node's version, uptime, addresses, host keys, store and sessions.
 
     With permission to read metrics it also prints the paths of the files, and the settings that wait for a restart.
     """
+    return await _info(context)
+
+
+async def _info(context: Context) -> Record:
     node, config = context.services.node, context.services.current.config
     database_bytes, wal_bytes = context.store.sizes_bytes()
     fields = [
@@ -58,6 +136,7 @@ async def info(context: Context) -> Record:
     "/node/metrics",
     permission=Permission.NODE_READ,
     examples=("node/metrics | match config",),
+    on_nodes=True,
 )
 async def metrics(context: Context) -> Table:
     """List the present values of the metrics that Prometheus collects.
@@ -81,5 +160,8 @@ def _rows(reading: Reading) -> Iterator[_Row]:
             yield name, labels, value
 
 
-DIRECTORIES = {"/node": "This node and its metrics."}
-COMMANDS = (info, metrics)
+DIRECTORIES = {
+    "/node": "The nodes that share the store; this node and its metrics.",
+    "/node/{node}": "One node.",
+}
+COMMANDS = (list_, info, info_of, metrics)

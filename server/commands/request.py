@@ -48,7 +48,8 @@ class Request:
 
     `location` is the session's current directory, and `typed` are its earlier lines. `share` limits the line's use of
     the event loop, threads and memory. With `json_session` every reply of the session is a JSON document. `watch`
-    measures the work, and pauses during questions to the operator.
+    measures the work, and pauses during questions to the operator. `asked_by` is the node whose operator has typed the
+    line, empty for this node.
     """
 
     services: Services
@@ -60,6 +61,7 @@ class Request:
     share: Share
     typed: Sequence[str]
     json_session: bool = False
+    asked_by: str = ""
     started_at: datetime = field(default_factory=lambda: datetime.now().astimezone())
     watch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -67,6 +69,10 @@ class Request:
     def is_empty(self) -> bool:
         """Whether the line is blank or a comment. Such a line gets no response."""
         return not (self.line.words or self.line.filters or self.line.mistake)
+
+    def with_origin(self, detail: str) -> str:
+        """Return the detail of an audit record, with the other node that asked, if any."""
+        return "; ".join(each for each in (f"asked by {self.asked_by}" if self.asked_by else "", detail) if each)
 
     @cached_property
     def json(self) -> bool:

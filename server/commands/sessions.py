@@ -34,18 +34,26 @@ async def _open_sessions(context: CompletionContext, _arguments: Mapping[str, An
 SESSION = Kind("<SESSION>", "id of an open session, as session/list shows it", str, _open_sessions)
 
 
-@command(_HERE + "list", permission=Permission.SESSIONS_READ, examples=(_EXAMPLE + "list",))
+@command(_HERE + "list", permission=Permission.SESSIONS_READ, examples=(_EXAMPLE + "list",), on_nodes=True)
 async def list_(context: Context) -> Table:
-    """List the logins that are open on this node, the oldest first."""
+    """List the logins that are open on this node, the oldest first; with --on, those on other nodes."""
     roles = {each.name: each.role for each in await users.every(context.store)}
     return Table(
         _COLUMNS, [_row(each, roles.get(each.user_name, each.role)) for each in context.services.sessions.every()]
     )
 
 
-@command(_HERE + "kill", permission=Permission.SESSIONS_KILL, examples=(_EXAMPLE + "kill 00000000",))
+@command(
+    _HERE + "kill",
+    permission=Permission.SESSIONS_KILL,
+    examples=(_EXAMPLE + "kill 00000000",),
+    on_nodes=True,
+)
 async def kill(context: Context, session: Annotated[str, SESSION]) -> Lines:
-    """End a session: interrupt its commands, tell its client and disconnect it."""
+    """End a session on this node: interrupt its commands, tell its client and disconnect it.
+
+    With --on all, the session ends on whichever node it is.
+    """
     context.will(f"end session {session}")
     sessions = context.services.sessions
     if context.check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,7 +13,8 @@ from server.commands.documents import Documents
 from server.config import Current
 from server.cooperative import FewEach, Turns
 from server.grammar.tree import Directory
-from server.model.sessions import OpenSession
+from server.model.nodes import Member
+from server.model.sessions import Sessions
 from server.node.status import Node
 from server.storage.store import Store
 
@@ -21,14 +22,24 @@ from server.storage.store import Store
 _MOST_PASSWORDS_WAITING = 8
 
 
-class Sessions(Protocol):
-    """The open logins on this node."""
+class Cluster(Protocol):
+    """The nodes that share the store."""
 
-    def every(self) -> Sequence[OpenSession]:
-        """Return all logins, the oldest first."""
+    async def members(self) -> Sequence[Member]:
+        """Return all known nodes with the own one, sorted by name. Raises TemporaryError while they are not known."""
 
-    def end(self, session_id: str, why: str) -> bool:
-        """End a login, and show its client the reason. Returns False for an unknown id."""
+    async def ask(self, nodes: Collection[str], question: str) -> Mapping[str, str]:
+        """Send a question to other nodes, and return the answers that come within a second, by node.
+
+        `question` and answers are those of `node_messages`. Raises TemporaryError when nothing can be sent. Safe to
+        cancel.
+        """
+
+    async def unconfirmed(self, change_number: int) -> Sequence[str]:
+        """Wait up to a second until all other live nodes have applied a change; return the names of the others.
+
+        The change is stored, so only a cancellation may end the wait with an error.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class Services:
     sessions: Sessions
     current: Current
     node: Node
+    cluster: Cluster
     turns: Turns = field(default_factory=Turns)
     documents: Documents = field(default_factory=Documents)
     passwords: FewEach = field(default_factory=lambda: FewEach(1, _MOST_PASSWORDS_WAITING))

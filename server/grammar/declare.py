@@ -18,15 +18,29 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints
 
 from server.model.access import Permission
+from server.model.nodes import chosen_beginnings, parse_node_choice
 
 #: Looks up names: (completion context, arguments so far, beginning of the word) -> sorted names with that beginning.
 Candidates = Callable[[Any, Mapping[str, Any], str], Awaitable[Sequence[str]]]
 Handler = Callable[..., Awaitable[Any]]
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class PlaceNames(Protocol):
+    """The stored names of a place in the tree, whose directories `ls` lists and `cd` enters.
+
+    The context is that of the command which asks.
+    """
+
+    async def every(self, context: Any) -> Sequence[str]:  # noqa: ANN401  the grammar knows no contexts
+        """Return the names that the operator may see."""
+
+    async def declared(self, context: Any, text: str) -> str:  # noqa: ANN401
+        """Return a name as it was declared. Raises CommandError for an unknown one."""
 
 
 class PathTo(Enum):
@@ -43,7 +57,8 @@ class Kind:
     `secret` values are masked in the audit, and no history keeps a line of a command that takes one. `path_to` words
     complete as paths in the command tree. `granted` words name a domain: the command runs only for users who have the
     grant. `ignores_case` words are equal in upper and lower case. An option's value that begins with a word which
-    `begins` accepts goes on up to the next option, like a public key without quotes.
+    `begins` accepts goes on up to the next option, like a public key without quotes. A kind for places in the tree has
+    their `place_names`.
     """
 
     metavar: str
@@ -55,6 +70,7 @@ class Kind:
     granted: bool = False
     ignores_case: bool = False
     begins: Callable[[str], bool] | None = None
+    place_names: PlaceNames | None = None
 
 
 @dataclass(frozen=True)
@@ -99,9 +115,29 @@ class Option:
 CHECK = Option("check", None, Relation("validate, say what would change, and change nothing"))
 
 
+async def _choices_of_nodes(context: Any, _arguments: Mapping[str, Any], beginning: str) -> Sequence[str]:  # noqa: ANN401
+    return chosen_beginnings([member.name for member in await context.services.cluster.members()], beginning)
+
+
+#: An option of commands that can run on other nodes. Handlers do not see it.
+ON = Option(
+    "on",
+    Kind(
+        "<NODE[,NODE…]|all>",
+        "names as node/list shows them, separated by commas, or all",
+        parse_node_choice,
+        _choices_of_nodes,
+    ),
+    Relation("run on these nodes, and show their replies in one table"),
+)
+
+
 @dataclass(frozen=True)
 class Command:
-    """The declaration of one command. `path` names the places: `/domain/<DOMAIN>/integrations/add`."""
+    """The declaration of one command. `path` names the places: `/domain/<DOMAIN>/integrations/add`.
+
+    With `on_nodes` it also runs for the operators of other nodes.
+    """
 
     name: str
     directory: tuple[str, ...]
@@ -114,6 +150,7 @@ class Command:
     examples: tuple[str, ...]
     run: Handler
     places: Mapping[str, Argument] = field(default_factory=dict)
+    on_nodes: bool = False
 
     @cached_property
     def path(self) -> str:
@@ -143,12 +180,13 @@ def place_of(segment: str) -> str | None:
 
 
 def command(
-    path: str, *, permission: Permission, examples: Sequence[str], also: Sequence[str] = ()
+    path: str, *, permission: Permission, examples: Sequence[str], also: Sequence[str] = (), on_nodes: bool = False
 ) -> Callable[[Handler], Command]:
     """Declare a command at `path`.
 
-    `also` are synonyms in the same directory. An example may have several lines. Raises TypeError when help, an
-    example or a kind is missing, or when a relation names an unknown option.
+    `also` are synonyms in the same directory. An example may have several lines. `on_nodes` adds the option `--on`:
+    such a command asks no question, reads no document, and returns a table, a record or lines. Raises TypeError when
+    help, an example or a kind is missing, when a relation names an unknown option, or when `on_nodes` is wrong.
     """
 
     def declare(handler: Handler) -> Command:
@@ -163,6 +201,9 @@ def command(
         hints = get_type_hints(handler, include_extras=True)
         parameters = list(inspect.signature(handler).parameters.values())[1:]
         placed = {found for segment in directory if (found := place_of(segment))}
+        if on_nodes and (permission.changes or placed):
+            message = f"{path}: on_nodes is not for changes of the store, which all nodes share, nor for places in it"
+            raise TypeError(message)
         if unplaced := placed - {parameter.name for parameter in parameters}:
             message = f"{path}: no parameter is called {', '.join(sorted(unplaced))}, as the path says"
             raise TypeError(message)
@@ -180,10 +221,11 @@ def command(
             details=details.strip(),
             permission=permission,
             arguments=tuple(argument for argument in arguments if not argument.in_path),
-            options=(*options, CHECK) if permission.checks else options,
+            options=(*options, *([CHECK] if permission.checks else []), *([ON] if on_nodes else [])),
             examples=tuple(examples),
             run=handler,
             places={argument.name: argument for argument in arguments if argument.in_path},
+            on_nodes=on_nodes,
         )
 
     return declare

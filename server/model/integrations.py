@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -38,7 +37,6 @@ _LIKE_KEYS = re.compile(
 #: The lengths of both parts of a split key together. One or two letters may be lost or added in copying.
 _BROKEN_LETTERS = range(KEY_CHARACTERS - 2, KEY_CHARACTERS + 3)
 _MASK = "***"
-_MOST_NAMED = 10
 
 
 class IntegrationType(Enum):
@@ -111,12 +109,6 @@ def parse_client_id(text: str) -> str:
         rule = "a client id is 1 to 64 of A-Z a-z 0-9 . _ @ - and begins with a letter or digit"
         raise refusal(rule, text, r"A-Za-z0-9._@-", _MOST_CHARACTERS)
     return text
-
-
-def first_named(client_ids: Sequence[str]) -> str:
-    """Return the first ten client ids and the number of the others, as part of a sentence."""
-    more = len(client_ids) - _MOST_NAMED
-    return ", ".join([*client_ids[:_MOST_NAMED], *([f"and {more:,} more"] if more > 0 else [])])
 
 
 def changed(integration: Integration, *, service: bool, numbers: tuple[str, ...] | None) -> Integration:

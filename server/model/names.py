@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 #: All blanks and format characters beyond ASCII (Unicode's categories Zs, Zl, Zp and Cf), and other invisible ones:
 #: joiners, fillers, variation selectors, the blank of Braille. A test compares them with the interpreter's own tables.
@@ -13,6 +14,9 @@ _UNSEEN = re.compile(
     r"\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     r"\U000e0000-\U000e0fff]"
 )
+
+#: The most names in one sentence.
+_MOST_NAMED = 10
 
 
 def refusal(rule: str, text: str, allowed: str, most: int) -> ValueError:
@@ -61,3 +65,9 @@ def unseen(text: str, start: int = 0, end: int | None = None) -> int | None:
     """
     found = _UNSEEN.search(text, start, len(text) if end is None else end)
     return found.start() if found else None
+
+
+def first_named(names: Sequence[str]) -> str:
+    """Return the first ten names and the number of the others, as part of a sentence."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join([*names[:_MOST_NAMED], *([f"and {more:,} more"] if more > 0 else [])])

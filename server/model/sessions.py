@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from server.model.access import Role
 
@@ -19,3 +21,13 @@ class OpenSession:
     since: datetime
     idle_seconds: float | None
     shells: int
+
+
+class Sessions(Protocol):
+    """The open logins on this node."""
+
+    def every(self) -> Sequence[OpenSession]:
+        """Return all logins, the oldest first."""
+
+    def end(self, session_id: str, why: str) -> bool:
+        """End a login, and show its client the reason. Returns False for an unknown id."""

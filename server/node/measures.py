@@ -111,15 +111,24 @@ class Stopwatch:
 
 
 class Run:
-    """A context manager that counts one line. Set `path` as soon as the command is known."""
+    """A context manager that counts one line. Set `path` as soon as the command is known.
 
-    __slots__ = ("_measures", "_watch", "path")
+    Set `error` to the error of a command that has a reply, too.
+    """
+
+    __slots__ = ("_measures", "_watch", "error", "path")
 
     def __init__(self, measures: CommandMeasures, watch: Stopwatch) -> None:
         """Start with the path `none`, because the line may name no command."""
         self._measures = measures
         self._watch = watch
         self.path = NO_COMMAND
+        self.error: OperatorError | None = None
+
+    @property
+    def recorded_path(self) -> str:
+        """The path of the command as the audit has it: empty when the line names none."""
+        return "" if self.path == NO_COMMAND else self.path
 
     def __enter__(self) -> Self:
         """Count the line as running."""
@@ -129,7 +138,8 @@ class Run:
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         """Count the outcome and the duration."""
         self._measures.running -= 1
-        self._measures.note(self.path, "done" if error is None else _outcome(error), self._watch.seconds)
+        failed = error or self.error
+        self._measures.note(self.path, "done" if failed is None else _outcome(failed), self._watch.seconds)
 
 
 class CommandMeasures:

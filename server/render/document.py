@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from server.errors import OperatorError
 from server.escaping import escaped_json
-from server.render.reply import ChangeDirectory, Exit, Lines, Record, Reply, Script, Table
+from server.render.reply import Cell, ChangeDirectory, Exit, Lines, Record, Reply, Script, Table
 from server.render.text import Footer, reply_text
 
 
-def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
-    """Yield the document of a successful command in pieces, all on one line.
+def reply_document(
+    reply: Reply, footer: Footer, error: OperatorError | None = None, unconfirmed: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield the document of a reply in pieces, all on one line.
 
-    Names are the stable snake_case keys of columns and fields. Times are ISO 8601 with an offset.
+    Names are the stable snake_case keys of columns and fields. Times are ISO 8601 with an offset. `error` says why the
+    reply is not complete. `unconfirmed` are the nodes that have not confirmed a change.
     """
-    rest = {"status": 0, "error": None, **_exec(footer)}
+    told = {"status": error.status, "error": error_facts(error)} if error else {"status": 0, "error": None}
+    rest = told | _exec(footer) | ({"unconfirmed": list(unconfirmed)} if unconfirmed else {})
     if not isinstance(reply, Table | Script):
         yield _line({**_content(reply), **rest})
         return
@@ -31,8 +35,19 @@ def reply_document(reply: Reply, footer: Footer) -> Iterator[str]:
 
 def error_document(error: OperatorError, footer: Footer) -> str:
     """Return the document of an error. `status` is the exit status."""
-    told = {"kind": error.kind, "message": error.message, "hints": list(error.hints)}
-    return _line({"lines": [], "status": error.status, "error": told, **_exec(footer)})
+    return _line({"lines": [], "status": error.status, "error": error_facts(error), **_exec(footer)})
+
+
+def error_facts(error: OperatorError) -> dict[str, Any]:
+    """Return the value of `error` in a document."""
+    return {"kind": error.kind, "message": error.message, "hints": list(error.hints)}
+
+
+def plain(value: object) -> Any:  # noqa: ANN401  whatever JSON can hold
+    """Return the JSON value of a cell, a time, or any other object."""
+    if isinstance(value, Cell):
+        return value.value
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
 
 
 def _content(reply: Reply) -> dict[str, Any]:
@@ -49,7 +64,7 @@ def _content(reply: Reply) -> dict[str, Any]:
 
 
 def _exec(footer: Footer) -> dict[str, Any]:
-    return {"exec": {"at": footer.at, "time_ms": footer.time_ms, "nodes": [footer.nodes]}}
+    return {"exec": {"at": footer.at, "time_ms": footer.time_ms, "nodes": list(footer.nodes)}}
 
 
 def _line(document: dict[str, Any]) -> str:
@@ -57,8 +72,4 @@ def _line(document: dict[str, Any]) -> str:
 
 
 def _json(value: dict[str, Any]) -> str:
-    return escaped_json(json.dumps(value, ensure_ascii=False, default=_plain))
-
-
-def _plain(value: object) -> str:
-    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+    return escaped_json(json.dumps(value, ensure_ascii=False, default=plain))

@@ -23,12 +23,20 @@ class Lines:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """A value with its text for people, as another node has made it."""
+
+    value: Any
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """One `Title: value` of a record. `text` formats the value for people."""
 
     key: str
     title: str
-    value: str | int | datetime
+    value: str | int | datetime | Cell
     text: Callable[[Any], str] = str
 
     @property

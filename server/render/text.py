@@ -25,16 +25,17 @@ _TAB = "\t"
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """The start time, duration and node of a command. `nodes` is, for example, `ds1@ecss1 v.3.14.7.585`."""
+    """The start time and duration of a command, and the nodes that took part: `ds1@ecss1 v.3.14.7.585`."""
 
     at: datetime
     time_ms: int
-    nodes: str
+    nodes: tuple[str, ...]
 
     def text(self) -> str:
         """Return an empty line and the footer, as in the reference."""
         at = self.at.strftime("%d.%m.%Y %H:%M:%S")
-        return f"\n[exec at: {at}, exec time: {self.time_ms}ms, nodes: {self.nodes}]\n"
+        nodes = ", ".join(self.nodes) or "none"
+        return f"\n[exec at: {at}, exec time: {self.time_ms}ms, nodes: {nodes}]\n"
 
 
 def reply_text(reply: Reply) -> Iterator[str]:

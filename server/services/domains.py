@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from server.audit.journal import utc_now
 from server.errors import CommandError
-from server.model.integrations import first_named
-from server.model.names import with_foreign
+from server.model.names import first_named, with_foreign
 from server.services.change import Actor
 from server.storage import domains
 

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import pkgutil
+import re
 import sqlite3
 import subprocess
 import sys
@@ -247,9 +248,10 @@ def test_two_commands_cannot_claim_one_path() -> None:
 @pytest.mark.parametrize("path", DIRECTORIES)
 def test_a_directory_is_described_wherever_it_is_listed(shared_console: ConsoleServer, path: str) -> None:
     text = DIRECTORIES[path]
-    shown = path.replace("{domain}", "described.local")
+    shown = path.replace("{domain}", "described.local").replace("{node}", "ds1@ecss1")
     assert text.endswith(".")
-    assert f"`{path.rstrip('/').replace('{domain}', '<DOMAIN>')}/`: {text}\n" in REFERENCE.read_text(encoding="utf-8")
+    declared = re.sub(r"\{(\w+)\}", lambda place: f"<{place[1].upper()}>", path.rstrip("/"))
+    assert f"`{declared}/`: {text}\n" in REFERENCE.read_text(encoding="utf-8")
     if "{domain}" in path and "described.local" not in shared_console.run("domain/list"):
         shared_console.run("domain/declare described.local")
     assert shared_console.run(f"help {shown}").startswith(f"Directory {shown}\n  {text}\n\nHere:\n")
@@ -259,7 +261,7 @@ def test_a_directory_is_described_wherever_it_is_listed(shared_console: ConsoleS
     listed = json.loads(shared_console.run(f"ls {above or '/'} --long | json"))["rows"]
     assert {"name": f"{name}/", "help": text} in listed
     offered = offer(command_tree(), (), f"{above}/", ADMIN)
-    if path == "/domain/{domain}":
+    if path in {"/domain/{domain}", "/node/{node}"}:
         assert offered.lookup is not None
         assert offered.lookup.help == text
     else:

@@ -13,6 +13,7 @@ from server.audit.journal import Journal
 from server.auth.authenticator import Authenticator
 from server.auth.authorizer import Authorizer
 from server.auth.passwords import PasswordChecker
+from server.cluster.single import SingleNode
 from server.commands import console as global_commands
 from server.commands.context import Context
 from server.commands.shared_services import Services
@@ -110,15 +111,17 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
         async with store.transaction() as query:
             await users.insert(query, User("admin", Role.ADMIN, None, ()), _ADDED_AT)
         journal, passwords, current = Journal(store), PasswordChecker(), Current(config)
+        node, logins = Node(), Logins(current)
         made = Services(
             store=store,
             journal=journal,
             root=build_tree([_note, *global_commands.COMMANDS], global_commands.DIRECTORIES),
             authenticator=Authenticator(store, journal, passwords, config.node.name),
             authorizer=Authorizer(store),
-            sessions=Logins(current),
+            sessions=logins,
             current=current,
-            node=Node(),
+            node=node,
+            cluster=SingleNode(current, node, logins),
         )
         yield made
         passwords.close()

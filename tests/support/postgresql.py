@@ -56,12 +56,12 @@ def needs_postgresql() -> None:
 
 
 @contextmanager
-def postgresql_server(**settings: str) -> Iterator[PostgresqlServer]:
+def postgresql_server(*, on_disk: bool = False, **settings: str) -> Iterator[PostgresqlServer]:
     """Make a server with an empty store and start it. The end stops it and its replicas and removes all files.
 
     `settings` are those of postgresql.conf. By default `fsync` is off: a killed process loses nothing by that.
     """
-    folder = Path(tempfile.mkdtemp(prefix="ecss-pg-", dir=_place()))
+    folder = Path(tempfile.mkdtemp(prefix="ecss-pg-", dir="/var/tmp" if on_disk else _place()))  # noqa: S108
     owner = _owner()
     os.chown(folder, owner.pw_uid, owner.pw_gid)
     folder.chmod(0o755)

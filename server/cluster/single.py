@@ -1,0 +1,36 @@
+"""The cluster of a store that one node serves, as every store on SQLite: only the own node."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+
+from server.config import Current
+from server.model.nodes import Member, NodeState
+from server.model.sessions import Sessions
+from server.node.status import Node
+
+
+class SingleNode:
+    """Implements the `Cluster` of the commands. There is no other node to ask or to wait for."""
+
+    def __init__(self, current: Current, node: Node, sessions: Sessions) -> None:
+        """Take the parts that know the node's name, its addresses and its logins."""
+        self._current = current
+        self._node = node
+        self._sessions = sessions
+
+    async def members(self) -> Sequence[Member]:
+        """Return the own node."""
+        named = self._current.config.node
+        sessions = len(self._sessions.every())
+        address = ", ".join(self._node.places)
+        return [Member(named.name, named.version, NodeState.UP, sessions, address, datetime.now().astimezone())]
+
+    async def ask(self, nodes: Collection[str], question: str) -> Mapping[str, str]:  # noqa: ARG002  as in the protocol
+        """Return no answers."""
+        return {}
+
+    async def unconfirmed(self, change_number: int) -> Sequence[str]:  # noqa: ARG002  as in the protocol
+        """Return no names."""
+        return ()
