@@ -35,9 +35,9 @@ _WRITERS = 50
 _CALM_SECONDS = 1.5
 _TITLE = f"""# What clients see when the database fails, and what is lost
 
-Made by `make failover`: {_WRITERS} writers on one node, one failure for each row. "75" is the exit status for `temporary
-locked`. "Lost" counts acknowledged changes; it may be more than 0 only with an asynchronous replica, where `audit
-verify` tells of the loss. In that row the replica was cut off 0.3 s before.
+Made by `make failover`: {_WRITERS} writers on one node, one failure for each row. "75" is the exit status of
+`temporary locked`. "Lost" counts acknowledged changes; it may be more than 0 only with an asynchronous replica, where
+`audit verify` tells of the loss. In that row the replica was cut off 0.3 s before.
 
 """
 _HEAD = (

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from backups import IDENTITY, PASSPHRASE
+from backups import IDENTITY, PASSPHRASE, status_of
 from console import ConsoleServer, needs
 from engines import ENGINES, TEMPLATE, Opened, make_template
 from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
 from postgresql import Database, PostgresqlServer, needs_postgresql, postgresql_server
+from postgresql_copies import SQLITE_URL, fill
 
 from server.storage.engine import Engine
 from server.storage.sqlite.engine import SqliteEngine
@@ -174,6 +175,22 @@ def store_database(postgresql: PostgresqlServer, store_template: Path) -> Iterat
     made = postgresql.database(f"test_{secrets.token_hex(4)}", TEMPLATE)
     yield made
     postgresql.drop(made)
+
+
+@pytest.fixture
+def awkward(filled: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
+    """A store on SQLite with rows in every table, in the current folder, and the password of PostgreSQL configured."""
+    monkeypatch.setenv("ECSS_CONSOLE_STORAGE__PASSWORD_FILE", str(database.password_file))
+    fill(filled.database)
+    return filled
+
+
+@pytest.fixture
+def migrated(awkward: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
+    """The same store on PostgreSQL, which is configured."""
+    assert status_of("migrate-store", SQLITE_URL, database.url) == 0
+    monkeypatch.setenv("ECSS_CONSOLE_STORAGE__URL", database.url)
+    return awkward
 
 
 @pytest.fixture(params=[*ENGINES])

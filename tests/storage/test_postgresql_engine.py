@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from engines import address_of
+from engines import address_of, schema_oid, vault_of
 from fault_proxy import FaultProxy
 from postgresql import ROLE, Database
 from writers import Writers, found, opened_store, until
@@ -33,7 +33,8 @@ _CONNECTIONS = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE}' 
 @pytest_asyncio.fixture
 async def postgresql_engine(store_database: Database) -> AsyncIterator[PostgresqlEngine]:
     """An engine on a store in PostgreSQL."""
-    engine = PostgresqlEngine(address_of(store_database))
+    address = address_of(store_database)
+    engine = PostgresqlEngine(address, await schema_oid(address))
     yield engine
     await engine.close()
 
@@ -169,9 +170,8 @@ async def test_a_database_without_free_connections_is_waited_for(
 ) -> None:
     await postgresql_store.schema()
     try:
-        store_database.psql(f'ALTER DATABASE "{store_database.name}" CONNECTION LIMIT 1')
-        other = opened_store(store_database.url, store_database.password_file, store_template)
-        async with other as store:
+        async with opened_store(store_database.url, store_database.password_file, store_template) as store:
+            store_database.psql(f'ALTER DATABASE "{store_database.name}" CONNECTION LIMIT 1')
             reading = asyncio.create_task(store.schema())
             await asyncio.sleep(0.5)
             assert not reading.done()
@@ -183,8 +183,8 @@ async def test_a_database_without_free_connections_is_waited_for(
 
 @pytest.mark.slow
 async def test_a_database_that_stays_full_is_said_to_be(store_database: Database, store_template: Path) -> None:
-    store_database.psql(f'ALTER DATABASE "{store_database.name}" CONNECTION LIMIT 0')
     async with opened_store(store_database.url, store_database.password_file, store_template) as store:
+        store_database.psql(f'ALTER DATABASE "{store_database.name}" CONNECTION LIMIT 0')
         with pytest.raises(TemporaryError, match="the database has no free connection, nothing was changed"):
             await store.schema()
 
@@ -195,19 +195,21 @@ async def test_a_password_that_is_changed_is_read_again_and_never_shown(
     role, password = f"role_{store_database.name}", "Kreidefels-1"
     store_database.psql(f"CREATE ROLE {role} LOGIN PASSWORD '{password}' IN ROLE {ROLE}")
     url, file = store_database.url.replace(f"//{ROLE}@", f"//{role}@"), tmp_path / "password"
+    file.touch(0o600)
+    file.write_text("Feuerstein-2\n")
+    engine = PostgresqlEngine(Address(parse_postgresql_url(url), file), await schema_oid(address_of(store_database)))
+    store = Store(engine, vault_of(store_template))
     try:
+        with pytest.raises(TemporaryError, match=r"^the database refuses this node, nothing was changed"):
+            await store.schema()
+        file.unlink()
+        with pytest.raises(TemporaryError, match=r"^the settings of the database are wrong, nothing was changed"):
+            await store.schema()
         file.touch(0o600)
-        file.write_text("Feuerstein-2\n")
-        async with opened_store(url, file, store_template) as store:
-            with pytest.raises(TemporaryError, match=r"^the database refuses this node, nothing was changed"):
-                await store.schema()
-            file.unlink()
-            with pytest.raises(TemporaryError, match=r"^the settings of the database are wrong, nothing was changed"):
-                await store.schema()
-            file.touch(0o600)
-            file.write_text(f"{password}\n")
-            assert await store.schema()
+        file.write_text(f"{password}\n")
+        assert await store.schema()
     finally:
+        await store.close()
         store_database.psql(f"DROP ROLE {role}")
     assert password not in caplog.text
     assert "Feuerstein-2" not in caplog.text
@@ -252,7 +254,7 @@ async def test_closing_during_a_login_leaves_nothing(
     with FaultProxy(store_database.server.port) as proxy:
         proxy.stall()
         address = Address(parse_postgresql_url(store_database.url_through(proxy.port)), store_database.password_file)
-        engine, control = PostgresqlEngine(address), Control(address)
+        engine, control = PostgresqlEngine(address, 1), Control(address)
         reading = asyncio.create_task(engine.read(_COUNT))
         await until(lambda: proxy.counts["connections"] > 0)
         async with asyncio.timeout(10):

@@ -13,10 +13,11 @@ from postgresql import Database, PostgresqlServer
 
 from server.config.postgresql_url import parse_postgresql_url
 from server.storage.engine import Engine
-from server.storage.postgresql.connection import Address, log_in
+from server.storage.postgresql.connection import Address, Connection, log_in
 from server.storage.postgresql.engine import PostgresqlEngine
 from server.storage.postgresql.preparing import Place
 from server.storage.postgresql.preparing import prepare as prepare_postgresql
+from server.storage.postgresql.schema import SCHEMA
 from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import prepare
 from server.storage.vault import Vault
@@ -40,7 +41,8 @@ def _postgresql(request: pytest.FixtureRequest) -> Opened:
     async def opened(folder: Path) -> tuple[Engine, Vault]:
         (folder / "keys").mkdir(exist_ok=True)
         shutil.copy(key, folder / "keys")
-        return PostgresqlEngine(address_of(database)), vault
+        address = address_of(database)
+        return PostgresqlEngine(address, await schema_oid(address)), vault
 
     return opened
 
@@ -60,6 +62,15 @@ def vault_of(key: Path) -> Vault:
 def address_of(database: Database) -> Address:
     """Return the address of a database, over the Unix socket."""
     return Address(parse_postgresql_url(database.socket_url), database.password_file)
+
+
+async def schema_oid(address: Address) -> int:
+    """Return the number of the schema with the store, which an engine needs."""
+    connection = Connection(address, "test")
+    opened = await connection.opened(asyncio.get_running_loop().time() + 10)
+    number = await opened.fetchval(f"SELECT '{SCHEMA}'::regnamespace::oid::bigint")
+    await connection.close()
+    return int(number)
 
 
 def make_store(database: Database, keys: Path) -> Path:

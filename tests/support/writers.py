@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from engines import vault_of
+from engines import schema_oid, vault_of
 
 from server.audit.verify import findings, inspect
 from server.config.postgresql_url import parse_postgresql_url
@@ -159,7 +159,8 @@ async def found(store: Store, seen: Sequence[Seen]) -> Found:
 @asynccontextmanager
 async def opened_store(url: str, password_file: Path, key: Path) -> AsyncIterator[Store]:
     """Open a store that is there."""
-    engine = PostgresqlEngine(Address(parse_postgresql_url(url), password_file))
+    address = Address(parse_postgresql_url(url), password_file)
+    engine = PostgresqlEngine(address, await schema_oid(address))
     store = Store(engine, vault_of(key))
     try:
         yield store

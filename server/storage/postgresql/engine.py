@@ -40,11 +40,13 @@ _POLL_SECONDS = 2.0
 _CLOSE_SECONDS = 1.0
 #: The answer of the server comes this much later than its own limit, at most.
 _SLACK_SECONDS = 1.0
-#: The token tells later whether this transaction is committed. A taken name stops the writes of its former node.
+#: The token tells later whether this transaction is committed. A taken name stops the writes of its former node. A new
+#: number of the schema means that a restore has replaced the store, perhaps by one with another storage key.
 _FIRST_STATEMENT = """
 INSERT INTO commit_tokens (writer, token, at) VALUES ($1, $2, clock_timestamp())
 ON CONFLICT (writer) DO UPDATE SET token = excluded.token, at = excluded.at
-RETURNING pg_current_xact_id()::text, (SELECT count(*) FROM nodes WHERE name = $3 AND boot = $4)
+RETURNING pg_current_xact_id()::text, (SELECT count(*) FROM nodes WHERE name = $3 AND boot = $4),
+    (SELECT relnamespace::bigint FROM pg_class WHERE oid = commit_tokens.tableoid)
 """
 _ANNOUNCE = """
 WITH counted AS (UPDATE change_counter SET number = number + 1 RETURNING number)
@@ -59,8 +61,8 @@ _FOREIGN = re.compile(r"(?P<writer>\w+) (?P<number>[0-9]{1,18}) (?P<topics>.*)")
 class PostgresqlEngine:
     """An `Engine`. `control` is for leases and questions between nodes. `close` it, or its tasks stay."""
 
-    def __init__(self, address: Address) -> None:
-        """Take the address of a database that `prepare` has checked; connections open when they are needed."""
+    def __init__(self, address: Address, schema_oid: int) -> None:
+        """Take the address of a database and the schema that `prepare` has checked; connections open when needed."""
         self._address = address
         self._writer = Connection(address, "writer")
         self._readers = [Connection(address, f"reader {number}") for number in range(1, _READERS + 1)]
@@ -71,6 +73,7 @@ class PostgresqlEngine:
         self._transaction_id = self._token = ""
         self._id = secrets.token_hex(8)
         self._node: tuple[str, str] | None = None
+        self._schema_oid = schema_oid
         self.control = Control(address)
         self._watching: asyncio.Task[None] | None = None
         self._changes: Subscription | None = None
@@ -229,7 +232,10 @@ class PostgresqlEngine:
         self._token = secrets.token_hex(8)
         name, boot = self._node or ("", "")
         row = await self._writer.run(connection.fetchrow(_FIRST_STATEMENT, self._id, self._token, name, boot))
-        self._transaction_id, has_name = row
+        self._transaction_id, has_name, schema_oid = row
+        if schema_oid != self._schema_oid:
+            message = "a restore has replaced the store, so this console must be started again"
+            raise temporary(message)
         if self._node is not None and not has_name:
             message = f"another console has taken the name {name} of this node"
             raise temporary(message)

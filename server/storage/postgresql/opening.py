@@ -84,7 +84,7 @@ async def opened(
     """Prepare the store and give its engine. Raises StartError for a store that is not safe to use."""
     async with reached(address, patience) as connection:
         prepared = await _bounded(connection, prepare(connection, place, make=make))
-    engine = PostgresqlEngine(address)
+    engine = PostgresqlEngine(address, prepared.schema_oid)
     try:
         yield engine, prepared
     finally:
