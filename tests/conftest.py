@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from backups import IDENTITY, PASSPHRASE, status_of
 from console import ConsoleServer, needs
-from engines import ENGINES, Opened
+from engines import ENGINES, TEMPLATE, Opened, make_template
 from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
 from nodes import NodeServer, Pair, make_node, running
@@ -164,6 +164,20 @@ def database(postgresql: PostgresqlServer) -> Iterator[Database]:
     postgresql.drop(made)
 
 
+@pytest.fixture(scope="session")
+def store_template(postgresql: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage key of the store in the template of `store_database`."""
+    return make_template(postgresql, tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def store_database(postgresql: PostgresqlServer, store_template: Path) -> Iterator[Database]:  # noqa: ARG001
+    """A PostgreSQL database with an empty store, for one test."""
+    made = postgresql.database(f"test_{secrets.token_hex(4)}", TEMPLATE)
+    yield made
+    postgresql.drop(made)
+
+
 @pytest.fixture
 def awkward(filled: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
     """A store on SQLite with rows in every table, in the current folder, and the password of PostgreSQL configured."""
@@ -183,7 +197,7 @@ def migrated(awkward: ConsoleServer, database: Database, monkeypatch: pytest.Mon
 @pytest.fixture(params=[*ENGINES])
 def opened(request: pytest.FixtureRequest) -> Opened:
     """Open an engine on the store of a folder; the test closes it."""
-    return ENGINES[request.param]
+    return ENGINES[request.param](request)
 
 
 @pytest_asyncio.fixture
