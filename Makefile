@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run cluster test test-slow test-all coverage check docs lock bench scaling stores kills scorecard soak clean
+.PHONY: install run cluster test test-slow test-all coverage check docs lock bench scaling stores failover kills scorecard soak clean
 
 install: $(VENV)/.installed
 
@@ -62,15 +62,20 @@ scaling: $(VENV)/.installed-dev
 stores: $(VENV)/.installed-dev
 	PYTHONPATH=tests/support:. $(BIN)/python bench/stores.py $(if $(QUICK),--quick)
 
+# The database fails in many ways: what clients see, and what is lost. QUICK=1: a few rows.
+failover: $(VENV)/.installed-dev
+	PYTHONPATH=tests/support:. $(BIN)/python bench/failover.py $(if $(QUICK),--quick)
+
+# STORE=postgresql: the store is on PostgreSQL.
 kills: $(VENV)/.installed-dev
-	PYTHONPATH=tests/support $(BIN)/python bench/kills.py
+	PYTHONPATH=tests/support $(BIN)/python bench/kills.py --store $(or $(STORE),sqlite)
 
 scorecard: $(VENV)/.installed-dev
 	$(BIN)/python bench/scorecard.py
 
-# Half an hour of mixed load with faults; SECONDS=30 for a short one.
+# Half an hour of mixed load with faults; SECONDS=30 for a short one. STORE=postgresql: the store is on PostgreSQL.
 soak: $(VENV)/.installed-dev
-	PYTHONPATH=tests/support $(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800)
+	PYTHONPATH=tests/support $(BIN)/python bench/soak.py --seconds $(or $(SECONDS),1800) --store $(or $(STORE),sqlite)
 
 # Resolve the newest versions that pyproject.toml allows and pin them with their hashes.
 lock: $(VENV)/.installed-dev

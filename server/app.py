@@ -22,7 +22,7 @@ from server.auth.authenticator import Authenticator
 from server.auth.authorizer import Authorizer
 from server.auth.passwords import PasswordChecker
 from server.auth.weak_keys import warn_at_start
-from server.cluster.single import SingleNode
+from server.cluster.joining import cluster_of
 from server.commands import command_tree
 from server.commands.shared_services import Services
 from server.config import Config, Current
@@ -35,6 +35,7 @@ from server.node.metrics import Reading
 from server.node.readiness import Readiness
 from server.node.status import Node
 from server.reload import Reloader, authorities
+from server.shell.remote import answer
 from server.storage import users
 from server.storage.opening import open_store
 from server.storage.owner import give_up_root
@@ -118,6 +119,7 @@ async def _serve(
     current = Current(config)
     logins = Logins(current)
     store.feed.subscribe(logins.notice)
+    cluster = cluster_of(store, current, node, logins, partial(logins.end_shut_out, authorizer))
     services = Services(
         store=store,
         journal=journal,
@@ -127,14 +129,17 @@ async def _serve(
         sessions=logins,
         current=current,
         node=node,
-        cluster=SingleNode(current, node, logins),
+        cluster=cluster,
     )
     listener = Listener(services, logins, authorities(config))
     reloader = Reloader(current, listener)
     node.schema = await store.schema()
-    _count(node, config, [store, journal, listener, reloader, *([exporter] if exporter else [])])
-    readiness.serve(lambda: listener.why_closed, store.schema)
+    _count(node, config, [store, journal, listener, reloader, cluster, *([exporter] if exporter else [])])
     try:
+        joining = cluster.start(partial(answer, services), partial(_wait, readiness))
+        if await _unless(signals.ended, joining) is None:
+            return
+        readiness.serve(lambda: listener.why_closed or cluster.why_away, store.schema)
         async with _listening(services, listener, keys, given):
             if exporter is not None:
                 await exporter.start()
@@ -160,6 +165,7 @@ async def _serve(
         await journal.close()
         if exporter is not None:
             await exporter.stop()
+        await cluster.stop()
 
 
 class _Counting(Protocol):

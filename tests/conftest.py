@@ -6,18 +6,20 @@ import secrets
 import shutil
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from backups import IDENTITY, PASSPHRASE
+from backups import IDENTITY, PASSPHRASE, status_of
 from console import ConsoleServer, needs
-from engines import ENGINES, Opened
+from engines import ENGINES, TEMPLATE, Opened, make_template
 from faults import Faults, compiled
 from hypothesis import HealthCheck, settings
+from nodes import NodeServer, Pair, make_node, running
 from postgresql import Database, PostgresqlServer, needs_postgresql, postgresql_server
+from postgresql_copies import SQLITE_URL, fill
 
 from server.storage.engine import Engine
 from server.storage.sqlite.engine import SqliteEngine
@@ -162,10 +164,40 @@ def database(postgresql: PostgresqlServer) -> Iterator[Database]:
     postgresql.drop(made)
 
 
+@pytest.fixture(scope="session")
+def store_template(postgresql: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage key of the store in the template of `store_database`."""
+    return make_template(postgresql, tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def store_database(postgresql: PostgresqlServer, store_template: Path) -> Iterator[Database]:  # noqa: ARG001
+    """A PostgreSQL database with an empty store, for one test."""
+    made = postgresql.database(f"test_{secrets.token_hex(4)}", TEMPLATE)
+    yield made
+    postgresql.drop(made)
+
+
+@pytest.fixture
+def awkward(filled: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
+    """A store on SQLite with rows in every table, in the current folder, and the password of PostgreSQL configured."""
+    monkeypatch.setenv("ECSS_CONSOLE_STORAGE__PASSWORD_FILE", str(database.password_file))
+    fill(filled.database)
+    return filled
+
+
+@pytest.fixture
+def migrated(awkward: ConsoleServer, database: Database, monkeypatch: pytest.MonkeyPatch) -> ConsoleServer:
+    """The same store on PostgreSQL, which is configured."""
+    assert status_of("migrate-store", SQLITE_URL, database.url) == 0
+    monkeypatch.setenv("ECSS_CONSOLE_STORAGE__URL", database.url)
+    return awkward
+
+
 @pytest.fixture(params=[*ENGINES])
 def opened(request: pytest.FixtureRequest) -> Opened:
     """Open an engine on the store of a folder; the test closes it."""
-    return ENGINES[request.param]
+    return ENGINES[request.param](request)
 
 
 @pytest_asyncio.fixture
@@ -182,3 +214,34 @@ async def any_store(opened: Opened, tmp_path: Path) -> AsyncIterator[Store]:
     store = Store(*await opened(tmp_path))
     yield store
     await store.close()
+
+
+@pytest.fixture(scope="session")
+def pair(postgresql: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """The running nodes ds1@ecss1 and ds2@ecss1, shared by tests that leave both running."""
+    needs("ssh-keygen")
+    needs("ssh")
+    database = postgresql.database(f"pair_{secrets.token_hex(4)}")
+    folder = tmp_path_factory.mktemp("pair")
+    one = make_node(folder / "ds1", database, "ds1@ecss1")
+    two = make_node(folder / "ds2", database, "ds2@ecss1", one)
+    with running(one, two):
+        yield Pair(database, one, two)
+    postgresql.drop(database)
+
+
+@pytest.fixture
+def new_node(database: Database, tmp_path: Path) -> Iterator[Callable[[str], NodeServer]]:
+    """Make nodes on the database of this test; those that still run at its end are killed."""
+    needs("ssh-keygen")
+    made: list[NodeServer] = []
+
+    def make(name: str) -> NodeServer:
+        made.append(make_node(tmp_path / f"node{len(made)}", database, name, made[0] if made else None))
+        return made[-1]
+
+    yield make
+    for node in made:
+        if node.process is not None and node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()

@@ -1,7 +1,8 @@
 """The current rights of users: role, grants, and whether they may still work here.
 
 Every line asks for them, so they are cached, together with the names of domains as they were declared. The store's feed
-drops changed entries: at once for changes of this process, within a second for those of others.
+drops changed entries: at once for changes of this process, within a second for those of others. A node that may have
+missed changes of other nodes reads the store instead.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Authorizer:
         if read is not None:
             user = await users.find(read, operator.name)
         else:
-            user = self._known.get(operator.name) or await self._look_up(operator.name)
+            cached = self._known.get(operator.name) if self._store.caches_proven() else None
+            user = cached or await self._look_up(operator.name)
         if user is None or user.added_at != operator.added_at or user.shut_out(utc_now()):
             return None
         if (user.role, user.domains) == (operator.role, operator.domains):
@@ -53,7 +55,7 @@ class Authorizer:
 
     async def declared(self, domain: str) -> str:
         """Return a domain's name as it was declared; unchanged when the domain does not exist."""
-        name = self._declared.get(folded(domain))
+        name = self._declared.get(folded(domain)) if self._store.caches_proven() else None
         if name is None:
             changes = self._changes
             name = await domains.declared_as(self._store.read, domain)

@@ -20,6 +20,7 @@ from server.audit.verify import findings, inspect
 from server.backup.archive import FORMAT, Manifest, Unpacked, fingerprint, key_files, pack, unpack
 from server.backup.encryption import Keys, Lock, decrypt, encrypt
 from server.backup.options import CreateOptions
+from server.backup.places import place_of
 from server.backup.target import refuse_target, target, writing
 from server.config import Config
 from server.cooperative import Turns
@@ -32,10 +33,9 @@ from server.storage.events import outline
 from server.storage.owner import working_for
 from server.storage.schema_numbers import CHAIN_SCHEMA
 from server.storage.sqlite.engine import SqliteEngine
-from server.storage.sqlite.files import check, finish_restore, store_errors
+from server.storage.sqlite.files import store_errors
 from server.storage.sqlite.schema import newest
-from server.storage.sqlite.snapshot import contents, copying, scratch_folder, snapshot
-from server.storage.storage_key import read_storage_key, storage_key_there
+from server.storage.sqlite.snapshot import contents, copying
 from server.storage.store import Store
 from server.storage.vault import Vault
 
@@ -59,10 +59,7 @@ def check_source(config: Config, options: CreateOptions) -> Vault:
     _refuse_unsafe(config, options)
     newest()  # read the migrations as root, because the store's owner may not be able to read the program's files
     with store_errors(), working_for(*config.places):
-        finish_restore(config.database, config.keys_dir)
-        vault = _vault(config)
-        check(config.database, vault)
-    return vault
+        return place_of(config).check()
 
 
 def create(config: Config, options: CreateOptions, vault: Vault, keys: Keys) -> Created:
@@ -90,20 +87,11 @@ def _refuse_unsafe(config: Config, options: CreateOptions) -> None:
             "encrypt it, give --without-keys, or say --storage-key-in-clear; nothing was written"
         )
         raise StartError(message)
-    own = [config.database, config.storage_key, *(config.keys_dir / name for name in KEY_NAMES)]
+    own = [*place_of(config).files, config.storage_key, *(config.keys_dir / name for name in KEY_NAMES)]
     refuse_target(options.file, own, replace=options.replace)
     if options.scratch is not None and not options.scratch.is_dir():
         message = f"there is no folder {options.scratch}"
         raise StartError(message)
-
-
-def _vault(config: Config) -> Vault:
-    with_key = storage_key_there(config.storage_key)
-    if not with_key or not config.database.exists():
-        absent = config.database if with_key else config.storage_key
-        message = f"there is no whole store to back up: {absent} is not there"
-        raise StartError(message)
-    return Vault(read_storage_key(config.storage_key))
 
 
 def _secrets(config: Config) -> dict[str, bytes]:
@@ -116,12 +104,12 @@ def _secrets(config: Config) -> dict[str, bytes]:
 
 async def _described(config: Config, vault: Vault, copy: Path, secrets: Mapping[str, bytes]) -> Manifest:
     """Check the copy of the database and its audit, and return the manifest. Raises StartError for damage."""
-    found = contents(copy)
+    found, name = contents(copy), place_of(config).name
     if found.damage is not None:
-        message = f"the database {config.database} is damaged ({found.damage}): no backup was written"
+        message = f"the database {name} is damaged ({found.damage}): no backup was written"
         raise StartError(message)
     if found.storage_key != vault.fingerprint:
-        message = f"the store {config.database} was replaced meanwhile by one with another storage key; try again"
+        message = f"the store {name} was replaced meanwhile by one with another storage key; try again"
         raise StartError(message)
     heads, wrong = await audited(copy, vault) if found.schema >= CHAIN_SCHEMA else ({}, [])
     manifest = Manifest(
@@ -153,10 +141,11 @@ async def audited(copy: Path, vault: Vault) -> tuple[dict[str, str], list[str]]:
 def _write(config: Config, options: CreateOptions, keys: Keys, vault: Vault, file: IO[bytes]) -> Manifest:
     """Copy the store, write the copy into the file, sync the file and read it back."""
     secrets = {} if options.without_keys else _secrets(config)
-    with scratch_folder(config.database, options.scratch) as folder:
+    place = place_of(config)
+    with place.scratch(options.scratch) as folder:
         copy = folder / DATABASE_NAME
         with copying(folder.parent):
-            snapshot(config.database, copy)
+            place.copy_to(copy)
         manifest = asyncio.run(_described(config, vault, copy, secrets))
         with writing(options.file):
             hashing = _Hashing(file)
@@ -224,13 +213,8 @@ async def _record(config: Config, vault: Vault, options: CreateOptions, keys: Ke
         "head": manifest.heads.get(config.node.name, ""),
     }
     try:
-        # a running server may have the store open
-        store = Store(await SqliteEngine.open(config.database, checkpoints=False), vault)
-        try:
-            async with store.transaction() as query:
-                await record_host_command(query, config.node.name, "backup", facts, EventKind.BACKUP_MADE)
-        finally:
-            await store.close()
-    except OperatorError as error:
-        return error.message
+        async with place_of(config).opened(vault) as store, store.transaction() as query:
+            await record_host_command(query, config.node.name, "backup", facts, EventKind.BACKUP_MADE)
+    except (OperatorError, StartError) as error:
+        return str(error)
     return ""

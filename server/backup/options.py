@@ -1,4 +1,4 @@
-"""The options of `backup` and `restore`, as typed values."""
+"""The options of `backup`, `restore` and `migrate-store`, as typed values."""
 
 from __future__ import annotations
 
@@ -38,3 +38,11 @@ class RestoreOptions:
     verify_only: bool = False
     foreign: bool = False
     replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateOptions:
+    """Options of `migrate-store`: the URLs of two stores, as in `storage.url`."""
+
+    source: str
+    target: str

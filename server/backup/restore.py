@@ -20,11 +20,10 @@ from server.backup.archive import Manifest, Unpacked, damaged, unpack
 from server.backup.create import audited
 from server.backup.encryption import Keys, Lock, decrypt, lock_of, opened_backup
 from server.backup.options import RestoreOptions
+from server.backup.places import place_of
 from server.config import Config
-from server.durable import locked_folder
 from server.errors import StartError
 from server.file_names import ECDSA_HOST_KEY_NAME, HOST_KEY_NAME, STORAGE_KEY_NAME
-from server.interrupts import ignore_interrupts
 from server.model.events import EventKind
 from server.model.lines import few_lines
 from server.plain_files import MOST_KEY_BYTES, read_plain
@@ -32,13 +31,13 @@ from server.storage.owner import working_for
 from server.storage.schema_numbers import CHAIN_SCHEMA
 from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import store_errors
-from server.storage.sqlite.restoring import alone, finish, free_aside, make_ready, put_in_place
 from server.storage.sqlite.schema import newest, upgrade
-from server.storage.sqlite.serving import serving
-from server.storage.sqlite.snapshot import contents, scratch_folder, storage_key_of
+from server.storage.sqlite.snapshot import contents
 from server.storage.storage_key import parse_storage_key, read_storage_key, storage_key_there
 from server.storage.store import Store
 from server.storage.vault import Vault
+
+_OTHERWISE = "give --force to move it aside, where it is kept"
 
 
 class Origin(Enum):
@@ -90,10 +89,10 @@ class HostKeyChange:
 
 @dataclass(frozen=True)
 class Restored:
-    """A finished restore. `kept` are the new paths of the files that it moved aside."""
+    """A finished restore. `kept` are the new names of the files, or of the schema, that it moved aside."""
 
     checked: Checked
-    kept: tuple[Path, ...]
+    kept: tuple[str, ...]
     host_keys: tuple[HostKeyChange, ...]
 
 
@@ -124,30 +123,15 @@ def refuse_unless_restorable(config: Config, checked: Checked, *, foreign: bool)
 
 def restore(config: Config, options: RestoreOptions, sealed: SealedBackup, keys: Keys) -> Restored:
     """Restore the store from a backup. Raises StartError, and then changes nothing."""
-    with (
-        working_for(*config.places),
-        serving(config.database),
-        locked_folder(config.keys_dir),
-        alone(config.database),
-    ):
-        finish(config.database, config.keys_dir)
-        _refuse_if_there(config, options)
-        with scratch_folder(config.database) as folder:
-            checked = _checked(config, sealed, keys, folder)
-            if not options.foreign:
-                _refuse_foreign(config, checked)
-            host_keys = tuple(_host_key_changes(config, checked.unpacked))
-            kept = _put_back(config, checked, options.file.absolute(), folder)
+    place, otherwise = place_of(config), None if options.replace else _OTHERWISE
+    with working_for(*config.places), place.replacing(otherwise), place.scratch() as folder:
+        checked = _checked(config, sealed, keys, folder)
+        if not options.foreign:
+            _refuse_foreign(config, checked)
+        host_keys = tuple(_host_key_changes(config, checked.unpacked))
+        prepared = _prepared(config, checked, options.file.absolute())
+        kept = place.put(checked.unpacked.database, prepared, datetime.now(UTC), otherwise)
     return Restored(checked, tuple(kept), host_keys)
-
-
-def _refuse_if_there(config: Config, options: RestoreOptions) -> None:
-    if config.database.exists() and not options.replace:
-        message = (
-            f"there is a store already, {config.database}: give --force to move it aside, where it is kept; "
-            "nothing was changed"
-        )
-        raise StartError(message)
 
 
 def _host_key_changes(config: Config, unpacked: Unpacked) -> Iterator[HostKeyChange]:
@@ -227,7 +211,7 @@ def _origin(config: Config, storage_key: str) -> Origin:
             return Origin.ANOTHER
     else:
         with working_for(*config.places):
-            ours = storage_key_of(config.database)
+            ours = place_of(config).storage_key_mark()
     if not ours:
         return Origin.UNKNOWN
     return Origin.OURS if ours == storage_key else Origin.ANOTHER
@@ -244,8 +228,8 @@ def _refuse_foreign(config: Config, checked: Checked) -> None:
     raise StartError(message)
 
 
-def _put_back(config: Config, checked: Checked, file: Path, folder: Path) -> list[Path]:
-    """Record the restore in the new store, and put it in place. Return the new paths of the old files."""
+def _prepared(config: Config, checked: Checked, file: Path) -> dict[str, bytes]:
+    """Upgrade the unpacked store and record the restore in it. Return the keys to put in place."""
     unpacked, vault = checked.unpacked, checked.vault
     if vault is None:
         raise StartError(_no_key(config))
@@ -256,12 +240,7 @@ def _put_back(config: Config, checked: Checked, file: Path, folder: Path) -> lis
     if unpacked.manifest.schema < newest():
         upgrade(unpacked.database, vault)
     asyncio.run(_record(config, file, unpacked.manifest, vault, unpacked.database))
-    ready = folder / "ready"
-    ready.mkdir(mode=0o700)
-    aside = free_aside(config.database, config.keys_dir, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    make_ready(ready, unpacked.database, keys, aside)
-    ignore_interrupts()
-    return put_in_place(ready, config.database, config.keys_dir)
+    return keys
 
 
 def _no_key(config: Config) -> str:

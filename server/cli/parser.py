@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from server import __version__
-from server.backup.options import CreateOptions, RestoreOptions
+from server.backup.options import CreateOptions, MigrateOptions, RestoreOptions
 from server.cli import audit, config, host_keys, serve, users
 from server.cli.backup import backup
+from server.cli.migrate_store import migrate_store
 from server.cli.restore import restore
 from server.config import Config
 from server.model.access import Role
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_audit(_group(subcommands, "audit", "check the audit"))
     _add_backup(subcommands)
     _add_restore(subcommands)
+    _add_migrate_store(subcommands)
     of_config = _group(subcommands, "config", "look at the configuration")
     _add(of_config, "check", config.check, "report every mistake, or print the configuration")
     return parser
@@ -146,6 +148,14 @@ def _add_restore(subcommands: _Parsers[argparse.ArgumentParser]) -> None:
         help="accept a backup of another console, with another storage key: its users and API keys replace those here",
     )
     restored.add_argument("--force", dest="replace", action="store_true", help="move the present store aside")
+
+
+def _add_migrate_store(subcommands: _Parsers[argparse.ArgumentParser]) -> None:
+    text = "copy the store to another database, SQLite or PostgreSQL, while no server serves it"
+    migrated = _add_with_options(subcommands, "migrate-store", migrate_store, MigrateOptions, text)
+    urls = "sqlite:///FILE, relative to the configuration, or postgresql://USER@HOST/DATABASE"
+    migrated.add_argument("source", metavar="FROM", help=f"the present store: {urls}")
+    migrated.add_argument("target", metavar="TO", help="the new store, in the same form; there must be none yet")
 
 
 def _add_identities(parser: argparse.ArgumentParser, text: str) -> None:

@@ -52,7 +52,7 @@ def _tell(restored: Restored) -> None:
         called = "the ECDSA host key" if each.name == ECDSA_HOST_KEY_NAME else "the host key"
         now, before = fingerprint_in(each.now), fingerprint_in(each.before)
         complain(f"{called} is {now} now, it was {before}: clients that have learnt that one will warn")
-    kept = [f"The old one is kept as {path}." for path in restored.kept]
+    kept = [f"The old one is kept as {name}." for name in restored.kept]
     done = "Restored. Start the server; sessions and changes from after the backup are not in it."
     say("\n".join([*_told(restored.checked), *kept, done]))
 

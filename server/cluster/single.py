@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from server.cluster.questions import Answering
 from server.config import Current
 from server.model.nodes import Member, NodeState
 from server.model.sessions import Sessions
+from server.node import metrics
+from server.node.metrics import Reading, single
 from server.node.status import Node
 
 
@@ -19,6 +22,22 @@ class SingleNode:
         self._current = current
         self._node = node
         self._sessions = sessions
+
+    #: Nothing takes this node away.
+    why_away = ""
+
+    async def start(self, answering: Answering, waits: Callable[[str], None]) -> bool:  # noqa: ARG002  as `ClusterNode`
+        """Do nothing; return True."""
+        return True
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield the metrics of a cluster of one node."""
+        yield single(metrics.NODE_LEASE, 1)
+        yield single(metrics.NODE_CLOCK_SKEW, 0)
+        yield Reading(metrics.NODES, [((state.value,), int(state is NodeState.UP)) for state in NodeState])
 
     async def members(self) -> Sequence[Member]:
         """Return the own node."""

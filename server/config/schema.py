@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from server.addresses import plain_address
 from server.config.limits import Limits
@@ -272,6 +272,14 @@ class Config(Section):
         """The file with the password of PostgreSQL: systemd's credential `database.password`, or the configured one."""
         configured = self._base / self.storage.password_file if self.storage.password_file else None
         return self._password_credential or configured
+
+    def with_store(self, url: str) -> Config:
+        """Return the configuration with another `storage.url`. Raises ValueError for a wrong one."""
+        try:
+            storage = Storage(url=url, password_file=self.storage.password_file)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return self.model_copy(update={"storage": storage})
 
     @property
     def store_name(self) -> str:

@@ -23,6 +23,7 @@ class EventKind(Enum):
     HOST_KEY_CHANGE = "hostkey.change"
     BACKUP_MADE = "backup.made"
     BACKUP_RESTORED = "backup.restored"
+    STORE_MIGRATED = "store.migrated"
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,23 @@ AUDIT_LOST = Metric(
 AUDIT_LOG_FAILING = Metric(
     "ecss_console_audit_log_failing", _GAUGE, "1 while audit.log cannot be written and its lines wait; else 0."
 )
+NODES = Metric(
+    "ecss_console_nodes",
+    _GAUGE,
+    "Nodes that share the store. state is up, lost or stopped; a store on SQLite has one node.",
+    ("state",),
+)
+NODE_LEASE = Metric(
+    "ecss_console_node_lease",
+    _GAUGE,
+    "1 while this node has its name; 0 when another console has taken it, or the database is away for longer than "
+    "10 seconds. Always 1 on SQLite.",
+)
+NODE_CLOCK_SKEW = Metric(
+    "ecss_console_node_clock_skew_seconds",
+    _GAUGE,
+    "How far the clock of this node is ahead of the database's, as far as a beat tells. Always 0 on SQLite.",
+)
 RELOAD_OK = Metric(
     "ecss_console_config_reload_ok",
     _GAUGE,
@@ -148,6 +165,9 @@ METRICS: Sequence[Metric] = (
     AUDIT_WAITING_SECONDS,
     AUDIT_LOST,
     AUDIT_LOG_FAILING,
+    NODES,
+    NODE_LEASE,
+    NODE_CLOCK_SKEW,
     RELOAD_OK,
     RELOAD_WAITING,
     CPU,

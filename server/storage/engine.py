@@ -42,7 +42,7 @@ class Reason:
 class Engine(Protocol):
     """One database: a connection that writes, one transaction at a time, and another one for reads.
 
-    Every method raises the errors of its driver; `reason` tells which of them are temporary. A cancelled method stops
+    Every method raises the errors of its driver; `reason` tells which of them are temporary. A cancelled write stops
     the database's work before it raises CancelledError.
     """
 

@@ -12,7 +12,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +22,7 @@ from server.plain_files import open_plain
 
 ROOT = 0
 _NOBODY = 65_534
+_NO_HOME = "/nonexistent"
 _MOST_LINKS = 40  # like the kernel
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -59,7 +60,8 @@ def working_for(*places: Path, shared: bool = False) -> Iterator[None]:
         root = _Owner(ROOT, before.gid if before.uid == ROOT else ROOT, before.groups)
         owner = _owner_of(ways, ", ".join(map(str, places))) or root
         _become(owner)
-        yield
+        with _home_of(owner) if owner.uid != before.uid else nullcontext():
+            yield
     except PermissionError as error:
         if owner.uid == ROOT:
             raise
@@ -92,6 +94,7 @@ def obey(configuration: Path) -> None:
     owner = _owner_of([_way(configuration), [configuration.stat()]], str(configuration))
     if owner is not None:
         _become(owner)
+        os.environ["HOME"] = _home(owner.uid)
         give_up_root()
 
 
@@ -149,6 +152,26 @@ def _enter_folder(folder: int, name: str) -> int:
 
 def _may_switch() -> bool:
     return os.getresuid()[2] == ROOT
+
+
+@contextmanager
+def _home_of(owner: _Owner) -> Iterator[None]:
+    """Let libraries look for files below the home of this user, because it may not look into root's home."""
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = _home(owner.uid)
+    try:
+        yield
+    finally:
+        os.environ.pop("HOME", None)
+        if before is not None:
+            os.environ["HOME"] = before
+
+
+def _home(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return _NO_HOME
 
 
 def _become(owner: _Owner) -> None:

@@ -14,6 +14,7 @@ from server.node.metrics import Reading
 from server.storage.audit_chain import AuditChain
 from server.storage.engine import Engine, Row, Value
 from server.storage.feed import ChangeFeed
+from server.storage.proof import ALWAYS, CacheProof
 from server.storage.temporary import Failures
 from server.storage.turn import Rank
 from server.storage.uncut import uncut
@@ -31,14 +32,16 @@ _log = logging.getLogger("ecss-console.storage")
 class Store:
     """Reads and changes of one open store. `close` it, or its engine may keep the process alive.
 
-    `feed` announces every commit of users, grants, domains, integrations and nodes.
+    `feed` announces every commit of users, grants, domains, integrations and nodes. `engine` is for what only one kind
+    of engine has, such as the leases of nodes.
     """
 
     def __init__(self, engine: Engine, vault: Vault) -> None:
         """Take an open engine with no other user, and the vault that seals API keys and audit records."""
-        self._engine = engine
+        self.engine = engine
         self._failures = Failures(engine.reason)
         self.feed = ChangeFeed()
+        self.proof: CacheProof = ALWAYS  # a node among nodes replaces it at each beat
         self._writer = Writer(engine, AuditChain(vault.audit), self._failures, self.feed)
         self.vault = vault
         self._reads = Durations()
@@ -52,7 +55,7 @@ class Store:
         while True:
             try:
                 with self._failures.raised_as_temporary():
-                    changed = await self._engine.changed_elsewhere()
+                    changed = await self.engine.changed_elsewhere()
             except TemporaryError as error:
                 _log.warning("changes of other programs cannot be seen: %s", error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -62,10 +65,14 @@ class Store:
             else:
                 self.feed.announce(changed)
 
+    def caches_proven(self) -> bool:
+        """Whether `feed` has announced all changes; if not, a cache must not be used."""
+        return self.proof.holds()
+
     async def read(self, sql: str, *values: Value) -> list[Row]:
         """Run one SELECT over committed data. Raises TemporaryError while the store is busy or unavailable."""
         with self._failures.raised_as_temporary(), self._reads.timed():
-            return await self._engine.read(sql, *values)
+            return await self.engine.read(sql, *values)
 
     def readings(self) -> Iterator[Reading]:
         """Yield the latencies of the store and its size."""
@@ -77,7 +84,7 @@ class Store:
 
     def sizes_bytes(self) -> tuple[int, int]:
         """Return the size of the database, and of the log with the newest commits."""
-        return self._engine.sizes_bytes()
+        return self.engine.sizes_bytes()
 
     async def schema(self) -> str:
         """Return the number of the schema. A result also proves that the store answers."""

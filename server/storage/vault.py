@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import os
 
 from cryptography.exceptions import InvalidTag
@@ -38,6 +39,7 @@ class Vault:
             _derived(storage_key, b"ecss-console audit record"), _derived(storage_key, b"ecss-console audit head")
         )
         self._backup = _derived(storage_key, b"ecss-console backup manifest")
+        self._nodes = _derived(storage_key, b"ecss-console node messages")
         self.fingerprint = _derived(storage_key, b"ecss-console storage key fingerprint").hex()
 
     def seal(self, domain: str, client_id: str, key: str) -> str:
@@ -65,6 +67,10 @@ class Vault:
     def backup_mac(self, manifest: bytes) -> str:
         """Return the mac, in hex, that proves that a holder of the storage key made a backup."""
         return hmac.digest(self._backup, manifest, "sha256").hex()
+
+    def node_mac(self, kind: str, *parts: str) -> str:
+        """Return the mac, in hex, that proves that a holder of the storage key wrote a message to other nodes."""
+        return hmac.digest(self._nodes, json.dumps([kind, *parts]).encode(), "sha256").hex()
 
 
 def new_storage_key() -> bytes:

@@ -127,7 +127,8 @@ class Writer:
             # with it
             await self._fail(self._group, temporary(_ROLLED_BACK))
         if self._group is not None and self._group.changes >= self._engine.most_changes:
-            await self._commit_now(self._group)
+            # not cut, because a stored group must not be reported as rolled back
+            await awaited(asyncio.ensure_future(self._commit_now(self._group)))
         if self._group is None:
             await self._engine.begin(deadline)
             self._group = _Group()

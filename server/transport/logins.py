@@ -73,6 +73,7 @@ class Logins:
         self._current = current
         self._open: dict[str, Login] = {}
         self._warned: set[str] = set()
+        self._ended: set[str] = set()
         self._users_changed = asyncio.Event()
 
     def add(self, session_id: str, login: Login) -> None:
@@ -83,6 +84,7 @@ class Logins:
         """Remove a login that has ended."""
         self._open.pop(session_id, None)
         self._warned.discard(session_id)
+        self._ended.discard(session_id)
 
     def every(self) -> Sequence[OpenSession]:
         """Return the open logins, the oldest first."""
@@ -93,6 +95,9 @@ class Logins:
         login = self._open.get(session_id)
         if login is None:
             return False
+        if session_id in self._ended:  # its client has not left yet
+            return True
+        self._ended.add(session_id)
         user = login.operator.name
         extra = about("session.ended", session=session_id, user=user, why=why)
         _log.info("session %s of %s ends: %s", session_id, user, why, extra=extra)
@@ -131,13 +136,14 @@ class Logins:
             self._users_changed.clear()
             try:
                 self.end_overdue()
-                await self._end_shut_out(authorizer)
+                await self.end_shut_out(authorizer)
             except TemporaryError as error:
                 _log.warning("users cannot be looked up: %s", error.message)
             except Exception:  # noqa: BLE001  the next check must follow
                 _log.exception("the open logins could not be looked at")
 
-    async def _end_shut_out(self, authorizer: Authorizer) -> None:
+    async def end_shut_out(self, authorizer: Authorizer) -> None:
+        """End the logins of users who have lost access."""
         for session_id, login in [*self._open.items()]:
             if await authorizer.current(login.operator) is None:
                 self.end(session_id, no_more(login.operator.name))

@@ -262,7 +262,7 @@ def test_a_store_replaced_during_a_backup_fails_the_backup(
             connection.commit()
         copied(database, target)
 
-    monkeypatch.setattr("server.backup.create.snapshot", replaced)
+    monkeypatch.setattr("server.backup.sqlite_place.snapshot", replaced)
     assert status_of("backup", "b", *CLEAR) == 1
     assert "was replaced meanwhile" in capsys.readouterr().err
     assert not (filled.folder / "b").exists()

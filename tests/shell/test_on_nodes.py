@@ -362,7 +362,7 @@ async def test_completion_offers_nodes_and_all(cluster: Joined) -> None:
 
 def _confirmed_by(cluster: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each commit have the number that a store on PostgreSQL gives it."""
-    engine = cluster.services[ONE].store._engine  # noqa: SLF001  SQLite gives no numbers
+    engine = cluster.services[ONE].store.engine  # SQLite gives no numbers
     commit = engine.commit
 
     async def numbered(shared: frozenset[Topic]) -> int:

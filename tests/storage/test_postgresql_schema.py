@@ -53,6 +53,10 @@ def place(tmp_path: Path) -> Place:
     return _place(tmp_path, "keys")
 
 
+#: Their keys are unique by another index.
+_TOO_LONG_FOR_A_KEY = ("user_keys",)
+
+
 def _place(folder: Path, name: str) -> Place:
     return Place("postgresql://console@db/test", folder / name, folder / name / "storage.key")
 
@@ -98,7 +102,8 @@ async def test_the_tables_are_those_of_sqlite(connection: asyncpg.Connection, pl
     assert {*schema.tables_of(schema.newest())} - schema.RUNTIME_TABLES == tables
     for table, expected in columns.items():
         assert await _columns(connection, table) == [
-            (name, kind == "TEXT", bool(required or key), bool(key)) for _, name, kind, required, _, key in expected
+            (name, kind == "TEXT", bool(required or key), bool(key) and table not in _TOO_LONG_FOR_A_KEY)
+            for _, name, kind, required, _, key in expected
         ]
 
 

@@ -6,8 +6,8 @@ import random
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -16,8 +16,10 @@ import asyncssh
 from asyncssh import SSHClientConnection
 
 from server.audit.verify import findings, inspect
+from server.config import load_config
 from server.cooperative import Turns
 from server.storage import domains, integrations
+from server.storage.opening import open_store
 from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import prepare
 from server.storage.store import Store
@@ -138,6 +140,9 @@ async def _change_one(connection: SSHClientConnection, ledger: Ledger, client_id
     ledger.changes.setdefault(client_id, []).append(change)
     ran = await connection.run(f"domain/{DOMAIN}/integrations/{verb} {words}")
     text = str(ran.stdout)
+    if "not known whether" in text:
+        message = "unknown"
+        raise ConnectionError(message)
     if "Command error: " in text:  # also where the connection ended before the exit status came
         assert ran.exit_status in {75, None}, text
         ledger.changes[client_id].pop()
@@ -162,32 +167,46 @@ def copied(folder: Path, to: Path) -> Path:
     return to
 
 
-async def opened(folder: Path) -> Store:
-    """Open a store as the console does. Raises StartError when the console would refuse it."""
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Store]:
+    """Open the store of a console's folder. Raises StartError when the console would refuse it."""
+    if (configuration := folder / "config.yaml").exists():
+        async with open_store(load_config(configuration, {}), make=False) as store:
+            async with store.transaction():
+                pass  # behind the commit of a killed console, which its database may still carry out
+            yield store
+        return
     prepared = prepare(folder / "var" / "console.db", folder / "keys", make=False)
-    return Store(await SqliteEngine.open(prepared.database), prepared.vault)
+    store = Store(await SqliteEngine.open(prepared.database), prepared.vault)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 async def complaints(folder: Path, ledger: Ledger, position: float = inf) -> tuple[list[str], dict[str, Standing]]:
     """Open a store and return its faults and its integrations."""
-    store = await opened(folder)
-    try:
-        keyed = await integrations.of_domain(store, DOMAIN, Turns().of("ledger"), lambda _done, _total: None) or []
-        stored = {each.integration.client_id: Standing(each.key, ",".join(each.integration.numbers)) for each in keyed}
-        wrong = list(ledger.lost(stored, position))
-        wrong += findings(await inspect(store, None, Turns().of("ledger"), lambda _done, _total: None))
-        hashes = {each.key: store.vault.lookup_hash(each.key) for each in keyed if each.key}
-        dead = {store.vault.lookup_hash(key) for key in ledger.dead_keys(position)}
-        if not await domains.exists(store.read, DOMAIN):
-            wrong.append(f"{DOMAIN} is gone")
-    finally:
-        await store.close()
-    with closing(sqlite3.connect(folder / "var" / "console.db")) as database:
-        for pragma in ("integrity_check", "foreign_key_check"):
-            wrong += [f"{pragma}: {row}" for row in database.execute(f"PRAGMA {pragma}") if row != ("ok",)]
-        found = {row[0] for row in database.execute("SELECT key_hash FROM integrations")}
-        where = f"event = 'change' AND command LIKE '/domain/%/integrations/%' AND arguments LIKE '%\"{DOMAIN}\"%'"
-        (recorded,) = database.execute(f"SELECT count(*) FROM audit WHERE {where}").fetchone()
+    async with opened(folder) as store:
+        wrong, stored = await _compared(store, ledger, position)
+    if (file := folder / "var" / "console.db").exists():
+        with closing(sqlite3.connect(file)) as database:
+            for pragma in ("integrity_check", "foreign_key_check"):
+                wrong += [f"{pragma}: {row}" for row in database.execute(f"PRAGMA {pragma}") if row != ("ok",)]
+    return wrong, stored
+
+
+async def _compared(store: Store, ledger: Ledger, position: float) -> tuple[list[str], dict[str, Standing]]:
+    keyed = await integrations.of_domain(store, DOMAIN, Turns().of("ledger"), lambda _done, _total: None) or []
+    stored = {each.integration.client_id: Standing(each.key, ",".join(each.integration.numbers)) for each in keyed}
+    wrong = list(ledger.lost(stored, position))
+    wrong += findings(await inspect(store, None, Turns().of("ledger"), lambda _done, _total: None))
+    hashes = {each.key: store.vault.lookup_hash(each.key) for each in keyed if each.key}
+    dead = {store.vault.lookup_hash(key) for key in ledger.dead_keys(position)}
+    if not await domains.exists(store.read, DOMAIN):
+        wrong.append(f"{DOMAIN} is gone")
+    found = {hashed for (hashed,) in await store.read("SELECT key_hash FROM integrations")}
+    where = f"event = 'change' AND command LIKE '/domain/%/integrations/%' AND arguments LIKE '%\"{DOMAIN}\"%'"
+    ((recorded,),) = await store.read(f"SELECT count(*) FROM audit WHERE {where}")
     wrong += ["a key that is not alive opens"] if found & dead or found != set(hashes.values()) else []
     least, most = ledger.counts(position)
     wrong += [] if least <= recorded <= most else [f"{recorded} changes recorded, {least} to {most} were made"]

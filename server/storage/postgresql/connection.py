@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ from server.errors import StartError
 from server.model.lines import one_line
 from server.plain_files import MOST_KEY_BYTES, read_plain
 from server.storage.owner import working_for
-from server.storage.postgresql.errors import AWAY, is_lost
+from server.storage.postgresql.errors import AWAY, is_lost, passes
 from server.storage.postgresql.schema import SCHEMA
 from server.storage.temporary import temporary
 from server.storage.uncut import uncut
@@ -35,6 +34,7 @@ STATEMENT_SECONDS = 6.0
 _LOGIN_SECONDS = 2.0
 _RETRY_SECONDS = 0.1
 _CLOSE_SECONDS = 1.0
+_CLOSED = "the store is closed"
 _SETTINGS = {
     "search_path": SCHEMA,
     "timezone": "UTC",
@@ -84,8 +84,9 @@ class Connection:
         self._address = address
         self._purpose = purpose
         self._open: asyncpg.Connection | None = None
-        self._first = 0
+        self._host = 0
         self._opening: asyncio.Task[asyncpg.Connection] | None = None
+        self._closed = False
         self.turn = asyncio.Lock()
 
     @property
@@ -100,10 +101,12 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         while (current := self.current) is None:
+            if self._closed:
+                raise temporary(_CLOSED)
             try:
                 return await self._open_by(deadline)
             except Exception as error:
-                if not is_lost(error) or loop.time() + _RETRY_SECONDS > deadline:
+                if not passes(error) or loop.time() + _RETRY_SECONDS > deadline:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
         return current
@@ -113,7 +116,27 @@ class Connection:
 
         Raises TimeoutError after `seconds`; the connection is dropped then, as after each loss.
         """
-        return await uncut(self._bounded(work, seconds))
+        return await uncut(self.run_in_task(work, seconds))
+
+    async def run_in_task(self, work: Coroutine[Any, Any, T], seconds: float = STATEMENT_SECONDS) -> T:
+        """Do the same as `run`, in a task that is never cancelled."""
+        running = asyncio.ensure_future(work)
+        done, _ = await asyncio.wait({running}, timeout=seconds)
+        if not done:
+            self.drop()
+            await asyncio.wait({running}, timeout=_CLOSE_SECONDS)
+            running.add_done_callback(_retrieve)
+            raise TimeoutError(AWAY)
+        error = running.exception()
+        if error is not None and is_lost(error):
+            self.drop()
+        return running.result()
+
+    def follow(self, other: Connection) -> None:
+        """Leave a host on which `other` is not: the writer finds the host that takes changes."""
+        if self._host != other._host:
+            self._host = other._host
+            self.drop()
 
     def drop(self) -> None:
         """Close the connection at once, without a word to the server."""
@@ -122,11 +145,11 @@ class Connection:
             self._open = None
 
     async def close(self) -> None:
-        """Close the connection; safe to call twice."""
+        """Close the connection for ever; safe to call twice."""
+        self._closed = True
         if self._opening is not None:
             self._opening.cancel()
-            with suppress(BaseException):
-                await asyncio.wait({self._opening})
+            await asyncio.wait({self._opening})
         current, self._open = self.current, None
         if current is None:
             return
@@ -135,27 +158,13 @@ class Connection:
         if not closing.done():
             current.terminate()
             await asyncio.wait({closing}, timeout=_CLOSE_SECONDS)
-        if closing.done() and not closing.cancelled():
-            closing.exception()
-
-    async def _bounded(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        running = asyncio.ensure_future(work)
-        done, _ = await asyncio.wait({running}, timeout=seconds)
-        if not done:
-            self.drop()
-            await asyncio.wait({running}, timeout=_CLOSE_SECONDS)
-            if running.done() and not running.cancelled():
-                running.exception()
-            raise TimeoutError(AWAY)
-        error = running.exception()
-        if error is not None and is_lost(error):
-            self.drop()
-        return running.result()
+        closing.add_done_callback(_retrieve)
 
     async def _open_by(self, deadline: float) -> asyncpg.Connection:
         """Wait for the login until the deadline; a login that takes longer goes on for the next caller."""
         if self._opening is None or self._opening.done():
             self._opening = asyncio.get_running_loop().create_task(self._log_in())
+            self._opening.add_done_callback(_retrieve)  # the caller may have stopped waiting
         opening = self._opening
         await asyncio.wait({opening}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         if not opening.done():
@@ -169,13 +178,13 @@ class Connection:
         hosts = self._address.url.hosts
         failed: Exception = ConnectionError(AWAY)
         for number in range(len(hosts)):
-            index = (self._first + number) % len(hosts)
+            index = (self._host + number) % len(hosts)
             try:
                 self._open = await log_in(self._address, self._purpose, *hosts[index])
             except Exception as error:  # noqa: BLE001  the next host may answer; the last error is raised
                 failed = error
                 continue
-            self._first = index
+            self._host = index
             return self._open
         raise failed
 
@@ -202,10 +211,11 @@ async def log_in(address: Address, purpose: str, host: str, port: int, **setting
     )
     try:
         await asyncio.wait({connecting}, timeout=_LOGIN_SECONDS)
-    finally:
-        if not connecting.done():
-            connecting.cancel()  # during the login, this closes the socket and waits for nothing
+    except asyncio.CancelledError:
+        _give_up(connecting)
+        raise
     if not connecting.done():
+        _give_up(connecting)
         message = f"{host} port {port} does not answer"
         raise TimeoutError(message)
     try:
@@ -213,3 +223,20 @@ async def log_in(address: Address, purpose: str, host: str, port: int, **setting
     except asyncpg.exceptions.ClientConfigurationError as error:
         message = f"storage.url cannot be used: {one_line(error)}"
         raise StartError(message) from error
+
+
+def _give_up(connecting: asyncio.Future[asyncpg.Connection]) -> None:
+    """Stop a login. During a login, asyncpg closes the socket and waits for nothing."""
+    connecting.cancel()
+    connecting.add_done_callback(_terminate)
+
+
+def _terminate(connecting: asyncio.Future[asyncpg.Connection]) -> None:
+    """Close a connection that was made in spite of the cancellation."""
+    if _retrieve(connecting):
+        connecting.result().terminate()
+
+
+def _retrieve(done: asyncio.Future[Any]) -> bool:
+    """Tell whether a future has a result. An error that nobody awaits is no defect to log."""
+    return not done.cancelled() and done.exception() is None

@@ -82,6 +82,10 @@ class Control:
         """
         return await self._run(sql, values)
 
+    def follow(self, writer: Connection) -> None:
+        """Leave a host on which the writer is not."""
+        self._connection.follow(writer)
+
     async def run_loop(self) -> None:
         """Stay connected and probe the connection, for ever."""
         for number in range(1_000_000_000):

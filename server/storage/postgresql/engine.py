@@ -7,6 +7,7 @@ file. Without it, nodes would lose updates, and records would become visible in 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,31 +37,43 @@ _RETRY_SECONDS = 0.05
 #: A commit that takes longer is looked up on another connection.
 _COMMIT_SECONDS = 5.0
 _POLL_SECONDS = 2.0
-#: The token tells later whether this transaction is committed. A taken name stops the writes of its former node.
+_CLOSE_SECONDS = 1.0
+#: The answer of the server comes this much later than its own limit, at most.
+_SLACK_SECONDS = 1.0
+#: The token tells later whether this transaction is committed. A taken name stops the writes of its former node. A new
+#: number of the schema means that a restore has replaced the store, perhaps by one with another storage key.
 _FIRST_STATEMENT = """
 INSERT INTO commit_tokens (writer, token, at) VALUES ($1, $2, clock_timestamp())
 ON CONFLICT (writer) DO UPDATE SET token = excluded.token, at = excluded.at
-RETURNING pg_current_xact_id()::text, (SELECT count(*) FROM nodes WHERE name = $3 AND boot = $4)
+RETURNING pg_current_xact_id()::text, (SELECT count(*) FROM nodes WHERE name = $3 AND boot = $4),
+    (SELECT relnamespace::bigint FROM pg_class WHERE oid = commit_tokens.tableoid)
 """
 _ANNOUNCE = """
 WITH counted AS (UPDATE change_counter SET number = number + 1 RETURNING number)
 SELECT number, pg_notify($1, concat_ws(' ', $2::text, number, $3::text)) FROM counted
 """
+#: A token is needed for seconds. Those of killed processes go too.
+_FORGET = "DELETE FROM commit_tokens WHERE writer = $1 OR at < clock_timestamp() - INTERVAL '1 day'"
+#: What `_ANNOUNCE` sends.
+_FOREIGN = re.compile(r"(?P<writer>\w+) (?P<number>[0-9]{1,18}) (?P<topics>.*)")
 
 
 class PostgresqlEngine:
     """An `Engine`. `control` is for leases and questions between nodes. `close` it, or its tasks stay."""
 
-    def __init__(self, address: Address) -> None:
-        """Take the address of a database that `prepare` has checked; connections open when they are needed."""
+    def __init__(self, address: Address, schema_oid: int) -> None:
+        """Take the address of a database and the schema that `prepare` has checked; connections open when needed."""
         self._address = address
         self._writer = Connection(address, "writer")
         self._readers = [Connection(address, f"reader {number}") for number in range(1, _READERS + 1)]
-        self._next_reader = 0
+        self._free_readers = [*self._readers]
+        self._may_read = asyncio.Semaphore(_READERS)
+        self._reads: set[asyncio.Task[list[Row]]] = set()
         self._in_transaction: asyncpg.Connection | None = None
         self._transaction_id = self._token = ""
         self._id = secrets.token_hex(8)
         self._node: tuple[str, str] | None = None
+        self._schema_oid = schema_oid
         self.control = Control(address)
         self._watching: asyncio.Task[None] | None = None
         self._changes: Subscription | None = None
@@ -87,9 +100,12 @@ class PostgresqlEngine:
         """
         while True:
             connection = await self._writer.opened(deadline)
+            self.control.follow(self._writer)
+            for reader in self._readers:
+                reader.follow(self._writer)
             try:
                 return await self._begin_on(connection, deadline)
-            except Exception as error:
+            except BaseException as error:  # also after a cancellation: an open transaction would stop all nodes
                 await self.rollback()
                 if not is_lost(error) or asyncio.get_running_loop().time() + _RETRY_SECONDS > deadline:
                     raise
@@ -111,12 +127,16 @@ class PostgresqlEngine:
         number = await self._announce(shared) if shared else 0
         connection = self._of_transaction()
         try:
-            await self._writer.run(connection.execute("COMMIT"), _COMMIT_SECONDS)
+            done = await self._writer.run(connection.execute("COMMIT"), _COMMIT_SECONDS)
         except Exception as error:
             if not is_lost(error):
                 raise
             if not await find_outcome(self._writer, self._id, self._token, self._transaction_id):
                 raise
+        else:
+            if done != "COMMIT":  # what PostgreSQL says after a failed statement
+                message = "the transaction was rolled back, because the error of a statement was ignored"
+                raise RuntimeError(message)
         self._in_transaction = None
         return number
 
@@ -142,22 +162,14 @@ class PostgresqlEngine:
         await self._writer.run(connection.executemany(translated(sql), stored))
 
     async def read(self, sql: str, *values: Value) -> list[Row]:
-        """Run a SELECT over committed data. A short absence of the database passes unnoticed."""
-        deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
-        reader = self._free_reader()
-        async with asyncio.timeout_at(deadline):
-            await reader.turn.acquire()
-        try:
-            while True:
-                connection = await reader.opened(deadline)
-                try:
-                    return _rows(await reader.run(connection.fetch(translated(sql), *storable(values))))
-                except Exception as error:
-                    if not is_lost(error) or asyncio.get_running_loop().time() + _RETRY_SECONDS > deadline:
-                        raise
-                await asyncio.sleep(_RETRY_SECONDS)
-        finally:
-            reader.turn.release()
+        """Run a SELECT over committed data. A short absence of the database passes unnoticed.
+
+        A cancelled read leaves at once; its connection is free again when the answer has come.
+        """
+        reading = asyncio.get_running_loop().create_task(self._read(translated(sql), storable(values)))
+        self._reads.add(reading)
+        reading.add_done_callback(self._reads.discard)
+        return await asyncio.shield(reading)
 
     def reason(self, error: BaseException) -> Reason | None:
         """Return why an error is temporary; None for a defect or an error that is not the driver's."""
@@ -171,13 +183,12 @@ class PostgresqlEngine:
         while True:
             number, topics = 0, frozenset[Topic]()
             for payload in await self._changes.next(_POLL_SECONDS):
-                if payload == LOST:
+                found = _FOREIGN.fullmatch(payload)
+                if payload == LOST or found is None:  # or of a newer version
                     topics |= EVERYTHING
-                    continue
-                writer, text, names = payload.split(" ", 2)
-                if writer != self._id:
-                    number = max(number, int(text))
-                    topics |= {Topic(name) for name in names.split(",") if name in _TOPIC_NAMES}
+                elif found["writer"] != self._id:
+                    number = max(number, int(found["number"]))
+                    topics |= _topics(found["topics"])
             if topics:
                 return Changed(topics, elsewhere=True, number=number)
 
@@ -191,18 +202,16 @@ class PostgresqlEngine:
         return self.control.size_bytes, 0
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; safe to call twice. Reads that still run fail."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait({self._watching})
-        with suppress(Exception):
-            if self._writer.current is not None:
-                await self._writer.run(
-                    self._writer.current.execute("DELETE FROM commit_tokens WHERE writer = $1", self._id)
-                )
-        for each in (self._writer, *self._readers):
-            await each.close()
-        await self.control.close()
+        if (writer := self._writer.current) is not None:
+            with suppress(Exception):  # it goes with the next writer that closes
+                await self._writer.run(writer.execute(_FORGET, self._id), _CLOSE_SECONDS)
+        await asyncio.gather(self.control.close(), *(each.close() for each in (self._writer, *self._readers)))
+        if self._reads:
+            await asyncio.wait(self._reads)
 
     async def _begin_on(self, connection: asyncpg.Connection, deadline: float) -> None:
         left_seconds = max(_LEAST_WAIT_SECONDS, deadline - asyncio.get_running_loop().time())
@@ -211,20 +220,22 @@ class PostgresqlEngine:
         )
         self._in_transaction = connection
         # a cancelled caller gives the connection up, because the server may wait for the lock for long
-        waiting = asyncio.ensure_future(self._writer.run(connection.execute(begin), left_seconds + _COMMIT_SECONDS))
+        waiting = asyncio.ensure_future(self._writer.run(connection.execute(begin), left_seconds + _SLACK_SECONDS))
         try:
             await asyncio.wait({waiting})
         except asyncio.CancelledError:
             self._writer.drop()  # the server ends the transaction, even if it waits for the lock
             self._in_transaction = None
-            await asyncio.wait({waiting})
-            waiting.exception()
+            waiting.add_done_callback(lambda done: done.exception())
             raise
         waiting.result()
         self._token = secrets.token_hex(8)
         name, boot = self._node or ("", "")
         row = await self._writer.run(connection.fetchrow(_FIRST_STATEMENT, self._id, self._token, name, boot))
-        self._transaction_id, has_name = row
+        self._transaction_id, has_name, schema_oid = row
+        if schema_oid != self._schema_oid:
+            message = "a restore has replaced the store, so this console must be started again"
+            raise temporary(message)
         if self._node is not None and not has_name:
             message = f"another console has taken the name {name} of this node"
             raise temporary(message)
@@ -246,14 +257,31 @@ class PostgresqlEngine:
             raise ConnectionError(message)
         return connection
 
-    def _free_reader(self) -> Connection:
-        """Return a reader without work, or the next one in turn."""
-        self._next_reader = (self._next_reader + 1) % len(self._readers)
-        free = (each for each in self._readers if not each.turn.locked())
-        return next(free, self._readers[self._next_reader])
+    async def _read(self, sql: str, values: tuple[Value, ...]) -> list[Row]:
+        """Read on the next free reader, and again on a new connection when the first is lost."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        async with asyncio.timeout_at(deadline):
+            await self._may_read.acquire()
+        reader = self._free_readers.pop()
+        try:
+            while True:
+                connection = await reader.opened(deadline)
+                try:
+                    return _rows(await reader.run_in_task(connection.fetch(sql, *values)))
+                except Exception as error:
+                    if not is_lost(error) or asyncio.get_running_loop().time() + _RETRY_SECONDS > deadline:
+                        raise
+                await asyncio.sleep(_RETRY_SECONDS)
+        finally:
+            self._free_readers.append(reader)
+            self._may_read.release()
 
 
-_TOPIC_NAMES = frozenset(topic.value for topic in Topic)
+def _topics(names: str) -> frozenset[Topic]:
+    try:
+        return frozenset(Topic(name) for name in names.split(","))
+    except ValueError:  # of a newer version
+        return EVERYTHING
 
 
 def _rows(rows: Any) -> list[Row]:  # noqa: ANN401  asyncpg has no types

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
+from server.errors import StartError
 from server.storage.engine import Reason
 from server.storage.temporary import BUSY
 
@@ -39,6 +40,7 @@ LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.TargetServerAttributeNotMatched,
+    asyncpg.InvalidCachedStatementError,  # the tables were replaced, as by a restore
 )
 #: A server that was made read-only, as after a failover: the connection must go to another one.
 _READ_ONLY = "25006"
@@ -53,6 +55,8 @@ def reason(error: BaseException) -> Reason | None:
                 return Reason(text, state, busy=state.startswith(_BUSY_STATES))
     if isinstance(error, LOST) and not _is_misuse(error):
         return Reason(AWAY, type(error).__name__)
+    if isinstance(error, StartError):  # for example a password file that is not there any more
+        return Reason("the settings of the database are wrong", type(error).__name__)
     return None
 
 
@@ -62,6 +66,11 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return isinstance(error, LOST) or state == _READ_ONLY or str(state).startswith(("08", "57P", "25P03"))
     return isinstance(error, LOST) and not _is_misuse(error)
+
+
+def passes(error: BaseException) -> bool:
+    """Tell whether another login may succeed within seconds."""
+    return is_lost(error) or isinstance(error, asyncpg.TooManyConnectionsError)
 
 
 def _is_misuse(error: BaseException) -> bool:

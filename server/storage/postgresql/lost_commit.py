@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import asyncpg
 
 from server.errors import TemporaryError
 from server.storage.postgresql.connection import Connection
-from server.storage.postgresql.errors import is_lost
 
 #: The longest search. Other changes wait meanwhile, up to their own patience.
 SEARCH_SECONDS = 10.0
@@ -18,6 +18,8 @@ _IS_STORED = "SELECT count(*) FROM commit_tokens WHERE writer = $1 AND token = $
 #: Its commit waits for the synchronous replica, and so for the lost commit before it.
 _SETTLE = "UPDATE commit_tokens SET at = clock_timestamp() WHERE writer = $1"
 _UNKNOWN = "the database does not answer, and it is not known whether the change is stored; look before you try again"
+
+_log = logging.getLogger("ecss-console.storage")
 
 
 async def find_outcome(connection: Connection, writer: str, token: str, transaction_id: str) -> bool:
@@ -37,12 +39,12 @@ async def find_outcome(connection: Connection, writer: str, token: str, transact
                 (committed,) = await connection.run(opened.fetchrow(_IS_STORED, writer, token))
                 if committed:
                     await connection.run(opened.execute(_SETTLE, writer), max(0.0, deadline - loop.time()))
+                _log.warning("a COMMIT had no answer: it is %s", "stored" if committed else "not stored")
                 return bool(committed)
-        except Exception as error:
-            if not is_lost(error) and not isinstance(error, asyncpg.PostgresError):
-                raise
+        except Exception:  # noqa: BLE001  whatever prevents the answer, the outcome stays unknown
             connection.drop()
         if loop.time() + _RETRY_SECONDS > deadline:
+            _log.error("a COMMIT had no answer, and it cannot be found out whether it is stored")
             raise TemporaryError(_UNKNOWN)
         await asyncio.sleep(_RETRY_SECONDS)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -17,14 +18,19 @@ from server.storage.postgresql.engine import PostgresqlEngine
 from server.storage.postgresql.errors import reason
 from server.storage.postgresql.preparing import Place, Prepared, prepare
 
+T = TypeVar("T")
+
 #: How long a subcommand waits for a database that does not answer; a server waits for ever.
 PATIENCE_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _LOG_AGAIN_SECONDS = 60.0
+#: Longer than an upgrade of the largest store.
+_PREPARE_SECONDS = 900.0
 #: What an administrator has to mend: waiting would hide it.
 _MISTAKES = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedObjectError,  # a setting that PostgreSQL before 14 does not know
     ssl.SSLCertVerificationError,
 )
 
@@ -77,8 +83,8 @@ async def opened(
 ) -> AsyncIterator[tuple[PostgresqlEngine, Prepared]]:
     """Prepare the store and give its engine. Raises StartError for a store that is not safe to use."""
     async with reached(address, patience) as connection:
-        prepared = await prepare(connection, place, make=make)
-    engine = PostgresqlEngine(address)
+        prepared = await _bounded(connection, prepare(connection, place, make=make))
+    engine = PostgresqlEngine(address, prepared.schema_oid)
     try:
         yield engine, prepared
     finally:
@@ -97,3 +103,15 @@ async def _first_connection(address: Address, patience: Patience, settings: dict
             except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
                 failed = error
         await patience.after(address, failed)
+
+
+async def _bounded(connection: asyncpg.Connection, work: Coroutine[Any, Any, T]) -> T:
+    """Do work on a connection. A limit or a cancellation ends the connection: asyncpg's own way may hang."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({working}, timeout=_PREPARE_SECONDS)
+    finally:
+        if not working.done():
+            connection.terminate()
+            await asyncio.wait({working})
+    return working.result()

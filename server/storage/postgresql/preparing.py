@@ -19,6 +19,7 @@ from server.durable import locked_folder, make_folder
 from server.errors import StartError
 from server.model.lines import one_line
 from server.storage.postgresql import schema
+from server.storage.postgresql.restoring import finish, is_left
 from server.storage.postgresql.schema import SCHEMA, SCHEMA_LOCK
 from server.storage.postgresql.serving import refuse_while_served
 from server.storage.storage_key import (
@@ -32,6 +33,7 @@ from server.storage.vault import Vault, new_storage_key
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _ENCODING = "UTF8"
+_SCHEMA_ROW = "SELECT oid::bigint, has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1"
 _TABLES = """
 SELECT c.relname, has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
     AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
@@ -50,16 +52,21 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A store that can be used, by its vault. `made` means that it is new."""
+    """A store that can be used, by its vault. `made` means that it is new.
+
+    `schema_oid` is PostgreSQL's number of the schema, which a restore changes.
+    """
 
     vault: Vault
     made: bool
+    schema_oid: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The tables in the PostgreSQL schema, and the values of the table `store`."""
+    """The PostgreSQL schema by number, 0 for none, its tables, and the values of the table `store`."""
 
+    schema_oid: int
     tables: frozenset[str]
     values: Mapping[str, str]
 
@@ -73,14 +80,14 @@ async def prepare(connection: asyncpg.Connection, place: Place, *, make: bool = 
 
     Raises asyncpg.LockNotAvailableError when another program makes or upgrades the store for too long.
     """
-    await _refuse_other_encoding(connection, place)
+    await _begin(connection, place)
     found = await _look(connection, place)
     if found.tables:
         vault, number = _checked(found, place)
         if number == schema.newest():
             make_folder(place.keys_dir)
             restrict_permissions(place.keys_dir, place.storage_key)
-            return Prepared(vault, made=False)
+            return Prepared(vault, made=False, schema_oid=found.schema_oid)
     elif not make:
         message = f"there is no store in {place.shown}: ecss-console init makes one"
         raise StartError(message)
@@ -91,7 +98,7 @@ async def prepare(connection: asyncpg.Connection, place: Place, *, make: bool = 
 
 async def check(connection: asyncpg.Connection, place: Place) -> tuple[Vault, int]:
     """Return the vault and the schema number of a store without upgrading it. Raises StartError, too for none."""
-    await _refuse_other_encoding(connection, place)
+    await _begin(connection, place)
     found = await _look(connection, place)
     if not found.tables:
         message = f"there is no store in {place.shown}"
@@ -111,12 +118,21 @@ async def create_schema(connection: asyncpg.Connection, name: str, shown: str) -
         await connection.execute(f"SET LOCAL search_path = {name}")
 
 
+async def _begin(connection: asyncpg.Connection, place: Place) -> None:
+    """Refuse another encoding, and finish a restore that was killed."""
+    await _refuse_other_encoding(connection, place)
+    if is_left(place.keys_dir):
+        with locked_folder(place.keys_dir):  # the lock waits for a restore that is still under way
+            await finish(connection, place.keys_dir)
+
+
 async def _make_or_upgrade(connection: asyncpg.Connection, place: Place, boot: str) -> Prepared:
     """Do it while the schema's lock keeps other programs out. They may have done it meanwhile."""
     with locked_folder(place.keys_dir):
         found = await _look(connection, place)
         if not found.tables:
-            return Prepared(await _make(connection, place), made=True)
+            vault = await _make(connection, place)
+            return Prepared(vault, made=True, schema_oid=(await _look(connection, place)).schema_oid)
         vault, number = _checked(found, place)
         if number < schema.newest():
             await connection.execute(f"SET LOCAL search_path = {SCHEMA}")
@@ -128,7 +144,7 @@ async def _make_or_upgrade(connection: asyncpg.Connection, place: Place, boot: s
             with _permitted(place.shown):
                 await schema.upgrade(connection, number)
         restrict_permissions(place.keys_dir, place.storage_key)
-    return Prepared(vault, made=False)
+    return Prepared(vault, made=False, schema_oid=found.schema_oid)
 
 
 async def _make(connection: asyncpg.Connection, place: Place) -> Vault:
@@ -166,9 +182,7 @@ async def _refuse_other_encoding(connection: asyncpg.Connection, place: Place) -
 
 async def _look(connection: asyncpg.Connection, place: Place) -> _Found:
     """Return what is in the database. Raises StartError when the user may not use it."""
-    usable = await connection.fetchval(
-        "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = $1", SCHEMA
-    )
+    oid, usable = await connection.fetchrow(_SCHEMA_ROW, SCHEMA) or (0, None)
     ours = set(schema.tables_of(schema.newest()))
     tables = {str(name): may for name, may in await connection.fetch(_TABLES, SCHEMA) if name in ours}
     denied = sorted(name for name, may in tables.items() if not may)
@@ -181,7 +195,7 @@ async def _look(connection: asyncpg.Connection, place: Place) -> _Found:
         )
         raise StartError(message)
     values = await connection.fetch(f"SELECT name, value FROM {SCHEMA}.store") if "store" in tables else []
-    return _Found(frozenset(tables), {str(name): str(value) for name, value in values})
+    return _Found(oid, frozenset(tables), {str(name): str(value) for name, value in values})
 
 
 def _checked(found: _Found, place: Place) -> tuple[Vault, int]:

@@ -57,6 +57,14 @@ def make(database: Path, vault: Vault) -> None:
         connection.execute("COMMIT")
 
 
+def make_tables(connection: sqlite3.Connection, schema: int) -> None:
+    """Create the tables of a schema without any row, inside the caller's transaction."""
+    for number, script in migrations().items():
+        if number <= schema:
+            for statement in _statements(script):
+                connection.execute(statement)
+
+
 def kept_copy(database: Path, schema: int) -> Path:
     """Return the path of the copy that an upgrade keeps of the old store: `console.db.schema-2`."""
     return database.with_name(f"{database.name}.schema-{schema}")

@@ -22,9 +22,11 @@ CREATE TABLE user_keys (
     comment TEXT COLLATE "C" NOT NULL,
     added_at TEXT COLLATE "C" NOT NULL,
     sources TEXT COLLATE "C" NOT NULL DEFAULT '',
-    expires_at TEXT COLLATE "C",
-    PRIMARY KEY (user_name, public_key)
+    expires_at TEXT COLLATE "C"
 );
+
+-- A key of 16,384 bits is longer than PostgreSQL's longest index entry.
+CREATE UNIQUE INDEX user_key_of_user ON user_keys (user_name, md5(public_key));
 
 CREATE TABLE domains (
     name TEXT COLLATE "C" PRIMARY KEY,
