@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run cluster test test-slow test-all coverage check docs lock bench scaling stores failover kills scorecard soak clean
+.PHONY: install run cluster test test-slow test-all coverage check docs cluster-page lock bench scaling stores failover kills scorecard soak clean
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,10 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python scripts/commands_page.py
 	$(BIN)/python scripts/configuration_page.py
 	$(BIN)/python scripts/observability_page.py
+
+# The transcript in docs/cluster.md; needs PostgreSQL.
+cluster-page: $(VENV)/.installed-dev
+	$(BIN)/python scripts/cluster_page.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py $(if $(QUICK),--quick)

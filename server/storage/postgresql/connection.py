@@ -67,13 +67,20 @@ class Address:
         if self.password_file is None:
             return None
         try:
-            with working_for(self.password_file):
-                text = decoded(read_plain(self.password_file, MOST_KEY_BYTES))
+            text = decoded(self._read(self.password_file))
         except (OSError, ValueError) as error:
             what = getattr(error, "strerror", None) or error
             message = f"the password of the database cannot be read from {self.password_file}: {what}"
             raise StartError(message) from error
         return text.partition("\n")[0].removesuffix("\r")
+
+    @staticmethod
+    def _read(file: Path) -> bytes:
+        try:
+            return read_plain(file, MOST_KEY_BYTES)
+        except PermissionError:
+            with working_for(file):
+                return read_plain(file, MOST_KEY_BYTES)
 
 
 class Connection:
