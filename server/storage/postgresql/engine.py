@@ -26,7 +26,7 @@ from server.storage.temporary import temporary
 
 CHANGES_CHANNEL = "ecss_changes"
 #: The advisory lock of all write transactions: "ecss" as a number.
-_WRITE_LOCK = 0x65637373
+WRITE_LOCK = 0x65637373
 #: More subtransactions than this would make the snapshots of all sessions slow (source: PostgreSQL, subxact overflow).
 _MOST_CHANGES = 64
 _READERS = 2
@@ -216,7 +216,7 @@ class PostgresqlEngine:
     async def _begin_on(self, connection: asyncpg.Connection, deadline: float) -> None:
         left_seconds = max(_LEAST_WAIT_SECONDS, deadline - asyncio.get_running_loop().time())
         begin = (
-            f"BEGIN; SET LOCAL lock_timeout = {round(left_seconds * 1000)}; SELECT pg_advisory_xact_lock({_WRITE_LOCK})"
+            f"BEGIN; SET LOCAL lock_timeout = {round(left_seconds * 1000)}; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
         )
         self._in_transaction = connection
         # a cancelled caller gives the connection up, because the server may wait for the lock for long
