@@ -29,6 +29,8 @@ from fault_proxy import FaultProxy, Moment
 from postgresql import Database, PostgresqlServer, postgresql_server
 from writers import Found, Seen, Writers, found, opened_store
 
+from server.storage.postgresql.engine import WRITE_LOCK
+
 RESULTS = Path(__file__).parent / "results" / "failover.md"
 _WRITERS = 50
 #: So long the writers go on before the failure and after it.
@@ -201,6 +203,12 @@ async def fill(stage: Stage) -> None:
     await asyncio.to_thread(stage.database.psql, 'ALTER DATABASE "console" CONNECTION LIMIT -1')
 
 
+async def hold_the_lock(stage: Stage) -> None:
+    """Hold the lock of all changes in another session, for longer than the patience of a change."""
+    held = f"SELECT pg_advisory_xact_lock({WRITE_LOCK}), pg_sleep(8)"
+    await asyncio.to_thread(stage.database.psql, held)
+
+
 @dataclass(frozen=True)
 class Case:
     """A row to measure: a replica is `none`, `synchronous` or `asynchronous`, and may become the primary."""
@@ -230,6 +238,7 @@ CASES = (
     Case("All connections lost, five times", drop),
     Case("Black hole for 8 s", black_hole),
     Case("No free connection for 2 s", fill),
+    Case("Another session has the lock of changes for 8 s", hold_the_lock),
 )
 QUICK = (CASES[1], CASES[3], *_CUTS)
 
