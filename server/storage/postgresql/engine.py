@@ -100,15 +100,15 @@ class PostgresqlEngine:
         """
         while True:
             connection = await self._writer.opened(deadline)
-            self.control.follow(self._writer)
-            for reader in self._readers:
-                reader.follow(self._writer)
             try:
-                return await self._begin_on(connection, deadline)
+                await self._begin_on(connection, deadline)
             except BaseException as error:  # also after a cancellation: an open transaction would stop all nodes
                 await self.rollback()
                 if not is_lost(error) or asyncio.get_running_loop().time() + _RETRY_SECONDS > deadline:
                     raise
+            else:
+                self._follow_writer()
+                return
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def savepoint(self) -> None:
@@ -239,6 +239,12 @@ class PostgresqlEngine:
         if self._node is not None and not has_name:
             message = f"another console has taken the name {name} of this node"
             raise temporary(message)
+
+    def _follow_writer(self) -> None:
+        """Let all connections leave a host that takes no changes any more."""
+        self.control.follow(self._writer)
+        for reader in self._readers:
+            reader.follow(self._writer)
 
     async def _announce(self, shared: frozenset[Topic]) -> int:
         connection = self._of_transaction()
