@@ -4,9 +4,9 @@ make failover [QUICK=1]
 
 Each row starts a PostgreSQL of its own and one console process's store with fifty writers. Then the failure happens.
 Every change adds a domain, adds 1 to a number that all writers share, and records itself, so a lost change, a lost
-update, a doubled record and a wrong answer are all found. Writes bench/results/failover.md and the table of docs/cluster.md. Everything is on this
-machine, fsync is off: a killed PostgreSQL process loses nothing by that. About three minutes. Ends with status 1 when
-something was lost where nothing may be.
+update, a doubled record and a wrong answer are all found. Writes bench/results/failover.md and the table of
+docs/cluster.md. Everything is on this machine, fsync is off: a killed PostgreSQL process loses nothing by that. About
+three minutes. Ends with status 1 when something was lost where nothing may be.
 """
 
 from __future__ import annotations
