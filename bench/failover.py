@@ -4,9 +4,9 @@ make failover [QUICK=1]
 
 Each row starts a PostgreSQL of its own and one console process's store with fifty writers. Then the failure happens.
 Every change adds a domain, adds 1 to a number that all writers share, and records itself, so a lost change, a lost
-update, a doubled record and a wrong answer are all found. Writes bench/results/failover.md. Everything is on this
-machine, fsync is off: a killed PostgreSQL process loses nothing by that. About three minutes. Ends with status 1 when
-something was lost where nothing may be.
+update, a doubled record and a wrong answer are all found. Writes bench/results/failover.md and the table of
+docs/cluster.md. Everything is on this machine, fsync is off: a killed PostgreSQL process loses nothing by that. About
+three minutes. Ends with status 1 when something was lost where nothing may be.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from writers import Found, Seen, Writers, found, opened_store
 
 from server.storage.postgresql.engine import WRITE_LOCK
 
+from speed.tables import put_between_marks  # isort: skip  a neighbour, not a package
+
 RESULTS = Path(__file__).parent / "results" / "failover.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "cluster.md"
 _WRITERS = 50
 #: So long the writers go on before the failure and after it.
 _CALM_SECONDS = 1.5
@@ -296,6 +299,7 @@ def main() -> int:
     print(text)
     if not options.quick:
         RESULTS.write_text(_TITLE + text, encoding="utf-8")
+        put_between_marks(DOCUMENT, "failover table", text)
     faults = [fault for row in rows for fault in row.faults()]
     for fault in faults[:20]:
         print(fault)
