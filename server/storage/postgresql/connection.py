@@ -107,14 +107,17 @@ class Connection:
         A short absence of the database passes unnoticed. Raises the last error of the driver, or TimeoutError.
         """
         loop = asyncio.get_running_loop()
+        failed: Exception | None = None  # says more than a login that the deadline has cut
         while (current := self.current) is None:
             if self._closed:
                 raise temporary(_CLOSED)
             try:
                 return await self._open_by(deadline)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  raised again below
+                told = failed if failed is not None and isinstance(error, TimeoutError) else error
                 if not passes(error) or loop.time() + _RETRY_SECONDS > deadline:
-                    raise
+                    raise told from None
+                failed = told
             await asyncio.sleep(_RETRY_SECONDS)
         return current
 
