@@ -48,6 +48,7 @@ class Failure(Enum):
     WEAK_KEY = "weak key: {}"
     KEY_NOT_VALID = "key not valid now or from here"
     UNAVAILABLE = "{}"
+    NOT_CHECKED = "not checked: {}"
     NOT_PROVED = "{} offered, nothing proved"
     NO_TRY_LEFT = "no try was left"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from server.auth.authenticator import Authenticator
 from server.auth.credentials import AuthResult, Failure, Method, OfferedKey, Questions
 from server.auth.keys import fingerprint, weakness
+from server.auth.passwords import TooManyPasswordsError
 from server.auth.rejected import RejectedCredentials
 from server.errors import TemporaryError
 from server.model.access import UserKey
@@ -37,6 +38,7 @@ class LoginAttempt:
 
     Tries count when they begin, so a try that the client cuts short with the next one counts too. `exhausted` turns
     true when the last try has failed; then the connection must end. `rejected` has the credentials that did not log in.
+    `why_not_checked` is set when the store does not answer: the connection must end then too, without blame.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LoginAttempt:
         self.authorities = authorities
         self.rejected = RejectedCredentials()
         self.exhausted = False
+        self.why_not_checked = ""
         self._max_tries = max_tries
         self._tries = 0
         self._accepted: Counter[str] = Counter()
@@ -88,7 +91,7 @@ class LoginAttempt:
         try:
             result = await self._authenticator.by_password(name, password, self._address)
         except TemporaryError as error:
-            result = AuthResult(name, Method.PASSWORD, failure=Failure.UNAVAILABLE, detail=error.message)
+            result = self._not_checked(name, Method.PASSWORD, error)
         return self._finish(result)
 
     def refuse_password_change(self, name: str) -> AuthResult:
@@ -121,7 +124,7 @@ class LoginAttempt:
         try:
             result = await self._authenticator.change_password(name, old, new, self._source, self._address)
         except TemporaryError as error:
-            result = AuthResult(name, Method.PASSWORD_CHANGE, failure=Failure.UNAVAILABLE, detail=error.message)
+            result = self._not_checked(name, Method.PASSWORD_CHANGE, error)
         except ValueError as wrong:
             return _ask_change(f"{wrong}.")
         return self._finish(result)
@@ -138,7 +141,10 @@ class LoginAttempt:
         if not self._begin_try():
             return AuthResult(name, Method.KEY, failure=Failure.NO_TRY_LEFT)
         self.rejected.key(name, public_key)
-        result = await self._authenticator.by_public_key(name, public_key, self._address)
+        try:
+            result = await self._authenticator.by_public_key(name, public_key, self._address)
+        except TemporaryError as error:
+            result = self._not_checked(name, Method.KEY, error)
         if result.user is not None and not self._accept(public_key):
             self._note_exhausted()  # earlier signatures by this key were wrong
         return self._finish(result)
@@ -156,7 +162,11 @@ class LoginAttempt:
             self._note_exhausted()
             return None
         weak = weakness(offered.public_key)
-        stored = await self._authenticator.stored_credentials(name)
+        try:
+            stored = await self._authenticator.stored_credentials(name)
+        except TemporaryError as error:
+            self.rejected.refused(self._not_checked(name, Method.CERTIFICATE, error))
+            return None
         principal = name if stored.name else secrets.token_hex()
         return ClaimedCertificate(name, principal, offered, weak, stored)
 
@@ -169,6 +179,12 @@ class LoginAttempt:
         else:
             self._accept(claimed.offered.public_key)
         return result
+
+    def _not_checked(self, name: str, method: Method, error: TemporaryError) -> AuthResult:
+        if isinstance(error, TooManyPasswordsError):
+            return AuthResult(name, method, failure=Failure.UNAVAILABLE, detail=error.message)
+        self.why_not_checked = error.message
+        return AuthResult(name, method, failure=Failure.NOT_CHECKED, detail=error.message)
 
     # ---- the count of tries
 

@@ -40,6 +40,10 @@ _UNFIT = (
 )
 
 
+class TooManyPasswordsError(TemporaryError):
+    """Too many passwords of one client wait: that client causes it, in contrast to a store that does not answer."""
+
+
 class PasswordChecker:
     """Hashes and verifies passwords in a few threads; `close` it when logins end.
 
@@ -69,7 +73,7 @@ class PasswordChecker:
             return await self._pool.run(owner, work, *args, **kwargs)
         except TooManyWaitError:
             message = f"too many passwords from {owner} are being checked, try again later"
-            raise TemporaryError(message) from None
+            raise TooManyPasswordsError(message) from None
 
     def outdated(self, password_hash: str) -> bool:
         """Tell whether a hash was made with other parameters than the current ones."""

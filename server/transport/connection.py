@@ -208,7 +208,12 @@ class Connection(asyncssh.SSHServer):
         return result.user is not None
 
     def _end_exhausted(self) -> None:
-        """Disconnect after the last allowed attempt, as sshd does."""
+        """Disconnect after the last allowed attempt, as sshd does, and when the store does not answer."""
+        why = self._attempt.why_not_checked
+        if why and self._disconnect_reason is not None:
+            self._disconnect_reason = None  # no penalty: a failover of the database is not the client's fault
+            self.ssh.disconnect(asyncssh.DISC_SERVICE_NOT_AVAILABLE, f"temporary locked: {why}")
+            return
         if self._attempt.exhausted and not self._too_many_tries:
             self._too_many_tries = True
             self._state.refusals.refuse(Refusal.AUTH_TRIES, self._address)

@@ -21,7 +21,7 @@ from fault_proxy import FaultProxy
 from postgresql import Database, PostgresqlServer
 
 from server.storage.postgresql.connection import STATEMENT_SECONDS
-from server.storage.postgresql.engine import WRITE_LOCK
+from server.storage.postgresql.schema import WRITE_LOCK
 
 pytestmark = pytest.mark.slow
 
@@ -190,6 +190,23 @@ async def test_a_server_that_becomes_read_only_is_left_for_the_other_host(
     assert "new.local" in await asyncio.to_thread(console.run, "domain/list")  # the reads have left too
     sessions = f"SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = '{database.name}'"
     await asyncio.to_thread(_until, own_postgresql, sessions)
+    await asyncio.to_thread(_ended, console)
+
+
+async def test_clients_are_not_blamed_for_logins_while_the_database_is_away(
+    own_postgresql: PostgresqlServer, tmp_path: Path
+) -> None:
+    database = own_postgresql.database("console")
+    blaming = {"ECSS_CONSOLE_LIMITS__PER_SOURCE_PENALTIES": "true"}
+    console = await asyncio.to_thread(_started, database, tmp_path, **blaming)
+    await asyncio.to_thread(own_postgresql.stop)
+    logins = await asyncio.gather(*(asyncio.to_thread(console.ssh, "whoami") for _ in range(6)))
+    for each in logins:
+        assert each.returncode == 255
+        assert b"temporary locked: the database does not answer" in each.stderr
+    await asyncio.to_thread(own_postgresql.start)
+    assert (await asyncio.to_thread(console.run, "whoami")).startswith("admin\n")
+    assert console.logs("login of admin", "failed by key", "not checked: the database does not answer")
     await asyncio.to_thread(_ended, console)
 
 
