@@ -29,7 +29,7 @@ from fault_proxy import FaultProxy, Moment
 from postgresql import Database, PostgresqlServer, postgresql_server
 from writers import Found, Seen, Writers, found, opened_store
 
-from server.storage.postgresql.engine import WRITE_LOCK
+from server.storage.postgresql.schema import WRITE_LOCK
 
 from speed.tables import put_between_marks  # isort: skip  a neighbour, not a package
 

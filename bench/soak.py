@@ -34,7 +34,7 @@ from postgresql import Database, postgresql_server
 from soak_load import Load, add_shared, client, read, replace_keys, set_numbers, type_keys, vandalise, write_own
 from sources import state
 
-from server.storage.postgresql.engine import WRITE_LOCK
+from server.storage.postgresql.schema import WRITE_LOCK
 
 PAIRS = 13
 ALONE = 24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -306,6 +307,45 @@ async def test_a_first_host_in_a_black_hole_costs_two_seconds(store_database: Da
             assert await store.schema()
             assert loop.time() - began < 4
         proxy.resume()
+
+
+async def test_a_program_that_froze_during_an_upgrade_changes_nothing(
+    postgresql_store: Store, store_database: Database
+) -> None:
+    async with postgresql_store.transaction() as query:
+        await query(_INSERT, "admin", "before")
+    store_database.psql("UPDATE ecss_console.store SET value = '999' WHERE name = 'schema'")
+    with pytest.raises(TemporaryError, match=r"the store has schema 999 by now, .* install the newer program"):
+        async with postgresql_store.transaction() as query:
+            await query(_INSERT, "admin", "after")
+    assert await postgresql_store.read(_COUNT) == [(1,)]
+
+
+async def test_limits_of_the_database_for_people_do_not_count(
+    postgresql_engine: PostgresqlEngine, store_database: Database
+) -> None:
+    for setting in ("statement_timeout", "idle_session_timeout"):
+        store_database.psql(f"ALTER DATABASE {store_database.name} SET {setting} = '1ms'")
+    asked = "SELECT current_setting('statement_timeout'), current_setting('idle_session_timeout')"
+    assert await postgresql_engine.read(asked) == [("0", "0")]
+
+
+async def test_a_read_that_fails_after_its_caller_has_left_is_no_defect(
+    postgresql_engine: PostgresqlEngine,
+) -> None:
+    defects: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, found: defects.append(found))
+    reading = asyncio.create_task(postgresql_engine.read("SELECT count(*) FROM no_such_table"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await postgresql_engine.close()  # waits for the read
+    del reading
+    gc.collect()
+    await asyncio.sleep(0)
+    assert defects == []
 
 
 @pytest.mark.slow

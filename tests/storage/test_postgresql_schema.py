@@ -7,7 +7,7 @@ import base64
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -380,3 +380,38 @@ async def test_several_programs_upgrade_once(database: Database, place: Place, m
     assert (await check(connections[0], place))[1] == 6
     for each in connections:
         await each.close()
+
+
+class _Slow:
+    """A connection on which another program's work comes between the two reads of a look."""
+
+    def __init__(self, connection: asyncpg.Connection, meanwhile: Coroutine[object, object, object]) -> None:
+        self._connection = connection
+        self._meanwhile: Coroutine[object, object, object] | None = meanwhile
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    async def fetch(self, sql: str, *values: object) -> object:
+        """Fetch rows, then let the other program work once."""
+        rows = await self._connection.fetch(sql, *values)
+        if "FROM pg_class" in sql and self._meanwhile is not None:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            await meanwhile
+        return rows
+
+
+@pytest.mark.parametrize("work", [prepare, check])
+async def test_an_upgrade_by_another_program_during_a_start_is_no_damage(
+    work: Callable[[asyncpg.Connection, Place], Awaitable[object]],
+    database: Database,
+    connection: asyncpg.Connection,
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await prepare(connection, place)
+    _next_schema(monkeypatch, "CREATE TABLE notes (id BIGINT);")
+    other = await _connected(database)
+    await work(_Slow(connection, prepare(other, place)), place)
+    assert (await check(connection, place))[1] == 6
+    await other.close()

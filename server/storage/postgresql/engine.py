@@ -17,16 +17,16 @@ import asyncpg
 
 from server.storage.engine import Reason, Row, Value
 from server.storage.feed import EVERYTHING, Changed, Topic
+from server.storage.postgresql import schema
 from server.storage.postgresql.connection import Address, Connection
 from server.storage.postgresql.control import LOST, Control, Subscription
 from server.storage.postgresql.errors import is_lost, reason
 from server.storage.postgresql.lost_commit import find_outcome
+from server.storage.postgresql.schema import WRITE_LOCK
 from server.storage.postgresql.translation import storable, translated
 from server.storage.temporary import temporary
 
 CHANGES_CHANNEL = "ecss_changes"
-#: The advisory lock of all write transactions: "ecss" as a number.
-WRITE_LOCK = 0x65637373
 #: More subtransactions than this would make the snapshots of all sessions slow (source: PostgreSQL, subxact overflow).
 _MOST_CHANGES = 64
 _READERS = 2
@@ -41,12 +41,14 @@ _CLOSE_SECONDS = 1.0
 #: The answer of the server comes this much later than its own limit, at most.
 _SLACK_SECONDS = 1.0
 #: The token tells later whether this transaction is committed. A taken name stops the writes of its former node. A new
-#: number of the schema means that a restore has replaced the store, perhaps by one with another storage key.
+#: number of the schema means that a restore has replaced the store, perhaps by one with another storage key. A node
+#: that froze until its lease ended may find a store that a newer version has upgraded.
 _FIRST_STATEMENT = """
 INSERT INTO commit_tokens (writer, token, at) VALUES ($1, $2, clock_timestamp())
 ON CONFLICT (writer) DO UPDATE SET token = excluded.token, at = excluded.at
 RETURNING pg_current_xact_id()::text, (SELECT count(*) FROM nodes WHERE name = $3 AND boot = $4),
-    (SELECT relnamespace::bigint FROM pg_class WHERE oid = commit_tokens.tableoid)
+    (SELECT relnamespace::bigint FROM pg_class WHERE oid = commit_tokens.tableoid),
+    (SELECT value FROM store WHERE name = 'schema')
 """
 _ANNOUNCE = """
 WITH counted AS (UPDATE change_counter SET number = number + 1 RETURNING number)
@@ -168,7 +170,7 @@ class PostgresqlEngine:
         """
         reading = asyncio.get_running_loop().create_task(self._read(translated(sql), storable(values)))
         self._reads.add(reading)
-        reading.add_done_callback(self._reads.discard)
+        reading.add_done_callback(self._read_done)
         return await asyncio.shield(reading)
 
     def reason(self, error: BaseException) -> Reason | None:
@@ -232,13 +234,24 @@ class PostgresqlEngine:
         self._token = secrets.token_hex(8)
         name, boot = self._node or ("", "")
         row = await self._writer.run(connection.fetchrow(_FIRST_STATEMENT, self._id, self._token, name, boot))
-        self._transaction_id, has_name, schema_oid = row
+        self._transaction_id, has_name, schema_oid, schema_number = row
         if schema_oid != self._schema_oid:
             message = "a restore has replaced the store, so this console must be started again"
+            raise temporary(message)
+        if schema_number != str(schema.newest()):
+            message = (
+                f"the store has schema {schema_number} by now, this program knows {schema.newest()}: install the newer "
+                "program"
+            )
             raise temporary(message)
         if self._node is not None and not has_name:
             message = f"another console has taken the name {name} of this node"
             raise temporary(message)
+
+    def _read_done(self, reading: asyncio.Task[list[Row]]) -> None:
+        self._reads.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # of a cancelled caller: an error that nobody awaits is no defect to log
 
     def _follow_writer(self) -> None:
         """Let all connections leave a host that takes no changes any more."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from server.model.lines import one_line
 from server.storage.postgresql import schema
 from server.storage.postgresql.restoring import finish, is_left
 from server.storage.postgresql.schema import SCHEMA, SCHEMA_LOCK
-from server.storage.postgresql.serving import refuse_while_served
+from server.storage.postgresql.serving import refuse_while_served, stop_changes
 from server.storage.storage_key import (
     read_storage_key,
     restrict_permissions,
@@ -39,6 +39,9 @@ SELECT c.relname, has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c
     AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')
 """
+#: What a look finds that begins before another program's upgrade or restore and ends after it. A second look, alone,
+#: tells whether the store really is so.
+_MAYBE_IN_BETWEEN = (StartError, asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +84,31 @@ async def prepare(connection: asyncpg.Connection, place: Place, *, make: bool = 
     Raises asyncpg.LockNotAvailableError when another program makes or upgrades the store for too long.
     """
     await _begin(connection, place)
-    found = await _look(connection, place)
-    if found.tables:
-        vault, number = _checked(found, place)
-        if number == schema.newest():
-            make_folder(place.keys_dir)
-            restrict_permissions(place.keys_dir, place.storage_key)
-            return Prepared(vault, made=False, schema_oid=found.schema_oid)
-    elif not make:
-        message = f"there is no store in {place.shown}: ecss-console init makes one"
-        raise StartError(message)
+    with suppress(*_MAYBE_IN_BETWEEN):
+        found = await _look(connection, place)
+        if found.tables:
+            vault, number = _checked(found, place)
+            if number == schema.newest():
+                make_folder(place.keys_dir)
+                restrict_permissions(place.keys_dir, place.storage_key)
+                return Prepared(vault, made=False, schema_oid=found.schema_oid)
     async with connection.transaction():
-        await connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+        found = await _look_alone(connection, place)
+        if found.tables:
+            _checked(found, place)
+        elif not make:
+            message = f"there is no store in {place.shown}: ecss-console init makes one"
+            raise StartError(message)
         return await _make_or_upgrade(connection, place, boot)
 
 
 async def check(connection: asyncpg.Connection, place: Place) -> tuple[Vault, int]:
     """Return the vault and the schema number of a store without upgrading it. Raises StartError, too for none."""
     await _begin(connection, place)
-    found = await _look(connection, place)
-    if not found.tables:
-        message = f"there is no store in {place.shown}"
-        raise StartError(message)
-    return _checked(found, place)
+    with suppress(*_MAYBE_IN_BETWEEN):
+        return _checked_store(await _look(connection, place), place)
+    async with connection.transaction():
+        return _checked_store(await _look_alone(connection, place), place)
 
 
 async def create_schema(connection: asyncpg.Connection, name: str, shown: str) -> None:
@@ -141,6 +146,7 @@ async def _make_or_upgrade(connection: asyncpg.Connection, place: Place, boot: s
                 "when it is upgraded, serve it:"
             )
             await refuse_while_served(connection, why, boot)
+            await stop_changes(connection)
             with _permitted(place.shown):
                 await schema.upgrade(connection, number)
         restrict_permissions(place.keys_dir, place.storage_key)
@@ -167,6 +173,12 @@ async def _make(connection: asyncpg.Connection, place: Place) -> Vault:
         take_new_key(place.storage_key)
     restrict_permissions(place.keys_dir, place.storage_key)
     return vault
+
+
+async def _look_alone(connection: asyncpg.Connection, place: Place) -> _Found:
+    """Look while no other program makes, upgrades or replaces the store, until the end of the transaction."""
+    await connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+    return await _look(connection, place)
 
 
 async def _refuse_other_encoding(connection: asyncpg.Connection, place: Place) -> None:
@@ -196,6 +208,14 @@ async def _look(connection: asyncpg.Connection, place: Place) -> _Found:
         raise StartError(message)
     values = await connection.fetch(f"SELECT name, value FROM {SCHEMA}.store") if "store" in tables else []
     return _Found(oid, frozenset(tables), {str(name): str(value) for name, value in values})
+
+
+def _checked_store(found: _Found, place: Place) -> tuple[Vault, int]:
+    """Do the same as `_checked`. Raises StartError, too, when there is no store."""
+    if not found.tables:
+        message = f"there is no store in {place.shown}"
+        raise StartError(message)
+    return _checked(found, place)
 
 
 def _checked(found: _Found, place: Place) -> tuple[Vault, int]:

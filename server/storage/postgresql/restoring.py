@@ -25,7 +25,7 @@ from server.model.lines import one_line
 from server.storage.postgresql import schema
 from server.storage.postgresql.errors import is_lost
 from server.storage.postgresql.schema import SCHEMA, SCHEMA_LOCK
-from server.storage.postgresql.serving import refuse_while_served
+from server.storage.postgresql.serving import refuse_while_served, stop_changes
 from server.storage.postgresql.table_copy import bounded, load
 from server.storage.restored_keys import Ready, free_aside, place_keys, read_ready, write_ready
 from server.storage.tables import TableSource
@@ -174,6 +174,7 @@ async def _refuse_unless_replaceable(connection: asyncpg.Connection, shown: str,
     if not allowed and await is_there(connection):
         message = f"there is a store meanwhile, {shown}; nothing was changed"
         raise StartError(message)
+    await stop_changes(connection)
     await refuse_served(connection, shown)
 
 

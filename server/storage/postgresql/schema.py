@@ -21,6 +21,8 @@ from server.storage.vault import Vault
 SCHEMA = "ecss_console"
 #: The key of the advisory lock that one program holds while it makes, upgrades or replaces the schema.
 SCHEMA_LOCK = 0x65637374
+#: The advisory lock of all write transactions: "ecss" as a number.
+WRITE_LOCK = 0x65637373
 #: The tables about running nodes. They are in no copy of a store.
 RUNTIME_TABLES = frozenset({"nodes", "requests", "answers", "change_counter", "commit_tokens"})
 
