@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted = INTERRUPTED
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would contain keys
+        _forget_settings_of_psql()
         subcommand = parse(argv)
         interrupted = subcommand.interrupted
         log.begin()
@@ -69,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(interrupted)
         return 130
     return 0
+
+
+def _forget_settings_of_psql() -> None:
+    """Remove PGPASSWORD, PGSSLMODE and the like: the driver reads them, and only the configuration may count."""
+    for name in [name for name in os.environ if name.startswith("PG") and "_" not in name]:
+        del os.environ[name]
 
 
 def _finish(work: Work) -> None:

@@ -12,8 +12,10 @@ SCHEMES = ("postgresql://", "postgres://")
 DEFAULT_PORT = 5432
 _EXPECTED = "postgresql://USER@HOST[:PORT][,HOST]/DATABASE is expected"
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+#: Those that check the server's certificate with a given `sslrootcert`.
+_CHECKING = ("require", "verify-ca", "verify-full")
 #: Parameters with the name of a file.
-_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _PORT = re.compile(r"[0-9]{1,5}")
 _MOST_PORT = 65_535
 _MOST_HOSTS = 16
@@ -33,7 +35,7 @@ class PostgresqlUrl:
 
     def below(self, folder: Path) -> PostgresqlUrl:
         """Return the URL with files that are relative to a folder."""
-        files = {name: str(folder.absolute() / path) for name, path in self.parameters.items() if name in _FILES}
+        files = {name: str(folder.absolute() / path) for name, path in self.parameters.items() if name in FILES}
         return replace(self, parameters={**self.parameters, **files})
 
     def __str__(self) -> str:
@@ -48,14 +50,18 @@ def parse_postgresql_url(text: str) -> PostgresqlUrl:
     try:
         parts = urlsplit(text)
         login, _, place = parts.netloc.rpartition("@")
-        query = dict(parse_qsl(parts.query, strict_parsing=True, errors="strict")) if parts.query else {}
+        given = parse_qsl(parts.query, strict_parsing=True, errors="strict") if parts.query else []
     except (ValueError, UnicodeError) as error:
         raise ValueError(_EXPECTED) from error
+    query = dict(given)
     user, colon, _ = login.partition(":")
     if colon or "password" in query:
         message = (
             "the password does not belong into the URL: put it into a file, and name that in storage.password_file"
         )
+        raise ValueError(message)
+    if len(query) < len(given):
+        message = "a parameter is given twice"
         raise ValueError(message)
     user = query.pop("user", unquote(user))
     database = query.pop("dbname", unquote(parts.path.removeprefix("/")))
@@ -96,10 +102,22 @@ def _host(name: str, port: str) -> tuple[str, int]:
         port = port or behind
     if not name or not name.isprintable() or " " in name:
         raise ValueError(_EXPECTED)
+    _refuse_no_host(name)
     if port and not (_PORT.fullmatch(port) and 0 < int(port) <= _MOST_PORT):
         message = "a port is a number from 1 to 65535"
         raise ValueError(message)
     return name, int(port) if port else DEFAULT_PORT
+
+
+def _refuse_no_host(name: str) -> None:
+    """Refuse a name that no host can have, because Python fails on it as on a defect."""
+    if name.startswith("/"):
+        return
+    try:
+        name.encode("idna")
+    except UnicodeError as error:
+        message = f"{name} is no name of a host: a part between dots has 1 to 63 characters"
+        raise ValueError(message) from error
 
 
 def _checked(query: Mapping[str, str]) -> dict[str, str]:
@@ -111,10 +129,14 @@ def _checked(query: Mapping[str, str]) -> dict[str, str]:
         if name == "target_session_attrs" and value not in {"any", "read-write", "primary"}:
             message = "target_session_attrs is read-write, because the console writes"
             raise ValueError(message)
-        if name not in {"sslmode", "target_session_attrs", *_FILES}:
-            known = ", ".join(("host", "port", "user", "dbname", "sslmode", "target_session_attrs", *_FILES))
+        if name not in {"sslmode", "target_session_attrs", *FILES}:
+            known = ", ".join(("host", "port", "user", "dbname", "sslmode", "target_session_attrs", *FILES))
             message = f"the parameter {name} is not known; known are {known}"
             raise ValueError(message)
+    idle = sorted({"sslrootcert", "sslcrl"} & query.keys())
+    if idle and query.get("sslmode") not in _CHECKING:
+        message = f"{idle[0]} counts only with sslmode={', '.join(_CHECKING)}"
+        raise ValueError(message)
     return {name: value for name, value in query.items() if name != "target_session_attrs"}
 
 

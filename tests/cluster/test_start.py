@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import time
@@ -10,10 +11,13 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import asyncpg
 import pytest
 from console import ConsoleServer
 from databases import console_on
 from postgresql import ROLE, Database, PostgresqlServer, free_port
+
+from server.storage.postgresql.schema import SCHEMA_LOCK
 
 _OTHER_ENCODING = "CREATE DATABASE latin OWNER {role} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
 
@@ -193,3 +197,60 @@ def test_the_check_of_the_configuration_shows_no_secret(database: Database, tmp_
     assert ran.returncode == 78
     assert "the password does not belong into the URL" in ran.stdout + ran.stderr
     assert secret not in ran.stdout + ran.stderr
+
+
+def test_only_the_configuration_counts(database: Database, tmp_path: Path) -> None:
+    console = console_on(database, tmp_path)
+    console.prepare()
+    password = database.password_file.read_text().strip()
+    for name, value in {"PGSSLMODE": "require", "PGGSSLIB": "x", "PGSSLNEGOTIATION": "direct"}.items():
+        ran = console.program("user", "list", **{name: value})
+        assert ran.returncode == 0, (name, ran.stderr)
+    pgpass = tmp_path / ".pgpass"
+    pgpass.touch(0o600)
+    pgpass.write_text(f"*:*:*:*:{password}\n")
+    without = {"ECSS_CONSOLE_STORAGE__PASSWORD_FILE": ""}
+    for more in ({"PGPASSWORD": password}, {"HOME": str(tmp_path)}, {"PGPASSFILE": str(pgpass)}):
+        ran = console.program("user", "list", **without, **more)
+        assert ran.returncode == 1
+        (line,) = ran.stderr.splitlines()
+        assert "refuses this console: password authentication failed" in line
+
+
+def test_an_unusable_file_of_tls_is_named_at_once(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("nothing\n")
+    for file, why in (("nowhere.pem", "No such file or directory"), ("no.pem", "no certificate")):
+        url = f"{database.url}?sslmode=verify-full&sslrootcert={file}"
+        ran = console_on(database, tmp_path, url).program("serve")
+        assert ran.returncode == 1
+        (line,) = ran.stderr.splitlines()
+        assert f"sslrootcert of storage.url cannot be used: {tmp_path / file}: " in line
+        assert why in line
+
+
+@pytest.mark.slow
+def test_a_database_that_takes_no_changes_is_no_silent_one(database: Database, tmp_path: Path) -> None:
+    database.psql(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    ran = console_on(database, tmp_path).program("init")
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert "no host takes changes: it is a replica, or default_transaction_read_only is on" in line
+    assert "does not answer" not in line
+
+
+@pytest.mark.slow
+async def test_a_connection_that_is_lost_during_the_start_is_made_again(database: Database, tmp_path: Path) -> None:
+    console = console_on(database, tmp_path)
+    password = database.password_file.read_text().strip()
+    other = await asyncpg.connect(database.url, password=password)
+    await other.execute(f"SELECT pg_advisory_lock({SCHEMA_LOCK})")  # another program makes the store
+    ready = await asyncio.to_thread(console.launch)
+    starting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+    async with asyncio.timeout(20):
+        while database.psql(f"SELECT count(*) {starting}") == "0":  # noqa: ASYNC110  a database tells nobody
+            await asyncio.sleep(0.02)
+    database.psql(f"SELECT pg_terminate_backend(pid) {starting}")
+    await other.close()
+    assert await asyncio.to_thread(ready.wait, 20)
+    assert console.port, console.log
+    assert await asyncio.to_thread(console.stop) == 0

@@ -59,6 +59,11 @@ def test_a_url_names_user_hosts_and_database(text: str, hosts: tuple[tuple[str, 
         ("postgresql://console@[::1/ecss", "is expected"),
         ("postgresql://console@db/ecss#x", "is expected"),
         ("postgresql://console@db/a/b", "is expected"),
+        ("postgresql://console@db..local/ecss", "db..local is no name of a host"),
+        (f"postgresql://console@{'d' * 64}.local/ecss", "has 1 to 63 characters"),
+        ("postgresql://console@db/ecss?sslmode=verify-full&sslmode=disable", "a parameter is given twice"),
+        ("postgresql://console@db/ecss?sslrootcert=ca.pem", "sslrootcert counts only with sslmode=require"),
+        ("postgresql://console@db/ecss?sslmode=prefer&sslcrl=ca.crl", "sslcrl counts only with sslmode=require"),
     ],
 )
 def test_a_wrong_url_is_one_clear_mistake_without_its_password(tmp_path: Path, text: str, message: str) -> None:

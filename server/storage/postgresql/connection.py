@@ -8,6 +8,7 @@ connection.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from server.config.postgresql_url import PostgresqlUrl
+from server.config.postgresql_url import FILES, PostgresqlUrl
 from server.encoding import decoded
 from server.errors import StartError
 from server.model.lines import one_line
@@ -35,6 +36,8 @@ _LOGIN_SECONDS = 2.0
 _RETRY_SECONDS = 0.1
 _CLOSE_SECONDS = 1.0
 _CLOSED = "the store is closed"
+_NO_FILE = "/nonexistent/pgpass"
+_READ_ONLY = "no host takes changes: it is a replica, or default_transaction_read_only is on"
 _SETTINGS = {
     "search_path": SCHEMA,
     "timezone": "UTC",
@@ -42,6 +45,9 @@ _SETTINGS = {
     "default_transaction_isolation": "read committed",
     "synchronous_commit": "on",
     "lock_timeout": "5000",
+    # the limits of a role or database are for people: they would cut an upgrade, a copy and the listening connection
+    "statement_timeout": "0",
+    "idle_session_timeout": "0",
     # a node that froze inside a transaction must not stop the changes of all others
     "idle_in_transaction_session_timeout": "3000",
     # the server notices a lost client while it waits for a lock
@@ -205,6 +211,7 @@ async def log_in(address: Address, purpose: str, host: str, port: int, **setting
     A host that can only be read, like a replica, is refused with TargetServerAttributeNotMatched.
     """
     url = address.url
+    _check_files(url)
     query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in url.parameters.items())
     connecting = asyncio.ensure_future(
         asyncpg.connect(
@@ -213,7 +220,7 @@ async def log_in(address: Address, purpose: str, host: str, port: int, **setting
             port=port,
             user=url.user,
             password=address.password(),
-            passfile="/dev/null",  # without a configured password, asyncpg would look for ~/.pgpass
+            passfile=_NO_FILE,  # without a configured password, asyncpg would look for ~/.pgpass
             database=url.database,
             target_session_attrs="read-write",
             server_settings={"application_name": f"{address.name} {purpose}"[:63], **_SETTINGS, **settings},
@@ -230,9 +237,24 @@ async def log_in(address: Address, purpose: str, host: str, port: int, **setting
         raise TimeoutError(message)
     try:
         return connecting.result()
+    except asyncpg.exceptions.TargetServerAttributeNotMatched as error:
+        raise asyncpg.exceptions.TargetServerAttributeNotMatched(_READ_ONLY) from error
     except asyncpg.exceptions.ClientConfigurationError as error:
         message = f"storage.url cannot be used: {one_line(error)}"
         raise StartError(message) from error
+
+
+def _check_files(url: PostgresqlUrl) -> None:
+    """Raise StartError for an unusable file of TLS: asyncpg's error would not name it."""
+    files = url.parameters
+    for name in (name for name in FILES if name in files):
+        try:
+            read_plain(files[name], MOST_KEY_BYTES * 16)
+            if name in {"sslrootcert", "sslcrl"}:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(files[name])
+        except OSError as error:  # also that of ssl
+            message = f"{name} of storage.url cannot be used: {files[name]}: {error.strerror or error}"
+            raise StartError(message) from error
 
 
 def _give_up(connecting: asyncio.Future[asyncpg.Connection]) -> None:

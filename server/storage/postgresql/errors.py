@@ -53,6 +53,8 @@ def reason(error: BaseException) -> Reason | None:
         for length in (5, 2):
             if (text := _REASONS.get(state[:length])) is not None:
                 return Reason(text, state, busy=state.startswith(_BUSY_STATES))
+    if isinstance(error, asyncpg.exceptions.TargetServerAttributeNotMatched):
+        return Reason(_REASONS[_READ_ONLY], type(error).__name__)
     if isinstance(error, LOST) and not _is_misuse(error):
         return Reason(AWAY, type(error).__name__)
     if isinstance(error, StartError):  # for example a password file that is not there any more

@@ -15,7 +15,7 @@ from server.errors import StartError
 from server.model.lines import one_line
 from server.storage.postgresql.connection import Address, log_in
 from server.storage.postgresql.engine import PostgresqlEngine
-from server.storage.postgresql.errors import reason
+from server.storage.postgresql.errors import is_lost, reason
 from server.storage.postgresql.preparing import Place, Prepared, prepare
 
 T = TypeVar("T")
@@ -37,6 +37,10 @@ _MISTAKES = (
 _log = logging.getLogger("ecss-console.storage")
 
 
+class _LostError(StartError):
+    """The connection was lost during the work."""
+
+
 class Patience:
     """How long to wait for a database that does not answer. `said` is called with the reason, again and again."""
 
@@ -46,10 +50,12 @@ class Patience:
         self._said = said
         self._logged_at = -_LOG_AGAIN_SECONDS
 
-    async def after(self, address: Address, error: Exception) -> None:
+    async def after(self, address: Address, error: BaseException) -> None:
         """Wait for the next try. Raises StartError when the time is over."""
         now = asyncio.get_running_loop().time()
-        text = f"the database {address.url} does not answer: {one_line(error) or type(error).__name__}"
+        answers = isinstance(error, asyncpg.exceptions.TargetServerAttributeNotMatched)
+        how = "cannot be used" if answers else "does not answer"
+        text = f"the database {address.url} {how}: {one_line(error) or type(error).__name__}"
         if self._until is not None and now >= self._until:
             raise StartError(text) from error
         if self._until is None and now - self._logged_at >= _LOG_AGAIN_SECONDS:
@@ -69,10 +75,13 @@ async def reached(address: Address, patience: Patience, **settings: str) -> Asyn
     connection = await _first_connection(address, patience, settings)
     try:
         yield connection
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+        if getattr(error, "filename", None) is not None:  # a file of the console, which the error names
+            raise
         why = reason(error)
-        message = f"the store {address.url} cannot be used: {why.text if why else one_line(error)} ({one_line(error)})"
-        raise StartError(message) from error
+        what = f"{why.text} ({one_line(error)})" if why else one_line(error)
+        message = f"the store {address.url} cannot be used: {what}"
+        raise (_LostError if is_lost(error) else StartError)(message) from error
     finally:
         connection.terminate()
 
@@ -82,13 +91,22 @@ async def opened(
     address: Address, place: Place, patience: Patience, *, make: bool
 ) -> AsyncIterator[tuple[PostgresqlEngine, Prepared]]:
     """Prepare the store and give its engine. Raises StartError for a store that is not safe to use."""
-    async with reached(address, patience) as connection:
-        prepared = await _bounded(connection, prepare(connection, place, make=make))
+    prepared = await _prepared(address, place, patience, make=make)
     engine = PostgresqlEngine(address, prepared.schema_oid)
     try:
         yield engine, prepared
     finally:
         await engine.close()
+
+
+async def _prepared(address: Address, place: Place, patience: Patience, *, make: bool) -> Prepared:
+    """Prepare the store. A connection that is lost meanwhile counts as a database that does not answer yet."""
+    while True:
+        try:
+            async with reached(address, patience) as connection:
+                return await _bounded(connection, prepare(connection, place, make=make))
+        except _LostError as error:
+            await patience.after(address, error.__cause__ or error)
 
 
 async def _first_connection(address: Address, patience: Patience, settings: dict[str, str]) -> asyncpg.Connection:
