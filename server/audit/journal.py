@@ -145,6 +145,7 @@ class Journal:
 
     async def _log_remaining(self, error: Exception) -> None:
         """Log the records that the store does not take; the log's thread has room for limited batches."""
+        self._reason = ""  # soon nothing waits any more, and nothing is "stored again"
         until = monotonic() + _LAST_SECONDS
         while self._events and monotonic() < until:
             for _, event in self._events[:_LINES_AT_ONCE]:

@@ -14,6 +14,7 @@ from time import monotonic
 import pytest
 from chains import NODE, Attacked, event
 
+from server.audit import journal as journal_module
 from server.audit.journal import MOST_WAITING, Journal
 from server.errors import TemporaryError
 from server.log import BackgroundLogHandler, ConsoleLines
@@ -132,6 +133,23 @@ async def test_a_stop_with_a_blocked_store_logs_every_record(files: Attacked, st
     assert told + sum(rest) == MOST_WAITING
     assert sum("which takes nothing" in line for line in lines) == 100
     assert not any("lines of the log were lost" in line for line in lines)
+
+
+async def test_records_that_the_store_never_took_are_not_called_stored(
+    files: Attacked, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try waited behind the last one, and found nothing that waits: on PostgreSQL a try takes long."""
+    caplog.set_level("INFO", "ecss-console.audit")
+    monkeypatch.setattr(journal_module, "BATCH_SECONDS", 0.01)
+    journal = Journal(store)
+    with closing(_held(files)):
+        journal.record_soon(event(1))
+        async with asyncio.timeout(20):
+            while "audit records wait for the store" not in caplog.text:  # noqa: ASYNC110  a log tells nobody
+                await asyncio.sleep(0.02)
+        await journal.close()
+    assert "not in the store, the store is busy" in caplog.text
+    assert "stored again" not in caplog.text, caplog.text
 
 
 async def test_a_lone_surrogate_blocks_no_record(store: Store) -> None:
