@@ -23,6 +23,7 @@ from confine import confinable
 from console import PASSWORD, PROGRAM, ConsoleServer, needs
 from postgresql import Database
 
+from server.storage.postgresql.lost_commit import SEARCH_SECONDS
 from server.systemd import SystemdNotifier
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -338,6 +339,8 @@ def test_the_systemd_exposure_score_is_below_one_and_a_half(
 @pytest.mark.parametrize("name", [REMOTE, LOCAL])
 def test_a_drop_in_opens_the_same_for_the_server_and_the_backup(name: str) -> None:
     server, backup = (_settings((UNITS / f"{unit.name}.d" / name).read_text()) for unit in (SERVICE, BACKUP[0]))
+    (stop_seconds,) = server.pop("TimeoutStopSec")
+    assert float(stop_seconds) > SEARCH_SECONDS + 10  # of the COMMIT, and of the records behind it
     assert server == backup
     assert server["LoadCredential"] == ["database.password:/etc/ecss-console/database.password"]
     opened = {"PrivateNetwork", "IPAddressAllow", "RestrictAddressFamilies"}
