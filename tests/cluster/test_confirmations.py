@@ -85,6 +85,17 @@ def test_a_node_that_does_not_confirm_is_named(pair: Pair) -> None:
 
 
 @pytest.mark.slow
+def test_an_invented_notification_confirms_no_change(pair: Pair) -> None:
+    """Every role that may connect to the database may send notifications on every channel."""
+    pair.one.run("domain/declare invented.local")
+    add_user(pair.one, "mallory", "invented.local")
+    pair.database.psql("SELECT pg_notify('ecss_changes', 'stranger 999999999999999999 users')")
+    pair.one.run("cocon/user/revoke mallory invented.local")
+    until(lambda: node_row(pair.database, pair.two.name)["applied"] == change_number(pair.database))
+    with stopped(pair.two):
+        assert f"Not confirmed yet by {pair.two.name}" in pair.one.run("cocon/user/lock mallory")
+
+
 async def test_a_change_is_applied_by_a_node_whose_listener_is_cut_meanwhile(pair: Pair) -> None:
     add_user(pair.one, "unheard")
     async with await pair.two.connected(username="unheard") as connection:

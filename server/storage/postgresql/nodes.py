@@ -70,9 +70,13 @@ _CLEAN_UP = """
 DELETE FROM requests WHERE made_at NOT BETWEEN clock_timestamp() - interval '60 seconds'
     AND clock_timestamp() + interval '60 seconds'
 """
-_APPLY = """
-WITH marked AS (UPDATE nodes SET applied = greatest(applied, $3) WHERE name = $1 AND boot = $2 RETURNING name)
-SELECT pg_notify($4, name) FROM marked
+#: Never above the counter: every role of the database may send notifications, and their numbers may be invented.
+_APPLY = f"""
+WITH marked AS (
+    UPDATE nodes SET applied = least(greatest(applied, $3), {_NUMBER}) WHERE name = $1 AND boot = $2
+    RETURNING name, applied
+)
+SELECT applied, pg_notify($4, name) FROM marked
 """
 _BEHIND = """
 SELECT name FROM nodes WHERE name <> $1 AND NOT stopped AND lease_until > clock_timestamp() AND applied < $2
@@ -187,9 +191,13 @@ class NodeTables:
         """Return the answers that a question has so far."""
         return [Answer(*row) for row in await self._run(_ANSWERS, question_id)]
 
-    async def mark_applied(self, node: Identity, change_number: int) -> bool:
-        """Confirm all changes up to this number; False when the name is lost."""
-        return bool(await self._run(_APPLY, node.name, node.boot, change_number, APPLIED))
+    async def mark_applied(self, node: Identity, change_number: int) -> int | None:
+        """Confirm all changes up to this number, and return the number that is confirmed.
+
+        It is smaller when there are not so many changes yet. Returns None when the name is lost.
+        """
+        rows = await self._run(_APPLY, node.name, node.boot, change_number, APPLIED)
+        return next((int(applied) for applied, _ in rows), None)
 
     async def behind(self, name: str, change_number: int) -> list[str]:
         """Return the other live nodes that have not confirmed a change."""
