@@ -54,8 +54,8 @@ WITH counted AS (UPDATE change_counter SET number = number + 1 RETURNING number)
 SELECT number, pg_notify($1, concat_ws(' ', $2::text, number, $3::text)) FROM counted
 """
 _NOT_COUNTED = (
-    "the table change_counter of the database is empty, so other nodes would not hear of a change; nothing was changed; "
-    "restore the store from a copy"
+    "the table change_counter of the database is empty, so other nodes would not hear of a change; "
+    "nothing was changed; restore the store from a copy"
 )
 #: A token is needed for seconds. Those of killed processes go too.
 _FORGET = "DELETE FROM commit_tokens WHERE writer = $1 OR at < clock_timestamp() - INTERVAL '1 day'"
