@@ -193,3 +193,17 @@ def test_the_check_of_the_configuration_shows_no_secret(database: Database, tmp_
     assert ran.returncode == 78
     assert "the password does not belong into the URL" in ran.stdout + ran.stderr
     assert secret not in ran.stdout + ran.stderr
+
+
+def test_a_password_that_everybody_may_read_is_refused(database: Database, tmp_path: Path) -> None:
+    console = console_on(database, tmp_path)
+    password = tmp_path / "password"
+    password.write_text(database.password_file.read_text())
+    password.chmod(0o644)
+    _replace(console, str(database.password_file), str(password))
+    ran = console.program("user", "add", "first", "--password-stdin", text="correct horse battery staple\n")
+    assert ran.returncode != 0
+    assert f"everybody may read the password of the database {password}: chmod o= it" in ran.stderr
+    password.chmod(0o640)
+    ran = console.program("user", "add", "first", "--password-stdin", text="correct horse battery staple\n")
+    assert ran.returncode == 0, ran.stderr
