@@ -55,10 +55,8 @@ def address(config: Config, url: PostgresqlUrl) -> Address:
     password = config.database_password
     with suppress(OSError):  # a missing file is reported where it is read
         if password is not None and password.stat().st_mode & 0o007:
-            message = (
-                f"everybody may read the password of the database {password}: chmod o= it, and think whether it is still "
-                "secret"
-            )
+            what = f"everybody may read the password of the database {password}"
+            message = f"{what}: chmod o= it, and think whether it is still secret"
             raise StartError(message)
     return Address(url, password, f"ecss-console {config.node.name}")
 
