@@ -6,13 +6,17 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --build-deps-for editable
 
-.PHONY: install run test test-slow test-all coverage check docs lock bench scaling stores failover kills scorecard soak clean
+.PHONY: install run cluster test test-slow test-all coverage check docs cluster-page lock bench scaling stores failover kills scorecard soak clean
 
 install: $(VENV)/.installed
 
 run: install
 	@$(BIN)/ecss-console init
 	@exec $(BIN)/ecss-console serve
+
+# Two consoles on one PostgreSQL, for trying a cluster out. Ctrl-C ends and removes everything.
+cluster: $(VENV)/.installed-dev
+	@exec $(BIN)/python scripts/cluster.py
 
 # One file of tests runs on one worker, because its tests may share a server. Servers mostly wait: more workers than cores.
 PYTEST := $(BIN)/pytest --numprocesses=$(or $(WORKERS),4) --dist=loadfile
@@ -46,6 +50,10 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python scripts/commands_page.py
 	$(BIN)/python scripts/configuration_page.py
 	$(BIN)/python scripts/observability_page.py
+
+# The transcript in docs/cluster.md; needs PostgreSQL.
+cluster-page: $(VENV)/.installed-dev
+	$(BIN)/python scripts/cluster_page.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/run.py $(if $(QUICK),--quick)

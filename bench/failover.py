@@ -4,9 +4,9 @@ make failover [QUICK=1]
 
 Each row starts a PostgreSQL of its own and one console process's store with fifty writers. Then the failure happens.
 Every change adds a domain, adds 1 to a number that all writers share, and records itself, so a lost change, a lost
-update, a doubled record and a wrong answer are all found. Writes bench/results/failover.md. Everything is on this
-machine, fsync is off: a killed PostgreSQL process loses nothing by that. About three minutes. Ends with status 1 when
-something was lost where nothing may be.
+update, a doubled record and a wrong answer are all found. Writes bench/results/failover.md and the table of
+docs/cluster.md. Everything is on this machine, fsync is off: a killed PostgreSQL process loses nothing by that. About
+three minutes. Ends with status 1 when something was lost where nothing may be.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ from fault_proxy import FaultProxy, Moment
 from postgresql import Database, PostgresqlServer, postgresql_server
 from writers import Found, Seen, Writers, found, opened_store
 
+from server.storage.postgresql.engine import WRITE_LOCK
+
+from speed.tables import put_between_marks  # isort: skip  a neighbour, not a package
+
 RESULTS = Path(__file__).parent / "results" / "failover.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "cluster.md"
 _WRITERS = 50
 #: So long the writers go on before the failure and after it.
 _CALM_SECONDS = 1.5
@@ -201,6 +206,12 @@ async def fill(stage: Stage) -> None:
     await asyncio.to_thread(stage.database.psql, 'ALTER DATABASE "console" CONNECTION LIMIT -1')
 
 
+async def hold_the_lock(stage: Stage) -> None:
+    """Hold the lock of all changes in another session, for longer than the patience of a change."""
+    held = f"SELECT pg_advisory_xact_lock({WRITE_LOCK}), pg_sleep(8)"
+    await asyncio.to_thread(stage.database.psql, held)
+
+
 @dataclass(frozen=True)
 class Case:
     """A row to measure: a replica is `none`, `synchronous` or `asynchronous`, and may become the primary."""
@@ -230,6 +241,7 @@ CASES = (
     Case("All connections lost, five times", drop),
     Case("Black hole for 8 s", black_hole),
     Case("No free connection for 2 s", fill),
+    Case("Another session has the lock of changes for 8 s", hold_the_lock),
 )
 QUICK = (CASES[1], CASES[3], *_CUTS)
 
@@ -287,6 +299,7 @@ def main() -> int:
     print(text)
     if not options.quick:
         RESULTS.write_text(_TITLE + text, encoding="utf-8")
+        put_between_marks(DOCUMENT, "failover table", text)
     faults = [fault for row in rows for fault in row.faults()]
     for fault in faults[:20]:
         print(fault)

@@ -1,9 +1,10 @@
 """Mixed load with faults for a long time: memory and tasks stay level, and no change is lost.
 
-PYTHONPATH=tests/support python bench/soak.py [--seconds N]
+PYTHONPATH=tests/support python bench/soak.py [--seconds N] [--store postgresql]
 
 Fifty writers work, half of them in pairs on the same integration, with readers, interactive users and vandals.
-Another program locks the store, the disk is full or fails, the clock jumps, and the host keys are reloaded. At the end
+Another program locks the store, the disk is full or fails, the clock jumps, and the host keys are reloaded. With
+`--store postgresql`, PostgreSQL restarts, crashes and loses connections instead of the faults of the disk. At the end
 the script looks for every acknowledged change. Loopback only; ends with status 1 when it finds a fault.
 """
 
@@ -21,15 +22,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from console import ConsoleServer
+from databases import configure
 from faults import CHANGES, Faults, Kind, compiled
 from ledger import DOMAIN, complaints
+from postgresql import Database, postgresql_server
 from soak_load import Load, add_shared, client, read, replace_keys, set_numbers, type_keys, vandalise, write_own
 from sources import state
+
+from server.storage.postgresql.engine import WRITE_LOCK
 
 PAIRS = 13
 ALONE = 24
@@ -37,6 +42,7 @@ ALONE = 24
 MOST_GROWTH_MB = 8.0
 _WARM_SECONDS = 600
 _CONNECTIONS = 10
+_DISCONNECT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'console'"
 
 
 @dataclass(frozen=True)
@@ -109,11 +115,47 @@ async def second_program(load: Load, _faults: Faults) -> None:
 FAULTS: tuple[Callable[[Load, Faults], Awaitable[None]], ...] = (lock, fill, fail, jump, reload, second_program)
 
 
+async def restart(load: Load, _faults: Faults) -> None:
+    """Stop PostgreSQL and start it, within the patience of everybody."""
+    server = database_of(load).server
+    await asyncio.to_thread(server.stop, random.choice(("fast", "immediate")))
+    await asyncio.to_thread(server.start)
+
+
+async def crash(load: Load, _faults: Faults) -> None:
+    """Kill PostgreSQL and start it."""
+    server = database_of(load).server
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+
+
+async def disconnect(load: Load, _faults: Faults) -> None:
+    """End all sessions of the console in PostgreSQL."""
+    await asyncio.to_thread(database_of(load).psql, _DISCONNECT)
+
+
+async def lock_postgresql(load: Load, _faults: Faults) -> None:
+    """Take the lock of all changes, sometimes for longer than a change waits."""
+    seconds = random.choice((0.2, 1, 5.5))
+    await asyncio.to_thread(database_of(load).psql, f"SELECT pg_advisory_xact_lock({WRITE_LOCK}), pg_sleep({seconds})")
+
+
+def database_of(load: Load) -> Database:
+    """Return the database of a store on PostgreSQL."""
+    if load.database is None:
+        message = "the store is not on PostgreSQL"
+        raise ValueError(message)
+    return load.database
+
+
+FAULTS_OF_POSTGRESQL = (lock_postgresql, restart, crash, disconnect, jump, reload, second_program)
+
+
 async def disturb(load: Load, faults: Faults) -> None:
     """Inject one fault after another, each for a while."""
     while load.goes_on():
         await load.pause(1.5)
-        fault = random.choice(FAULTS)
+        fault = random.choice(FAULTS if load.database is None else FAULTS_OF_POSTGRESQL)
         await fault(load, faults)
         load.done[f"fault: {fault.__name__}"] += 1
     faults.mend()
@@ -130,10 +172,12 @@ async def watch(load: Load, samples: list[Sample], began: float) -> None:
         await asyncio.sleep(1)
 
 
-async def run(console: ConsoleServer, faults: Faults, seconds: float) -> tuple[Load, list[Sample]]:
+async def run(
+    console: ConsoleServer, faults: Faults, seconds: float, database: Database | None
+) -> tuple[Load, list[Sample]]:
     """Load and disturb a running server, then check its remaining state."""
     began = time.monotonic()
-    load = Load(console, asyncio.get_running_loop().time() + seconds)
+    load = Load(console, asyncio.get_running_loop().time() + seconds, database)
     samples: list[Sample] = []
     await add_shared(load, PAIRS)
     async with AsyncExitStack() as stack:
@@ -193,8 +237,11 @@ def growth_mb(samples: list[Sample]) -> float:
     return statistics.median(held[2 * third :]) - statistics.median(held[third : 2 * third])
 
 
-def soak(folder: Path, seconds: float) -> tuple[Load, list[Sample]]:
+def soak(folder: Path, seconds: float, database: Database | None = None) -> tuple[Load, list[Sample]]:
     """Make a server in `folder`, load it for this time, and return counts and faults."""
+    if database is not None:
+        configure(database, folder)
+        (folder / "var").mkdir()
     faults = Faults.make(compiled(folder / "faults.so"), folder / "control", folder / "var")
     console = ConsoleServer(folder)
     console.prepare()
@@ -203,7 +250,7 @@ def soak(folder: Path, seconds: float) -> tuple[Load, list[Sample]]:
     idle = (state(console)[1] + 1, sample(console, 0).files + 2)
 
     async def all_of_it() -> tuple[Load, list[Sample]]:
-        load, samples = await run(console, faults, seconds)
+        load, samples = await run(console, faults, seconds, database)
         await look(load, samples, idle)
         return load, samples
 
@@ -217,9 +264,13 @@ def main() -> int:
     """Soak, print the figures, and return the exit status."""
     parser = argparse.ArgumentParser(description="mixed load with faults for a long time")
     parser.add_argument("--seconds", type=float, default=1800)
+    parser.add_argument("--store", choices=("sqlite", "postgresql"), default="sqlite")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        load, samples = soak(Path(name), options.seconds)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        database = None
+        if options.store == "postgresql":
+            database = stack.enter_context(postgresql_server()).database("console")
+        load, samples = soak(Path(name), options.seconds, database)
     load.done["own change acknowledged"] = load.ledger.told()
     load.done["change refused as temporary"] = load.ledger.refused
     for what, count in sorted(load.done.items()):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import asyncssh
 from console import ConsoleServer
 from ledger import DOMAIN, Ledger, change_until_cut
+from postgresql import Database
 
 HERE = f"domain/{DOMAIN}/integrations/"
 _KEY = re.compile(r"API key: ([A-Za-z0-9]{64})")
@@ -44,6 +45,7 @@ class Load:
 
     console: ConsoleServer
     until: float
+    database: Database | None = None
     ledger: Ledger = field(default_factory=Ledger)
     shared: list[Shared] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)

@@ -71,7 +71,7 @@ def read_question(text: str) -> Question:
         message = f"the question is longer than {MOST_QUESTION_BYTES // 1024} KB"
         raise ValueError(message)
     given = json.loads(text)
-    words = given.pop("words") if isinstance(given, dict) else None
+    words = given.pop("words", None) if isinstance(given, dict) else None
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         message = "the question has no words"
         raise ValueError(message)

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import asyncssh
 import pytest
 from console import ConsoleServer
 from databases import SshWriters, both_hosts, console_on, declare_domain
+from fault_proxy import FaultProxy
 from postgresql import Database, PostgresqlServer
 
 from server.storage.postgresql.connection import STATEMENT_SECONDS
+from server.storage.postgresql.engine import WRITE_LOCK
 
 pytestmark = pytest.mark.slow
 
 _AWAY = "Command error: temporary locked: the database does not answer, nothing was changed; try again"
 #: Behind a change that waits for the database.
 _BUSY = "Command error: temporary locked: the store is busy, nothing was changed; try again"
+_LOCKED = f"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND objid = {WRITE_LOCK} AND granted"
 _RECEIVED = "SELECT count(*) = 1 FROM pg_stat_replication WHERE flush_lsn = pg_current_wal_lsn()"
 #: A change waits for the database, then for an answer to one statement.
 _MOST_SECONDS = 5 + STATEMENT_SECONDS + 4
@@ -46,15 +52,18 @@ def _ended(console: ConsoleServer) -> str:
     return log
 
 
-def _all_exported_once(console: ConsoleServer, database: Database) -> None:
-    """Compare the log of the exporter with the store: it has every record since the first start once."""
-    rows = database.psql("SELECT node, seq FROM ecss_console.audit ORDER BY id").split()
-    stored = [(node, int(seq)) for node, seq in (row.split("|") for row in rows)]
+def _exported_once(console: ConsoleServer, database: Database, *, complete: bool = True) -> None:
+    """Compare the log of the exporter with the store: it has every record since the first start of the console once.
+
+    A log that is not `complete` ends before the last records of other nodes.
+    """
+    stored = [line.split("|") for line in database.psql("SELECT id, node, seq FROM ecss_console.audit").splitlines()]
     lines = (console.folder / "audit.log").read_text().splitlines()
-    exported = Counter((record["node"], record["seq"]) for record in map(json.loads, lines))
-    assert set(exported.values()) == {1}
-    first = min(seq for _, seq in exported)
-    assert set(exported) == {each for each in stored if each[1] >= first}
+    exported = [[str(record["id"]), record["node"], str(record["seq"])] for record in map(json.loads, lines)]
+    assert max(Counter(map(tuple, exported)).values()) == 1
+    first, last = int(exported[0][0]), int(exported[-1][0])
+    assert sorted(exported) == sorted(each for each in stored if first <= int(each[0]) <= last)
+    assert not complete or last == max(int(each[0]) for each in stored)
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
@@ -97,7 +106,7 @@ async def test_a_database_that_stays_away_is_named_and_comes_back_without_a_rest
     assert await asyncio.to_thread(_readiness, console) == (200, "ok\n")
     assert await writers.complaints() == []
     await asyncio.to_thread(_ended, console)
-    _all_exported_once(console, database)
+    _exported_once(console, database)
 
 
 def _readiness(console: ConsoleServer) -> tuple[int, str]:
@@ -112,19 +121,31 @@ def _readiness(console: ConsoleServer) -> tuple[int, str]:
 async def test_a_failover_to_a_synchronous_replica_loses_nothing(
     own_postgresql: PostgresqlServer, tmp_path: Path
 ) -> None:
+    """Two nodes write; the log of each has every record once."""
     database = own_postgresql.database("console")
     replica = own_postgresql.replica("second")
     own_postgresql.make_synchronous("second")
-    console = await asyncio.to_thread(_started, database, tmp_path, both_hosts(database, replica))
-    writers = SshWriters([console])
-    async with writers.writing(8):
+    url = both_hosts(database, replica)
+    first = await asyncio.to_thread(_started, database, tmp_path / "first", url)
+    second = await asyncio.to_thread(console_on, database, tmp_path / "second", url, "ds2@ecss1")
+    for name in ("keys", "id_admin", "id_admin.pub"):
+        copying = shutil.copytree if name == "keys" else shutil.copy2
+        copying(first.folder / name, second.folder / name)
+    await asyncio.to_thread(second.start)
+    writers = SshWriters([first, second])
+    async with writers.writing(6):
         await writers.more(50)
         await asyncio.to_thread(own_postgresql.kill)
         await asyncio.to_thread(replica.promote)
         await writers.more(50)
     assert await writers.complaints() == []
-    await asyncio.to_thread(_ended, console)
-    _all_exported_once(console, Database(replica, database.name))
+    for console in (first, second):
+        verified = await asyncio.to_thread(console.program, "audit", "verify")
+        assert verified.returncode == 0, verified.stdout
+    await asyncio.to_thread(_ended, second)
+    await asyncio.to_thread(_ended, first)
+    _exported_once(second, Database(replica, database.name), complete=False)
+    _exported_once(first, Database(replica, database.name))
 
 
 async def test_what_an_asynchronous_replica_has_not_received_is_noticed_and_named(
@@ -170,3 +191,48 @@ async def test_a_server_that_becomes_read_only_is_left_for_the_other_host(
     sessions = f"SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = '{database.name}'"
     await asyncio.to_thread(_until, own_postgresql, sessions)
     await asyncio.to_thread(_ended, console)
+
+
+@pytest.mark.parametrize("leaves", ["Ctrl-C", "disconnect"])
+async def test_a_client_that_stops_waiting_leaves_nothing_behind(
+    leaves: str, store_database: Database, store_template: Path, tmp_path: Path
+) -> None:
+    """Another program has the lock of all changes, and then nobody answers at all."""
+    (tmp_path / "keys").mkdir(0o700)
+    shutil.copy2(store_template, tmp_path / "keys")
+    with FaultProxy(store_database.server.port) as proxy:
+        url = store_database.url_through(proxy.port)
+        console = await asyncio.to_thread(_started, store_database, tmp_path, url)
+        held = f"SELECT pg_advisory_xact_lock({WRITE_LOCK}), pg_sleep(2)"
+        holding = asyncio.create_task(asyncio.to_thread(store_database.psql, held))
+        await asyncio.to_thread(_until, store_database.server, _LOCKED)
+        await _leave(console, "domain/declare one.local", leaves)
+        await holding
+        await asyncio.to_thread(console.run, "domain/declare two.local")
+        async with console.asyncssh() as connection:
+            await connection.run("whoami")
+            proxy.stall()
+            for line in ("domain/declare three.local", "domain/list"):
+                await _leave(console, line, leaves, connection)
+            proxy.resume()
+        proxy.drop_connections()
+        await asyncio.to_thread(console.run, "domain/declare four.local")
+        listed = await asyncio.to_thread(console.run, "domain/list")
+        assert [name for name in ("one", "two", "three", "four") if f"{name}.local" in listed] == ["two", "four"]
+        await asyncio.to_thread(_ended, console)
+
+
+async def _leave(
+    console: ConsoleServer, line: str, leaves: str, connection: asyncssh.SSHClientConnection | None = None
+) -> None:
+    """Run a line that waits, and leave while it does."""
+    async with AsyncExitStack() as stack:
+        used = connection if connection is not None else await stack.enter_async_context(console.asyncssh())
+        process = await used.create_process(line, term_type="xterm")
+        await asyncio.sleep(0.3)
+        if leaves == "Ctrl-C":
+            process.stdin.write("\x03")
+            async with asyncio.timeout(15):
+                assert (await process.wait()).exit_status in {75, 130}
+        else:
+            process.channel.abort()

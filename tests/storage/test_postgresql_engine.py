@@ -20,7 +20,7 @@ from server.errors import TemporaryError
 from server.storage import users
 from server.storage.feed import EVERYTHING, Topic
 from server.storage.postgresql.connection import Address, Connection
-from server.storage.postgresql.control import Control
+from server.storage.postgresql.control import LOST, Control
 from server.storage.postgresql.engine import PostgresqlEngine
 from server.storage.store import Store
 
@@ -316,3 +316,34 @@ async def test_a_first_host_in_a_black_hole_costs_two_seconds(store_database: Da
             assert await store.schema()
             assert loop.time() - began < 4
         proxy.resume()
+
+
+@pytest.mark.slow
+async def test_a_control_connection_in_a_black_hole_is_made_again_and_says_what_was_missed(
+    store_database: Database,
+) -> None:
+    with FaultProxy(store_database.server.port) as proxy:
+        url = parse_postgresql_url(store_database.url_through(proxy.port))
+        control = Control(Address(url, store_database.password_file))
+        heard = control.subscribe("tests")
+        running = asyncio.create_task(control.run_loop())
+        try:
+            assert await heard.next(20) == [LOST]
+            store_database.psql("NOTIFY tests, 'one'")
+            assert await heard.next(20) == ["one"]
+            proxy.stall()
+            store_database.psql("NOTIFY tests, 'missed'")
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            with pytest.raises(TimeoutError):
+                await control.run("SELECT 1")
+            assert loop.time() - began < 6
+            proxy.drop_connections()
+            proxy.resume()
+            assert LOST in await heard.next(20)
+            store_database.psql("NOTIFY tests, 'two'")
+            assert await heard.next(20) == ["two"]
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            await control.close()

@@ -17,7 +17,9 @@ from pathlib import Path
 
 ALLOW = 0x7FFF0000
 REFUSE = 0x00050000
-NOT_EQUAL, MASKED_EQUAL = 1, 7
+EQUAL, AT_LEAST, MASKED_EQUAL = 4, 5, 7
+#: `AF_MAX` of the kernel: families from here on are unknown.
+_FAMILIES = 46
 SHM_EXEC = 0o100000
 LIBRARY = "libseccomp.so.2"
 
@@ -98,8 +100,11 @@ def confine(unit: Path) -> None:
     """Apply the unit's filters to this process."""
     permitted = allowed(unit)  # runs before the filters apply, because it asks systemd-analyze
     families, memory = Filter(ALLOW), Filter(ALLOW)
-    if settings(unit, "RestrictAddressFamilies") == ["AF_UNIX"]:
-        families.rule(REFUSE | errno.EAFNOSUPPORT, "socket", Comparison(0, NOT_EQUAL, socket.AF_UNIX, 0))
+    named = " ".join(settings(unit, "RestrictAddressFamilies")).split()
+    permitted_families = {int(getattr(socket, name)) for name in named}
+    for family in sorted(set(range(_FAMILIES)) - permitted_families):
+        families.rule(REFUSE | errno.EAFNOSUPPORT, "socket", Comparison(0, EQUAL, family, 0))
+    families.rule(REFUSE | errno.EAFNOSUPPORT, "socket", Comparison(0, AT_LEAST, _FAMILIES, 0))
     if settings(unit, "MemoryDenyWriteExecute") == ["yes"]:
         both = mmap.PROT_WRITE | mmap.PROT_EXEC
         memory.rule(REFUSE | errno.EPERM, "mmap", Comparison(2, MASKED_EQUAL, both, both))

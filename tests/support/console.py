@@ -132,11 +132,11 @@ class ConsoleServer:
             timeout=30,
         )
 
-    def prepare(self) -> None:
+    def prepare(self, **environment: str) -> None:
         """Make a key and the user `admin`, who may log in with it and with `PASSWORD`."""
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
         words = ("user", "add", "admin", "--password-stdin", "--authorized-key", f"{self.key}.pub")
-        added = self.program(*words, text=PASSWORD + "\n")
+        added = self.program(*words, text=PASSWORD + "\n", **environment)
         assert added.returncode == 0, added.stderr
 
     def start(self, **environment: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,10 +22,26 @@ audit: {{log: audit.log}}
 
 def console_on(database: Database, folder: Path, url: str = "", name: str = "ds1@ecss1") -> ConsoleServer:
     """Return a console that is configured and not started, in a folder of its own."""
+    configure(database, folder, url, name)
+    return ConsoleServer(folder)
+
+
+def configure(database: Database, folder: Path, url: str = "", name: str = "ds1@ecss1") -> None:
+    """Write the configuration of a console."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = _CONFIGURATION.format(name=name, url=url or database.url, password_file=database.password_file)
     (folder / "config.yaml").write_text(settings)
-    return ConsoleServer(folder)
+
+
+class KilledNode(ConsoleServer):
+    """A console that is killed and started again and again: each run has another name, because leases outlive it."""
+
+    runs = 0
+
+    def launch(self, **environment: str) -> threading.Event:
+        """Start the server without a wait."""
+        self.runs += 1
+        return super().launch(**{"ECSS_CONSOLE_NODE__NAME": f"ds{self.runs % 50}@ecss1", **environment})
 
 
 def both_hosts(database: Database, replica: PostgresqlServer) -> str:

@@ -49,9 +49,14 @@ rm -rf "$0"
 """
 
 
+def is_installed() -> bool:
+    """Tell whether this machine has PostgreSQL's server."""
+    return _programs() is not None
+
+
 def needs_postgresql() -> None:
     """Skip the test where PostgreSQL's server is absent; with CI=true fail instead."""
-    if _programs() is None:
+    if not is_installed():
         is_absent("PostgreSQL's server is not installed: no initdb in $PG_BIN or /usr/lib/postgresql/*/bin")
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from confine import confinable
 from console import PASSWORD, PROGRAM, ConsoleServer, needs
+from postgresql import Database
 
 from server.systemd import SystemdNotifier
 
@@ -29,6 +30,8 @@ UNITS = SUPPORT.parents[1] / "systemd"
 SERVICE, SOCKET = UNITS / "ecss-console.service", UNITS / "ecss-console.socket"
 METRICS = UNITS / "ecss-console-metrics.socket"
 BACKUP = [UNITS / f"ecss-console-backup.{kind}" for kind in ("service", "timer")]
+#: For a store on PostgreSQL.
+REMOTE, LOCAL = "postgresql.conf", "postgresql-local.conf"
 #: Serves normally, but SIGUSR2 blocks the event loop until a file appears; other threads continue.
 STALLING = """
 import os, signal, sys, time
@@ -286,34 +289,59 @@ def test_a_credential_does_not_change_which_files_are_made(
     assert not (stopped_console.folder / "keys" / "storage.key").exists()
 
 
-def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+def _installed(folder: Path, unit: Path, *drop_ins: str) -> Path:
+    """Copy a unit with these drop-ins, because systemd-analyze reads all drop-ins beside a unit."""
+    installed = folder / unit.name
+    installed.write_text(unit.read_text())
+    for name in drop_ins:
+        copied = folder / f"{unit.name}.d" / name
+        copied.parent.mkdir(exist_ok=True)
+        copied.write_text((UNITS / f"{unit.name}.d" / name).read_text())
+    return installed
+
+
+@pytest.mark.parametrize("drop_ins", [[], [REMOTE], [LOCAL]], ids=["SQLite", "PostgreSQL", "local PostgreSQL"])
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, drop_ins: list[str]) -> None:
     needs("systemd-analyze")
     program = tmp_path / "ecss-console"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    units = (SERVICE, SOCKET, METRICS, *BACKUP)
-    for unit in units:
-        here = unit.read_text().replace("/opt/ecss-console/.venv/bin/ecss-console", str(program))
-        (tmp_path / unit.name).write_text(here)
-    words = [
-        "systemd-analyze",
-        "verify",
-        "--man=no",
-        *(str(tmp_path / unit.name) for unit in units),
-    ]
+    installed = [_installed(tmp_path, unit, *drop_ins) for unit in (SERVICE, BACKUP[0])]
+    installed += [_installed(tmp_path, unit) for unit in (SOCKET, METRICS, BACKUP[1])]
+    for unit in installed:
+        unit.write_text(unit.read_text().replace("/opt/ecss-console/.venv/bin/ecss-console", str(program)))
+    words = ["systemd-analyze", "verify", "--man=no", *map(str, installed)]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("unit", [SERVICE, BACKUP[0]], ids=["server", "backup"])
-def test_the_systemd_exposure_score_is_below_one_and_a_half(unit: Path) -> None:
+@pytest.mark.parametrize(
+    ("drop_ins", "most"),
+    [([], 0.5), ([REMOTE], 1.5), ([LOCAL], 0.5)],
+    ids=["SQLite", "PostgreSQL", "local PostgreSQL"],
+)
+def test_the_systemd_exposure_score_is_below_one_and_a_half(
+    tmp_path: Path, unit: Path, drop_ins: list[str], most: float
+) -> None:
+    """Only a database on other hosts takes the score above 0.5."""
     needs("systemd-analyze")
-    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", str(unit)]
+    installed = str(_installed(tmp_path, unit, *drop_ins))
+    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=15", installed]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     found = re.search(rf"Overall exposure level for {unit.name}: ([0-9.]+)", ran.stdout)
     assert found, ran.stdout + ran.stderr
-    assert float(found[1]) <= 1.5
+    assert float(found[1]) <= most
     assert ran.returncode == 0
+
+
+@pytest.mark.parametrize("name", [REMOTE, LOCAL])
+def test_a_drop_in_opens_the_same_for_the_server_and_the_backup(name: str) -> None:
+    server, backup = (_settings((UNITS / f"{unit.name}.d" / name).read_text()) for unit in (SERVICE, BACKUP[0]))
+    assert server == backup
+    assert server["LoadCredential"] == ["database.password:/etc/ecss-console/database.password"]
+    opened = {"PrivateNetwork", "IPAddressAllow", "RestrictAddressFamilies"}
+    assert server.keys() & opened == (opened if name == REMOTE else set())
 
 
 def test_the_nightly_backup_runs_in_the_sandbox_of_the_server() -> None:
@@ -326,13 +354,25 @@ def test_the_nightly_backup_runs_in_the_sandbox_of_the_server() -> None:
 
 def _sandbox(unit: Path) -> dict[str, list[str]]:
     """Return a unit's settings from `User=` on, without those of a listening server."""
-    lines = unit.read_text().partition("\nUser=")[2].partition("[Install]")[0].splitlines()
-    named = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    found = _settings(unit.read_text().partition("\nUser=")[2].partition("[Install]")[0])
+    of_the_server = {"WorkingDirectory", "StateDirectory", "StateDirectoryMode", "LimitNOFILE"}
+    return {name: values for name, values in found.items() if name not in of_the_server}
+
+
+def _settings(text: str) -> dict[str, list[str]]:
+    named = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
     found: dict[str, list[str]] = {}
     for name, _, value in named:
         found.setdefault(name, []).append(value)
-    of_the_server = {"WorkingDirectory", "StateDirectory", "StateDirectoryMode", "LimitNOFILE"}
-    return {name: values for name, values in found.items() if name not in of_the_server}
+    return found
+
+
+def _confined(folder: Path, *drop_ins: str) -> list[str]:
+    """Return the words before a program that runs under the unit with these drop-ins."""
+    merged = folder / SERVICE.name
+    texts = [SERVICE.read_text(), *((UNITS / f"{SERVICE.name}.d" / name).read_text() for name in drop_ins)]
+    merged.write_text("\n".join(texts))
+    return [sys.executable, str(SUPPORT / "confine.py"), str(merged)]
 
 
 def test_the_console_works_under_the_units_system_call_filters(stopped_console: ConsoleServer) -> None:
@@ -356,6 +396,34 @@ def test_the_console_works_under_the_units_system_call_filters(stopped_console: 
         assert "Traceback" not in "".join(stopped_console.log)
 
 
+@pytest.mark.parametrize("way", ["an address", "a name", "a Unix socket"])
+def test_the_console_reaches_postgresql_under_the_filters(database: Database, tmp_path: Path, way: str) -> None:
+    """With the drop-ins. The password is a credential, as systemd gives it."""
+    confinable()
+    credentials = tmp_path / "credentials"
+    credentials.mkdir(mode=0o700)
+    shutil.copy(database.password_file, credentials / "database.password")
+    by_name = database.url.replace("127.0.0.1", "localhost")
+    url = {"an address": database.url, "a name": by_name, "a Unix socket": database.socket_url}[way]
+    console = ConsoleServer(tmp_path / "console")
+    console.folder.mkdir()
+    (console.folder / "config.yaml").write_text(f'storage: {{url: "{url}"}}\n')
+    console.prepare(CREDENTIALS_DIRECTORY=str(credentials))
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        _activated(console, held)
+        drop_in = LOCAL if way == "a Unix socket" else REMOTE
+        console.launcher = (*_confined(tmp_path, drop_in), *console.launcher)
+        console.start(CREDENTIALS_DIRECTORY=str(credentials))
+        assert console.process is not None
+        state = Path(f"/proc/{console.process.pid}/status").read_text()
+        assert re.search(r"^Seccomp:\s2$", state, re.MULTILINE)
+        console.run("domain/declare a.example")
+        assert "a.example" in console.run("domain/list")
+        assert "ds1@ecss1" in console.run("node/list")
+        assert console.stop() == 0
+        assert "Traceback" not in "".join(console.log)
+
+
 @pytest.mark.parametrize(
     ("attempt", "refused"),
     [
@@ -365,10 +433,32 @@ def test_the_console_works_under_the_units_system_call_filters(stopped_console: 
         ("os.chroot('/')", "Operation not permitted"),
     ],
 )
-def test_the_system_call_filters_refuse_other_calls(attempt: str, refused: str) -> None:
+def test_the_system_call_filters_refuse_other_calls(tmp_path: Path, attempt: str, refused: str) -> None:
     confinable()
     program = f"import mmap, os, socket\n{attempt}"
-    words = [sys.executable, str(SUPPORT / "confine.py"), str(SERVICE), sys.executable, "-c", program]
+    words = [*_confined(tmp_path), sys.executable, "-c", program]
     ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 1
     assert refused in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("drop_in", "family", "status"),
+    [
+        (REMOTE, "AF_INET", 0),
+        (REMOTE, "AF_INET6", 0),
+        (REMOTE, "AF_NETLINK", 1),
+        (REMOTE, "AF_PACKET", 1),
+        (LOCAL, "AF_INET", 1),
+        (LOCAL, "AF_UNIX", 0),
+    ],
+)
+def test_a_drop_in_opens_only_the_address_families_of_the_database(
+    tmp_path: Path, drop_in: str, family: str, status: int
+) -> None:
+    confinable()
+    program = f"import socket\nsocket.socket(socket.{family}, socket.SOCK_DGRAM)"
+    words = [*_confined(tmp_path, drop_in), sys.executable, "-c", program]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == status, ran.stderr
+    assert ("Address family not supported" in ran.stderr) == bool(status)

@@ -21,6 +21,7 @@ from server.encoding import decoded
 from server.errors import StartError
 from server.model.lines import one_line
 from server.plain_files import MOST_KEY_BYTES, read_plain
+from server.storage.owner import working_for
 from server.storage.postgresql.errors import AWAY, is_lost, passes
 from server.storage.postgresql.schema import SCHEMA
 from server.storage.temporary import temporary
@@ -59,16 +60,27 @@ class Address:
     name: str = "ecss-console"
 
     def password(self) -> str | None:
-        """Read the password. It is read at each login, so that it can be changed. Raises StartError."""
+        """Read the password. It is read at each login, so that it can be changed. Raises StartError.
+
+        Root reads a file of root's as root, even while it works as the owner of the keys folder.
+        """
         if self.password_file is None:
             return None
         try:
-            text = decoded(read_plain(self.password_file, MOST_KEY_BYTES))
+            text = decoded(self._read(self.password_file))
         except (OSError, ValueError) as error:
             what = getattr(error, "strerror", None) or error
             message = f"the password of the database cannot be read from {self.password_file}: {what}"
             raise StartError(message) from error
         return text.partition("\n")[0].removesuffix("\r")
+
+    @staticmethod
+    def _read(file: Path) -> bytes:
+        try:
+            return read_plain(file, MOST_KEY_BYTES)
+        except PermissionError:
+            with working_for(file):
+                return read_plain(file, MOST_KEY_BYTES)
 
 
 class Connection:
@@ -95,14 +107,17 @@ class Connection:
         A short absence of the database passes unnoticed. Raises the last error of the driver, or TimeoutError.
         """
         loop = asyncio.get_running_loop()
+        failed: Exception | None = None  # says more than a login that the deadline has cut
         while (current := self.current) is None:
             if self._closed:
                 raise temporary(_CLOSED)
             try:
                 return await self._open_by(deadline)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  raised again below
+                told = failed if failed is not None and isinstance(error, TimeoutError) else error
                 if not passes(error) or loop.time() + _RETRY_SECONDS > deadline:
-                    raise
+                    raise told from None
+                failed = told
             await asyncio.sleep(_RETRY_SECONDS)
         return current
 

@@ -27,7 +27,7 @@ from server.storage.temporary import temporary
 
 CHANGES_CHANNEL = "ecss_changes"
 #: The advisory lock of all write transactions: "ecss" as a number.
-_WRITE_LOCK = 0x65637373
+WRITE_LOCK = 0x65637373
 #: More subtransactions than this would make the snapshots of all sessions slow (source: PostgreSQL, subxact overflow).
 _MOST_CHANGES = 64
 _READERS = 2
@@ -105,15 +105,15 @@ class PostgresqlEngine:
         """
         while True:
             connection = await self._writer.opened(deadline)
-            self.control.follow(self._writer)
-            for reader in self._readers:
-                reader.follow(self._writer)
             try:
-                return await self._begin_on(connection, deadline)
+                await self._begin_on(connection, deadline)
             except BaseException as error:  # also after a cancellation: an open transaction would stop all nodes
                 await self.rollback()
                 if not is_lost(error) or asyncio.get_running_loop().time() + _RETRY_SECONDS > deadline:
                     raise
+            else:
+                self._follow_writer()
+                return
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def savepoint(self) -> None:
@@ -221,7 +221,7 @@ class PostgresqlEngine:
     async def _begin_on(self, connection: asyncpg.Connection, deadline: float) -> None:
         left_seconds = max(_LEAST_WAIT_SECONDS, deadline - asyncio.get_running_loop().time())
         begin = (
-            f"BEGIN; SET LOCAL lock_timeout = {round(left_seconds * 1000)}; SELECT pg_advisory_xact_lock({_WRITE_LOCK})"
+            f"BEGIN; SET LOCAL lock_timeout = {round(left_seconds * 1000)}; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
         )
         self._in_transaction = connection
         # a cancelled caller gives the connection up, because the server may wait for the lock for long
@@ -244,6 +244,12 @@ class PostgresqlEngine:
         if self._node is not None and not has_name:
             message = f"another console has taken the name {name} of this node"
             raise temporary(message)
+
+    def _follow_writer(self) -> None:
+        """Let all connections leave a host that takes no changes any more."""
+        self.control.follow(self._writer)
+        for reader in self._readers:
+            reader.follow(self._writer)
 
     async def _announce(self, shared: frozenset[Topic]) -> int:
         connection = self._of_transaction()
