@@ -231,9 +231,13 @@ async def test_notifications_that_are_not_ours_mean_that_everything_may_have_cha
         assert (changed.number, changed.topics) == (number, topics)
 
 
-async def test_a_lost_counter_of_changes_is_named(postgresql_store: Store, store_database: Database) -> None:
-    store_database.psql("DELETE FROM ecss_console.change_counter")
-    with pytest.raises(TemporaryError, match="change_counter of the database is empty"):
+@pytest.mark.parametrize(
+    "sql",
+    ["DELETE FROM ecss_console.change_counter", "UPDATE ecss_console.change_counter SET number = 9223372036854775807"],
+)
+async def test_a_lost_counter_of_changes_is_named(postgresql_store: Store, store_database: Database, sql: str) -> None:
+    store_database.psql(sql)
+    with pytest.raises(TemporaryError, match="change_counter of the database has no usable number"):
         async with postgresql_store.transaction() as query:
             await query("DELETE FROM users WHERE name = ?", "nobody")
     async with postgresql_store.transaction() as query:

@@ -50,11 +50,11 @@ RETURNING pg_current_xact_id()::text, (SELECT count(*) FROM nodes WHERE name = $
     (SELECT relnamespace::bigint FROM pg_class WHERE oid = commit_tokens.tableoid)
 """
 _ANNOUNCE = """
-WITH counted AS (UPDATE change_counter SET number = number + 1 RETURNING number)
+WITH counted AS (UPDATE change_counter SET number = number + 1 WHERE number < 100000000000000000 RETURNING number)
 SELECT number, pg_notify($1, concat_ws(' ', $2::text, number, $3::text)) FROM counted
 """
 _NOT_COUNTED = (
-    "the table change_counter of the database is empty, so other nodes would not hear of a change; "
+    "the table change_counter of the database has no usable number, so other nodes would not hear of a change; "
     "nothing was changed; restore the store from a copy"
 )
 #: A token is needed for seconds. Those of killed processes go too.
