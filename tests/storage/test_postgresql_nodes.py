@@ -111,7 +111,7 @@ async def test_rows_that_no_node_has_written_stop_nothing(tables: NodeTables, da
     assert [each.name for each in await tables.members()] == ["ds1@ecss1"]
     database.psql(
         "UPDATE ecss_console.nodes SET seen_at = '20000-01-01', lease_until = '20000-01-01', sessions = -1,"
-        " version = repeat('v', 100000), address = repeat('a', 100000)"
+        " version = repeat('v', 100000), address = repeat('a', 100000), program = repeat('p', 100000)"
     )
     (member,) = [each for each in await tables.members() if each.name == "ds1@ecss1"]
     assert member.seen_at <= datetime.now(UTC) + timedelta(minutes=1)
@@ -119,12 +119,14 @@ async def test_rows_that_no_node_has_written_stop_nothing(tables: NodeTables, da
     holder = await tables.holder("ds1@ecss1")
     assert holder is not None
     assert holder.lease_until.year == 9999
+    assert len(holder.program) == 256
     assert max(len(name) for name in await tables.behind("ds1@ecss1", 1)) == 256
     database.psql(
-        "INSERT INTO ecss_console.requests SELECT 'forged ' || n, 'ds1@ecss1', ARRAY['ds2@ecss1'], clock_timestamp(),"
+        "INSERT INTO ecss_console.requests SELECT 'forged ' || n, repeat('a', 1000), ARRAY['ds2@ecss1'], clock_timestamp(),"
         " repeat('q', n), '' FROM generate_series(65530, 66200) n"
     )
-    assert [len(each.text) for each in await tables.unanswered("ds2@ecss1")] == [*range(65_530, 65_537)]
+    forged = await tables.unanswered("ds2@ecss1")
+    assert [(len(each.asker), len(each.text)) for each in forged] == [(256, size) for size in range(65_530, 65_537)]
 
 
 async def test_a_lost_counter_of_changes_is_a_beginning(tables: NodeTables, database: Database) -> None:

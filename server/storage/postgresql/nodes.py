@@ -46,7 +46,9 @@ WHERE name = $1 AND boot = $2 RETURNING epoch, {_NUMBER}, clock_timestamp()
 _RELEASE = """
 UPDATE nodes SET stopped = TRUE, lease_until = clock_timestamp(), sessions = 0 WHERE name = $1 AND boot = $2
 """
-_HOLDER = f"SELECT boot, program, left(address, {_MOST_SHOWN}), {_LEASE_UNTIL} FROM nodes WHERE name = $1"
+_HOLDER = f"""
+SELECT boot, left(program, {_MOST_SHOWN}), left(address, {_MOST_SHOWN}), {_LEASE_UNTIL} FROM nodes WHERE name = $1
+"""
 _STATE = "CASE WHEN stopped THEN 'stopped' WHEN lease_until > clock_timestamp() THEN 'up' ELSE 'lost' END"
 _MEMBERS = f"""
 SELECT name, left(version, {_MOST_SHOWN}), {_STATE}, sessions, left(address, {_MOST_SHOWN}), {_SEEN_AT} FROM nodes
@@ -61,7 +63,7 @@ WITH made AS (
 SELECT pg_notify($7, id) FROM made
 """
 _UNANSWERED = f"""
-SELECT id, asker, recipients, made_at, question, mac FROM requests
+SELECT id, left(asker, {_MOST_SHOWN}), recipients, made_at, question, mac FROM requests
 WHERE $1 = ANY (recipients) AND octet_length(question) <= {_MOST_QUESTION_BYTES}
     AND made_at BETWEEN clock_timestamp() - interval '10 seconds' AND clock_timestamp() + interval '10 seconds'
     AND NOT EXISTS (SELECT 1 FROM answers WHERE request = requests.id AND node = $1)
