@@ -122,8 +122,8 @@ async def test_rows_that_no_node_has_written_stop_nothing(tables: NodeTables, da
     assert len(holder.program) == 256
     assert max(len(name) for name in await tables.behind("ds1@ecss1", 1)) == 256
     database.psql(
-        "INSERT INTO ecss_console.requests SELECT 'forged ' || n, repeat('a', 1000), ARRAY['ds2@ecss1'], clock_timestamp(),"
-        " repeat('q', n), '' FROM generate_series(65530, 66200) n"
+        "INSERT INTO ecss_console.requests SELECT 'forged ' || n, repeat('a', 1000), ARRAY['ds2@ecss1'],"
+        " clock_timestamp(), repeat('q', n), '' FROM generate_series(65530, 66200) n"
     )
     forged = await tables.unanswered("ds2@ecss1")
     assert [(len(each.asker), len(each.text)) for each in forged] == [(256, size) for size in range(65_530, 65_537)]
