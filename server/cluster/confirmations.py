@@ -76,8 +76,12 @@ class Confirmations:
                 self._users_changed = True
                 self._wake.set()
                 raise
-        if await self._tables.mark_applied(self._identity, number):
-            self._applied = max(self._applied, number)
+        applied = await self._tables.mark_applied(self._identity, number)
+        if applied is None:
+            return
+        self._applied = max(self._applied, min(applied, number))
+        if applied < number:  # nobody knows what the notification with this number stood for
+            self.catch_up(applied, number)
 
     async def unconfirmed(self, change_number: int) -> Sequence[str]:
         """Wait up to a second for the other live nodes; return the names of those that have not confirmed."""

@@ -114,7 +114,10 @@ class ClusterNode:
 
     async def members(self) -> Sequence[Member]:
         """Return all nodes of the last seven days, sorted by name, with this one. Raises TemporaryError."""
-        return await self._tables.members()
+        known = await self._tables.members()
+        if any(self._is_own(each) for each in known):
+            return known
+        return sorted([*known, self._without_row()], key=lambda each: each.name)
 
     async def ask(self, nodes: Collection[str], question: str) -> Mapping[str, str]:
         """Ask other nodes, and return the answers that come within a second. Raises TemporaryError."""
@@ -185,6 +188,18 @@ class ClusterNode:
         listen = self._current.config.listen
         places = self._node.places or [f"{listen.host} port {listen.port}"]
         return ", ".join(_reachable(place) for place in places)
+
+    def _without_row(self) -> Member:
+        """Return this node as it is when its row in the database is gone: until the next beat it has no lease."""
+        named, sessions = self._identity, len(self._sessions.every())
+        return Member(
+            named.name,
+            named.version,
+            NodeState.LOST,
+            sessions,
+            self._address(),
+            self._lease.database_time().astimezone(),
+        )
 
     def _is_own(self, member: Member) -> bool:
         return member.name == self._identity.name

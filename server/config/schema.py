@@ -36,9 +36,19 @@ class Node(Section):
     name: Annotated[str, Counts.RESTART] = Field(
         default="ds1@ecss1", pattern=r"^[^\s,:]{1,64}$", description="name of this node in prompt and footer"
     )
+
     version: Annotated[str, Counts.RESTART] = Field(
         default="3.14.7.585", pattern=r"^[^\s,\]]{1,64}$", description="version in the footer"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _distinct(cls, name: str) -> str:
+        """Refuse a name that `--on` or a terminal would take for something else."""
+        if name == "all" or not name.isprintable():
+            message = "visible characters are expected, and another name than `all`, which means every node"
+            raise ValueError(message)
+        return name
 
 
 class Storage(Section):

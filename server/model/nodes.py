@@ -50,9 +50,14 @@ class NodeChoice:
         return ",".join(self.names) or _EVERY
 
 
+def is_node_name(text: str) -> bool:
+    """Whether a node can have this name."""
+    return _NODE_NAME.fullmatch(text) is not None
+
+
 def parse_node_name(text: str) -> str:
     """Return the name of a node. Raises ValueError."""
-    if not _NODE_NAME.fullmatch(text):
+    if not is_node_name(text):
         message = f"{text} is not the name of a node: 1 to 64 characters, without blanks, commas and colons"
         raise ValueError(message)
     return text

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 from server.config import Config
 from server.config.postgresql_url import PostgresqlUrl
+from server.errors import StartError
 from server.storage.owner import working_for
 from server.storage.postgresql import opening as on_postgresql
 from server.storage.postgresql import schema as postgresql_schema
@@ -47,8 +48,17 @@ async def open_store(
 
 
 def address(config: Config, url: PostgresqlUrl) -> Address:
-    """Return the address of the configured PostgreSQL database."""
-    return Address(url, config.database_password, f"ecss-console {config.node.name}")
+    """Return the address of the configured PostgreSQL database.
+
+    Raises StartError when everybody may read the file with the password.
+    """
+    password = config.database_password
+    with suppress(OSError):  # a missing file is reported where it is read
+        if password is not None and password.stat().st_mode & 0o007:
+            what = f"everybody may read the password of the database {password}"
+            message = f"{what}: chmod o= it, and think whether it is still secret"
+            raise StartError(message)
+    return Address(url, password, f"ecss-console {config.node.name}")
 
 
 @asynccontextmanager

@@ -143,7 +143,14 @@ class Logins:
                 _log.exception("the open logins could not be looked at")
 
     async def end_shut_out(self, authorizer: Authorizer) -> None:
-        """End the logins of users who have lost access."""
+        """End the logins of users who have lost access, and of those whose rights cannot be read."""
         for session_id, login in [*self._open.items()]:
-            if await authorizer.current(login.operator) is None:
+            try:
+                may_work = await authorizer.current(login.operator) is not None
+            except TemporaryError:
+                raise
+            except Exception as error:  # noqa: BLE001  one damaged row must not keep other users in
+                _log.error("the rights of %s cannot be read: %r", login.operator.name, error)
+                may_work = False
+            if not may_work:
                 self.end(session_id, no_more(login.operator.name))

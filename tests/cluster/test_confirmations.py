@@ -85,6 +85,36 @@ def test_a_node_that_does_not_confirm_is_named(pair: Pair) -> None:
 
 
 @pytest.mark.slow
+async def test_a_user_whose_rights_cannot_be_read_keeps_no_other_user_in(pair: Pair) -> None:
+    for name in ("damaged", "after"):
+        add_user(pair.one, name)
+    async with await pair.two.connected(username="damaged") as damaged:
+        async with await pair.two.connected(username="after") as after:
+            pair.database.psql("UPDATE ecss_console.users SET role = 'of a newer version' WHERE name = 'damaged'")
+            reply = await asyncio.to_thread(pair.one.run, "cocon/user/lock after")
+            assert "Not confirmed" not in reply
+            await asyncio.wait_for(after.wait_closed(), 10)
+        await asyncio.wait_for(damaged.wait_closed(), 10)
+    pair.database.psql("UPDATE ecss_console.users SET role = 'operator' WHERE name = 'damaged'")
+
+
+def test_a_node_without_a_row_is_still_a_node(pair: Pair) -> None:
+    pair.database.psql(f"DELETE FROM ecss_console.nodes WHERE name = '{pair.one.name}'")
+    assert pair.one.name in pair.one.run(f"date --on {pair.one.name}").split("nodes:")[1]
+    until(lambda: node_row(pair.database, pair.one.name)["live"] if node_row(pair.database, pair.one.name) else False)
+
+
+def test_an_invented_notification_confirms_no_change(pair: Pair) -> None:
+    """Every role that may connect to the database may send notifications on every channel."""
+    pair.one.run("domain/declare invented.local")
+    add_user(pair.one, "mallory", "invented.local")
+    pair.database.psql("SELECT pg_notify('ecss_changes', 'stranger 999999999999999999 users')")
+    pair.one.run("cocon/user/revoke mallory invented.local")
+    until(lambda: node_row(pair.database, pair.two.name)["applied"] == change_number(pair.database))
+    with stopped(pair.two):
+        assert f"Not confirmed yet by {pair.two.name}" in pair.one.run("cocon/user/lock mallory")
+
+
 async def test_a_change_is_applied_by_a_node_whose_listener_is_cut_meanwhile(pair: Pair) -> None:
     add_user(pair.one, "unheard")
     async with await pair.two.connected(username="unheard") as connection:

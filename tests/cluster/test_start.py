@@ -254,3 +254,17 @@ async def test_a_connection_that_is_lost_during_the_start_is_made_again(database
     assert await asyncio.to_thread(ready.wait, 20)
     assert console.port, console.log
     assert await asyncio.to_thread(console.stop) == 0
+
+
+def test_a_password_that_everybody_may_read_is_refused(database: Database, tmp_path: Path) -> None:
+    console = console_on(database, tmp_path)
+    password = tmp_path / "password"
+    password.write_text(database.password_file.read_text())
+    password.chmod(0o644)
+    _replace(console, str(database.password_file), str(password))
+    ran = console.program("user", "add", "first", "--password-stdin", text="correct horse battery staple\n")
+    assert ran.returncode != 0
+    assert f"everybody may read the password of the database {password}: chmod o= it" in ran.stderr
+    password.chmod(0o640)
+    ran = console.program("user", "add", "first", "--password-stdin", text="correct horse battery staple\n")
+    assert ran.returncode == 0, ran.stderr

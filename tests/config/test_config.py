@@ -147,6 +147,7 @@ def test_all_configuration_mistakes_are_reported_with_name_and_line(stopped_cons
         ("listen: \x07\n", "config.yaml: this is no YAML: special characters are not allowed"),
         ('keys: {dir: "a\\0b"}\n', "keys.dir: the character NUL cannot be part of it"),
         ('storage: {url: "sqlite:///."}\n', "storage.url: sqlite:///FILE (relative)"),
+        ("node: {name: all}\n", "node.name: visible characters are expected, and another name than `all`"),
         ("limits: {per_source_penalty_exempt_list: [a, b]}\n", "per_source_penalty_exempt_list.1: 'b' does not"),
         ("base: /etc\n", "config.yaml:1: base: there is no such key"),
     ],

@@ -232,6 +232,20 @@ async def test_notifications_that_are_not_ours_mean_that_everything_may_have_cha
         assert (changed.number, changed.topics) == (number, topics)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    ["DELETE FROM ecss_console.change_counter", "UPDATE ecss_console.change_counter SET number = 9223372036854775807"],
+)
+async def test_a_lost_counter_of_changes_is_named(postgresql_store: Store, store_database: Database, sql: str) -> None:
+    store_database.psql(sql)
+    with pytest.raises(TemporaryError, match="change_counter of the database has no usable number"):
+        async with postgresql_store.transaction() as query:
+            await query("DELETE FROM users WHERE name = ?", "nobody")
+    async with postgresql_store.transaction() as query:
+        await query(_INSERT, "admin", "no other node has cached this")
+    assert await postgresql_store.read(_COUNT) == [(1,)]
+
+
 @pytest.mark.parametrize("name", ["a\0b", "x" * 65536, "\N{SNOWMAN}" * 20000, "' OR 1 = 1 --"])
 async def test_hostile_names_match_nothing(any_store: Store, name: str) -> None:
     assert await users.find(any_store.read, name) is None

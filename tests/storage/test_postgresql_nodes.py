@@ -101,19 +101,57 @@ async def test_a_question_is_read_by_its_recipients_until_they_have_answered(tab
     assert await tables.unanswered("ds3@ecss1") == [question]
 
 
+async def test_rows_that_no_node_has_written_stop_nothing(tables: NodeTables, database: Database) -> None:
+    """Somebody may write to the database without the storage key."""
+    await tables.claim(_FIRST, _ADDRESS)
+    for name in ("", "a b", "a,b", "a\nb", "x" * 100_000):
+        database.psql(
+            f"INSERT INTO ecss_console.nodes (name, boot, lease_until) VALUES ('{name}', '', clock_timestamp())"
+        )
+    assert [each.name for each in await tables.members()] == ["ds1@ecss1"]
+    database.psql(
+        "UPDATE ecss_console.nodes SET seen_at = '20000-01-01', lease_until = '20000-01-01', sessions = -1,"
+        " version = repeat('v', 100000), address = repeat('a', 100000), program = repeat('p', 100000)"
+    )
+    (member,) = [each for each in await tables.members() if each.name == "ds1@ecss1"]
+    assert member.seen_at <= datetime.now(UTC) + timedelta(minutes=1)
+    assert len(member.version) == len(member.address) == 256
+    holder = await tables.holder("ds1@ecss1")
+    assert holder is not None
+    assert holder.lease_until.year == 9999
+    assert len(holder.program) == 256
+    assert max(len(name) for name in await tables.behind("ds1@ecss1", 1)) == 256
+    database.psql(
+        "INSERT INTO ecss_console.requests SELECT 'forged ' || n, repeat('a', 1000), ARRAY['ds2@ecss1'],"
+        " clock_timestamp(), repeat('q', n), '' FROM generate_series(65530, 66200) n"
+    )
+    forged = await tables.unanswered("ds2@ecss1")
+    assert [(len(each.asker), len(each.text)) for each in forged] == [(256, size) for size in range(65_530, 65_537)]
+
+
+async def test_a_lost_counter_of_changes_is_a_beginning(tables: NodeTables, database: Database) -> None:
+    await tables.claim(_FIRST, _ADDRESS)
+    database.psql("UPDATE ecss_console.nodes SET applied = 7; DELETE FROM ecss_console.change_counter")
+    beat = await tables.beat(_FIRST, _ADDRESS, 0)
+    assert beat is not None
+    assert beat.change_number == 0
+    assert await tables.mark_applied(_FIRST, 9) == 0
+
+
 async def test_only_live_other_nodes_are_waited_for(tables: NodeTables, database: Database) -> None:
     lost, stopped = Identity("lost", "boot 4", "1", "2"), Identity("stopped", "boot 5", "1", "2")
     for each in (_FIRST, _PEER, lost, stopped):
         await tables.claim(each, _ADDRESS)
     database.psql(_EXPIRE.format("lost"))
     await tables.release(stopped)
+    database.psql("UPDATE ecss_console.change_counter SET number = 4")
     heard = tables.subscribe(APPLIED)
     assert await tables.behind("ds1@ecss1", 3) == ["ds2@ecss1"]
-    assert await tables.mark_applied(_PEER, 4)
-    assert await tables.mark_applied(_PEER, 2)  # an older number takes nothing back
+    assert await tables.mark_applied(_PEER, 7) == 4, "there are only four changes"
+    assert await tables.mark_applied(_PEER, 2) == 4, "an older number takes nothing back"
     assert await tables.behind("ds1@ecss1", 4) == []
     assert await tables.behind("ds1@ecss1", 5) == ["ds2@ecss1"]
-    assert not await tables.mark_applied(Identity("ds2@ecss1", "another boot", "1", "2"), 9)
+    assert await tables.mark_applied(Identity("ds2@ecss1", "another boot", "1", "2"), 9) is None
     payloads: list[str] = []
     while len(payloads) < 3:
         payloads += (more := await heard.next(10))

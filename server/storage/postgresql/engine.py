@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from server.errors import TemporaryError
 from server.storage.engine import Reason, Row, Value
 from server.storage.feed import EVERYTHING, Changed, Topic
 from server.storage.postgresql import schema
@@ -51,9 +52,13 @@ RETURNING pg_current_xact_id()::text, (SELECT count(*) FROM nodes WHERE name = $
     (SELECT value FROM store WHERE name = 'schema')
 """
 _ANNOUNCE = """
-WITH counted AS (UPDATE change_counter SET number = number + 1 RETURNING number)
+WITH counted AS (UPDATE change_counter SET number = number + 1 WHERE number < 100000000000000000 RETURNING number)
 SELECT number, pg_notify($1, concat_ws(' ', $2::text, number, $3::text)) FROM counted
 """
+_NOT_COUNTED = (
+    "the table change_counter of the database has no usable number, so other nodes would not hear of a change; "
+    "nothing was changed; restore the store from a copy"
+)
 #: A token is needed for seconds. Those of killed processes go too.
 _FORGET = "DELETE FROM commit_tokens WHERE writer = $1 OR at < clock_timestamp() - INTERVAL '1 day'"
 #: What `_ANNOUNCE` sends.
@@ -263,6 +268,8 @@ class PostgresqlEngine:
         connection = self._of_transaction()
         names = ",".join(sorted(topic.value for topic in shared))
         row = await self._writer.run(connection.fetchrow(_ANNOUNCE, CHANGES_CHANNEL, self._id, names))
+        if row is None:
+            raise TemporaryError(_NOT_COUNTED)
         return int(row[0])
 
     async def _execute(self, sql: str) -> None:

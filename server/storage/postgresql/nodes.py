@@ -9,18 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from server.model.nodes import Member, NodeState
+from server.model.nodes import Member, NodeState, is_node_name
 from server.storage.engine import Row, Value
 from server.storage.postgresql.control import Control, Subscription
 from server.storage.temporary import Failures
 
 #: How long a node keeps its name without a beat.
 LEASE_SECONDS = 10.0
+#: Larger rows come from a stranger, and would fill the memory before their mac is found wrong.
+_MOST_QUESTION_BYTES, _MOST_ANSWER_BYTES = 64 * 1024, 2 * 1024 * 1024
+_MOST_QUESTIONS = 500
 #: The channels of NOTIFY, which only wakes up: readers look into the tables.
 QUESTIONS, ANSWERS, APPLIED = "ecss_questions", "ecss_answers", "ecss_applied"
 
 _LEASE = f"clock_timestamp() + interval '{LEASE_SECONDS} seconds'"
-_NUMBER = "(SELECT number FROM change_counter)"
+#: The longest version or address that is shown.
+_MOST_SHOWN = 256
+#: asyncpg cannot read all years that PostgreSQL can store; no node has written such a time.
+_SEEN_AT = "greatest(least(seen_at, clock_timestamp()), to_timestamp(0))"
+_LEASE_UNTIL = "greatest(least(lease_until, timestamptz '9999-01-01Z'), to_timestamp(0))"
+_NUMBER = "coalesce((SELECT number FROM change_counter), 0)"
 _CLAIM = f"""
 INSERT INTO nodes (name, boot, epoch, version, program, address, sessions, started_at, seen_at, lease_until, stopped,
     applied)
@@ -38,10 +46,13 @@ WHERE name = $1 AND boot = $2 RETURNING epoch, {_NUMBER}, clock_timestamp()
 _RELEASE = """
 UPDATE nodes SET stopped = TRUE, lease_until = clock_timestamp(), sessions = 0 WHERE name = $1 AND boot = $2
 """
-_HOLDER = "SELECT boot, program, address, lease_until FROM nodes WHERE name = $1"
+_HOLDER = f"""
+SELECT boot, left(program, {_MOST_SHOWN}), left(address, {_MOST_SHOWN}), {_LEASE_UNTIL} FROM nodes WHERE name = $1
+"""
 _STATE = "CASE WHEN stopped THEN 'stopped' WHEN lease_until > clock_timestamp() THEN 'up' ELSE 'lost' END"
 _MEMBERS = f"""
-SELECT name, version, {_STATE}, sessions, address, seen_at FROM nodes ORDER BY name COLLATE "C"
+SELECT name, left(version, {_MOST_SHOWN}), {_STATE}, sessions, left(address, {_MOST_SHOWN}), {_SEEN_AT} FROM nodes
+ORDER BY name COLLATE "C"
 """
 _FORGET = "DELETE FROM nodes WHERE seen_at < clock_timestamp() - interval '7 days'"
 _ASK = """
@@ -51,12 +62,12 @@ WITH made AS (
 )
 SELECT pg_notify($7, id) FROM made
 """
-_UNANSWERED = """
-SELECT id, asker, recipients, made_at, question, mac FROM requests
-WHERE $1 = ANY (recipients)
+_UNANSWERED = f"""
+SELECT id, left(asker, {_MOST_SHOWN}), recipients, made_at, question, mac FROM requests
+WHERE $1 = ANY (recipients) AND octet_length(question) <= {_MOST_QUESTION_BYTES}
     AND made_at BETWEEN clock_timestamp() - interval '10 seconds' AND clock_timestamp() + interval '10 seconds'
     AND NOT EXISTS (SELECT 1 FROM answers WHERE request = requests.id AND node = $1)
-ORDER BY made_at
+ORDER BY made_at LIMIT {_MOST_QUESTIONS}
 """
 _ANSWER = """
 WITH made AS (
@@ -65,17 +76,24 @@ WITH made AS (
 )
 SELECT pg_notify($5, request) FROM made
 """
-_ANSWERS = "SELECT node, answer, mac FROM answers WHERE request = $1"
+_ANSWERS = f"""
+SELECT node, answer, mac FROM answers WHERE request = $1 AND octet_length(answer) <= {_MOST_ANSWER_BYTES}
+"""
 _CLEAN_UP = """
 DELETE FROM requests WHERE made_at NOT BETWEEN clock_timestamp() - interval '60 seconds'
     AND clock_timestamp() + interval '60 seconds'
 """
-_APPLY = """
-WITH marked AS (UPDATE nodes SET applied = greatest(applied, $3) WHERE name = $1 AND boot = $2 RETURNING name)
-SELECT pg_notify($4, name) FROM marked
+#: Never above the counter: every role of the database may send notifications, and their numbers may be invented.
+_APPLY = f"""
+WITH marked AS (
+    UPDATE nodes SET applied = least(greatest(applied, $3), {_NUMBER}) WHERE name = $1 AND boot = $2
+    RETURNING name, applied
+)
+SELECT applied, pg_notify($4, name) FROM marked
 """
-_BEHIND = """
-SELECT name FROM nodes WHERE name <> $1 AND NOT stopped AND lease_until > clock_timestamp() AND applied < $2
+_BEHIND = f"""
+SELECT left(name, {_MOST_SHOWN}) FROM nodes
+WHERE name <> $1 AND NOT stopped AND lease_until > clock_timestamp() AND applied < $2
 ORDER BY name COLLATE "C"
 """
 
@@ -160,9 +178,14 @@ class NodeTables:
         await self._run(_RELEASE, node.name, node.boot)
 
     async def members(self) -> list[Member]:
-        """Return all nodes of the last seven days, in the order of their names."""
+        """Return all nodes of the last seven days, in the order of their names.
+
+        A row with a name that no node can have is left out.
+        """
         rows = await self._run(_MEMBERS)
-        return [Member(name, version, NodeState(state), *rest) for name, version, state, *rest in rows]
+        return [
+            Member(name, version, NodeState(state), *rest) for name, version, state, *rest in rows if is_node_name(name)
+        ]
 
     async def clean_up(self) -> None:
         """Delete nodes that were not seen for seven days, and questions that nobody waits for."""
@@ -187,9 +210,13 @@ class NodeTables:
         """Return the answers that a question has so far."""
         return [Answer(*row) for row in await self._run(_ANSWERS, question_id)]
 
-    async def mark_applied(self, node: Identity, change_number: int) -> bool:
-        """Confirm all changes up to this number; False when the name is lost."""
-        return bool(await self._run(_APPLY, node.name, node.boot, change_number, APPLIED))
+    async def mark_applied(self, node: Identity, change_number: int) -> int | None:
+        """Confirm all changes up to this number, and return the number that is confirmed.
+
+        It is smaller when there are not so many changes yet. Returns None when the name is lost.
+        """
+        rows = await self._run(_APPLY, node.name, node.boot, change_number, APPLIED)
+        return next((int(applied) for applied, _ in rows), None)
 
     async def behind(self, name: str, change_number: int) -> list[str]:
         """Return the other live nodes that have not confirmed a change."""
