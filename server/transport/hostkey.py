@@ -84,14 +84,18 @@ def make_ecdsa_host_key(keys_dir: Path) -> None:
 
 
 def make_next(keys_dir: Path) -> HostKeys:
-    """Make the next host key. Raises StartError when a rotation has begun already."""
+    """Make the next host key, with both its files or none. Raises StartError when a rotation has begun already."""
     if host_keys(keys_dir).next is not None:
         message = (
             f"a rotation is under way, {keys_dir / NEXT_HOST_KEY_NAME} is the next host key: "
             "ecss-console hostkey rotate --finish takes it into use"
         )
         raise StartError(message)
-    _make(keys_dir / NEXT_HOST_KEY_NAME)
+    try:
+        _make(keys_dir / NEXT_HOST_KEY_NAME)
+    except BaseException:
+        drop_next(keys_dir)  # no record names it, and the next start would announce it
+        raise
     return host_keys(keys_dir)
 
 

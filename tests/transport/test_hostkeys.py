@@ -143,6 +143,16 @@ def test_a_rotation_that_cannot_be_recorded_leaves_no_key(stopped_console: Conso
     assert stopped_console.program("hostkey", "rotate").returncode == 0
 
 
+def test_a_next_key_whose_public_file_cannot_be_written_is_not_kept(stopped_console: ConsoleServer) -> None:
+    (stopped_console.folder / f"{NEXT}.pub.new").mkdir()
+    refused = stopped_console.program("hostkey", "rotate")
+    assert refused.returncode == 1
+    assert "cannot be made" in refused.stderr
+    assert not (stopped_console.folder / NEXT).exists()
+    (stopped_console.folder / f"{NEXT}.pub.new").rmdir()
+    assert stopped_console.program("hostkey", "rotate").returncode == 0
+
+
 def test_unreadable_host_keys_leave_the_running_server_its_keys(console: ConsoleServer, tmp_path: Path) -> None:
     known = tmp_path / "known_hosts"
     assert _ssh(console, known, "StrictHostKeyChecking=accept-new").returncode == 0
