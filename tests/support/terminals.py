@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import subprocess
 import time
@@ -122,6 +123,13 @@ class Person:
             assert time.monotonic() < deadline, f"{text!r} does not come:\n{screen}"
             time.sleep(0.05)
         return screen
+
+    def sees_all(self, pattern: str) -> None:
+        """Wait until the screen matches a regular expression, of several lines too: a screen may be half drawn."""
+        deadline = time.monotonic() + 15
+        while not re.search(pattern, screen := self.screen(), re.MULTILINE):
+            assert time.monotonic() < deadline, f"{pattern!r} does not come:\n{screen}"
+            time.sleep(0.05)
 
     def sees_at_end(self, text: str) -> None:
         """Wait until the screen ends with the text."""
