@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from asyncssh import generate_private_key
+from engines import ENGINES
+from postgresql import Database
 
 from server.audit.journal import Journal
 from server.auth.authenticator import Authenticator
@@ -18,8 +22,6 @@ from server.auth.passwords import PasswordChecker, hash_password
 from server.auth.rejected import MOST_NAMES, RejectedCredentials
 from server.model.access import Role, User, UserKey
 from server.storage import users
-from server.storage.sqlite.engine import SqliteEngine
-from server.storage.sqlite.files import prepare
 from server.storage.store import Store
 
 NOW = "2026-11-24T10:00:00.000+00:00"
@@ -34,11 +36,10 @@ def _key() -> UserKey:
 KNOWN, OTHER, AUTHORITY = _key(), _key(), _key()
 
 
-@pytest_asyncio.fixture
-async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
-    """Make attempts at a store with the users `anna`, `locked` and `changer`."""
-    prepared = prepare(tmp_path / "console.db", tmp_path / "keys")
-    store, passwords = Store(await SqliteEngine.open(prepared.database), prepared.vault), PasswordChecker()
+@asynccontextmanager
+async def _attempts(store: Store) -> AsyncIterator[Attempt]:
+    """Make attempts at an open store with the users `anna`, `locked` and `changer`."""
+    passwords = PasswordChecker()
     journal = Journal(store)
     stored = await asyncio.to_thread(hash_password, PASSWORD)
     known = [
@@ -59,7 +60,13 @@ async def attempt(tmp_path: Path) -> AsyncIterator[Attempt]:
     yield make
     passwords.close()
     await journal.close()
-    await store.close()
+
+
+@pytest_asyncio.fixture
+async def attempt(store: Store) -> AsyncIterator[Attempt]:
+    """Make attempts at a store with the users `anna`, `locked` and `changer`."""
+    async with _attempts(store) as make:
+        yield make
 
 
 async def test_tries_that_are_cut_short_count_and_an_accepted_key_does_not(attempt: Attempt) -> None:
@@ -139,6 +146,46 @@ async def test_a_certificate_for_an_unknown_name_is_compared_with_an_unguessable
     assert len(principals) == 2
     assert "nobody" not in principals
     assert await tries.certificate("nobody", OfferedKey(OTHER.public_key, OTHER.public_key, ("nobody",))) is None
+
+
+async def test_a_store_that_does_not_answer_is_no_fault_of_the_client(
+    store_database: Database, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    store = Store(*await ENGINES["postgresql"](request)(tmp_path))
+    async with _attempts(store) as make:
+        tries = make()
+        assert isinstance(await tries.answer("changer", [PASSWORD]), Questions)
+        store_database.psql("ALTER SCHEMA ecss_console RENAME TO away")
+        offered = OfferedKey(OTHER.public_key, AUTHORITY.public_key, ("anna",))
+        assert await tries.certificate("anna", offered) is None
+        results = [
+            await tries.answer("changer", ["another one", "another one"]),
+            await tries.password("anna", PASSWORD),
+            await tries.public_key("anna", KNOWN.public_key),
+        ]
+        assert [isinstance(each, AuthResult) and each.failure for each in results] == [Failure.NOT_CHECKED] * 3
+        assert "the database" in tries.why_not_checked
+        assert tries.authenticated("anna", certified=False) is None
+        store_database.psql("ALTER SCHEMA away RENAME TO ecss_console")
+        again = make()
+        assert (await again.password("anna", PASSWORD)).user is not None
+        assert not again.why_not_checked
+    await store.close()
+
+
+async def test_no_try_is_left_for_any_method(attempt: Attempt) -> None:
+    tries = attempt(2)
+    assert isinstance(await tries.answer("changer", [PASSWORD]), Questions)
+    while not tries.exhausted:
+        await tries.password("anna", "wrong")
+    offered = OfferedKey(OTHER.public_key, AUTHORITY.public_key, ("anna",))
+    assert await tries.certificate("anna", offered) is None
+    for result in (
+        await tries.answer("changer", ["another one", "another one"]),
+        await tries.public_key("anna", KNOWN.public_key),
+    ):
+        assert isinstance(result, AuthResult)
+        assert result.failure is Failure.NO_TRY_LEFT
 
 
 def test_rejected_credentials_are_summed_up_once_for_each_name() -> None:
