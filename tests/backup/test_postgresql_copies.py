@@ -363,6 +363,7 @@ def test_files_that_root_restores_belong_to_the_owner_of_the_keys(
         keys, password = place / "keys", place / "password"
         keys.mkdir(mode=0o700)
         password.write_text(database.password_file.read_text())
+        password.chmod(0o600)
         for path in (keys, password):
             os.chown(path, 65_534, 65_534)
         monkeypatch.setenv("ECSS_CONSOLE_KEYS__DIR", str(keys))
