@@ -5,6 +5,8 @@ Pure.
 
 from __future__ import annotations
 
+import codecs
+
 BYTE_ORDER_MARK = "\ufeff"
 #: The number of bytes at the start of a text that show its encoding.
 TELLING_BYTES = 4
@@ -47,7 +49,7 @@ def decoded(raw: bytes) -> str:
     if encoding:
         raise ValueError(save_as_utf_8(encoding))
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")  # the owner of a folder may not load another codec
     except UnicodeDecodeError:
         raise ValueError(NOT_UTF_8) from None
     if "\0" in text:
