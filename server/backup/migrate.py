@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from server.audit.host_commands import record_host_command
+from server.backup.copy_record import record_in_copy
 from server.backup.options import MigrateOptions
 from server.backup.place import StorePlace
 from server.backup.places import place_of
@@ -21,11 +21,9 @@ from server.errors import StartError
 from server.file_names import DATABASE_NAME
 from server.model.events import EventKind
 from server.storage.owner import working_for
-from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import store_errors
 from server.storage.sqlite.schema import newest, upgrade
 from server.storage.sqlite.snapshot import contents, copying
-from server.storage.store import Store
 from server.storage.vault import Vault
 
 _OTHERWISE = "take an empty database, or a file that does not exist"
@@ -54,7 +52,9 @@ def migrate(config: Config, options: MigrateOptions) -> Migrated:
             copy = folder / DATABASE_NAME
             with copying(folder.parent):
                 counts = _copied(old, copy, vault)
-            asyncio.run(_record(config, copy, vault, {"from": old.name, "to": new.name}))
+            facts = {"from": old.name, "to": new.name}
+            node = config.node.name
+            asyncio.run(record_in_copy(copy, vault, node, "migrate-store", facts, EventKind.STORE_MIGRATED))
             new.put(copy, {}, datetime.now(UTC), _OTHERWISE)
     return Migrated(old.name, new.name, counts)
 
@@ -80,12 +80,3 @@ def _copied(old: StorePlace, copy: Path, vault: Vault) -> Mapping[str, int]:
     if found.schema < newest():
         upgrade(copy, vault)
     return found.counts
-
-
-async def _record(config: Config, copy: Path, vault: Vault, facts: Mapping[str, str]) -> None:
-    store = Store(await SqliteEngine.open(copy), vault)
-    try:
-        async with store.transaction() as query:
-            await record_host_command(query, config.node.name, "migrate-store", facts, EventKind.STORE_MIGRATED)
-    finally:
-        await store.close()

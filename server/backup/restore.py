@@ -15,8 +15,8 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
-from server.audit.host_commands import record_host_command
 from server.backup.archive import Manifest, Unpacked, damaged, unpack
+from server.backup.copy_record import record_in_copy
 from server.backup.create import audited
 from server.backup.encryption import Keys, Lock, decrypt, lock_of, opened_backup
 from server.backup.options import RestoreOptions
@@ -29,12 +29,10 @@ from server.model.lines import few_lines
 from server.plain_files import MOST_KEY_BYTES, read_plain
 from server.storage.owner import working_for
 from server.storage.schema_numbers import CHAIN_SCHEMA
-from server.storage.sqlite.engine import SqliteEngine
 from server.storage.sqlite.files import store_errors
 from server.storage.sqlite.schema import newest, upgrade
 from server.storage.sqlite.snapshot import contents
 from server.storage.storage_key import parse_storage_key, read_storage_key, storage_key_there
-from server.storage.store import Store
 from server.storage.vault import Vault
 
 _OTHERWISE = "give --force to move it aside, where it is kept"
@@ -275,9 +273,4 @@ async def _record(config: Config, file: Path, manifest: Manifest, vault: Vault, 
         "schema": manifest.schema,
         "heads": dict(manifest.heads),
     }
-    store = Store(await SqliteEngine.open(database), vault)
-    try:
-        async with store.transaction() as query:
-            await record_host_command(query, config.node.name, "restore", facts, EventKind.BACKUP_RESTORED)
-    finally:
-        await store.close()
+    await record_in_copy(database, vault, config.node.name, "restore", facts, EventKind.BACKUP_RESTORED)

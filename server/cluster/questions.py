@@ -1,6 +1,6 @@
 """Questions between nodes, through the database.
 
-Question and answer carry a mac of the storage key: whoever can only write to the database runs nothing on a node. The
+Question and answer carry a mac of the storage key: write access to the database alone runs nothing on a node. The
 mac covers the time of a question, so an old one cannot be put again.
 """
 

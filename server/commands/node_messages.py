@@ -1,7 +1,7 @@
 """The questions that nodes send each other, and their answers: JSON texts of limited size.
 
-A question is a line of an operator, whom the answering node authorizes by itself. An answer is a table of cells, or the
-error of the command.
+A question is a line of an operator. The answering node authorizes the operator by itself. An answer is a table of
+cells, or the error of the command.
 """
 
 from __future__ import annotations

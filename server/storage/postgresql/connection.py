@@ -90,7 +90,7 @@ class Address:
 
 
 class Connection:
-    """A connection for one purpose, such as `writer`. One task at a time uses it; `turn` keeps the order."""
+    """A connection for one purpose, such as `writer`. One task at a time may use it."""
 
     def __init__(self, address: Address, purpose: str) -> None:
         """Take the address; nothing is opened yet."""
@@ -100,7 +100,6 @@ class Connection:
         self._host = 0
         self._opening: asyncio.Task[asyncpg.Connection] | None = None
         self._closed = False
-        self.turn = asyncio.Lock()
 
     @property
     def current(self) -> asyncpg.Connection | None:

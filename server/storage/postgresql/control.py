@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from contextlib import suppress
-from time import monotonic
-from typing import Any
 
 import asyncpg
 
 from server.storage.engine import Row, Value
 from server.storage.postgresql.connection import Address, Connection
-from server.storage.postgresql.errors import is_lost, reason
+from server.storage.postgresql.errors import reason
 
 #: In place of a payload: the connection was lost, so notifications may be missing. Read everything again.
 LOST = ""
@@ -64,8 +61,7 @@ class Control:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._listening: asyncpg.Connection | None = None
         self._reason = ""
-        #: `time.monotonic()` of the last answer of the server.
-        self.proven_at_seconds = monotonic()
+        self._turn = asyncio.Lock()
         self.size_bytes = 0
 
     def subscribe(self, channel: str) -> Subscription:
@@ -80,7 +76,16 @@ class Control:
 
         Raises errors that `PostgresqlEngine.reason` calls temporary while the database is away, within two seconds.
         """
-        return await self._run(sql, values)
+        deadline = asyncio.get_running_loop().time() + _STATEMENT_SECONDS
+        async with asyncio.timeout_at(deadline):
+            await self._turn.acquire()
+        try:
+            connection = await self._connection.opened(deadline)
+            await self._listen(connection)
+            rows = await self._connection.run(connection.fetch(sql, *values), _STATEMENT_SECONDS)
+        finally:
+            self._turn.release()
+        return [tuple(row) for row in rows]
 
     def follow(self, writer: Connection) -> None:
         """Leave a host on which the writer is not."""
@@ -105,34 +110,12 @@ class Control:
         """Close the connection; safe to call twice."""
         await self._connection.close()
 
-    async def _run(self, sql: str, values: tuple[Any, ...]) -> list[Row]:
-        deadline = asyncio.get_running_loop().time() + _STATEMENT_SECONDS
-        async with asyncio.timeout_at(deadline):
-            await self._connection.turn.acquire()
-        try:
-            connection = await self._connection.opened(deadline)
-            await self._listen(connection)
-            rows = await self._answer(connection.fetch(sql, *values))
-        finally:
-            self._connection.turn.release()
-        return [tuple(row) for row in rows]
-
-    async def _answer(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401  rows or a status
-        try:
-            answer = await self._connection.run(work, _STATEMENT_SECONDS)
-        except Exception as error:
-            if not is_lost(error):
-                self.proven_at_seconds = monotonic()
-            raise
-        self.proven_at_seconds = monotonic()
-        return answer
-
     async def _listen(self, connection: asyncpg.Connection) -> None:
         """Listen on all channels of a new connection, and tell subscribers that they may have missed something."""
         if self._listening is connection:
             return
         for channel in [*self._subscriptions]:
-            await self._answer(connection.add_listener(channel, self._heard))
+            await self._connection.run(connection.add_listener(channel, self._heard), _STATEMENT_SECONDS)
         self._listening = connection
         for subscriptions in self._subscriptions.values():
             for each in subscriptions:
